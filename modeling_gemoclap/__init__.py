@@ -1,0 +1,37 @@
+"""GEmo-CLAP: speech emotion recognition by gender-aware contrastive language-audio pretraining."""
+
+from transformers import AutoModel
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .audio_encoder_gemoclap import GEmoClapAudioModel
+from .configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
+from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
+from .modeling_gemoclap import GEmoClapModel, GEmoClapOutput
+from .pipeline_gemoclap import ZeroShotEmotionPipeline
+from .processing_gemoclap import GEmoClapProcessor
+
+__version__ = "0.1.0"
+__all__ = [
+    "AudioError",
+    "GEmoClapAudioConfig",
+    "GEmoClapAudioModel",
+    "GEmoClapConfig",
+    "GEmoClapFeatureExtractor",
+    "GEmoClapModel",
+    "GEmoClapOutput",
+    "GEmoClapProcessor",
+    "ZeroShotEmotionPipeline",
+]
+
+if "zero-shot-emotion-recognition" not in PIPELINE_REGISTRY.get_supported_tasks():
+    PIPELINE_REGISTRY.register_pipeline(
+        "zero-shot-emotion-recognition", pipeline_class=ZeroShotEmotionPipeline, pt_model=AutoModel, type="multimodal"
+    )
+
+
+def __getattr__(name: str):
+    if name == "GEmoClapTrainer":  # late: it needs accelerate, which inference does not
+        from .training.trainer import GEmoClapTrainer
+
+        return GEmoClapTrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,338 @@
+"""Configurations of GEmo-CLAP, and the words it has for emotions and genders."""
+
+from __future__ import annotations
+
+import math
+
+from transformers import AutoConfig
+from transformers.configuration_utils import PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+# Canonical emotion -> (the word it takes in a prompt, other spellings that corpora and people use).
+EMOTION_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "angry": ("angry", ("anger", "ang", "mad")),
+    "boredom": ("bored", ("bored", "bor")),
+    "calm": ("calm", ("calmness",)),
+    "contempt": ("contemptuous", ("contemptuous",)),
+    "disgust": ("disgusted", ("disgusted", "dis")),
+    "excited": ("excited", ("excitement", "exc")),
+    "fear": ("fearful", ("fearful", "fea", "afraid", "anxiety", "anxious", "scared")),
+    "frustrated": ("frustrated", ("frustration", "fru")),
+    "happy": ("happy", ("happiness", "hap", "joy", "joyful")),
+    "neutral": ("neutral", ("neu",)),
+    "sad": ("sad", ("sadness",)),
+    "surprise": ("surprised", ("surprised", "sur")),
+}
+GENDER_WORDS: dict[str, tuple[str, ...]] = {"female": ("f", "woman", "w"), "male": ("m", "man")}
+
+OBJECTIVES = ("emo", "ml", "sl")
+SIMILARITIES = ("cross", "intra", "both")
+TARGETS = ("softmax", "row")
+SL_TEXTS = ("joint", "emotion")
+POOLINGS = ("mean",)
+
+
+def canonical_emotion(word: str) -> str | None:
+    """The canonical name of an emotion word (`"happiness"` -> `"happy"`), or None where it is not known."""
+    word = word.strip().lower()
+    if word in EMOTION_WORDS:
+        return word
+    return next((name for name, (_, aliases) in EMOTION_WORDS.items() if word in aliases), None)
+
+
+def canonical_gender(word: str) -> str | None:
+    """The canonical name of a gender word (`"F"` -> `"female"`), or None where it is not known."""
+    word = word.strip().lower()
+    if word in GENDER_WORDS:
+        return word
+    return next((name for name, aliases in GENDER_WORDS.items() if word in aliases), None)
+
+
+def prompt_word(emotion: str) -> str:
+    """The word an emotion takes in a prompt (`"fear"` -> `"fearful"`); an unknown one stands for itself."""
+    name = canonical_emotion(emotion)
+    return EMOTION_WORDS[name][0] if name else emotion
+
+
+def _check_choice(name: str, value, choices) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, choices))}")
+
+
+def _check_words(name: str, words) -> list[str]:
+    words = list(words)
+    if not words or any(not isinstance(word, str) or not word.strip() for word in words):
+        raise ValueError(f"{name} must be a non-empty list of words, got {words!r}")
+    if len(set(words)) != len(words):
+        raise ValueError(f"{name} names a word twice: {words!r}")
+    return words
+
+
+def _check_templates(name: str, templates, fields: tuple[str, ...]) -> list[str]:
+    templates = [templates] if isinstance(templates, str) else list(templates)
+    for template in templates:
+        missing = [field for field in fields if field not in template]
+        if missing:
+            raise ValueError(f"{name}: the template {template!r} lacks {' and '.join(missing)}")
+    if not templates:
+        raise ValueError(f"{name} needs at least one template")
+    return templates
+
+
+def _sub_config(config, default_model_type: str) -> PretrainedConfig:
+    """A tower's configuration from a configuration, a dict with `model_type`, or nothing."""
+    if config is None:
+        return CONFIG_MAPPING[default_model_type]()
+    if not isinstance(config, dict):
+        return config
+    config = dict(config)
+    model_type = config.pop("model_type", default_model_type)
+    if model_type == GEmoClapAudioConfig.model_type:
+        return GEmoClapAudioConfig(**config)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"model_type {model_type!r} of a tower is not known to this version of transformers")
+    return CONFIG_MAPPING[model_type](**config)
+
+
+class GEmoClapAudioConfig(PretrainedConfig):
+    """Configuration of `GEmoClapAudioModel`, the compact audio encoder for log-mel features.
+
+    Args:
+        num_mel_bins: Mel bands of the input features.
+        conv_channels: Channels of the convolutional blocks. Every block halves the mel axis, the first and the
+            last the time axis too, so that the Transformer sees one frame for every four of the input.
+        hidden_size: Width of the Transformer layers.
+        num_hidden_layers: Number of Transformer layers.
+        num_attention_heads: Heads of each layer.
+        intermediate_size: Width of each layer's feed-forward part.
+        hidden_dropout: Dropout in the Transformer layers.
+        conv_dropout: Dropout of whole channels after each convolutional block.
+        layer_norm_eps: Epsilon of the layer norms.
+        apply_spec_augment: Whether training masks bands of time and frequency (SpecAugment).
+        mask_time_prob: Largest share of the frames that time masks may cover.
+        mask_time_length: Longest time mask, in input frames.
+        mask_feature_length: Longest frequency mask, in mel bands.
+        num_masks: How many masks of each kind are drawn for a clip.
+        initializer_range: Standard deviation of the initial weights.
+
+    Example:
+        >>> GEmoClapAudioConfig(hidden_size=96).hidden_size
+        96
+    """
+
+    model_type = "gemoclap_audio"
+
+    def __init__(
+        self,
+        num_mel_bins: int = 64,
+        conv_channels: tuple[int, ...] = (32, 64, 96),
+        hidden_size: int = 128,
+        num_hidden_layers: int = 2,
+        num_attention_heads: int = 4,
+        intermediate_size: int = 256,
+        hidden_dropout: float = 0.1,
+        conv_dropout: float = 0.1,
+        layer_norm_eps: float = 1e-5,
+        apply_spec_augment: bool = True,
+        mask_time_prob: float = 0.2,
+        mask_time_length: int = 40,
+        mask_feature_length: int = 12,
+        num_masks: int = 2,
+        initializer_range: float = 0.02,
+        **kwargs,
+    ):
+        if hidden_size % num_attention_heads:
+            raise ValueError(f"hidden_size={hidden_size} is not a multiple of num_attention_heads={num_attention_heads}")
+        if len(conv_channels) < 2 or num_mel_bins % 2 ** len(conv_channels):
+            raise ValueError(
+                f"conv_channels={conv_channels} must be two blocks or more, and num_mel_bins={num_mel_bins} a multiple "
+                f"of 2 to the power of their number, since every block halves the mel axis"
+            )
+        self.num_mel_bins = num_mel_bins
+        self.conv_channels = list(conv_channels)
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.hidden_dropout = hidden_dropout
+        self.conv_dropout = conv_dropout
+        self.layer_norm_eps = layer_norm_eps
+        self.apply_spec_augment = apply_spec_augment
+        self.mask_time_prob = mask_time_prob
+        self.mask_time_length = mask_time_length
+        self.mask_feature_length = mask_feature_length
+        self.num_masks = num_masks
+        self.initializer_range = initializer_range
+        super().__init__(**kwargs)
+
+
+class GEmoClapConfig(PretrainedConfig):
+    """Configuration of `GEmoClapModel`: two towers, the objective, and the words of its zero-shot classes.
+
+    Args:
+        audio_config: Audio tower: a configuration, or a dict with `model_type`. Default: WavLM.
+        text_config: Text tower, likewise. Default: RoBERTa.
+        projection_dim: Size of the joint space, `D`.
+        projection_hidden_size: Hidden width of the two MLP projections; None takes `projection_dim`.
+        projection_dropout: Dropout inside the projections.
+        objective: `"emo"` (eq. 4 of the paper), `"ml"` (eq. 6) or `"sl"` (eq. 7).
+        alpha: Weight of emotion against gender (the paper's alpha_e: "0.8 or 0.9").
+        similarity: `"cross"` (audio against text), `"intra"` (eq. 3 as printed) or `"both"` (the mean of the two).
+        targets: `"softmax"` (the paper's `S(M)`) or `"row"` (`M` divided by its row sums).
+        sl_texts: Text of a clip under `"sl"`: `"joint"` (emotion and gender) or `"emotion"`.
+        emotions: Emotion classes; labels index this list.
+        genders: Gender classes; labels index this list.
+        emotion_templates: Prompts with one `{}` for the emotion's word.
+        gender_templates: Prompts with one `{}` for the gender.
+        joint_templates: Prompts with `{emotion}` and `{gender}`.
+        pooling: How audio frames become one vector: `"mean"` (masked).
+        logit_scale_init_value: Initial logarithm of both scales (the paper's epsilon); default `ln(1 / 0.07)`.
+        logit_scale_trainable: Whether the scales are learnt.
+        calibration_temperature: Divides the logits of zero-shot scores where it is fitted; None is 1.
+        training_data: What the checkpoint was trained on: a list of dicts with `corpus`, `speakers`,
+            `manifest_sha256` and `num_clips`.
+        initializer_range: Standard deviation of the projections' initial weights.
+
+    Raises:
+        ValueError: If a switch has a value that is not known, or a list of words or templates is unusable.
+
+    Example:
+        >>> config = GEmoClapConfig(emotions=["angry", "fear"], objective="emo")
+        >>> config.class_prompts()
+        [['this person is feeling angry'], ['this person is feeling fearful']]
+    """
+
+    model_type = "gemoclap"
+    sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}
+
+    def __init__(
+        self,
+        audio_config=None,
+        text_config=None,
+        projection_dim: int = 512,
+        projection_hidden_size: int | None = None,
+        projection_dropout: float = 0.0,
+        objective: str = "sl",
+        alpha: float = 0.9,
+        similarity: str = "cross",
+        targets: str = "softmax",
+        sl_texts: str = "joint",
+        emotions=("angry", "happy", "neutral", "sad"),
+        genders=("female", "male"),
+        emotion_templates=("this person is feeling {}",),
+        gender_templates=("this person is {}",),
+        joint_templates=("this {gender} person is feeling {emotion}",),
+        pooling: str = "mean",
+        logit_scale_init_value: float = math.log(1 / 0.07),
+        logit_scale_trainable: bool = True,
+        calibration_temperature: float | None = None,
+        training_data: list[dict] | None = None,
+        initializer_range: float = 0.02,
+        **kwargs,
+    ):
+        _check_choice("objective", objective, OBJECTIVES)
+        _check_choice("similarity", similarity, SIMILARITIES)
+        _check_choice("targets", targets, TARGETS)
+        _check_choice("sl_texts", sl_texts, SL_TEXTS)
+        _check_choice("pooling", pooling, POOLINGS)
+        if not 0.0 <= alpha <= 1.0:
+            raise ValueError(f"alpha={alpha} must lie between 0 and 1")
+        if logit_scale_init_value > math.log(100):
+            raise ValueError(f"logit_scale_init_value={logit_scale_init_value} is a logarithm, at most ln 100 = 4.605")
+        if calibration_temperature is not None and calibration_temperature <= 0:
+            raise ValueError(f"calibration_temperature={calibration_temperature} must be positive")
+        self.audio_config = _sub_config(audio_config, "wavlm")
+        self.text_config = _sub_config(text_config, "roberta")
+        self.projection_dim = projection_dim
+        self.projection_hidden_size = projection_hidden_size
+        self.projection_dropout = projection_dropout
+        self.objective = objective
+        self.alpha = alpha
+        self.similarity = similarity
+        self.targets = targets
+        self.sl_texts = sl_texts
+        self.emotions = _check_words("emotions", emotions)
+        self.genders = _check_words("genders", genders)
+        self.emotion_templates = _check_templates("emotion_templates", emotion_templates, ("{}",))
+        self.gender_templates = _check_templates("gender_templates", gender_templates, ("{}",))
+        self.joint_templates = _check_templates("joint_templates", joint_templates, ("{gender}", "{emotion}"))
+        self.pooling = pooling
+        self.logit_scale_init_value = logit_scale_init_value
+        self.logit_scale_trainable = logit_scale_trainable
+        self.calibration_temperature = calibration_temperature
+        self.training_data = training_data
+        self.initializer_range = initializer_range
+        kwargs.setdefault("custom_pipelines", _custom_pipelines())
+        super().__init__(**kwargs)
+
+    @property
+    def uses_joint_texts(self) -> bool:
+        """Whether a clip's text carries emotion and gender together."""
+        return self.objective == "sl" and self.sl_texts == "joint"
+
+    def emotion_prompts(self, emotion: str) -> list[str]:
+        """The emotion-only prompts of one emotion, one a template."""
+        return [template.replace("{}", prompt_word(emotion)) for template in self.emotion_templates]
+
+    def gender_prompts(self, gender: str) -> list[str]:
+        """The gender prompts of one gender, one a template."""
+        return [template.replace("{}", gender) for template in self.gender_templates]
+
+    def joint_prompts(self, emotion: str, gender: str) -> list[str]:
+        """The prompts that carry both attributes, one a template."""
+        return [
+            template.replace("{emotion}", prompt_word(emotion)).replace("{gender}", gender)
+            for template in self.joint_templates
+        ]
+
+    def class_prompts(self, labels=None, hypothesis_template=None) -> list[list[str]]:
+        """Prompts whose mean embedding stands for each label at inference.
+
+        A checkpoint that learnt joint texts takes the mean over its genders, all others the emotion prompts.
+
+        Args:
+            labels: Emotion words; None takes the checkpoint's own.
+            hypothesis_template: One template or several, each with `{}`, in place of the checkpoint's own.
+
+        Returns:
+            One list of prompts for every label.
+
+        Raises:
+            ValueError: If a label stands twice or is empty, or a template has no `{}`.
+        """
+        labels = _check_words("candidate_labels", self.emotions if labels is None else labels)
+        if hypothesis_template is not None:
+            templates = _check_templates("hypothesis_template", hypothesis_template, ("{}",))
+            return [[template.replace("{}", prompt_word(label)) for template in templates] for label in labels]
+        if self.uses_joint_texts:
+            return [[p for gender in self.genders for p in self.joint_prompts(label, gender)] for label in labels]
+        return [self.emotion_prompts(label) for label in labels]
+
+    def gender_class_prompts(self) -> list[list[str]]:
+        """Prompts whose mean embedding stands for each gender.
+
+        Raises:
+            ValueError: If the checkpoint's objective never saw gender in a text.
+        """
+        if self.objective == "ml":
+            return [self.gender_prompts(gender) for gender in self.genders]
+        if self.uses_joint_texts:
+            return [[p for emotion in self.emotions for p in self.joint_prompts(emotion, g)] for g in self.genders]
+        raise ValueError(
+            f"this checkpoint has no texts for gender: its objective is {self.objective!r} with {self.sl_texts=}; "
+            f"'ml', or 'sl' with joint texts, has them"
+        )
+
+
+def _custom_pipelines() -> dict:
+    return {
+        "zero-shot-emotion-recognition": {
+            "impl": "pipeline_gemoclap.ZeroShotEmotionPipeline",
+            "pt": ["AutoModel"],
+            "type": "multimodal",
+        }
+    }
+
+
+GEmoClapAudioConfig.register_for_auto_class()
+GEmoClapConfig.register_for_auto_class()

@@ -1,0 +1,328 @@
+"""From recordings of any kind to the input of an audio tower."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+
+import numpy as np
+from transformers import AutoFeatureExtractor
+from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+from transformers.feature_extraction_utils import BatchFeature
+
+try:
+    import soundfile
+except ImportError:
+    soundfile = None
+try:
+    import soxr
+except ImportError:
+    soxr = None
+
+SILENCE_PEAK = 1e-4  # -80 dBFS: about three steps of 16-bit audio
+
+
+class AudioError(ValueError):
+    """A recording cannot be used; the message names it, what is wrong, and what to do."""
+
+
+def _check_rate(rate, name: str) -> int:
+    if rate is None:
+        raise AudioError(f"{name}: the sampling rate is not known; pass sampling_rate, or a dict with 'sampling_rate'")
+    if not np.isfinite(rate) or rate <= 0 or int(rate) != rate:
+        raise AudioError(f"{name}: a sampling rate of {rate} Hz is impossible; give the true rate in whole Hz")
+    return int(rate)
+
+
+def _check_riff_length(data: bytes, name: str) -> None:
+    """Refuse a WAV whose header promises more than the file holds: decoders read the rest without a word."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return
+    position = 12
+    while position + 8 <= len(data):
+        chunk, size = struct.unpack("<4sI", data[position : position + 8])
+        if chunk == b"data":
+            missing = position + 8 + size - len(data)
+            if size < 0x7FFFFFFF and missing > 0:  # larger sizes are those of streams, which end when they end
+                raise AudioError(f"{name}: truncated, {missing} of {size} bytes of audio are missing; fetch it again")
+            return
+        position += 8 + size + size % 2
+
+
+def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Decode an audio file's bytes to `(channels, time)` and a rate."""
+    if soundfile is None:
+        raise ImportError("reading audio files needs soundfile: pip install soundfile")
+    if not data:
+        raise AudioError(f"{name}: the file is empty; fetch it again or leave it out")
+    _check_riff_length(data, name)
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            promised, rate = file.frames, file.samplerate
+            wave = file.read(dtype="float32", always_2d=True).T
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(f"{name}: not audio that can be read, or truncated ({error}); convert it to WAV or FLAC") from None
+    if promised < 2**62 and wave.shape[1] < promised:
+        raise AudioError(f"{name}: truncated, {wave.shape[1]} of {promised} frames could be read; fetch it again")
+    return wave, rate
+
+
+def _from_array(array, name: str) -> np.ndarray:
+    """An array, tensor or list of numbers as floating point; integers are scaled to [-1, 1]."""
+    array = array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+    if array.dtype.kind in "iu":
+        array = array.astype(np.float64) / (np.iinfo(array.dtype).max + 1.0)
+    if array.dtype.kind != "f":
+        raise AudioError(f"{name}: an array of {array.dtype} is not audio; give numbers")
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > 32):
+        raise AudioError(f"{name}: shape {array.shape} is neither (time,) nor (channels, time); transpose it")
+    return array
+
+
+def read_audio(audio, sampling_rate: int | None = None, name: str | None = None) -> tuple[np.ndarray, int]:
+    """Read one recording.
+
+    Args:
+        audio: A path, an audio file's bytes, a `(time,)` or `(channels, time)` array or tensor, or a dict with
+            `array`, `bytes` or `path` and, for an array, `sampling_rate`.
+        sampling_rate: Rate of an array in Hz; a dict's own takes precedence, and files carry theirs.
+        name: What errors call the recording.
+
+    Returns:
+        The mean over channels, `(time,)` float32, and its rate in Hz.
+
+    Raises:
+        AudioError: If it cannot be found or decoded, is empty, holds NaN or infinities, or its rate is not known.
+        ImportError: If a file is to be decoded and soundfile is not installed.
+    """
+    if isinstance(audio, dict):
+        path = audio.get("path")
+        if audio.get("array", audio.get("raw")) is not None:
+            array = audio.get("array", audio.get("raw"))
+            return read_audio(array, audio.get("sampling_rate", sampling_rate), name or path)
+        if audio.get("bytes") is not None:
+            return read_audio(audio["bytes"], None, name or path)
+        if path is None:
+            raise AudioError(f"{name or 'audio'}: a dict needs 'array', 'bytes' or 'path'; it has {sorted(audio)}")
+        return read_audio(path, None, name)
+    if isinstance(audio, (str, os.PathLike)):
+        name = name or os.fspath(audio)
+        if not os.path.isfile(audio):
+            raise AudioError(f"{name}: no such file")
+        with open(audio, "rb") as file:
+            audio = file.read()
+    name = name or ("bytes" if isinstance(audio, (bytes, bytearray)) else "array")
+    if isinstance(audio, (bytes, bytearray, memoryview)):
+        wave, rate = _decode(bytes(audio), name)
+    else:
+        wave, rate = _from_array(audio, name), sampling_rate
+    rate = _check_rate(rate, name)
+    wave = (wave.mean(0) if wave.ndim == 2 else wave).astype(np.float32)
+    if wave.size == 0:
+        raise AudioError(f"{name}: it holds no samples; leave it out")
+    if not np.isfinite(wave).all():
+        raise AudioError(f"{name}: it holds NaN or infinite samples; repair it or leave it out")
+    return wave, rate
+
+
+def is_one_recording(audio) -> bool:
+    """Whether `audio` is one recording, not a collection of them."""
+    if isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview, dict, np.ndarray)) or hasattr(audio, "detach"):
+        return True
+    return isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], (int, float, np.number))
+
+
+class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
+    """Turns recordings into `input_values` (raw waves) or `input_features` (log-mel), with `audio_attention_mask`.
+
+    Args:
+        feature_type: `"wave"` for pretrained encoders, `"log_mel"` for the compact one.
+        sampling_rate: Rate that the audio tower was made for, in Hz.
+        do_normalize: Bring every clip's wave to zero mean and unit variance, padding left out; so its level is gone.
+        num_mel_bins: Mel bands of `"log_mel"`.
+        frame_seconds: Window of `"log_mel"`, in seconds.
+        hop_seconds: Step of `"log_mel"`, in seconds.
+        min_frequency: Lowest frequency of the mel bands, in Hz.
+        max_frequency: Highest, in Hz; None is half the sampling rate.
+        log_mel_mean: Subtracted from the natural logarithm of the mel power.
+        log_mel_std: Divides it then.
+        min_seconds: A shorter clip is refused.
+        padding_value: Value of padding.
+
+    Example:
+        >>> extractor = GEmoClapFeatureExtractor(feature_type="log_mel")
+        >>> extractor({"array": np.random.randn(44100), "sampling_rate": 44100}, return_tensors="pt")["input_features"].shape
+        torch.Size([1, 98, 64])
+    """
+
+    model_input_names = ["input_values", "audio_attention_mask"]
+
+    def __init__(
+        self,
+        feature_type: str = "wave",
+        sampling_rate: int = 16000,
+        do_normalize: bool = True,
+        num_mel_bins: int = 64,
+        frame_seconds: float = 0.025,
+        hop_seconds: float = 0.010,
+        min_frequency: float = 50.0,
+        max_frequency: float | None = None,
+        log_mel_mean: float = -6.0,
+        log_mel_std: float = 4.0,
+        min_seconds: float = 0.1,
+        padding_value: float = 0.0,
+        **kwargs,
+    ):
+        if feature_type not in ("wave", "log_mel"):
+            raise ValueError(f"feature_type={feature_type!r} is not known; choose 'wave' or 'log_mel'")
+        kwargs.pop("feature_size", None)
+        super().__init__(
+            feature_size=1 if feature_type == "wave" else num_mel_bins,
+            sampling_rate=_check_rate(sampling_rate, "feature extractor"),
+            padding_value=padding_value,
+            **kwargs,
+        )
+        self.feature_type = feature_type
+        self.do_normalize = do_normalize
+        self.num_mel_bins = num_mel_bins
+        self.frame_seconds = frame_seconds
+        self.hop_seconds = hop_seconds
+        self.min_frequency = min_frequency
+        self.max_frequency = max_frequency
+        self.log_mel_mean = log_mel_mean
+        self.log_mel_std = log_mel_std
+        self.min_seconds = min_seconds
+        self.model_input_names = [self.input_name, "audio_attention_mask"]
+
+    @property
+    def input_name(self) -> str:
+        """The model input that is made here: `input_values` or `input_features`."""
+        return "input_values" if self.feature_type == "wave" else "input_features"
+
+    @classmethod
+    def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> GEmoClapFeatureExtractor:
+        """The extractor for a pretrained audio encoder, with the rate and normalisation of the encoder's own.
+
+        Args:
+            audio_name_or_path: The audio checkpoint.
+            **kwargs: Fields that take precedence.
+
+        Returns:
+            The extractor.
+        """
+        own = SequenceFeatureExtractor.get_feature_extractor_dict(audio_name_or_path)[0]
+        if own.get("feature_extractor_type") == cls.__name__:
+            return cls.from_pretrained(audio_name_or_path, **kwargs)
+        own = AutoFeatureExtractor.from_pretrained(audio_name_or_path)
+        settings = {"sampling_rate": own.sampling_rate, "do_normalize": own.do_normalize, **kwargs}
+        return cls(feature_type="wave", padding_value=own.padding_value, **settings)
+
+    def load(self, audio, sampling_rate: int | None = None, name: str | None = None) -> np.ndarray:
+        """Read one recording at the model's rate.
+
+        Args:
+            audio: As for `read_audio`.
+            sampling_rate: Rate of an array in Hz.
+            name: What errors call it.
+
+        Returns:
+            `(time,)` float32.
+
+        Raises:
+            AudioError: As `read_audio`, or if it is shorter than `min_seconds`.
+            ImportError: If the rate is another than the model's and soxr is not installed.
+        """
+        wave, rate = read_audio(audio, sampling_rate, name)
+        name = name or (os.fspath(audio) if isinstance(audio, (str, os.PathLike)) else "audio")
+        if rate != self.sampling_rate:
+            if soxr is None:
+                raise ImportError(
+                    f"{name}: resampling from {rate} Hz to the model's {self.sampling_rate} Hz needs soxr: "
+                    f"pip install soxr, or give audio at {self.sampling_rate} Hz"
+                )
+            wave = soxr.resample(wave, rate, self.sampling_rate).astype(np.float32)
+        if len(wave) < self.min_seconds * self.sampling_rate:
+            seconds = len(wave) / self.sampling_rate
+            raise AudioError(f"{name}: too short, {seconds:.3f} s; {self.min_seconds} s is the least that can be judged")
+        return wave
+
+    def load_speech(self, audio, sampling_rate: int | None = None, name: str | None = None) -> np.ndarray:
+        """As `load`, and refuse silence: there is no emotion to learn or to name in it."""
+        wave = self.load(audio, sampling_rate, name)
+        if np.abs(wave - wave.mean()).max() < SILENCE_PEAK:
+            name = name or (os.fspath(audio) if isinstance(audio, (str, os.PathLike)) else "audio")
+            raise AudioError(f"{name}: silent, no sample above -80 dBFS; leave it out or check the recording")
+        return wave
+
+    def features(self, wave: np.ndarray) -> np.ndarray:
+        """The model input of one clip at the model's rate: `(time,)`, or `(frames, num_mel_bins)`."""
+        if self.do_normalize:
+            wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
+        if self.feature_type == "wave":
+            return wave.astype(np.float32)
+        frame = round(self.frame_seconds * self.sampling_rate)
+        fft = 2 ** int(np.ceil(np.log2(frame)))
+        filters = mel_filter_bank(
+            num_frequency_bins=fft // 2 + 1,
+            num_mel_filters=self.num_mel_bins,
+            min_frequency=self.min_frequency,
+            max_frequency=self.max_frequency or self.sampling_rate / 2,
+            sampling_rate=self.sampling_rate,
+            mel_scale="htk",
+        )
+        mel = spectrogram(
+            wave,
+            window_function(frame, "hann"),
+            frame_length=frame,
+            hop_length=round(self.hop_seconds * self.sampling_rate),
+            fft_length=fft,
+            power=2.0,
+            center=False,
+            mel_filters=filters,
+            mel_floor=1e-6,
+            log_mel="log",
+            dtype=np.float32,
+        )
+        return ((mel.T - self.log_mel_mean) / self.log_mel_std).astype(np.float32)
+
+    def collate(self, clips: list[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
+        """Pad clips that `features` made to the longest of them, with the mask."""
+        longest = max(len(clip) for clip in clips)
+        values = np.full((len(clips), longest, *clips[0].shape[1:]), self.padding_value, dtype=np.float32)
+        mask = np.zeros((len(clips), longest), dtype=np.int64)
+        for row, clip in enumerate(clips):
+            values[row, : len(clip)] = clip
+            mask[row, : len(clip)] = 1
+        return BatchFeature({self.input_name: values, "audio_attention_mask": mask}, tensor_type=return_tensors)
+
+    def __call__(
+        self, audio, sampling_rate: int | None = None, return_tensors: str | None = "pt", padding: bool = True
+    ) -> BatchFeature:
+        """Turn one recording or a list of them into model inputs.
+
+        Args:
+            audio: A path, bytes, array, tensor, dict, or a list of these; see `read_audio`.
+            sampling_rate: Rate of arrays in Hz.
+            return_tensors: `"pt"`, `"np"` or None.
+            padding: Must be true: a batch has one length, and the mask tells what is padding.
+
+        Returns:
+            `input_values` `(batch, samples)` or `input_features` `(batch, frames, num_mel_bins)`, and
+            `audio_attention_mask` of the same batch and time.
+
+        Raises:
+            AudioError: If a recording cannot be used.
+        """
+        if not padding:
+            raise ValueError("padding=False is not possible here: give the clips one by one instead")
+        if is_one_recording(audio):
+            return self.collate([self.features(self.load(audio, sampling_rate))], return_tensors)
+        clips = list(audio)
+        if not clips:
+            raise AudioError("the list of recordings is empty")
+        return self.collate([self.features(self.load(clip, sampling_rate)) for clip in clips], return_tensors)
+
+
+GEmoClapFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")

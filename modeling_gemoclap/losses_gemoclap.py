@@ -1,0 +1,285 @@
+"""The objectives of GEmo-CLAP: match matrices, soft targets, KL divergence, Emo, ML and SL.
+
+`E_a`, `E_t` are audio and text embeddings of shape `(N, D)` with rows of unit length, `s_a`, `s_t` the two scales.
+Equation numbers are those of arXiv 2306.07848. A label of -1 is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+
+class ContrastiveTerm(NamedTuple):
+    """One weighted KL divergence of an objective."""
+
+    weight: float
+    logits: torch.Tensor
+    """`(rows, columns)`, not yet normalised."""
+    targets: torch.Tensor
+    """`(rows, columns)`, rows sum to one."""
+
+
+def match_matrix(row_labels: torch.Tensor, column_labels: torch.Tensor) -> torch.Tensor:
+    """`M[i, j] = 1` where the labels are equal and known, else 0.
+
+    Args:
+        row_labels: `(rows,)` integer labels; -1 is unknown and matches nothing, itself included.
+        column_labels: `(columns,)`, likewise.
+
+    Returns:
+        `(rows, columns)` float32 matrix.
+    """
+    rows, columns = row_labels[:, None], column_labels[None, :]
+    return ((rows == columns) & (rows != -1)).float()
+
+
+def soft_targets(matrix: torch.Tensor, kind: str = "softmax") -> torch.Tensor:
+    """Turn a match matrix into target distributions over its rows.
+
+    Args:
+        matrix: `(rows, columns)`.
+        kind: `"softmax"`: the paper's `S(M)`. `"row"`: `M` divided by its row sums; a row without any match stays
+            zero and so adds nothing to the divergence.
+
+    Returns:
+        `(rows, columns)` distributions.
+
+    Raises:
+        ValueError: If `kind` is not known.
+    """
+    if kind == "softmax":
+        return matrix.softmax(dim=-1)
+    if kind == "row":
+        return matrix / matrix.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(matrix.dtype).tiny)
+    raise ValueError(f"targets={kind!r} is not known; choose 'softmax' or 'row'")
+
+
+def kl_contrastive(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """`KL(targets || softmax(logits))` in one direction, the mean over rows (eq. 5, as we read it).
+
+    The paper sums over all entries and calls the log-softmax `P`; the mean over rows and this direction, that of
+    `torch.nn.functional.kl_div(..., reduction="batchmean")`, are our reading. `0 log 0` is 0.
+
+    Args:
+        logits: `(rows, columns)`.
+        targets: `(rows, columns)` distributions.
+
+    Returns:
+        A scalar; with no rows 0, with a graph.
+    """
+    if logits.numel() == 0:
+        return logits.sum()
+    return F.kl_div(logits.log_softmax(dim=-1), targets.to(logits.dtype), reduction="batchmean")
+
+
+def target_entropy(targets: torch.Tensor) -> torch.Tensor:
+    """Mean entropy of the rows of `targets` in nats: the floor under their cross-entropy."""
+    if targets.numel() == 0:
+        return targets.sum()
+    return -torch.xlogy(targets, targets).sum(dim=-1).mean()
+
+
+def similarity_logits(
+    audio_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    audio_scale: torch.Tensor,
+    text_scale: torch.Tensor,
+    similarity: str = "cross",
+) -> list[torch.Tensor]:
+    """The matrices `C_a`, `C_t` of eq. 3.
+
+    Args:
+        audio_embeds: `(N, D)`, unit length.
+        text_embeds: `(N, D)`, unit length.
+        audio_scale: `s_a`.
+        text_scale: `s_t`.
+        similarity: `"cross"`: `s_a E_a E_t^T` and `s_t E_t E_a^T`. `"intra"`: `s_a E_a E_a^T` and `s_t E_t E_t^T`, as
+            the paper prints it; that loss does not change when all texts are rotated together. `"both"`: all four.
+
+    Returns:
+        Two or four matrices of shape `(N, N)`.
+
+    Raises:
+        ValueError: If `similarity` is not known.
+    """
+    pairs = {
+        "cross": [(audio_scale, audio_embeds, text_embeds), (text_scale, text_embeds, audio_embeds)],
+        "intra": [(audio_scale, audio_embeds, audio_embeds), (text_scale, text_embeds, text_embeds)],
+    }
+    pairs["both"] = pairs["cross"] + pairs["intra"]
+    if similarity not in pairs:
+        raise ValueError(f"similarity={similarity!r} is not known; choose 'cross', 'intra' or 'both'")
+    return [scale * rows @ columns.T for scale, rows, columns in pairs[similarity]]
+
+
+def _terms(weight, matrix, valid, embeds, scales, similarity, targets) -> list[ContrastiveTerm]:
+    """The terms of one match matrix; clips that are not valid leave rows and columns."""
+    embeds = [(embed if embed.dtype == torch.float64 else embed.float())[valid] for embed in embeds]
+    distribution = soft_targets(matrix.to(embeds[0].dtype)[valid][:, valid], targets)
+    logits = similarity_logits(*embeds, *scales, similarity=similarity)
+    return [ContrastiveTerm(weight / len(logits), each, distribution) for each in logits]
+
+
+def soft_label_matrix(emotion_labels: torch.Tensor, gender_labels: torch.Tensor, alpha: float = 0.9) -> torch.Tensor:
+    """`M = alpha M_e + (1 - alpha) M_g` (eq. 7); row and column of a clip of unknown gender take `M_e`.
+
+    Args:
+        emotion_labels: `(N,)`.
+        gender_labels: `(N,)`.
+        alpha: Weight of emotion.
+
+    Returns:
+        `(N, N)` float32 matrix.
+    """
+    emotion = match_matrix(emotion_labels, emotion_labels)
+    mixed = alpha * emotion + (1 - alpha) * match_matrix(gender_labels, gender_labels)
+    known = gender_labels != -1
+    return torch.where(known[:, None] & known[None, :], mixed, emotion)
+
+
+def objective_terms(
+    objective: str,
+    audio_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    audio_scale: torch.Tensor,
+    text_scale: torch.Tensor,
+    emotion_labels: torch.Tensor,
+    gender_labels: torch.Tensor | None = None,
+    gender_text_embeds: torch.Tensor | None = None,
+    alpha: float = 0.9,
+    similarity: str = "cross",
+    targets: str = "softmax",
+) -> list[ContrastiveTerm]:
+    """The weighted divergences of which an objective is made; arguments as in the three losses below.
+
+    Raises:
+        ValueError: If `objective` is not known, or `"ml"` lacks gender prompts.
+    """
+    scales = (audio_scale, text_scale)
+    if gender_labels is None:
+        gender_labels = torch.full_like(emotion_labels, -1)
+    switches = {"scales": scales, "similarity": similarity, "targets": targets}
+    emotion_matrix, known_emotion = match_matrix(emotion_labels, emotion_labels), emotion_labels != -1
+    embeds = (audio_embeds, text_embeds)
+    if objective == "emo":
+        return _terms(1.0, emotion_matrix, known_emotion, embeds, **switches)
+    if objective == "sl":
+        matrix = soft_label_matrix(emotion_labels, gender_labels, alpha)
+        return _terms(1.0, matrix, known_emotion, embeds, **switches)
+    if objective != "ml":
+        raise ValueError(f"objective={objective!r} is not known; choose 'emo', 'ml' or 'sl'")
+    if gender_text_embeds is None:
+        raise ValueError("objective 'ml' needs the gender prompts: pass gender_input_ids and gender_attention_mask")
+    gender_matrix, known_gender = match_matrix(gender_labels, gender_labels), gender_labels != -1
+    return [
+        *_terms(alpha, emotion_matrix, known_emotion, embeds, **switches),
+        *_terms(1 - alpha, gender_matrix, known_gender, (audio_embeds, gender_text_embeds), **switches),
+    ]
+
+
+def contrastive_loss(terms: list[ContrastiveTerm]) -> torch.Tensor:
+    """The weighted sum of the terms' divergences."""
+    return sum(term.weight * kl_contrastive(term.logits, term.targets) for term in terms)
+
+
+def loss_floor(terms: list[ContrastiveTerm]) -> torch.Tensor:
+    """The weighted sum of the targets' entropies: cross-entropy is this plus `contrastive_loss`."""
+    return sum(term.weight * target_entropy(term.targets) for term in terms)
+
+
+def emo_clap_loss(
+    audio_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    audio_scale: torch.Tensor,
+    text_scale: torch.Tensor,
+    emotion_labels: torch.Tensor,
+    similarity: str = "cross",
+    targets: str = "softmax",
+) -> torch.Tensor:
+    """Emo-CLAP: `1/2 [KL(C_a, M_e) + KL(C_t, M_e)]` (eq. 4).
+
+    Args:
+        audio_embeds: `(N, D)`, unit length.
+        text_embeds: `(N, D)`, unit length: the clips' emotion prompts.
+        audio_scale: `s_a`.
+        text_scale: `s_t`.
+        emotion_labels: `(N,)`; a clip of unknown emotion (-1) is left out, row and column.
+        similarity: See `similarity_logits`.
+        targets: See `soft_targets`.
+
+    Returns:
+        A scalar.
+    """
+    arguments = (audio_embeds, text_embeds, audio_scale, text_scale, emotion_labels)
+    return contrastive_loss(objective_terms("emo", *arguments, similarity=similarity, targets=targets))
+
+
+def ml_gemo_clap_loss(
+    audio_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    gender_text_embeds: torch.Tensor,
+    audio_scale: torch.Tensor,
+    text_scale: torch.Tensor,
+    emotion_labels: torch.Tensor,
+    gender_labels: torch.Tensor,
+    alpha: float = 0.9,
+    similarity: str = "cross",
+    targets: str = "softmax",
+) -> torch.Tensor:
+    """ML-GEmo-CLAP: `alpha L(emotion prompts, M_e) + (1 - alpha) L(gender prompts, M_g)` (eq. 6).
+
+    Args:
+        audio_embeds: `(N, D)`, unit length.
+        text_embeds: `(N, D)`, unit length: the clips' emotion prompts.
+        gender_text_embeds: `(N, D)`, unit length: the clips' gender prompts.
+        audio_scale: `s_a`.
+        text_scale: `s_t`.
+        emotion_labels: `(N,)`; unknown (-1) is left out of the emotion term.
+        gender_labels: `(N,)`; unknown (-1) is left out of the gender term.
+        alpha: Weight of the emotion term.
+        similarity: See `similarity_logits`.
+        targets: See `soft_targets`.
+
+    Returns:
+        A scalar.
+    """
+    arguments = (audio_embeds, text_embeds, audio_scale, text_scale, emotion_labels, gender_labels)
+    return contrastive_loss(objective_terms("ml", *arguments, gender_text_embeds, alpha, similarity, targets))
+
+
+def sl_gemo_clap_loss(
+    audio_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    audio_scale: torch.Tensor,
+    text_scale: torch.Tensor,
+    emotion_labels: torch.Tensor,
+    gender_labels: torch.Tensor,
+    alpha: float = 0.9,
+    similarity: str = "cross",
+    targets: str = "softmax",
+) -> torch.Tensor:
+    """SL-GEmo-CLAP: Emo's loss with `M = alpha M_e + (1 - alpha) M_g` (eq. 7).
+
+    With emotion-only prompts and `"cross"` similarity, all columns of one emotion are the same text: in a batch that
+    is balanced over gender the gradient then does not depend on gender at all. So a clip's text should carry both
+    attributes (`sl_texts="joint"` of the configuration).
+
+    Args:
+        audio_embeds: `(N, D)`, unit length.
+        text_embeds: `(N, D)`, unit length: the clips' prompts.
+        audio_scale: `s_a`.
+        text_scale: `s_t`.
+        emotion_labels: `(N,)`; a clip of unknown emotion (-1) is left out, row and column.
+        gender_labels: `(N,)`; row and column of a clip of unknown gender (-1) take `M = M_e`.
+        alpha: Weight of emotion.
+        similarity: See `similarity_logits`.
+        targets: See `soft_targets`.
+
+    Returns:
+        A scalar.
+    """
+    arguments = (audio_embeds, text_embeds, audio_scale, text_scale, emotion_labels, gender_labels)
+    return contrastive_loss(objective_terms("sl", *arguments, None, alpha, similarity, targets))

@@ -1,0 +1,138 @@
+"""The pipeline `zero-shot-emotion-recognition`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from transformers import Pipeline
+
+from .feature_extraction_gemoclap import is_one_recording
+
+OPTIONS = {
+    "candidate_labels": None,
+    "hypothesis_template": None,
+    "sampling_rate": None,
+    "top_k": None,
+    "return_gender": False,
+    "return_embeddings": False,
+    "on_error": "raise",
+}
+
+
+class ZeroShotEmotionPipeline(Pipeline):
+    """Names the emotion of recordings, zero-shot, by the prompts that a checkpoint brings or by yours.
+
+    The embeddings of a label set are computed once and kept; clips run through the model in batches.
+
+    Example:
+        >>> pipe = pipeline("zero-shot-emotion-recognition", model="gemo-clap", trust_remote_code=True)
+        >>> pipe("clip.wav", top_k=1)
+        [{'label': 'angry', 'score': 0.93}]
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError("the pipeline needs the checkpoint's processor: pass processor=GEmoClapProcessor(...)")
+        self._class_embeddings: dict = {}
+
+    def _sanitize_parameters(self, **kwargs) -> tuple[dict, dict, dict]:
+        unknown = sorted(set(kwargs) - set(OPTIONS))
+        if unknown:
+            raise TypeError(f"unknown option {', '.join(unknown)}; known are {', '.join(OPTIONS)} and batch_size")
+        if kwargs.get("on_error", "raise") not in ("raise", "return"):
+            raise ValueError(f"on_error={kwargs['on_error']!r} is not known; choose 'raise' or 'return'")
+        if kwargs.get("top_k") is not None and kwargs["top_k"] < 1:
+            raise ValueError(f"top_k={kwargs['top_k']} must be 1 or more")
+        return {}, {}, kwargs
+
+    def __call__(self, audio, batch_size: int | None = None, **kwargs):
+        """Classify one recording, a list of them, or a stream.
+
+        Args:
+            audio: A path, bytes, a `(time,)` or `(channels, time)` array, a dict with `array`, `bytes` or `path` and
+                `sampling_rate`; or a list, a dataset or a generator of these.
+            batch_size: Clips that go through the model together.
+            **kwargs: `candidate_labels` (default: the checkpoint's emotions); `hypothesis_template`, one or several
+                with `{}` (default: the checkpoint's); `sampling_rate` of bare arrays in Hz; `top_k`; `return_gender`;
+                `return_embeddings`; `on_error`: `"raise"`, or `"return"` to let a bad item carry its error.
+
+        Returns:
+            For one recording `[{"label", "score"}, ...]`, best first; with `return_gender` or `return_embeddings` a
+            dict with `emotion` (that list), `gender` (likewise) and `embedding`, `(projection_dim,)`; for a bad item
+            under `on_error="return"` `{"error": message}`. A list gives a list, a stream gives a generator.
+
+        Raises:
+            AudioError: If a recording cannot be read, is silent or too short, and `on_error` is `"raise"`.
+            ValueError: If labels or templates are unusable, or gender is asked of a checkpoint without it.
+        """
+        options = {**OPTIONS, **self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]}
+        prompts = self.model.config.class_prompts(options["candidate_labels"], options["hypothesis_template"])
+        options["candidate_labels"] = list(options["candidate_labels"] or self.model.config.emotions)
+        options["class_embeddings"] = self._embed_classes(prompts)
+        if options["return_gender"]:
+            options["gender_embeddings"] = self._embed_classes(self.model.config.gender_class_prompts())
+        batch_size = batch_size or self._batch_size or 8
+        if is_one_recording(audio):
+            return next(self._run([audio], 1, options))
+        results = self._run(audio, batch_size, options)
+        return list(results) if isinstance(audio, (list, tuple)) else results
+
+    def _embed_classes(self, prompts: list[list[str]]) -> torch.Tensor:
+        key = tuple(map(tuple, prompts))
+        if key not in self._class_embeddings:
+            if len(self._class_embeddings) >= 16:
+                self._class_embeddings.pop(next(iter(self._class_embeddings)))
+            self._class_embeddings[key] = self.model.get_class_embeddings(prompts, self.processor.tokenizer)
+        return self._class_embeddings[key]
+
+    def _run(self, stream, batch_size: int, options: dict) -> Iterator:
+        stream = iter(stream)
+        while batch := list(islice(stream, batch_size)):
+            items = [self.preprocess(audio, options["sampling_rate"], options["on_error"]) for audio in batch]
+            clips = [item for item in items if not isinstance(item, dict)]
+            rows = iter(())
+            if clips:
+                outputs = self.forward(self.processor.feature_extractor.collate(clips))
+                rows = iter(outputs["audio_embeds"])
+            for item in items:
+                yield item if isinstance(item, dict) else self.postprocess(next(rows), **options)
+
+    def preprocess(self, audio, sampling_rate: int | None = None, on_error: str = "raise"):
+        """Read one recording and make its features; with `on_error="return"` a bad one becomes `{"error": ...}`."""
+        extractor = self.processor.feature_extractor
+        try:
+            return extractor.features(extractor.load_speech(audio, sampling_rate))
+        except ValueError as error:
+            if on_error == "raise":
+                raise
+            return {"error": str(error)}
+
+    def _forward(self, model_inputs) -> dict:
+        return {"audio_embeds": self.model.get_audio_features(**model_inputs)}
+
+    def postprocess(self, embedding: torch.Tensor, candidate_labels: list[str], class_embeddings, **options):
+        """Scores of one clip from its embedding `(projection_dim,)`, as `__call__` returns them."""
+        ranked = self._rank(embedding, class_embeddings, candidate_labels)[: options["top_k"]]
+        if not options["return_gender"] and not options["return_embeddings"]:
+            return ranked
+        result = {"emotion": ranked}
+        if options["return_gender"]:
+            result["gender"] = self._rank(embedding, options["gender_embeddings"], self.model.config.genders)
+        if options["return_embeddings"]:
+            result["embedding"] = embedding.float().numpy()
+        return result
+
+    def _rank(self, embedding: torch.Tensor, class_embeddings: torch.Tensor, labels: list[str]) -> list[dict]:
+        scale = self.model.audio_scale.detach().float().cpu()
+        logits = scale * class_embeddings.float().cpu() @ embedding.float()
+        scores = (logits / (self.model.config.calibration_temperature or 1.0)).softmax(-1)
+        order = scores.argsort(descending=True, stable=True).tolist()
+        return [{"label": labels[index], "score": scores[index].item()} for index in order]

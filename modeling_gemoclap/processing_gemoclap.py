@@ -1,0 +1,83 @@
+"""From recordings and prompts to model inputs."""
+
+from __future__ import annotations
+
+import transformers
+from transformers import AutoTokenizer
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
+
+
+class GEmoClapProcessor(ProcessorMixin):
+    """A feature extractor for audio and a tokenizer for prompts, in one.
+
+    Args:
+        feature_extractor: A `GEmoClapFeatureExtractor`.
+        tokenizer: The text tower's tokenizer.
+
+    Example:
+        >>> processor = AutoProcessor.from_pretrained("gemo-clap", trust_remote_code=True)
+        >>> inputs = processor(audio="clip.wav", text=["this person is feeling angry", "this person is feeling sad"])
+        >>> model(**inputs).logits_per_audio.shape
+        torch.Size([1, 2])
+    """
+
+    if int(transformers.__version__.split(".")[0]) < 5:
+        attributes = ["feature_extractor", "tokenizer"]
+        feature_extractor_class = "AutoFeatureExtractor"
+        tokenizer_class = "AutoTokenizer"
+
+    def __init__(self, feature_extractor, tokenizer):
+        super().__init__(feature_extractor, tokenizer)
+
+    @classmethod
+    def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str) -> GEmoClapProcessor:
+        """The processor for `GEmoClapModel.from_audio_text_pretrained` with the same two names."""
+        extractor = GEmoClapFeatureExtractor.from_audio_pretrained(audio_name_or_path)
+        return cls(extractor, AutoTokenizer.from_pretrained(text_name_or_path))
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of all that `__call__` can return."""
+        return [*self.feature_extractor.model_input_names, *self.tokenizer.model_input_names]
+
+    def __call__(
+        self,
+        audio=None,
+        sampling_rate: int | None = None,
+        text: str | list[str] | None = None,
+        return_tensors: str | None = "pt",
+        padding: bool | str = True,
+    ) -> BatchFeature:
+        """Turn recordings, prompts, or both into model inputs.
+
+        Args:
+            audio: A path, bytes, a `(time,)` or `(channels, time)` array, a dict with `array`, `bytes` or `path` and
+                `sampling_rate`, or a list of these.
+            sampling_rate: Rate of arrays in Hz; files carry their own.
+            text: One prompt or a list of them.
+            return_tensors: `"pt"` or `"np"`.
+            padding: Padding of the prompts; audio is padded to the longest clip, with its mask.
+
+        Returns:
+            `input_values` or `input_features` and `audio_attention_mask` for audio; `input_ids` and `attention_mask`
+            for text.
+
+        Raises:
+            AudioError: If a recording cannot be used.
+            ValueError: If neither audio nor text is given.
+        """
+        if audio is None and text is None:
+            raise ValueError("give audio, text, or both")
+        inputs = BatchFeature()
+        if audio is not None:
+            inputs.update(self.feature_extractor(audio, sampling_rate=sampling_rate, return_tensors=return_tensors))
+        if text is not None:
+            text = [text] if isinstance(text, str) else list(text)
+            inputs.update(self.tokenizer(text, padding=padding, truncation=True, return_tensors=return_tensors))
+        return inputs
+
+
+GEmoClapProcessor.register_for_auto_class()
