@@ -1,0 +1,1 @@
+"""What a model is worth: the metric, predictions, reports."""

@@ -1,0 +1,1 @@
+"""How a model learns: arguments, clips, collator, sampler, trainer."""

@@ -1,0 +1,130 @@
+"""The three groups of arguments of `train.py`, and how they are read from YAML and the command line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from ..configuration_gemoclap import OBJECTIVES, SIMILARITIES, SL_TEXTS, TARGETS
+
+
+def _option(default, help: str, **metadata):
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: default, metadata={"help": help, **metadata})
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass
+class ModelArguments:
+    """What to train."""
+
+    audio_model: str | None = _option(None, "Pretrained audio encoder, by name or path; none: the compact one")
+    text_model: str | None = _option(None, "Pretrained text encoder, by name or path; none: a small one from scratch")
+    audio_config: str | None = _option(None, "Fields of the audio tower's configuration, as a JSON object")
+    text_config: str | None = _option(None, "Fields of the text tower's configuration, as a JSON object")
+    feature_config: str | None = _option(None, "Fields of the feature extractor, as a JSON object")
+    objective: str = _option("sl", "Emo-CLAP, ML-GEmo-CLAP or SL-GEmo-CLAP", choices=list(OBJECTIVES))
+    alpha: float = _option(0.9, "Weight of emotion against gender")
+    similarity: str = _option("cross", "Which embeddings are compared in the loss", choices=list(SIMILARITIES))
+    targets: str = _option("softmax", "How match matrices become targets", choices=list(TARGETS))
+    sl_texts: str = _option("joint", "What the text of a clip tells under sl", choices=list(SL_TEXTS))
+    projection_dim: int = _option(512, "Size of the joint space")
+    projection_dropout: float = _option(0.0, "Dropout inside the projections")
+    logit_scale_init_value: float = _option(math.log(1 / 0.07), "Initial logarithm of both scales")
+    logit_scale_trainable: bool = _option(True, "Whether the scales are learnt")
+    emotions: list[str] | None = _option(None, "Emotion classes; none: those of the corpus", nargs="+")
+    emotion_templates: list[str] = _option(["this person is feeling {}"], "Emotion prompts", nargs="+")
+    gender_templates: list[str] = _option(["this person is {}"], "Gender prompts", nargs="+")
+    joint_templates: list[str] = _option(
+        ["this {gender} person is feeling {emotion}"], "Prompts with both attributes", nargs="+"
+    )
+
+
+@dataclass
+class DataArguments:
+    """What to train on."""
+
+    data_dir: str | None = _option(None, "Corpus folder with metadata.csv")
+    corpus_name: str | None = _option(None, "What to call the corpus; none: the folder's name")
+    speakers: list[str] | None = _option(None, "Train on these speakers alone", nargs="+")
+    exclude_speakers: list[str] | None = _option(None, "Never touch these speakers: the test", nargs="+")
+    dev_speakers: list[str] | None = _option(None, "Evaluate on these during training, never train on them", nargs="+")
+    drop_other_emotions: bool = _option(False, "Drop clips of emotions that --emotions does not name")
+    on_bad_audio: str = _option("raise", "A clip that cannot be used: stop, or go on without", choices=["raise", "skip"])
+    max_seconds: float | None = _option(None, "Longer training clips are cut to this length at a random place")
+    unknown_gender_prob: float = _option(
+        0.0, "Share of the clips whose gender is hidden from the loss, so that emotion-only prompts are learnt too"
+    )
+    feature_cache_dir: str | None = _option(None, "Where features are cached; none: in the cache of datasets")
+    preprocessing_num_workers: int | None = _option(None, "Processes that read the audio before training")
+
+
+@dataclass
+class GEmoClapTrainingArguments(TrainingArguments):
+    """How to train: all of Trainer's arguments, and these."""
+
+    optimizer: str = _option("adam", "Plain Adam, as in the paper, or what --optim names", choices=["adam", "optim"])
+    class_balanced_sampling: bool = _option(False, "Draw every emotion equally often")
+    overwrite_output: bool = _option(False, "Train into a folder that is not empty")
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, GEmoClapTrainingArguments]:
+    """Read `--config FILE [--field value ...]`; the command line takes precedence over the file.
+
+    Args:
+        argv: The command line without the program's name.
+
+    Returns:
+        The three groups.
+
+    Raises:
+        ValueError: If the file is missing, is no mapping, or names a field that does not exist.
+    """
+    groups = (ModelArguments, DataArguments, GEmoClapTrainingArguments)
+    parser = HfArgumentParser(groups, description="Train a GEmo-CLAP model.", allow_abbrev=False)
+    parser.add_argument("--config", help="YAML file; its fields are the options below")
+    config = parser.parse_known_args(argv)[0].config if any(arg.startswith("--config") for arg in argv) else None
+    from_file = _as_command_line(config, groups) if config else []
+    *arguments, _ = parser.parse_args_into_dataclasses(from_file + argv, look_for_args_file=False)
+    return tuple(arguments)
+
+
+def _as_command_line(path: str, groups) -> list[str]:
+    """A YAML file's fields as options, so that the file and the command line are checked by the same parser."""
+    if not Path(path).is_file():
+        raise ValueError(f"--config {path}: no such file")
+    values = yaml.safe_load(Path(path).read_text()) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a configuration is a mapping of fields to values, not a {type(values).__name__}")
+    known = [item.name for group in groups for item in fields(group)]
+    argv = []
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            raise ValueError(f"{path}: no field {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if isinstance(value, dict):
+            value = json.dumps(value)
+        if value is not None:
+            argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return argv
+
+
+def json_fields(text: str | None, name: str) -> dict:
+    """A JSON object given as an option.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    try:
+        values = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--{name}: not JSON ({error}): {text}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"--{name}: must be a JSON object, got {text}")
+    return values

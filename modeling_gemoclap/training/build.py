@@ -1,0 +1,91 @@
+"""A model and its processor from arguments."""
+
+from __future__ import annotations
+
+import tempfile
+
+from tokenizers import ByteLevelBPETokenizer
+from transformers import AutoTokenizer, RobertaConfig, RobertaTokenizerFast
+
+from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..modeling_gemoclap import GEmoClapModel
+from ..processing_gemoclap import GEmoClapProcessor
+from .arguments import ModelArguments, json_fields
+
+SMALL_TEXT_ENCODER = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "max_position_embeddings": 66,
+}
+
+
+def build_tokenizer(config: GEmoClapConfig) -> RobertaTokenizerFast:
+    """A byte-level tokenizer learnt from the configuration's prompts; it can write any other text too."""
+    prompts = [prompt for emotion in config.emotions for prompt in config.emotion_prompts(emotion)]
+    for gender in config.genders:
+        prompts += config.gender_prompts(gender)
+        prompts += [prompt for emotion in config.emotions for prompt in config.joint_prompts(emotion, gender)]
+    tokenizer = ByteLevelBPETokenizer()
+    special_tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(
+        prompts, vocab_size=400, min_frequency=1, special_tokens=special_tokens, show_progress=False
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_model(folder)
+        return RobertaTokenizerFast.from_pretrained(folder, model_max_length=64)
+
+
+def _fields(arguments: ModelArguments, emotions: list[str], training_data: list[dict]) -> dict:
+    names = (
+        "objective",
+        "alpha",
+        "similarity",
+        "targets",
+        "sl_texts",
+        "projection_dim",
+        "projection_dropout",
+        "logit_scale_init_value",
+        "logit_scale_trainable",
+        "emotion_templates",
+        "gender_templates",
+        "joint_templates",
+    )
+    return {name: getattr(arguments, name) for name in names} | {"emotions": emotions, "training_data": training_data}
+
+
+def build_model_and_processor(
+    arguments: ModelArguments, emotions: list[str], training_data: list[dict]
+) -> tuple[GEmoClapModel, GEmoClapProcessor]:
+    """Load or make both towers.
+
+    Args:
+        arguments: Names of pretrained towers; a tower without a name is made from scratch: the compact audio encoder,
+            a small RoBERTa with a tokenizer of its own.
+        emotions: Emotion classes.
+        training_data: What the checkpoint is to remember of its training clips.
+
+    Returns:
+        The model in training mode, and its processor.
+    """
+    values = _fields(arguments, emotions, training_data)
+    audio, text = json_fields(arguments.audio_config, "audio_config"), json_fields(arguments.text_config, "text_config")
+    features = json_fields(arguments.feature_config, "feature_config")
+    if arguments.audio_model and arguments.text_model:
+        options = {f"audio_{key}": value for key, value in audio.items()}
+        options |= {f"text_{key}": value for key, value in text.items()}
+        model = GEmoClapModel.from_audio_text_pretrained(arguments.audio_model, arguments.text_model, **options, **values)
+        extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
+        tokenizer = AutoTokenizer.from_pretrained(arguments.text_model)
+        return model.train(), GEmoClapProcessor(extractor, tokenizer)
+    if arguments.audio_model or arguments.text_model:
+        raise ValueError("give both --audio_model and --text_model, or neither: half a pretrained pair is not trained here")
+    config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
+    tokenizer = build_tokenizer(config)
+    config.text_config = RobertaConfig(**{**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer), **text})
+    extractor = GEmoClapFeatureExtractor(
+        feature_type="log_mel", num_mel_bins=config.audio_config.num_mel_bins, **features
+    )
+    return GEmoClapModel(config).train(), GEmoClapProcessor(extractor, tokenizer)

@@ -1,0 +1,133 @@
+"""Clips as a training set: read once and checked, their features kept where they are cheap to keep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from transformers.utils import logging
+
+from ..configuration_gemoclap import GEmoClapConfig
+from ..corpora.manifest import Corpus
+from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
+
+logger = logging.get_logger(__name__)
+
+
+def _examine(row: dict, extractor: GEmoClapFeatureExtractor) -> dict:
+    """Read one clip: its features (log-mel only, flat), and what is wrong with it, or ""."""
+    try:
+        wave = extractor.load_speech(row["path"])
+    except AudioError as error:
+        return {"features": [], "error": str(error)}
+    keep = extractor.feature_type == "log_mel"
+    return {"features": extractor.features(wave).ravel() if keep else [], "error": ""}
+
+
+def _cache_file(corpus: Corpus, extractor: GEmoClapFeatureExtractor, cache_dir: str | None) -> Path:
+    """Named by the files' sizes and times and by the extractor's settings, so that a change of either is seen."""
+    folder = Path(cache_dir or os.path.join(datasets.config.HF_DATASETS_CACHE, "gemoclap"))
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(json.dumps(extractor.to_dict(), sort_keys=True, default=str).encode())
+    for path in corpus.clips["path"]:
+        stat = os.stat(path) if os.path.exists(path) else None
+        digest.update(f"{path}\t{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return folder / f"features-{digest.hexdigest()[:32]}.arrow"
+
+
+def read_clips(
+    corpus: Corpus,
+    extractor: GEmoClapFeatureExtractor,
+    on_bad_audio: str = "raise",
+    cache_dir: str | None = None,
+    num_proc: int | None = None,
+) -> tuple[Corpus, list[str]]:
+    """Read every clip once, before anything is trained.
+
+    Args:
+        corpus: The clips.
+        extractor: Makes the features; those of `"log_mel"` are cached, waves are read again when they are needed.
+        on_bad_audio: `"raise"`, or `"skip"` to go on without clips that cannot be used.
+        cache_dir: Where the features are cached.
+        num_proc: Processes that share the work.
+
+    Returns:
+        The clips that can be used, with a column `features`, and what is wrong with each of the others.
+
+    Raises:
+        AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`; it names them.
+    """
+    columns = datasets.Features({"features": datasets.List(datasets.Value("float32")), "error": datasets.Value("string")})
+    cache_file = _cache_file(corpus, extractor, cache_dir)
+    read = corpus.clips.select_columns(["path"]).map(
+        _examine,
+        fn_kwargs={"extractor": extractor},
+        remove_columns=["path"],
+        features=columns,
+        cache_file_name=str(cache_file),
+        new_fingerprint=cache_file.stem[-32:],
+        num_proc=num_proc,
+        writer_batch_size=100,
+        desc="reading audio",
+    )
+    errors = list(read["error"])
+    bad = [error for error in errors if error]
+    if bad and on_bad_audio == "raise":
+        shown = "\n  ".join(bad[:10]) + (f"\n  ... and {len(bad) - 10} more" if len(bad) > 10 else "")
+        raise AudioError(
+            f"{len(bad)} of {len(errors)} clips of {corpus.name} cannot be used:\n  {shown}\n"
+            f"mend them, take their rows out of metadata.csv, or give --on_bad_audio skip to train on the rest"
+        )
+    if bad:
+        logger.warning(f"{corpus.name}: went on without {len(bad)} of {len(errors)} clips:\n  " + "\n  ".join(bad))
+    clips = datasets.concatenate_datasets([corpus.clips, read.select_columns(["features"])], axis=1)
+    good = [index for index, error in enumerate(errors) if not error]
+    return Corpus(corpus.name, corpus.manifest_sha256, clips.select(good)), bad
+
+
+class ClipDataset(torch.utils.data.Dataset):
+    """Clips with labels, as the collator wants them.
+
+    Args:
+        corpus: Clips that `read_clips` returned.
+        extractor: The same extractor.
+        config: Its `emotions` and `genders` number the labels.
+        max_seconds: Longer clips are cut to this length at a random place.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        extractor: GEmoClapFeatureExtractor,
+        config: GEmoClapConfig,
+        max_seconds: float | None = None,
+    ):
+        self.clips = corpus.clips.with_format("numpy", columns=["features"], output_all_columns=True)
+        self.extractor = extractor
+        self.max_seconds = max_seconds
+        self.emotion_labels = [config.emotions.index(word) if word else -1 for word in corpus.clips["emotion"]]
+        self.gender_labels = [config.genders.index(word) if word else -1 for word in corpus.clips["gender"]]
+
+    def __len__(self) -> int:
+        return len(self.emotion_labels)
+
+    def __getitem__(self, index: int) -> dict:
+        row = self.clips[index]
+        if self.extractor.feature_type == "log_mel":
+            clip = np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
+            clip = self._cut(clip, 1 / self.extractor.hop_seconds)
+        else:
+            clip = self.extractor.features(self._cut(self.extractor.load(row["path"]), self.extractor.sampling_rate))
+        return {"clip": clip, "emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}
+
+    def _cut(self, clip: np.ndarray, rate: float) -> np.ndarray:
+        if self.max_seconds is None or len(clip) <= self.max_seconds * rate:
+            return clip
+        length = int(self.max_seconds * rate)
+        start = int(torch.randint(len(clip) - length + 1, ()))
+        return clip[start : start + length]

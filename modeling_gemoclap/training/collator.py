@@ -1,0 +1,65 @@
+"""From clips with labels to a batch with prompts."""
+
+from __future__ import annotations
+
+import torch
+
+from ..configuration_gemoclap import GEmoClapConfig
+from ..processing_gemoclap import GEmoClapProcessor
+
+
+class GEmoClapCollator:
+    """Pads clips and writes each its text: the emotion prompt, or under `"sl"` with joint texts both attributes.
+
+    A clip of unknown gender has the emotion prompt; one of unknown emotion an empty text, which the loss leaves out.
+
+    Args:
+        processor: Makes the model inputs.
+        config: Objective, words and templates; where a kind of prompt has several templates, one is drawn a clip.
+        unknown_gender_prob: Share of the clips whose gender is hidden.
+    """
+
+    def __init__(self, processor: GEmoClapProcessor, config: GEmoClapConfig, unknown_gender_prob: float = 0.0):
+        self.processor = processor
+        self.config = config
+        self.unknown_gender_prob = unknown_gender_prob
+
+    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Make a batch.
+
+        Args:
+            examples: Dicts with `clip` (features of one clip), `emotion_label` and `gender_label`.
+
+        Returns:
+            Audio inputs, `input_ids` and `attention_mask`, for `"ml"` also `gender_input_ids` and
+            `gender_attention_mask`, and `emotion_labels` and `gender_labels` of shape `(batch,)`.
+        """
+        emotions = torch.tensor([example["emotion_label"] for example in examples])
+        genders = torch.tensor([example["gender_label"] for example in examples])
+        if self.unknown_gender_prob:
+            genders[torch.rand(len(genders)) < self.unknown_gender_prob] = -1
+        batch = dict(self.processor.feature_extractor.collate([example["clip"] for example in examples]))
+        texts = [self._text(emotion, gender) for emotion, gender in zip(emotions, genders, strict=True)]
+        batch |= self._tokenize(texts)
+        if self.config.objective == "ml":
+            texts = [self._gender_text(gender) for gender in genders]
+            batch |= {f"gender_{key}": value for key, value in self._tokenize(texts).items()}
+        return batch | {"emotion_labels": emotions, "gender_labels": genders}
+
+    def _tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        tokens = self.processor(text=texts)
+        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+    def _text(self, emotion: int, gender: int) -> str:
+        if emotion == -1:
+            return ""
+        if self.config.uses_joint_texts and gender != -1:
+            return self._draw(self.config.joint_prompts(self.config.emotions[emotion], self.config.genders[gender]))
+        return self._draw(self.config.emotion_prompts(self.config.emotions[emotion]))
+
+    def _gender_text(self, gender: int) -> str:
+        return "" if gender == -1 else self._draw(self.config.gender_prompts(self.config.genders[gender]))
+
+    @staticmethod
+    def _draw(prompts: list[str]) -> str:
+        return prompts[0] if len(prompts) == 1 else prompts[int(torch.randint(len(prompts), ()))]

@@ -1,0 +1,64 @@
+"""The model card that goes with every checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+from transformers import TrainerState
+
+OBJECTIVE_NAMES = {"emo": "Emo-CLAP", "ml": "ML-GEmo-CLAP", "sl": "SL-GEmo-CLAP"}
+NO_RESULTS = "Not evaluated. `python evaluate.py --model DIR --data_dir DIR` judges it on speakers it has not heard."
+
+
+def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate: int = 16000) -> Path:
+    """Write `README.md` from what the model and its training really were.
+
+    Args:
+        output_dir: The checkpoint's folder.
+        model: The trained `GEmoClapModel`.
+        state: The trainer's state; metrics on development speakers come from its log.
+        sampling_rate: Rate of the audio tower, in Hz.
+
+    Returns:
+        The path of the card.
+    """
+    config = model.config
+    sources = {tower: getattr(getattr(config, f"{tower}_config"), "_name_or_path", "") for tower in ("audio", "text")}
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", "gemo-clap", "zero-shot", "speech"],
+        base_model=[source for source in sources.values() if source and not Path(source).exists()] or None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(Path(__file__).with_name("card_template.md")),
+        name=Path(output_dir).resolve().name,
+        config=config,
+        objective_name=OBJECTIVE_NAMES[config.objective],
+        audio_source=f"pretrained: {Path(sources['audio']).name}" if sources["audio"] else "trained from scratch",
+        text_source=f"pretrained: {Path(sources['text']).name}" if sources["text"] else "trained from scratch",
+        pretrained=any(sources.values()),
+        sampling_rate=sampling_rate,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        prompts=" · ".join(f'"{prompt}"' for group in config.class_prompts() for prompt in group[:1]),
+        epochs=round(state.epoch or 0, 2),
+        steps=state.global_step,
+        results=_results(state),
+    )
+    path = Path(output_dir) / "README.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    card.save(path)
+    return path
+
+
+def _results(state: TrainerState) -> str:
+    evaluations = [entry for entry in state.log_history if "eval_uar" in entry]
+    if not evaluations:
+        return NO_RESULTS
+    last = evaluations[-1]
+    return (
+        f"On the development speakers, which were not trained on, after epoch {last.get('epoch', 0):g}: "
+        f"UAR {last['eval_uar']:.3f}, WAR {last['eval_war']:.3f}. On test speakers: not evaluated."
+    )

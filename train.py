@@ -1,0 +1,112 @@
+"""Train GEmo-CLAP.
+
+    accelerate launch train.py --config configs/compact.yaml --data_dir corpora/emodb --output_dir runs/sl
+
+Every field of the YAML file can be given on the command line too, and then takes precedence:
+
+    accelerate launch train.py --config configs/compact.yaml --objective ml --num_train_epochs 10
+    accelerate launch train.py --config configs/compact.yaml --resume_from_checkpoint true
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from transformers import set_seed
+from transformers.utils import logging
+
+from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
+from modeling_gemoclap.evaluation.metrics import war_uar_of_scores
+from modeling_gemoclap.training.arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments, parse_arguments
+from modeling_gemoclap.training.build import build_model_and_processor
+from modeling_gemoclap.training.clips import ClipDataset, read_clips
+from modeling_gemoclap.training.collator import GEmoClapCollator
+from modeling_gemoclap.training.trainer import GEmoClapTrainer
+
+logger = logging.get_logger("train")
+
+
+def select_corpora(data: DataArguments, model: ModelArguments) -> tuple[Corpus, Corpus | None, list[str]]:
+    """The training clips, the development clips where speakers for them are named, and the emotions."""
+    if not data.data_dir:
+        raise ValueError("give --data_dir, a corpus folder with metadata.csv")
+    corpus = load_corpus(data.data_dir, data.corpus_name, model.emotions)
+    emotions = model.emotions or corpus.emotions
+    corpus = corpus.of_emotions(emotions, data.drop_other_emotions)
+    held_out = [*(data.exclude_speakers or []), *(data.dev_speakers or [])]
+    train = corpus.of_speakers(data.speakers, held_out)
+    if len(train.emotions) < 2:
+        raise ValueError(f"{corpus.name}: the training clips have {train.emotions or 'no emotion'}; two classes are the least")
+    return train, corpus.of_speakers(data.dev_speakers) if data.dev_speakers else None, emotions
+
+
+def check_output(arguments: GEmoClapTrainingArguments) -> None:
+    """Refuse to write over another run."""
+    folder = Path(arguments.output_dir or "")
+    if not arguments.output_dir:
+        raise ValueError("give --output_dir, a folder for the checkpoint")
+    if folder.is_dir() and any(folder.iterdir()) and not (arguments.resume_from_checkpoint or arguments.overwrite_output):
+        raise ValueError(f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
+                         f"with the run in it, or --overwrite_output true")
+
+
+def resume_point(arguments: GEmoClapTrainingArguments) -> bool | str | None:
+    """`--resume_from_checkpoint`, a path or `true` for the latest."""
+    value = arguments.resume_from_checkpoint
+    words = {"true": True, "false": None}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def build_trainer(model_args: ModelArguments, data_args: DataArguments, arguments: GEmoClapTrainingArguments):
+    """Read the clips, make the model, and put both into a trainer."""
+    train, dev, emotions = select_corpora(data_args, model_args)
+    model, processor = build_model_and_processor(model_args, emotions, [])
+    extractor, config = processor.feature_extractor, model.config
+    options = (data_args.on_bad_audio, data_args.feature_cache_dir, data_args.preprocessing_num_workers)
+    with arguments.main_process_first(desc="reading audio"):
+        train, skipped = read_clips(train, extractor, *options)
+        dev = dev and read_clips(dev, extractor, *options)[0]
+    if len(train.emotions) < 2:
+        raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
+    config.training_data = [train.training_record()]
+    trainer = GEmoClapTrainer(
+        model=model,
+        args=arguments,
+        data_collator=GEmoClapCollator(processor, config, data_args.unknown_gender_prob),
+        train_dataset=ClipDataset(train, extractor, config, data_args.max_seconds),
+        eval_dataset=dev and ClipDataset(dev, extractor, config),
+        processing_class=processor,
+        compute_metrics=war_uar_of_scores,
+    )
+    return trainer, skipped
+
+
+def main(argv: list[str]) -> None:
+    """Parse, build, train, save."""
+    model_args, data_args, arguments = parse_arguments(argv)
+    check_output(arguments)
+    set_seed(arguments.seed)
+    trainer, skipped = build_trainer(model_args, data_args, arguments)
+    trainer.train(resume_from_checkpoint=resume_point(arguments))
+    trainer.save_model()
+    trainer.save_state()
+    trainer.create_model_card()
+    if trainer.is_world_process_zero():
+        if skipped:
+            Path(arguments.output_dir, "skipped_clips.json").write_text(json.dumps(skipped, indent=2) + "\n")
+        clips = f"{len(trainer.train_dataset)} clips" + (f", {len(skipped)} skipped" if skipped else "")
+        print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(arguments.output_dir)}")
+    if arguments.push_to_hub:
+        trainer.push_to_hub()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, ImportError) as error:
+        if os.environ.get("GEMOCLAP_TRACEBACK"):
+            raise
+        sys.exit(f"train.py: {error}")
