@@ -1,6 +1,6 @@
 """GEmo-CLAP: speech emotion recognition by gender-aware contrastive language-audio pretraining."""
 
-from transformers import AutoModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
@@ -19,10 +19,18 @@ __all__ = [
     "GEmoClapFeatureExtractor",
     "GEmoClapModel",
     "GEmoClapOutput",
-    "GEmoClapProcessor",
+    "GEmoClapProcessor",  # GEmoClapTrainer is left out: a star import must not need accelerate
     "ZeroShotEmotionPipeline",
 ]
 
+# With the package imported, the auto classes know it: its own checkpoints then load without trust_remote_code. None of
+# this stands in a file that travels, since there a class may exist once for every place that it was loaded from.
+AutoConfig.register("gemoclap", GEmoClapConfig, exist_ok=True)
+AutoConfig.register("gemoclap_audio", GEmoClapAudioConfig, exist_ok=True)
+AutoModel.register(GEmoClapConfig, GEmoClapModel, exist_ok=True)
+AutoModel.register(GEmoClapAudioConfig, GEmoClapAudioModel, exist_ok=True)
+AutoFeatureExtractor.register(GEmoClapConfig, GEmoClapFeatureExtractor, exist_ok=True)
+AutoProcessor.register(GEmoClapConfig, GEmoClapProcessor, exist_ok=True)
 if "zero-shot-emotion-recognition" not in PIPELINE_REGISTRY.get_supported_tasks():
     PIPELINE_REGISTRY.register_pipeline(
         "zero-shot-emotion-recognition", pipeline_class=ZeroShotEmotionPipeline, pt_model=AutoModel, type="multimodal"

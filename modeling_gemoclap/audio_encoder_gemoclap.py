@@ -17,21 +17,18 @@ def _zero_padding(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class GEmoClapConvBlock(nn.Module):
-    """A strided 3x3 convolution, normalised over channels, so that no frame depends on another's statistics."""
+    """A strided 3x3 convolution without a norm: statistics over time or the batch would let padding in."""
 
     def __init__(self, in_channels: int, out_channels: int, time_stride: int, config: GEmoClapAudioConfig):
         super().__init__()
         self.time_stride = time_stride
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=(time_stride, 2), padding=1)
-        self.norm = nn.LayerNorm(out_channels, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout2d(config.conv_dropout)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map `(batch, channels, time, mel)` and the frame mask `(batch, time)` to the next resolution."""
-        hidden = self.conv(hidden)
-        hidden = self.norm(hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         mask = mask[:, :: self.time_stride]
-        return _zero_padding(self.dropout(F.gelu(hidden)), mask), mask
+        return _zero_padding(self.dropout(F.gelu(self.conv(hidden))), mask), mask
 
 
 class GEmoClapEncoderLayer(nn.Module):

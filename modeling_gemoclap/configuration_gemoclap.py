@@ -125,7 +125,7 @@ class GEmoClapAudioConfig(PretrainedConfig):
     def __init__(
         self,
         num_mel_bins: int = 64,
-        conv_channels: tuple[int, ...] = (32, 64, 96),
+        conv_channels: tuple[int, ...] = (16, 32, 64),
         hidden_size: int = 128,
         num_hidden_layers: int = 2,
         num_attention_heads: int = 4,

@@ -146,7 +146,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         hop_seconds: Step of `"log_mel"`, in seconds.
         min_frequency: Lowest frequency of the mel bands, in Hz.
         max_frequency: Highest, in Hz; None is half the sampling rate.
-        log_mel_mean: Subtracted from the natural logarithm of the mel power.
+        log_mel_mean: Subtracted from the natural logarithm of the mel power; the default suits normalised speech.
         log_mel_std: Divides it then.
         min_seconds: A shorter clip is refused.
         padding_value: Value of padding.
@@ -169,7 +169,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         hop_seconds: float = 0.010,
         min_frequency: float = 50.0,
         max_frequency: float | None = None,
-        log_mel_mean: float = -6.0,
+        log_mel_mean: float = 1.0,
         log_mel_std: float = 4.0,
         min_seconds: float = 0.1,
         padding_value: float = 0.0,

@@ -19,6 +19,7 @@ SMALL_TEXT_ENCODER = {
     "num_attention_heads": 4,
     "intermediate_size": 256,
     "max_position_embeddings": 66,
+    "initializer_range": 0.2,  # prompts that begin alike must differ from the start, or all collapse into one point
 }
 
 

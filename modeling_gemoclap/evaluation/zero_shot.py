@@ -1,0 +1,121 @@
+"""Zero-shot evaluation of a checkpoint on a corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tqdm.auto import tqdm
+
+from ..corpora.manifest import Corpus, seen_speakers
+from ..feature_extraction_gemoclap import AudioError
+from ..pipeline_gemoclap import ZeroShotEmotionPipeline
+from .metrics import war_uar
+
+
+class SeenSpeakersError(ValueError):
+    """A checkpoint is to be judged on speakers it was trained on."""
+
+
+@dataclass
+class Evaluation:
+    """What a checkpoint answered.
+
+    Args:
+        labels: The emotions it chose between.
+        rows: A dict a clip: `file_name`, `emotion`, `predicted`, and `score_<label>` for every label.
+        skipped: What was wrong with each clip that could not be used.
+        seen: Speakers among these that it was trained on.
+    """
+
+    labels: list[str]
+    rows: list[dict]
+    skipped: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+
+    @property
+    def references(self) -> list[str]:
+        """True emotions, `(clips,)`."""
+        return [row["emotion"] for row in self.rows]
+
+    @property
+    def predictions(self) -> list[str]:
+        """Predicted emotions, `(clips,)`."""
+        return [row["predicted"] for row in self.rows]
+
+    def metrics(self) -> dict:
+        """`war`, `uar` and `recall` by emotion."""
+        return war_uar(predictions=self.predictions, references=self.references)
+
+    def confusion(self) -> list[list[int]]:
+        """Counts, `(labels, labels)`; rows are true emotions, columns predicted ones."""
+        index = {label: position for position, label in enumerate(self.labels)}
+        counts = [[0] * len(self.labels) for _ in self.labels]
+        for truth, predicted in zip(self.references, self.predictions, strict=True):
+            counts[index[truth]][index[predicted]] += 1
+        return counts
+
+
+def refuse_seen_speakers(corpus: Corpus, config, allow: bool = False) -> list[str]:
+    """Speakers of `corpus` that a checkpoint was trained on.
+
+    Raises:
+        SeenSpeakersError: If there are any and they are not allowed.
+    """
+    seen = seen_speakers(corpus, config.training_data)
+    if seen and not allow:
+        unseen = sorted(set(corpus.speakers) - set(seen))
+        raise SeenSpeakersError(
+            f"{corpus.name}: the checkpoint was trained on its speakers {', '.join(seen)}; a figure on them would be "
+            f"false. " + (f"Give --speakers {' '.join(unseen)}" if unseen else "Choose another corpus")
+            + ", or --allow_seen_speakers, which the result will then say"
+        )
+    return seen
+
+
+def evaluate_zero_shot(
+    pipe: ZeroShotEmotionPipeline,
+    corpus: Corpus,
+    batch_size: int = 16,
+    on_bad_audio: str = "raise",
+    allow_seen_speakers: bool = False,
+) -> Evaluation:
+    """Name the emotion of every clip by the checkpoint's own prompts.
+
+    Args:
+        pipe: The checkpoint's pipeline.
+        corpus: Clips, each with an emotion that the checkpoint knows.
+        batch_size: Clips that go through the model together.
+        on_bad_audio: `"raise"`, or `"skip"` to judge on the rest.
+        allow_seen_speakers: Judge even on speakers that the checkpoint was trained on.
+
+    Returns:
+        The answers.
+
+    Raises:
+        AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`; all of them are named.
+        SeenSpeakersError: If the checkpoint was trained on a speaker and that is not allowed.
+        ValueError: If fewer than two emotions, or clips without one, are to be judged.
+    """
+    labels = list(pipe.model.config.emotions)
+    seen = refuse_seen_speakers(corpus, pipe.model.config, allow_seen_speakers)
+    unlabelled = [clip["file_name"] for clip in corpus.clips if not clip["emotion"]]
+    if unlabelled:
+        raise ValueError(f"{corpus.name}: {len(unlabelled)} clips have no emotion to compare with, first {unlabelled[0]}")
+    if len(corpus.emotions) < 2:
+        raise ValueError(f"{corpus.name}: all clips are {corpus.emotions[0]}; recall needs two emotions or more")
+    answers = pipe((path for path in corpus.clips["path"]), batch_size=batch_size, on_error="return")
+    evaluation = Evaluation(labels, [], seen=seen)
+    for clip, answer in zip(corpus.clips, tqdm(answers, total=len(corpus), desc="evaluating"), strict=True):
+        if isinstance(answer, dict):
+            evaluation.skipped.append(answer["error"])
+            continue
+        scores = {item["label"]: item["score"] for item in answer}
+        row = {"file_name": clip["file_name"], "emotion": clip["emotion"], "predicted": answer[0]["label"]}
+        evaluation.rows.append(row | {f"score_{label}": scores[label] for label in labels})
+    if evaluation.skipped and (on_bad_audio == "raise" or not evaluation.rows):
+        shown = "\n  ".join(evaluation.skipped[:10])
+        raise AudioError(
+            f"{len(evaluation.skipped)} of {len(corpus)} clips of {corpus.name} cannot be used:\n  {shown}\n"
+            f"mend them, or give --on_bad_audio skip to judge on the rest"
+        )
+    return evaluation
