@@ -16,19 +16,42 @@ def _zero_padding(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return hidden * mask.view(mask.shape[0], 1, mask.shape[1], *[1] * (hidden.dim() - 3)).to(hidden.dtype)
 
 
+class GEmoClapMaskedNorm(nn.Module):
+    """Instance norm over the true frames of a clip: each channel to zero mean and unit variance over time and mel.
+
+    Its statistics are the clip's own, in training and evaluation alike, and padding has no part in them.
+    """
+
+    def __init__(self, channels: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Normalise `(batch, channels, time, mel)`, whose padding must be zero; padding stays zero."""
+        count = (mask.sum(1) * hidden.shape[-1]).view(-1, 1, 1, 1)
+        centred = _zero_padding(hidden - hidden.sum((2, 3), keepdim=True) / count, mask)
+        variance = centred.square().sum((2, 3), keepdim=True) / count
+        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(variance + self.eps)
+        return _zero_padding(centred * scale + self.bias.view(1, -1, 1, 1), mask)
+
+
 class GEmoClapConvBlock(nn.Module):
-    """A strided 3x3 convolution without a norm: statistics over time or the batch would let padding in."""
+    """A strided 3x3 convolution with masked instance norm."""
 
     def __init__(self, in_channels: int, out_channels: int, time_stride: int, config: GEmoClapAudioConfig):
         super().__init__()
         self.time_stride = time_stride
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=(time_stride, 2), padding=1)
+        self.norm = GEmoClapMaskedNorm(out_channels, config.layer_norm_eps)
         self.dropout = nn.Dropout2d(config.conv_dropout)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map `(batch, channels, time, mel)` and the frame mask `(batch, time)` to the next resolution."""
         mask = mask[:, :: self.time_stride]
-        return _zero_padding(self.dropout(F.gelu(self.conv(hidden))), mask), mask
+        hidden = self.norm(_zero_padding(self.conv(hidden), mask), mask)
+        return self.dropout(F.gelu(hidden)), mask  # GELU and dropout leave the zeros of padding as they are
 
 
 class GEmoClapEncoderLayer(nn.Module):
@@ -96,7 +119,7 @@ class GEmoClapAudioModel(PreTrainedModel):
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
+        elif isinstance(module, (nn.LayerNorm, GEmoClapMaskedNorm)):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
 

@@ -146,21 +146,21 @@ def _read_csv(path: Path) -> Dataset:
     if path.stat().st_size == 0:
         raise ManifestError(f"{path}: the file is empty; its first line names the columns {', '.join(COLUMNS)}")
     with open(path, newline="", encoding="utf-8-sig") as file:
-        columns = next(csv.reader(file), [])
+        reader = csv.reader(file)
+        columns = next(reader, [])
+        if next(reader, None) is None:
+            raise ManifestError(f"{path}: it names no clips")
     if len(set(columns)) != len(columns):
         raise ManifestError(f"{path}, line 1: a column stands twice in {', '.join(columns)}")
     try:
         # Speakers are text ("03"), and "NA" is a word like any other.
         text = Features({column: Value("string") for column in columns})
-        table = Dataset.from_csv(
+        return Dataset.from_csv(
             str(path), features=text, keep_default_na=False, keep_in_memory=True, encoding="utf-8-sig"
         )
     except (DatasetGenerationError, ValueError) as error:
         cause = error.__cause__ or error
         raise ManifestError(f"{path}: cannot be read as CSV: {cause}; quote fields that hold commas") from None
-    if not len(table):
-        raise ManifestError(f"{path}: it names no clips")
-    return table
 
 
 def _checked_row(row: dict, where: str, more_emotions: list[str]) -> dict:

@@ -1,0 +1,128 @@
+"""Build a small corpus of spoken sentences with espeak-ng, whose emotions are a matter of pitch, rate and energy.
+
+    python demo/espeak_corpus.py demo/output/corpus
+
+It is no substitute for human speech: it lets everything run without a download. espeak-ng is GPL; it is used by this
+program alone, through `espeakng-loader`, and never by the package.
+"""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+TRAIN_VOICES = ["en+f1", "en+f2", "en+f3", "en+m1", "en+m2", "en+m3", "en+m4", "en+m5"]
+TEST_VOICES = ["en+f4", "en+f5", "en+m6", "en+m7", "en+m8"]
+TRAIN_SENTENCES = """The train leaves from platform nine. | My brother lives across the river.
+She put the letters on the kitchen table. | We will paint the door on Saturday.
+The meeting starts in twenty minutes. | Somebody left a bicycle in the garden.
+They are moving to another city. | The doctor called this afternoon.
+He forgot his keys in the office. | There is a new bakery on the corner.
+The children are waiting at the station. | I have read the book you gave me.""".replace("\n", " | ").split(" | ")
+TEST_SENTENCES = """The window in the hall is open. | Our neighbours bought a yellow boat.
+You can find the tickets in my coat. | The last bus goes before midnight.
+Anna has written to the manager. | It rained on the way to the market.""".replace("\n", " | ").split(" | ")
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a sentence is spoken, in espeak-ng's units: words a minute, per cent, and 0 to 99 for the two of pitch."""
+
+    rate: float
+    volume: float
+    pitch: float
+    pitch_range: float
+
+
+MANNERS = {
+    "angry": Manner(rate=200, volume=150, pitch=58, pitch_range=75),
+    "happy": Manner(rate=180, volume=110, pitch=78, pitch_range=85),
+    "neutral": Manner(rate=170, volume=90, pitch=48, pitch_range=45),
+    "sad": Manner(rate=140, volume=55, pitch=34, pitch_range=20),
+}
+JITTER = Manner(rate=12, volume=18, pitch=8, pitch_range=12)  # standard deviations: the classes overlap
+
+
+class Speaker:
+    """espeak-ng as a function from text to samples."""
+
+    def __init__(self):
+        import espeakng_loader
+
+        self.library = ctypes.CDLL(espeakng_loader.get_library_path())
+        data = espeakng_loader.get_data_path().encode()
+        self.sampling_rate = self.library.espeak_Initialize(1, 0, data, 0)  # 1: samples are handed to the callback
+        callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+        self._callback = callback(self._receive)  # kept: the library holds no reference
+        self._parts: list[np.ndarray] = []
+        self.library.espeak_SetSynthCallback(self._callback)
+
+    def _receive(self, samples, count, _events) -> int:
+        if samples and count > 0:
+            self._parts.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    def say(self, text: str, voice: str, manner: Manner) -> np.ndarray:
+        """Speak `text`: `(time,)` float32 at `sampling_rate` Hz."""
+        if self.library.espeak_SetVoiceByName(voice.encode()):
+            raise ValueError(f"espeak-ng has no voice {voice!r}")
+        limits = {1: (manner.rate, 80, 450), 3: (manner.pitch, 0, 99), 4: (manner.pitch_range, 0, 99)}
+        for parameter, (value, low, high) in limits.items():
+            self.library.espeak_SetParameter(parameter, int(np.clip(value, low, high)), 0)
+        self._parts.clear()
+        self.library.espeak_Synth(text.encode(), len(text) + 1, 0, 1, 0, 1, None, None)
+        self.library.espeak_Synchronize()
+        wave = np.concatenate(self._parts).astype(np.float32) / 32768
+        return np.clip(wave * max(manner.volume, 10) / 100 * 0.6, -1, 1)
+
+
+def flatten_energy(wave: np.ndarray, rate: int) -> np.ndarray:
+    """Divide a wave by its loudness, taken over 50 ms: every moment of every clip is then equally loud."""
+    window = np.hanning(rate // 20)
+    power = np.convolve(wave.astype(np.float64) ** 2, window / window.sum(), mode="same")
+    return (0.1 * wave / np.sqrt(power + 1e-6)).astype(np.float32)
+
+
+def build(folder: Path, speaker: Speaker, split: str, flat: str | None = None, seed: int = 0) -> None:
+    """Write a corpus folder.
+
+    Args:
+        folder: Where to.
+        speaker: The voice.
+        split: `"all"`, or `"test"` for the unheard voices and sentences alone.
+        flat: `"pitch"` speaks everything in a monotone, `"energy"` makes everything equally loud.
+        seed: Seed of the jitter; the same clips have the same jitter in every variant.
+    """
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    plan = [(voice, TEST_SENTENCES) for voice in TEST_VOICES]
+    if split == "all":
+        plan += [(voice, TRAIN_SENTENCES) for voice in TRAIN_VOICES]
+    rng = np.random.default_rng(seed)
+    rows = []
+    for voice, sentences in plan:
+        for number, sentence in enumerate(sentences):
+            for emotion, mean in MANNERS.items():
+                fields = ("rate", "volume", "pitch", "pitch_range")
+                drawn = {name: getattr(mean, name) + getattr(JITTER, name) * rng.standard_normal() for name in fields}
+                manner = Manner(**drawn)
+                if flat == "pitch":
+                    manner = replace(manner, pitch=50, pitch_range=0)
+                wave = speaker.say(sentence, voice, manner)
+                if flat == "energy":
+                    wave = flatten_energy(wave, speaker.sampling_rate)
+                name = f"audio/{voice[3:]}_{number:02d}_{emotion}.wav"
+                soundfile.write(folder / name, wave, speaker.sampling_rate)
+                gender = "female" if "f" in voice[3:] else "male"
+                rows.append([name, emotion, gender, voice[3:], sentence])
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["file_name", "emotion", "gender", "speaker_id", "transcript"], *rows])
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), Speaker(), "all")

@@ -1,0 +1,172 @@
+"""From recordings of any kind to model inputs, and what is refused."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor, feature_extraction_gemoclap
+from modeling_gemoclap.feature_extraction_gemoclap import read_audio
+
+WAVE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.float32)
+
+
+def encoded(wave=WAVE, rate=16000, format="WAV", subtype=None):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave.T, rate, format=format, subtype=subtype)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def extractor():
+    return GEmoClapFeatureExtractor(do_normalize=False)
+
+
+@pytest.fixture
+def wav(tmp_path):
+    path = tmp_path / "clip.wav"
+    path.write_bytes(encoded())
+    return path
+
+
+def test_all_kinds_of_input_agree(extractor, wav):
+    kinds = [
+        wav,
+        str(wav),
+        wav.read_bytes(),
+        {"path": str(wav)},
+        {"bytes": wav.read_bytes(), "path": None},
+        {"array": WAVE, "sampling_rate": 16000},
+        {"array": np.stack([WAVE, WAVE]), "sampling_rate": 16000},
+        {"array": torch.from_numpy(WAVE), "sampling_rate": 16000},
+        {"array": WAVE.tolist(), "sampling_rate": 16000},
+        {"array": (WAVE * 32768).astype(np.int16), "sampling_rate": 16000},
+    ]
+    batch = extractor(kinds)
+    assert batch["input_values"].shape == (len(kinds), 16000) and batch["audio_attention_mask"].all()
+    assert (batch["input_values"] - torch.from_numpy(WAVE)).abs().max() < 1e-4
+    one = extractor(WAVE, sampling_rate=16000)["input_values"]
+    assert torch.equal(one[0], torch.from_numpy(WAVE))
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_any_rate_and_channel_count(extractor, rate, channels):
+    time = np.arange(rate) / rate
+    wave = np.stack([0.3 * np.sin(2 * np.pi * 440 * time)] * channels).astype(np.float32)
+    values = extractor({"array": wave, "sampling_rate": rate})["input_values"][0].numpy()
+    assert len(values) == pytest.approx(16000, abs=2)
+    assert np.abs(values - soxr.resample(wave.mean(0), rate, 16000)).max() < 1e-6
+    spectrum = np.abs(np.fft.rfft(values))
+    assert np.argmax(spectrum) * 16000 / len(values) == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3"])
+def test_formats(extractor, format):
+    wave = extractor(encoded(format=format))["input_values"]
+    assert wave.shape[1] == pytest.approx(16000, rel=0.1)
+
+
+def test_channels_are_averaged():
+    wave, rate = read_audio({"array": np.stack([WAVE, 3 * WAVE]), "sampling_rate": 8000})
+    assert rate == 8000 and np.allclose(wave, 2 * WAVE)
+
+
+def test_normalisation_is_the_clips_own():
+    extractor = GEmoClapFeatureExtractor()
+    quiet = {"array": 0.1 * WAVE[:8000] + 0.2, "sampling_rate": 16000}
+    batch = extractor([quiet, {"array": WAVE, "sampling_rate": 16000}])
+    values, mask = batch["input_values"], batch["audio_attention_mask"].bool()
+    assert torch.equal(values[0][mask[0]], extractor(quiet)["input_values"][0])
+    assert values[0][mask[0]].std().item() == pytest.approx(1, abs=0.01)
+    assert not values[0][~mask[0]].any()
+
+
+def test_log_mel_shapes_and_level():
+    extractor = GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=40)
+    batch = extractor([WAVE, WAVE[:5000]], sampling_rate=16000)
+    assert batch["input_features"].shape == (2, 98, 40)
+    assert batch["audio_attention_mask"].sum(1).tolist() == [98, 29]
+    louder = extractor(0.5 * WAVE, sampling_rate=16000)["input_features"]
+    assert torch.allclose(louder, batch["input_features"][:1], atol=1e-2)  # do_normalize: the level is gone
+
+
+def test_saved_and_loaded(tmp_path):
+    extractor = GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=32, do_normalize=False)
+    extractor.save_pretrained(tmp_path)
+    again = GEmoClapFeatureExtractor.from_pretrained(tmp_path)
+    assert again.model_input_names == ["input_features", "audio_attention_mask"]
+    pair = (e(WAVE, sampling_rate=16000)["input_features"] for e in (extractor, again))
+    assert torch.equal(*pair)
+
+
+BAD = {
+    "missing": (lambda p: p / "no.wav", "no such file"),
+    "empty": (lambda p: written(p, b""), "empty"),
+    "text": (lambda p: written(p, b"this is no audio at all"), "not audio"),
+    "truncated wav": (lambda p: written(p, encoded()[:9000]), "truncated"),
+    "truncated flac": (lambda p: written(p, encoded(format="FLAC")[:4000], "x.flac"), "truncated"),
+    "header only": (lambda p: written(p, encoded(WAVE[:0])), "no samples"),
+    "nan": (lambda p: written(p, encoded(np.where(WAVE > 0.29, np.nan, WAVE), subtype="FLOAT")), "NaN"),
+    "rate zero": (lambda p: {"array": WAVE, "sampling_rate": 0}, "0 Hz"),
+    "negative rate": (lambda p: {"array": WAVE, "sampling_rate": -8000}, "-8000 Hz"),
+    "rate unknown": (lambda p: WAVE, "not known"),
+    "dict without rate": (lambda p: {"array": WAVE}, "not known"),
+    "dict without audio": (lambda p: {"sampling_rate": 8000}, "'array', 'bytes' or 'path'"),
+    "time first": (lambda p: {"array": WAVE.reshape(-1, 2), "sampling_rate": 16000}, "transpose"),
+    "three axes": (lambda p: {"array": WAVE.reshape(2, 2, -1), "sampling_rate": 16000}, "shape"),
+    "words": (lambda p: {"array": np.array(["a"]), "sampling_rate": 16000}, "not audio"),
+    "too short": (lambda p: {"array": WAVE[:800], "sampling_rate": 16000}, "too short"),
+    "empty list": (lambda p: [], "empty"),
+}
+
+
+def written(folder, data, name="clip.wav"):
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(extractor, tmp_path, case):
+    make, message = BAD[case]
+    audio = make(tmp_path)
+    with pytest.raises(AudioError, match=message) as error:
+        extractor(audio)
+    if hasattr(audio, "name"):
+        assert audio.name in str(error.value)
+
+
+def test_wav_header_with_rate_zero(extractor, tmp_path):
+    data = bytearray(encoded())
+    data[24:28] = bytes(4)
+    with pytest.raises(AudioError, match="clip.wav"):
+        extractor(written(tmp_path, bytes(data)))
+
+
+def test_streamed_wav_without_a_length_is_read(extractor):
+    data = bytearray(encoded())
+    data[40:44] = b"\xff\xff\xff\xff"
+    assert extractor(bytes(data))["input_values"].shape[1] == 16000
+
+
+def test_silence_is_no_speech(extractor):
+    with pytest.raises(AudioError, match="quiet.wav: silent"):
+        extractor.load_speech(np.zeros(16000), 16000, name="quiet.wav")
+    with pytest.raises(AudioError, match="silent"):
+        extractor.load_speech(np.full(16000, 0.5), 16000)
+    assert len(extractor.load_speech(WAVE * 1e-3, 16000)) == 16000
+
+
+def test_without_soxr_another_rate_names_it(extractor, monkeypatch):
+    monkeypatch.setattr(feature_extraction_gemoclap, "soxr", None)
+    assert extractor(WAVE, sampling_rate=16000)["input_values"].shape == (1, 16000)
+    with pytest.raises(ImportError, match="44100 Hz.*soxr"):
+        extractor(WAVE, sampling_rate=44100)
+
+
+def test_without_soundfile_files_name_it(extractor, monkeypatch, wav):
+    monkeypatch.setattr(feature_extraction_gemoclap, "soundfile", None)
+    with pytest.raises(ImportError, match="soundfile"):
+        extractor(wav)

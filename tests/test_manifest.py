@@ -1,0 +1,106 @@
+"""Corpus folders, and what is wrong with them."""
+
+import csv
+
+import pytest
+from conftest import write_corpus
+from modeling_gemoclap.corpora.manifest import Corpus, ManifestError, load_corpus, seen_speakers
+
+HEAD = ["file_name", "emotion", "gender", "speaker_id"]
+
+
+def manifest(folder, rows, head=HEAD):
+    folder.mkdir(exist_ok=True)
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    return folder
+
+
+def test_words_are_made_canonical_and_speakers_stay_text(tmp_path):
+    rows = [["a.wav", "Happiness", "F", "03"], ["b.wav", "anger", "male", "NA"], ["sub/c.wav", "", "", "1e3"]]
+    corpus = load_corpus(manifest(tmp_path / "mine", rows))
+    assert corpus.name == "mine"
+    assert list(corpus.clips["emotion"]) == ["happy", "angry", ""]
+    assert list(corpus.clips["gender"]) == ["female", "male", ""]
+    assert corpus.speakers == ["03", "1e3", "NA"] and corpus.emotions == ["angry", "happy"]
+
+
+def test_more_columns_and_emotions_of_ones_own(tmp_path):
+    folder = manifest(tmp_path / "x", [["a.wav", "sleepy", "f", "1", "hm, well"]], [*HEAD, "transcript"])
+    with pytest.raises(ManifestError, match="line 2.*'sleepy'"):
+        load_corpus(folder)
+    corpus = load_corpus(folder, emotions=["sleepy"])
+    assert corpus.clips[0]["emotion"] == "sleepy" and corpus.clips[0]["transcript"] == "hm, well"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["a.wav", "sad", "f", "1"], ["b.wav", "melancholic", "f", "1"]], r"line 3.*melancholic"),
+        ([["a.wav", "sad", "unicorn", "1"]], r"line 2.*unicorn"),
+        ([["a.wav", "sad", "f", "1"], ["./a.wav", "sad", "f", "1"]], r"line 3.*a.wav.*line 2"),
+        ([["../a.wav", "sad", "f", "1"]], r"line 2.*inside"),
+        ([["x/../../a.wav", "sad", "f", "1"]], r"line 2.*inside"),
+        ([["/etc/a.wav", "sad", "f", "1"]], r"line 2.*inside"),
+        ([["", "sad", "f", "1"]], r"line 2.*inside"),
+        ([["a.wav", "sad", "f", ""]], r"line 2.*speaker_id"),
+        ([["a.wav", "sad", "f", "1", "more"], ["b.wav", "sad", "f", "1", "and", "more"]], r"metadata.csv"),
+        ([], "no clips"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, rows, message):
+    with pytest.raises(ManifestError, match=message):
+        load_corpus(manifest(tmp_path / "x", rows))
+
+
+def test_missing_pieces_are_named(tmp_path):
+    with pytest.raises(ManifestError, match="no metadata.csv"):
+        load_corpus(tmp_path)
+    with pytest.raises(ManifestError, match="no column gender, speaker_id"):
+        load_corpus(manifest(tmp_path / "x", [["a.wav", "sad"]], HEAD[:2]))
+    (tmp_path / "metadata.csv").write_text("")
+    with pytest.raises(ManifestError, match="empty"):
+        load_corpus(tmp_path)
+
+
+def test_selection(tones):
+    corpus = load_corpus(tones)
+    assert len(corpus) == 48 and corpus.speakers == ["01", "02", "03", "04"]
+    assert corpus.of_speakers(["01", "02"], ["02"]).speakers == ["01"]
+    with pytest.raises(ManifestError, match="'99'.*01, 02"):
+        corpus.of_speakers(["99"])
+    with pytest.raises(ManifestError, match="'1'"):
+        corpus.of_speakers(None, ["1"])
+    with pytest.raises(ManifestError, match="no clip"):
+        corpus.of_speakers(["01"], ["01"])
+    with pytest.raises(ManifestError, match="'sad': 16"):
+        corpus.of_emotions(["angry", "happy"])
+    assert corpus.of_emotions(["angry", "happy"], drop_others=True).emotions == ["angry", "happy"]
+
+
+def test_the_hash_is_of_the_whole_manifest(tmp_path, tones):
+    corpus = load_corpus(tones)
+    assert corpus.of_speakers(["01"]).manifest_sha256 == corpus.manifest_sha256
+    other = load_corpus(write_corpus(tmp_path / "tones", [["audio/extra.wav", "sad", "", "05"]]))
+    assert other.manifest_sha256 != corpus.manifest_sha256
+
+
+def test_seen_speakers(tones):
+    corpus = load_corpus(tones)
+    record = corpus.of_speakers(["01", "02"]).training_record()
+    assert record["num_clips"] == 24
+    assert seen_speakers(corpus, [record]) == ["01", "02"]
+    assert seen_speakers(Corpus("copy", corpus.manifest_sha256, corpus.clips), [record]) == ["01", "02"]
+    assert seen_speakers(Corpus("other", "0" * 64, corpus.clips), [record]) == []
+    assert seen_speakers(corpus.of_speakers(["03"]), [record]) == []
+    assert seen_speakers(corpus, None) == []
+
+
+def test_real_corpora(corpora):
+    emodb = load_corpus(corpora / "emodb")
+    assert len(emodb) == 535 and len(emodb.speakers) == 10 and len(emodb.emotions) == 7
+    pair = emodb.of_speakers(["14", "15"])
+    counts = {emotion: list(pair.clips["emotion"]).count(emotion) for emotion in emodb.emotions}
+    assert len(pair) == 125 and min(counts.values()) >= 12
+    ravdess = load_corpus(corpora / "ravdess")
+    assert len(ravdess) == 1440 and len(ravdess.speakers) == 24 and len(ravdess.emotions) == 8

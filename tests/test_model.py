@@ -1,0 +1,211 @@
+"""The model: shapes, pooling, independence of the batch, loading of pretrained towers."""
+
+import math
+
+import pytest
+import torch
+import transformers
+from conftest import audio_config, text_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapAudioModel, GEmoClapConfig, GEmoClapModel
+
+FAMILIES = [
+    ("gemoclap_audio", "layer"),
+    ("wavlm", "layer"),
+    ("hubert", "layer"),
+    ("wav2vec2", "layer"),
+    ("data2vec-audio", "layer"),
+    ("wavlm", "group"),
+    ("hubert", "group"),
+    ("wav2vec2", "group"),
+]
+
+
+def batch_of(model, lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ours = model.main_input_name == "input_features"
+    width = (16,) if ours else ()
+    clips = [torch.randn(length // 160 if ours else length, *width, generator=generator) for length in lengths]
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(clip)) for clip in clips], True).long()
+    values = torch.nn.utils.rnn.pad_sequence(clips, True)
+    return {model.main_input_name: values, "audio_attention_mask": mask}, clips
+
+
+@pytest.mark.parametrize(("family", "norm"), FAMILIES)
+def test_forward(make_model, family, norm):
+    model = make_model(family, norm)
+    audio, _ = batch_of(model, [8000, 12000, 6400])
+    texts = {"input_ids": torch.randint(5, 300, (3, 7)), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
+    labels = {"emotion_labels": torch.tensor([0, 1, 0]), "gender_labels": torch.tensor([0, 1, -1])}
+    output = model.train()(**audio, **texts, **labels)
+    assert output.logits_per_audio.shape == output.logits_per_text.shape == (3, 3)
+    for embeds in (output.audio_embeds, output.text_embeds):
+        assert embeds.shape == (3, 12)
+        assert torch.allclose(embeds.norm(dim=-1), torch.ones(3), atol=1e-5)
+    expected = output.audio_scale * output.audio_embeds @ output.text_embeds.T
+    assert torch.allclose(output.logits_per_audio, expected, atol=1e-6)
+    output.loss.backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize(("family", "norm"), FAMILIES)
+def test_an_embedding_does_not_depend_on_the_batch(make_model, family, norm):
+    model = make_model(family, norm)
+    lengths = [16000, 4800, 9600, 4800]
+    batch, clips = batch_of(model, lengths)
+    with torch.no_grad():
+        together = model.get_audio_features(**batch)
+        alone = torch.cat([model.get_audio_features(**{model.main_input_name: clip[None]}) for clip in clips])
+    assert (together - alone).abs().max() < 1e-5
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(8, 200), min_size=1, max_size=5), seed=st.integers(0, 99))
+def test_compact_encoder_ignores_padding(lengths, seed):
+    model = GEmoClapAudioModel(audio_config("gemoclap_audio")).eval()
+    clips = [torch.randn(length, 16, generator=torch.Generator().manual_seed(seed + i)) for i, length in enumerate(lengths)]
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(length) for length in lengths], True)
+    garbage = torch.nn.utils.rnn.pad_sequence(clips, True, padding_value=7.0)
+    with torch.no_grad():
+        hidden = model(garbage, attention_mask=mask).last_hidden_state
+        frames = model._get_feature_vector_attention_mask(hidden.shape[1], mask)
+        for row, clip in enumerate(clips):
+            alone = model(clip[None]).last_hidden_state[0]
+            assert len(alone) == frames[row].sum() == -(-len(clip) // 4)
+            assert (hidden[row, : len(alone)] - alone).abs().max() < 1e-4
+
+
+def test_compact_encoder_has_hidden_states_and_a_size():
+    config = GEmoClapAudioConfig()
+    model = GEmoClapAudioModel(config).eval()
+    output = model(torch.randn(2, 99, 64), output_hidden_states=True)
+    assert len(output.hidden_states) == config.num_hidden_layers + 1
+    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+    assert output.last_hidden_state.shape == (2, 25, config.hidden_size)
+    assert 50_000 <= sum(parameter.numel() for parameter in model.parameters()) <= 2_000_000
+    assert isinstance(model(torch.randn(1, 20, 64), return_dict=False), tuple)
+
+
+def test_spec_augment_masks_in_training_alone_and_spares_half_a_second():
+    model = GEmoClapAudioModel(GEmoClapAudioConfig(hidden_dropout=0.0, conv_dropout=0.0))
+    features, mask = torch.ones(8, 50, 64), torch.ones(8, 50)
+    masked = model._spec_augment(features, mask.bool())
+    assert 0.5 < masked.mean() < 1.0
+    model.train()
+    assert not torch.equal(model(features).last_hidden_state, model(features).last_hidden_state)
+    model.eval()
+    assert torch.equal(model(features).last_hidden_state, model(features).last_hidden_state)
+    assert torch.isfinite(model.train()(torch.randn(2, 8, 64)).last_hidden_state).all()
+
+
+def test_pooling_is_the_mean_over_true_frames(make_model):
+    model = make_model("wavlm")
+    batch, clips = batch_of(model, [16000, 8000])
+    hidden = model.audio_model(clips[1][None]).last_hidden_state.mean(1)
+    expected = model.audio_projection(hidden)
+    assert torch.allclose(model.get_audio_features(**batch)[1:], expected, atol=1e-5)
+
+
+def test_text_is_the_first_token(make_model):
+    model = make_model()
+    ids = torch.randint(5, 300, (2, 6))
+    hidden = model.text_model(ids).last_hidden_state[:, 0]
+    assert torch.allclose(model.get_text_features(ids), model.text_projection(hidden))
+
+
+def test_scales_are_bounded_and_take_their_initial_value(make_model):
+    model = make_model(logit_scale_init_value=1.5)
+    assert model.audio_logit_scale.item() == pytest.approx(1.5)
+    assert model.text_scale.item() == pytest.approx(math.exp(1.5))
+    with torch.no_grad():
+        model.audio_logit_scale.fill_(9.0)
+    assert model.audio_scale.item() == pytest.approx(100.0, rel=1e-5)
+    assert not make_model(logit_scale_trainable=False).audio_logit_scale.requires_grad
+
+
+def test_class_embeddings_are_means_of_unit_templates(make_model, make_processor):
+    model = make_model(objective="emo", emotion_templates=["a {} voice", "somebody who is {}"])
+    tokenizer = make_processor(model).tokenizer
+    classes = model.get_class_embeddings(model.config.class_prompts(), tokenizer)
+    tokens = tokenizer(["a angry voice", "somebody who is angry"], padding=True, return_tensors="pt")
+    two = model.get_text_features(**tokens)
+    expected = torch.nn.functional.normalize(two.mean(0), dim=-1)
+    assert classes.shape == (3, 12) and torch.allclose(classes[0], expected, atol=1e-6)
+
+
+def test_ml_needs_gender_prompts(make_model):
+    model = make_model(objective="ml")
+    audio, _ = batch_of(model, [8000, 8000])
+    ids = torch.randint(5, 300, (2, 6))
+    labels = {"emotion_labels": torch.tensor([0, 1]), "gender_labels": torch.tensor([0, 1])}
+    with pytest.raises(ValueError, match="gender_input_ids"):
+        model(**audio, input_ids=ids, **labels)
+    assert model(**audio, input_ids=ids, gender_input_ids=ids, **labels).loss.isfinite()
+    with pytest.raises(ValueError, match="one text and one label a clip"):
+        model(**audio, input_ids=ids[:1], gender_input_ids=ids[:1], **labels)
+
+
+@pytest.mark.parametrize(("family", "norm"), FAMILIES)
+def test_pretrained_towers_are_taken_over_whole(family, norm, tmp_path):
+    config = audio_config(family, norm)
+    torch.manual_seed(1)
+    audio = GEmoClapAudioModel(config) if family == "gemoclap_audio" else transformers.AutoModel.from_config(config)
+    text = transformers.RobertaModel(text_config())
+    audio.save_pretrained(tmp_path / "audio")
+    text.save_pretrained(tmp_path / "text")
+    model = GEmoClapModel.from_audio_text_pretrained(
+        str(tmp_path / "audio"), str(tmp_path / "text"), projection_dim=8, objective="emo"
+    )
+    assert model.config.objective == "emo" and model.config.projection_dim == 8
+    for name, source, tower in (("audio", audio, model.audio_model), ("text", text, model.text_model)):
+        weights, ours = source.state_dict(), tower.state_dict()
+        assert set(ours) <= set(weights), name
+        assert all(torch.equal(weights[key], ours[key]) for key in ours), name
+        assert {key for key in weights if key not in ours} <= {"pooler.dense.weight", "pooler.dense.bias"}
+    model.save_pretrained(tmp_path / "both")
+    again = GEmoClapModel.from_pretrained(tmp_path / "both")
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_a_text_model_is_no_audio_tower(tmp_path):
+    transformers.RobertaModel(text_config()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'roberta'"):
+        GEmoClapModel.from_audio_text_pretrained(str(tmp_path), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"objective": "clap"},
+        {"similarity": "cosine"},
+        {"targets": "hard"},
+        {"sl_texts": "none"},
+        {"pooling": "max"},
+        {"alpha": 1.5},
+        {"emotions": []},
+        {"emotions": ["sad", "sad"]},
+        {"emotion_templates": ["no place"]},
+        {"joint_templates": ["{emotion} alone"]},
+        {"calibration_temperature": 0.0},
+        {"logit_scale_init_value": 10.0},
+    ],
+)
+def test_configuration_refuses(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        GEmoClapConfig(**fields)
+
+
+def test_configuration_prompts():
+    config = GEmoClapConfig(emotions=["fear", "surprise", "sleepy"])
+    assert config.class_prompts()[0] == [
+        "this female person is feeling fearful",
+        "this male person is feeling fearful",
+    ]
+    assert config.class_prompts(["happiness"], "{}!") == [["happy!"]]
+    assert config.gender_class_prompts()[1][2] == "this male person is feeling sleepy"
+    emo = GEmoClapConfig(objective="emo")
+    assert emo.class_prompts()[0] == ["this person is feeling angry"]
+    with pytest.raises(ValueError, match="no texts for gender"):
+        emo.gender_class_prompts()

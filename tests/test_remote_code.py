@@ -1,0 +1,85 @@
+"""A checkpoint in a process that does not have the package: everything must travel with it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TONES
+from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionPipeline
+
+FACE = {
+    "configuration_gemoclap.py",
+    "audio_encoder_gemoclap.py",
+    "feature_extraction_gemoclap.py",
+    "processing_gemoclap.py",
+    "modeling_gemoclap.py",
+    "losses_gemoclap.py",
+    "pipeline_gemoclap.py",
+}
+ELSEWHERE = """
+import json, sys
+sys.modules["modeling_gemoclap"] = None  # as if it were not installed
+import soundfile
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, AutoTokenizer, pipeline
+
+folder, resaved, clips = sys.argv[1], sys.argv[2], sys.argv[3:]
+config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+embeds = model.get_audio_features(**processor(audio=clips))
+model.save_pretrained(resaved)
+processor.save_pretrained(resaved)
+own = pipeline("zero-shot-emotion-recognition", model=resaved, trust_remote_code=True)
+stock = pipeline("zero-shot-audio-classification", model=folder, trust_remote_code=True)
+waves = [soundfile.read(clip, dtype="float32")[0] for clip in clips]
+labels = config.emotions
+answers = stock(waves, candidate_labels=labels, hypothesis_template="this person is feeling {}", batch_size=2)
+print(json.dumps({
+    "embeds": embeds.tolist(),
+    "own": own(clips, batch_size=2),
+    "own_class": type(own).__name__,
+    "inferred": type(pipeline(model=resaved, trust_remote_code=True)).__name__,
+    "stock": answers,
+    "stock_class": type(stock).__module__,
+    "feature_extractor": type(AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)).__name__,
+    "tokens": AutoTokenizer.from_pretrained(folder, trust_remote_code=True)("this person is feeling sad")["input_ids"],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(trained, tones, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    clips = [str(tones / f"audio/04_{emotion}_{number}.wav") for emotion in TONES for number in (0, 3)]
+    (folder / "use.py").write_text(ELSEWHERE)
+    command = [sys.executable, "use.py", str(trained), str(folder / "resaved"), *clips]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.strip().splitlines()[-1]), clips, folder / "resaved"
+
+
+def test_all_files_travel_also_when_saved_again(trained, elsewhere):
+    for folder in (trained, elsewhere[2]):
+        assert {path.name for path in folder.glob("*.py")} == FACE
+
+
+def test_answers_equal_the_installed_packages(trained, elsewhere):
+    found, clips, _ = elsewhere
+    model, processor = GEmoClapModel.from_pretrained(trained), GEmoClapProcessor.from_pretrained(trained)
+    embeds = model.get_audio_features(**processor(audio=clips)).detach().numpy()
+    assert np.abs(np.array(found["embeds"]) - embeds).max() < 1e-5
+    ours = ZeroShotEmotionPipeline(model=model, processor=processor)(clips)
+    for there, here in zip(found["own"], ours, strict=True):
+        assert [item["label"] for item in there] == [item["label"] for item in here]
+        assert [i["score"] for i in there] == pytest.approx([i["score"] for i in here], abs=1e-5)
+    assert found["own_class"] == found["inferred"] == "ZeroShotEmotionPipeline"
+    assert found["tokens"] == processor.tokenizer("this person is feeling sad")["input_ids"]
+    assert found["feature_extractor"] == "GEmoClapFeatureExtractor"
+
+
+def test_the_stock_pipeline_is_transformers_own_and_right(elsewhere):
+    found, _, _ = elsewhere
+    assert found["stock_class"].startswith("transformers.pipelines.zero_shot_audio")
+    assert [answer[0]["label"] for answer in found["stock"]] == [emotion for emotion in TONES for _ in range(2)]
