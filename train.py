@@ -21,6 +21,7 @@ from transformers.utils import logging
 from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
 from modeling_gemoclap.evaluation.metrics import war_uar_of_scores
 from modeling_gemoclap.training.arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments, parse_arguments
+from modeling_gemoclap.training.augmentation import WarpAugmentation
 from modeling_gemoclap.training.build import build_model_and_processor
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
@@ -72,11 +73,12 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     config.training_data = [train.training_record()]
+    augmentation = WarpAugmentation(data_args.time_warp, data_args.mel_warp) if data_args.time_warp or data_args.mel_warp else None
     trainer = GEmoClapTrainer(
         model=model,
         args=arguments,
         data_collator=GEmoClapCollator(processor, config, data_args.unknown_gender_prob),
-        train_dataset=ClipDataset(train, extractor, config, data_args.max_seconds),
+        train_dataset=ClipDataset(train, extractor, config, data_args.max_seconds, augmentation),
         eval_dataset=dev and ClipDataset(dev, extractor, config),
         processing_class=processor,
         compute_metrics=war_uar_of_scores,

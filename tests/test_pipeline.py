@@ -131,7 +131,7 @@ def test_gender_and_embeddings(pipe, clips):
     answer = pipe(clips[0], return_gender=True, return_embeddings=True)
     assert answer["emotion"] == pipe(clips[0])
     assert {item["label"] for item in answer["gender"]} == {"female", "male"}
-    assert answer["embedding"].shape == (32,) and np.linalg.norm(answer["embedding"]) == pytest.approx(1, abs=1e-5)
+    assert answer["embedding"].shape == (64,) and np.linalg.norm(answer["embedding"]) == pytest.approx(1, abs=1e-5)
 
 
 def test_bad_items_carry_their_error(pipe, clips, tmp_path):

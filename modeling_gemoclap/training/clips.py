@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -24,9 +25,9 @@ def _examine(row: dict, extractor: GEmoClapFeatureExtractor) -> dict:
     try:
         wave = extractor.load_speech(row["path"])
     except AudioError as error:
-        return {"features": [], "error": str(error)}
+        return {"features": np.zeros(0, np.float32), "error": str(error)}
     keep = extractor.feature_type == "log_mel"
-    return {"features": extractor.features(wave).ravel() if keep else [], "error": ""}
+    return {"features": extractor.features(wave).ravel() if keep else np.zeros(0, np.float32), "error": ""}
 
 
 def _cache_file(corpus: Corpus, extractor: GEmoClapFeatureExtractor, cache_dir: str | None) -> Path:
@@ -98,6 +99,7 @@ class ClipDataset(torch.utils.data.Dataset):
         extractor: The same extractor.
         config: Its `emotions` and `genders` number the labels.
         max_seconds: Longer clips are cut to this length at a random place.
+        augmentation: Changes log-mel features `(frames, num_mel_bins)` anew whenever a clip is drawn.
     """
 
     def __init__(
@@ -106,10 +108,14 @@ class ClipDataset(torch.utils.data.Dataset):
         extractor: GEmoClapFeatureExtractor,
         config: GEmoClapConfig,
         max_seconds: float | None = None,
+        augmentation: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
+        if augmentation and extractor.feature_type != "log_mel":
+            raise ValueError("time_warp and mel_warp change log-mel features; this audio tower hears raw waves")
         self.clips = corpus.clips.with_format("numpy", columns=["features"], output_all_columns=True)
         self.extractor = extractor
         self.max_seconds = max_seconds
+        self.augmentation = augmentation
         self.emotion_labels = [config.emotions.index(word) if word else -1 for word in corpus.clips["emotion"]]
         self.gender_labels = [config.genders.index(word) if word else -1 for word in corpus.clips["gender"]]
 
@@ -121,6 +127,7 @@ class ClipDataset(torch.utils.data.Dataset):
         if self.extractor.feature_type == "log_mel":
             clip = np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
             clip = self._cut(clip, 1 / self.extractor.hop_seconds)
+            clip = self.augmentation(clip) if self.augmentation else clip
         else:
             clip = self.extractor.features(self._cut(self.extractor.load(row["path"]), self.extractor.sampling_rate))
         return {"clip": clip, "emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}

@@ -1,0 +1,260 @@
+"""Training as a user does it, and what is refused before anything is written."""
+
+import csv
+import importlib.util
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import RATE, ROOT, TINY, TONES, run_script, tone, write_corpus
+from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
+from modeling_gemoclap.corpora.manifest import load_corpus
+from modeling_gemoclap.training.arguments import parse_arguments
+from modeling_gemoclap.training.augmentation import WarpAugmentation
+from modeling_gemoclap.training.collator import GEmoClapCollator
+from modeling_gemoclap.training.samplers import ClassBalancedSampler
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def train(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    script = load_script("train")
+    return lambda *arguments: script.main([*TINY, *map(str, arguments)])
+
+
+def weights(folder):
+    return GEmoClapModel.from_pretrained(folder).state_dict()
+
+
+def test_what_a_run_leaves_behind(trained, tones):
+    config = GEmoClapConfig.from_pretrained(trained)
+    [record] = config.training_data
+    assert record["corpus"] == "tones" and record["speakers"] == ["01", "02", "03"] and record["num_clips"] == 36
+    assert record["manifest_sha256"] == load_corpus(tones).manifest_sha256
+    assert config.emotions == list(TONES)
+    logs = [e for e in json.loads((trained / "trainer_state.json").read_text())["log_history"] if "cross_entropy" in e]
+    assert len(logs) == 30
+    for entry in logs:
+        assert entry["cross_entropy"] - entry["cross_entropy_floor"] == pytest.approx(entry["loss"], abs=1e-3)
+        assert entry["cross_entropy_floor"] > 0.1 and 1 < entry["audio_scale"] < 100
+    assert logs[-1]["loss"] < 0.75 * logs[0]["loss"]
+    card = (trained / "README.md").read_text()
+    assert "| tones | 36 | 01, 02, 03 |" in card and "Not evaluated" in card and "SL-GEmo-CLAP" in card
+
+
+@pytest.mark.parametrize("objective", ["emo", "ml"])
+def test_the_other_objectives_learn(train, tones, tmp_path, objective):
+    run = tmp_path / "run"
+    options = ("--eval_strategy", "epoch", "--dev_speakers", "04", "--class_balanced_sampling", "true")
+    train("--data_dir", tones, "--output_dir", run, "--objective", objective, *options)
+    history = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    assert [e["eval_uar"] for e in history if "eval_uar" in e][-1] > 0.9
+    assert "UAR" in (run / "README.md").read_text()
+    assert GEmoClapConfig.from_pretrained(run).training_data[0]["speakers"] == ["01", "02", "03"]
+
+
+def test_resumed_equals_uninterrupted(train, tones, tmp_path):
+    options = ("--data_dir", tones, "--lr_scheduler_type", "constant", "--save_strategy", "epoch", "--time_warp", "0.1")
+    train(*options, "--output_dir", tmp_path / "whole", "--num_train_epochs", "4")
+    train(*options, "--output_dir", tmp_path / "parts", "--num_train_epochs", "2")
+    with pytest.raises(ValueError, match="not empty"):
+        train(*options, "--output_dir", tmp_path / "parts", "--num_train_epochs", "4")
+    resume = ("--num_train_epochs", "4", "--resume_from_checkpoint", "true")
+    train(*options, "--output_dir", tmp_path / "parts", *resume)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_tensorboard_is_an_option(train, tones, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    train("--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "1", "--report_to", "tensorboard")
+    assert list((tmp_path / "board").rglob("events.out.*"))
+
+
+def test_pretrained_towers_by_path(train, tones, tmp_path, make_model, make_processor):
+    """The real loading code on small checkpoints in the Hub's form, with a 16 kHz wave encoder."""
+    from transformers import Wav2Vec2FeatureExtractor
+
+    model = make_model("wavlm")
+    model.audio_model.save_pretrained(tmp_path / "audio")
+    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(tmp_path / "audio")
+    model.text_model.save_pretrained(tmp_path / "text")
+    make_processor(model).tokenizer.save_pretrained(tmp_path / "text")
+    towers = ("--audio_model", tmp_path / "audio", "--text_model", tmp_path / "text", "--audio_config", "{}", "--text_config", "{}")
+    run = tmp_path / "run"
+    train("--data_dir", tones, "--output_dir", run, *towers, "--num_train_epochs", "1", "--max_seconds", "0.5")
+    again = GEmoClapModel.from_pretrained(run)
+    assert again.config.audio_config.model_type == "wavlm"
+    assert "pretrained: audio" in (run / "README.md").read_text()
+    with pytest.raises(ValueError, match="both"):
+        train("--data_dir", tones, "--output_dir", tmp_path / "x", "--audio_model", tmp_path / "audio")
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+def broken_corpus(tmp_path):
+    corpus = write_corpus(tmp_path / "broken", [["audio/missing.wav", "sad", "female", "01"]])
+    silent, short = corpus / "audio/01_sad_0.wav", corpus / "audio/02_sad_1.wav"
+    soundfile.write(silent, np.zeros(RATE), RATE)
+    soundfile.write(short, tone("sad", 0)[:200], RATE)
+    (corpus / "audio/03_sad_2.wav").write_bytes(b"")
+    nan = tone("sad", 0)
+    nan[5] = np.nan
+    soundfile.write(corpus / "audio/04_sad_3.wav", nan, RATE, subtype="FLOAT")
+    return corpus, ["missing.wav", "01_sad_0.wav", "02_sad_1.wav", "03_sad_2.wav", "04_sad_3.wav"]
+
+
+def test_bad_clips_are_refused_or_skipped_and_named(train, tmp_path, capsys):
+    corpus, bad = broken_corpus(tmp_path)
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match="5 of 49 clips") as error:
+        train("--data_dir", corpus, "--output_dir", run)
+    assert all(name in str(error.value) for name in bad) and "--on_bad_audio skip" in str(error.value)
+    assert not run.exists()
+    train("--data_dir", corpus, "--output_dir", run, "--on_bad_audio", "skip", "--num_train_epochs", "1")
+    skipped = json.loads((run / "skipped_clips.json").read_text())
+    assert len(skipped) == 5 and all(any(name in line for line in skipped) for name in bad)
+    assert "44 clips, 5 skipped" in capsys.readouterr().out
+    assert GEmoClapConfig.from_pretrained(run).training_data[0]["num_clips"] == 44
+
+
+def test_a_mended_clip_is_read_again(train, tmp_path):
+    corpus, _ = broken_corpus(tmp_path)
+    with pytest.raises(ValueError, match="5 of 49"):
+        train("--data_dir", corpus, "--output_dir", tmp_path / "run")
+    soundfile.write(corpus / "audio/missing.wav", tone("sad", 3), RATE)
+    with pytest.raises(ValueError, match="4 of 49"):
+        train("--data_dir", corpus, "--output_dir", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data_dir", "nowhere"], "no metadata.csv"),
+        (["--data_dir", "TONES", "--emotions", "angry"], "'happy': 16"),
+        (["--data_dir", "TONES", "--emotions", "angry", "--drop_other_emotions", "true"], "two classes"),
+        (["--data_dir", "TONES", "--exclude_speakers", "77"], "'77'"),
+        (["--data_dir", "TONES", "--speakers", "01", "--exclude_speakers", "01"], "no clip"),
+        (["--data_dir", "TONES", "--audio_config", "{not json"], "audio_config.*JSON"),
+        (["--data_dir", "TONES", "--alpha", "2"], "alpha"),
+        (["--data_dir", "TONES", "--mel_warp", "3"], "mel_warp"),
+        ([], "--data_dir"),
+    ],
+)
+def test_bad_options_leave_nothing_behind(train, tones, tmp_path, options, message):
+    options = [str(tones) if option == "TONES" else option for option in options]
+    with pytest.raises(ValueError, match=message):
+        train(*options, "--output_dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_is_one_line_and_a_status(tmp_path):
+    done = run_script("train.py", *TINY, "--data_dir", tmp_path, "--output_dir", tmp_path / "run", check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("train.py: ") and "Traceback" not in done.stderr
+
+
+# ---- arguments ------------------------------------------------------------------------------------------------------
+def test_every_field_can_be_overridden(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("learning_rate: 2e-5\nalpha: 0.8\nemotions: [sad, happy]\naudio_config: {hidden_size: 8}\n")
+    model, data, training = parse_arguments(["--config", str(config), "--alpha", "0.7", "--output_dir", "x", "--use_cpu"])
+    assert (training.learning_rate, model.alpha, model.emotions) == (2e-5, 0.7, ["sad", "happy"])
+    assert json.loads(model.audio_config) == {"hidden_size": 8} and data.on_bad_audio == "raise"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("learning_rat: 1", "learning_rate"), ("- a", "mapping"), ("objektive: sl", "objective")]
+)
+def test_bad_configuration_files_are_named(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ValueError, match=f"c.yaml.*{message}"):
+        parse_arguments(["--config", str(tmp_path / "c.yaml")])
+    with pytest.raises(ValueError, match="no such file"):
+        parse_arguments(["--config", str(tmp_path / "d.yaml")])
+
+
+@pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
+def test_the_papers_settings(objective):
+    model, _, training = parse_arguments(["--config", str(ROOT / f"configs/{objective}{'_gemo' * (objective != 'emo')}_clap.yaml")])
+    assert (model.audio_model, model.text_model) == ("microsoft/wavlm-large", "FacebookAI/roberta-base")
+    assert (model.objective, model.alpha, model.targets) == (objective, 0.9, "softmax")
+    assert (training.learning_rate, training.per_device_train_batch_size, training.num_train_epochs) == (2e-5, 32, 80)
+    assert training.optimizer == "adam" and training.weight_decay == 0
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+def test_class_balanced_sampler():
+    labels = [0] * 50 + [1] * 5 + [2] * 11 + [-1] * 3
+    sampler = ClassBalancedSampler(labels, seed=1)
+    drawn = list(sampler)
+    assert len(drawn) == len(sampler) == 66 and list(sampler) == drawn
+    counts = np.bincount([labels[index] for index in drawn], minlength=3)
+    assert counts.tolist() == [22, 22, 22]
+    assert len({index for index in drawn if labels[index] == 0}) == 22  # no clip again before its deck is used up
+    sampler.set_epoch(1)
+    assert list(sampler) != drawn
+    with pytest.raises(ValueError, match="two classes"):
+        ClassBalancedSampler([1, 1, -1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "texts"),
+    [
+        ({"objective": "emo"}, ["this person is feeling angry", "this person is feeling sad", ""]),
+        ({"objective": "sl"}, ["this male person is feeling angry", "this person is feeling sad", ""]),
+        ({"objective": "sl", "sl_texts": "emotion"}, ["this person is feeling angry", "this person is feeling sad", ""]),
+        ({"objective": "ml"}, ["this person is feeling angry", "this person is feeling sad", ""]),
+    ],
+)
+def test_collator_writes_the_texts(make_model, make_processor, fields, texts):
+    model = make_model(**fields)
+    processor = make_processor(model)
+    clip = np.zeros((10, 16), dtype=np.float32)
+    labels = [(0, 1), (2, -1), (-1, 0)]
+    batch = GEmoClapCollator(processor, model.config)([{"clip": clip, "emotion_label": e, "gender_label": g} for e, g in labels])
+    assert processor.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == texts
+    assert batch["emotion_labels"].tolist() == [0, 2, -1] and batch["gender_labels"].tolist() == [1, -1, 0]
+    genders = ["this person is male", "", "this person is female"]
+    if fields["objective"] == "ml":
+        assert processor.tokenizer.batch_decode(batch["gender_input_ids"], skip_special_tokens=True) == genders
+    else:
+        assert "gender_input_ids" not in batch
+    hidden = GEmoClapCollator(processor, model.config, 1.0)([{"clip": clip, "emotion_label": 0, "gender_label": 1}])
+    assert hidden["gender_labels"].tolist() == [-1]
+
+
+def test_warping_is_identity_at_zero_and_moves_otherwise():
+    features = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
+    assert np.allclose(WarpAugmentation()(features), features, atol=1e-5)
+    lengths = {WarpAugmentation(time_warp=0.3)(features).shape[0] for _ in range(20)}
+    assert min(lengths) >= 37 and max(lengths) <= 68 and len(lengths) > 5
+    ramp = np.tile(np.arange(16, dtype=np.float32), (50, 1))
+    torch.manual_seed(1)
+    warped = WarpAugmentation(mel_warp=0.2)(ramp)
+    slope = warped[0, 5] / 5
+    assert slope != pytest.approx(1, abs=1e-3) and np.exp(-0.2) <= slope <= np.exp(0.2)
+    with pytest.raises(ValueError, match="time_warp"):
+        WarpAugmentation(time_warp=2.0)
+
+
+def test_empty_gender_and_emotion_are_unknown_and_train(train, tmp_path):
+    corpus = write_corpus(tmp_path / "some")
+    rows = list(csv.reader(open(corpus / "metadata.csv")))
+    for index, row in enumerate(rows[1:]):
+        row[2] = "" if index % 3 == 0 else row[2]
+        row[1] = "" if index % 7 == 0 else row[1]
+    csv.writer(open(corpus / "metadata.csv", "w", newline="")).writerows(rows)
+    train("--data_dir", corpus, "--output_dir", tmp_path / "run", "--num_train_epochs", "2")
+    history = json.loads((tmp_path / "run/trainer_state.json").read_text())["log_history"]
+    assert all(np.isfinite(entry["loss"]) for entry in history if "loss" in entry)
+    shutil.rmtree(corpus)
