@@ -15,6 +15,7 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -25,6 +26,7 @@ from modeling_gemoclap.training.augmentation import WarpAugmentation
 from modeling_gemoclap.training.build import build_model_and_processor
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
+from modeling_gemoclap.training.initialisation import centre_projections
 from modeling_gemoclap.training.trainer import GEmoClapTrainer
 
 logger = logging.get_logger("train")
@@ -74,11 +76,16 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     config.training_data = [train.training_record()]
     augmentation = WarpAugmentation(data_args.time_warp, data_args.mel_warp) if data_args.time_warp or data_args.mel_warp else None
+    dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation)
+    collator = GEmoClapCollator(processor, config, data_args.unknown_gender_prob)
+    if model_args.centre_projections:
+        sample = torch.randperm(len(dataset))[:64].tolist()
+        centre_projections(model, collator([dataset[index] for index in sample]), processor.tokenizer)
     trainer = GEmoClapTrainer(
         model=model,
         args=arguments,
-        data_collator=GEmoClapCollator(processor, config, data_args.unknown_gender_prob),
-        train_dataset=ClipDataset(train, extractor, config, data_args.max_seconds, augmentation),
+        data_collator=collator,
+        train_dataset=dataset,
         eval_dataset=dev and ClipDataset(dev, extractor, config),
         processing_class=processor,
         compute_metrics=war_uar_of_scores,

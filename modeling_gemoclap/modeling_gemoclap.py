@@ -210,17 +210,18 @@ class GEmoClapModel(PreTrainedModel):
         Raises:
             ValueError: If not exactly one of the two inputs is given.
         """
+        return self.audio_projection(self.pool_audio(input_values, input_features, audio_attention_mask))
+
+    def pool_audio(self, input_values=None, input_features=None, audio_attention_mask=None) -> torch.Tensor:
+        """Mean over the true frames of the audio tower, `(batch, hidden_size)`; arguments as `get_audio_features`."""
         if (input_values is None) == (input_features is None):
             raise ValueError("give input_values (raw waves) or input_features (log-mel), one of the two")
         inputs = input_features if input_values is None else input_values
         if audio_attention_mask is None or _ignores_padding(self.config.audio_config):
-            pooled = self._pool_audio(inputs, audio_attention_mask)
-        else:
-            pooled = self._pool_audio_by_length(inputs, audio_attention_mask)
-        return self.audio_projection(pooled)
+            return self._mean_frames(inputs, audio_attention_mask)
+        return self._mean_frames_by_length(inputs, audio_attention_mask)
 
-    def _pool_audio(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Mean over the true frames, `(batch, hidden_size)`."""
+    def _mean_frames(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         hidden = self.audio_model(inputs, attention_mask=mask).last_hidden_state
         if mask is None:
             return hidden.mean(1)
@@ -228,14 +229,14 @@ class GEmoClapModel(PreTrainedModel):
         frames = frames[..., None].to(hidden.dtype)
         return (hidden * frames).sum(1) / frames.sum(1)
 
-    def _pool_audio_by_length(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """As `_pool_audio` for towers that padding leaks into: clips of one length at a time, none of them padded."""
+    def _mean_frames_by_length(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """As `_mean_frames` for towers that padding leaks into: clips of one length at a time, none of them padded."""
         lengths = mask.sum(1)
         order, pooled = [], []
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]
             order.append(rows)
-            pooled.append(self._pool_audio(inputs[rows, :length], None))
+            pooled.append(self._mean_frames(inputs[rows, :length], None))
         return torch.cat(pooled)[torch.cat(order).argsort()]
 
     def get_text_features(
@@ -250,8 +251,11 @@ class GEmoClapModel(PreTrainedModel):
         Returns:
             `(batch, projection_dim)`, unit length.
         """
-        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.text_projection(hidden[:, 0])
+        return self.text_projection(self.pool_text(input_ids, attention_mask))
+
+    def pool_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """First token of the text tower, `(batch, hidden_size)`; arguments as `get_text_features`."""
+        return self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
 
     @torch.no_grad()
     def get_class_embeddings(self, class_prompts: list[list[str]], tokenizer) -> torch.Tensor:

@@ -38,6 +38,7 @@ class ModelArguments:
     projection_dropout: float = _option(0.0, "Dropout inside the projections")
     logit_scale_init_value: float = _option(math.log(1 / 0.07), "Initial logarithm of both scales")
     logit_scale_trainable: bool = _option(True, "Whether the scales are learnt")
+    centre_projections: bool = _option(True, "Start from projections that are centred on 64 training clips")
     emotions: list[str] | None = _option(None, "Emotion classes; none: those of the corpus", nargs="+")
     emotion_templates: list[str] = _option(["this person is feeling {}"], "Emotion prompts", nargs="+")
     gender_templates: list[str] = _option(["this person is {}"], "Gender prompts", nargs="+")

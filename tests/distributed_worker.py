@@ -1,0 +1,73 @@
+"""Run by torchrun: the gradient of several processes against that of one with the whole batch."""
+
+import sys
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+from conftest import audio_config, text_config
+from modeling_gemoclap import GEmoClapConfig, GEmoClapModel, GEmoClapTrainer
+from modeling_gemoclap.training import trainer as trainer_module
+from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainingArguments
+
+
+def make(objective, similarity):
+    torch.manual_seed(0)
+    config = GEmoClapConfig(
+        audio_config=audio_config("gemoclap_audio"),
+        text_config=text_config(),
+        projection_dim=12,
+        objective=objective,
+        similarity=similarity,
+    )
+    return GEmoClapModel(config).train()
+
+
+def whole_batch():
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "input_features": torch.randn(8, 40, 16, generator=generator),
+        "audio_attention_mask": torch.ones(8, 40),
+        "input_ids": torch.randint(5, 300, (8, 6), generator=generator),
+        "attention_mask": torch.ones(8, 6, dtype=torch.long),
+        "emotion_labels": torch.tensor([0, 1, 2, 0, -1, 1, 2, 3]),
+        "gender_labels": torch.tensor([0, 1, -1, 1, 0, 0, 1, 0]),
+    }
+
+
+def gradients(model, wrapped, batch):
+    model.zero_grad()
+    accelerator = SimpleNamespace(unwrap_model=lambda wrapped: model)
+    trainer = SimpleNamespace(accelerator=accelerator, _losses=[], _floors=[])
+    loss = GEmoClapTrainer.compute_loss(trainer, wrapped, batch)
+    loss.backward()
+    return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def main():
+    TrainingArguments("unused", use_cpu=True)  # starts the process group as a training does
+    rank, world = dist.get_rank(), dist.get_world_size()
+    for objective in ("emo", "ml", "sl"):
+        for similarity in ("cross", "both"):
+            batch = whole_batch()
+            if objective == "ml":
+                batch["gender_input_ids"] = batch["input_ids"].flip(0)
+                batch["gender_attention_mask"] = batch["attention_mask"]
+            model = make(objective, similarity)
+            wrapped = DistributedDataParallel(model)
+            part = {name: value.chunk(world)[rank] for name, value in batch.items()}
+            loss, found = gradients(model, wrapped, part)
+            gather, trainer_module.gather = trainer_module.gather, lambda tensor: tensor
+            _, wrong = gradients(model, wrapped, part)
+            expected_loss, expected = gradients(model, model, batch)
+            trainer_module.gather = gather
+            error = ((found - expected).norm() / expected.norm()).item()
+            shortcut = ((wrong - expected).norm() / expected.norm()).item()
+            if rank == 0:
+                print(f"RESULT {objective} {similarity} {(loss - expected_loss).abs().item()} {error} {shortcut}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
