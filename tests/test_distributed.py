@@ -6,7 +6,7 @@ import pytest
 from conftest import TINY, run_script
 from modeling_gemoclap import GEmoClapModel
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 def test_loss_and_gradient_equal_those_of_one_process():
