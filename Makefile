@@ -1,0 +1,36 @@
+# make demo: speak a corpus, train, judge, use; five minutes, no download but the packages.
+# make test: ruff and the tests.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+# torch comes first and by its pin: whatever asks for it afterwards then finds it there.
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,tensorboard,demo,dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	python demo/run.py
+
+test: $(VENV)/installed
+	ruff check .
+	ruff format --check .
+	python -m pytest -q -n 2 --dist loadfile
+
+format: $(VENV)/installed
+	ruff check --fix .
+	ruff format .
+
+clean:
+	rm -rf $(VENV) demo/output results build dist *.egg-info

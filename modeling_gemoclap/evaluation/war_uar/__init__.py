@@ -1,0 +1,1 @@
+"""The metric `war_uar`, self-contained: `evaluate.load` copies its file alone."""

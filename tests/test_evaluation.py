@@ -1,0 +1,116 @@
+"""The metric, `evaluate.py`, and what it refuses."""
+
+import csv
+import json
+
+import evaluate
+import numpy as np
+import pytest
+import soundfile
+from conftest import RATE, ROOT, TONES, run_script, write_corpus
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from test_training import load_script
+
+METRIC = str(ROOT / "modeling_gemoclap/evaluation/war_uar")
+
+
+@pytest.fixture(scope="module")
+def judge():
+    script = load_script("evaluate")
+    return lambda *arguments: script.main([str(argument) for argument in arguments])
+
+
+def test_metric_by_hand():
+    metric = evaluate.load(METRIC)
+    result = metric.compute(predictions=["sad"] * 4, references=["sad", "sad", "sad", "happy"])
+    assert result == {"war": 0.75, "uar": 0.5, "recall": {"happy": 0.0, "sad": 1.0}}
+    # a class that is predicted but never true has no recall
+    assert metric.compute(predictions=[2, 1, 1], references=[1, 1, 1])["uar"] == pytest.approx(2 / 3)
+
+
+def test_metric_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    references, predictions = rng.integers(0, 5, 300), rng.integers(0, 5, 300)
+    result = evaluate.load(METRIC).compute(predictions=predictions, references=references)
+    assert result["uar"] == pytest.approx(balanced_accuracy_score(references, predictions))
+    assert result["war"] == pytest.approx((references == predictions).mean())
+
+
+def test_what_an_evaluation_leaves_behind(judge, trained, tones, tmp_path, capsys):
+    judge("--model", trained, "--data_dir", tones, "--speakers", "04", "--output_dir", tmp_path / "out")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert {"war", "uar", "recall", "n", "protocol"} <= set(results)
+    assert results["n"] == 12 and results["uar"] > 0.9 and set(results["recall"]) == set(TONES)
+    assert "speaker-independent" in results["protocol"] and results["speakers"] == ["04"]
+    rows = list(csv.DictReader(open(tmp_path / "out/predictions.csv")))
+    assert list(rows[0]) == ["file_name", "emotion", "predicted", *(f"score_{e}" for e in results["labels"])]
+    truth, predicted = ([row[name] for row in rows] for name in ("emotion", "predicted"))
+    assert results["confusion"] == confusion_matrix(truth, predicted, labels=results["labels"]).tolist()
+    for row in rows:
+        scores = {label: float(row[f"score_{label}"]) for label in results["labels"]}
+        assert row["predicted"] == max(scores, key=scores.get) and sum(scores.values()) == pytest.approx(1, abs=1e-5)
+    image = (tmp_path / "out/confusion_matrix.png").read_bytes()
+    assert image[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "| WAR | UAR |" in capsys.readouterr().out
+
+
+def test_seen_speakers_are_refused_unless_allowed_and_then_told(judge, trained, tones, tmp_path):
+    options = ("--model", trained, "--data_dir", tones, "--output_dir", tmp_path / "out")
+    with pytest.raises(ValueError, match="trained on its speakers 01, 02, 03.*--speakers 04"):
+        judge(*options)
+    with pytest.raises(ValueError, match="trained on its speakers 01, 02, 03"):
+        judge(*options, "--corpus_name", "renamed")
+    assert not (tmp_path / "out").exists()
+    judge(*options, "--allow_seen_speakers")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["protocol"].count("NOT speaker-independent") == 1 and results["seen_speakers"] == ["01", "02", "03"]
+
+
+def test_bad_clips(judge, trained, tmp_path):
+    corpus = write_corpus(tmp_path / "others")
+    soundfile.write(corpus / "audio/01_sad_0.wav", np.zeros(RATE), RATE)
+    (corpus / "audio/02_sad_0.wav").unlink()
+    options = ("--model", trained, "--data_dir", corpus, "--corpus_name", "others", "--allow_seen_speakers")
+    with pytest.raises(ValueError, match="2 of 48 clips") as error:
+        judge(*options, "--output_dir", tmp_path / "out")
+    assert "01_sad_0.wav: silent" in str(error.value) and "02_sad_0.wav: no such file" in str(error.value)
+    assert not (tmp_path / "out").exists()
+    judge(*options, "--output_dir", tmp_path / "out", "--on_bad_audio", "skip")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["n"] == 46 and len(results["skipped"]) == 2
+
+
+def test_corpora_that_do_not_fit(judge, trained, tmp_path):
+    corpus = write_corpus(tmp_path / "one", clips=1)
+    rows = list(csv.reader(open(corpus / "metadata.csv")))
+
+    def rewrite(change):
+        changed = [rows[0], *(change(list(row)) for row in rows[1:])]
+        csv.writer(open(corpus / "metadata.csv", "w", newline="")).writerows(changed)
+
+    options = ("--model", trained, "--data_dir", corpus, "--output_dir", tmp_path / "out")
+    rewrite(lambda row: [row[0], "sad", "", "x"])
+    with pytest.raises(ValueError, match="all clips are sad"):
+        judge(*options)
+    rewrite(lambda row: [row[0], "fear" if row[1] == "sad" else row[1], "", "x"])
+    with pytest.raises(ValueError, match="'fear': 4"):
+        judge(*options)
+    judge(*options, "--drop_other_emotions")
+    rewrite(lambda row: [row[0], "", "", "x"])
+    with pytest.raises(ValueError, match="no emotion"):
+        judge(*options)
+    with pytest.raises(ValueError, match="no config.json"):
+        judge("--model", tmp_path, "--data_dir", corpus)
+
+
+def test_from_the_command_line_and_beside_the_library(trained, tones, tmp_path):
+    """`evaluate.py` runs from the root, where its name hides the library that it uses."""
+    options = ("--model", trained, "--data_dir", tones, "--output_dir", tmp_path / "out", "--speakers")
+    done = run_script("evaluate.py", *options, "04")
+    assert "| WAR | UAR |" in done.stdout
+    done = run_script("evaluate.py", *options, "01", check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("evaluate.py: tones: the checkpoint was trained on")
+    code = "import evaluate; print(evaluate.load, evaluate.__version__)"
+    done = run_script("-c", code, env={"PYTHONPATH": str(ROOT)})
+    assert "function load" in done.stdout

@@ -1,0 +1,113 @@
+"""The walls between the parts, the wheel, and what stands in the repository."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+
+PACKAGE = ROOT / "modeling_gemoclap"
+FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
+WORKSHOP = ("corpora", "training", "evaluation")
+ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
+
+
+def imports(path):
+    """`(level, module, guarded)` of every import in a file; guarded ones stand in a `try`."""
+    tree = ast.parse(path.read_text())
+    guarded = {id(child) for node in ast.walk(tree) if isinstance(node, ast.Try) for child in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or "", id(node) in guarded
+        elif isinstance(node, ast.Import):
+            yield from ((0, alias.name, id(node) in guarded) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FACE, ids=lambda path: path.name)
+def test_the_face_is_flat_and_needs_torch_and_transformers_alone(path):
+    siblings = {sibling.stem for sibling in FACE}
+    for level, module, guarded in imports(path):
+        if level:
+            assert level == 1 and module in siblings, f"{module} does not travel"
+        else:
+            assert module.split(".")[0] in ALWAYS_THERE or guarded, f"{module} must stand in a try"
+    assert not re.search(r"^\s*from\s+\.\s+import|^\s*import\s+modeling_gemoclap", path.read_text(), re.M)
+
+
+@pytest.mark.parametrize("part", WORKSHOP)
+def test_walls_of_the_workshop(part):
+    allowed = {"corpora": set(), "training": {"corpora"}, "evaluation": {"corpora"}}[part]
+    for path in (PACKAGE / part).rglob("*.py"):
+        for level, module, _ in imports(path):
+            if level == 2:
+                first = module.split(".")[0]
+                assert first in allowed or first.endswith("_gemoclap"), f"{path.name} imports {module}"
+                if part == "corpora":
+                    assert first == "configuration_gemoclap", "corpora knows the words and no models"
+            assert not (level == 0 and module.startswith("modeling_gemoclap"))
+            assert module not in {"espeakng_loader"}
+
+
+def test_the_wheel_holds_everything(tmp_path):
+    """Built, installed into an empty folder, and imported from there."""
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
+    subprocess.run(wheel, check=True, capture_output=True)
+    [built] = tmp_path.glob("gemoclap-*.whl")
+    target = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(target), str(built)], check=True, capture_output=True)
+    assert {path.name for path in target.iterdir()} == {"modeling_gemoclap", built.name.split("-py3")[0] + ".dist-info"}
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in PACKAGE.rglob("*.py")
+    ]
+    code = f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; print(sys.modules['modeling_gemoclap'].__file__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(target), "PATH": ""}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(target / "modeling_gemoclap/__init__.py")
+    for name in ("py.typed", "training/card_template.md", "evaluation/war_uar/war_uar.py"):
+        assert (target / "modeling_gemoclap" / name).is_file()
+
+
+def test_importing_the_package_needs_no_workshop():
+    code = "import sys, modeling_gemoclap; print([m for m in ('datasets', 'evaluate', 'sklearn', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    from modeling_gemoclap import GEmoClapTrainer
+
+    assert GEmoClapTrainer.__name__ == "GEmoClapTrainer"
+    import modeling_gemoclap
+
+    with pytest.raises(AttributeError, match="NoSuchThing"):
+        _ = modeling_gemoclap.NoSuchThing
+
+
+def test_scripts_and_modules_stay_small():
+    for path in [*ROOT.glob("*.py"), *(ROOT / "demo").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        assert len(path.read_text().splitlines()) <= 150, path
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 450, path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)
+def test_configurations_are_read_by_the_parser(path):
+    from modeling_gemoclap.training.arguments import parse_arguments
+
+    values = yaml.safe_load(path.read_text())
+    model, _, training = parse_arguments(["--config", str(path)])
+    assert model.objective == values["objective"]
+    assert training.num_train_epochs == values["num_train_epochs"]
+    assert len(path.read_text().splitlines()) <= 40
+
+
+def test_readme_names_what_is_there():
+    text = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if not link.startswith("http"):
+            assert (ROOT / link).exists(), link
+    for name in re.findall(r"--config (\S+\.yaml)", text):
+        assert (ROOT / name).is_file(), name
