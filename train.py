@@ -21,7 +21,12 @@ from transformers.utils import logging
 
 from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
 from modeling_gemoclap.evaluation.metrics import war_uar_of_scores
-from modeling_gemoclap.training.arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments, parse_arguments
+from modeling_gemoclap.training.arguments import (
+    DataArguments,
+    GEmoClapTrainingArguments,
+    ModelArguments,
+    parse_arguments,
+)
 from modeling_gemoclap.training.augmentation import WarpAugmentation
 from modeling_gemoclap.training.build import build_model_and_processor
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
@@ -42,7 +47,9 @@ def select_corpora(data: DataArguments, model: ModelArguments) -> tuple[Corpus, 
     held_out = [*(data.exclude_speakers or []), *(data.dev_speakers or [])]
     train = corpus.of_speakers(data.speakers, held_out)
     if len(train.emotions) < 2:
-        raise ValueError(f"{corpus.name}: the training clips have {train.emotions or 'no emotion'}; two classes are the least")
+        raise ValueError(
+            f"{corpus.name}: the training clips have {train.emotions or 'no emotion'}; two classes are the least"
+        )
     return train, corpus.of_speakers(data.dev_speakers) if data.dev_speakers else None, emotions
 
 
@@ -51,9 +58,15 @@ def check_output(arguments: GEmoClapTrainingArguments) -> None:
     folder = Path(arguments.output_dir or "")
     if not arguments.output_dir:
         raise ValueError("give --output_dir, a folder for the checkpoint")
-    if folder.is_dir() and any(folder.iterdir()) and not (arguments.resume_from_checkpoint or arguments.overwrite_output):
-        raise ValueError(f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
-                         f"with the run in it, or --overwrite_output true")
+    if (
+        folder.is_dir()
+        and any(folder.iterdir())
+        and not (arguments.resume_from_checkpoint or arguments.overwrite_output)
+    ):
+        raise ValueError(
+            f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
+            f"with the run in it, or --overwrite_output true"
+        )
 
 
 def resume_point(arguments: GEmoClapTrainingArguments) -> bool | str | None:
@@ -75,7 +88,11 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     config.training_data = [train.training_record()]
-    augmentation = WarpAugmentation(data_args.time_warp, data_args.mel_warp) if data_args.time_warp or data_args.mel_warp else None
+    augmentation = (
+        WarpAugmentation(data_args.time_warp, data_args.mel_warp)
+        if data_args.time_warp or data_args.mel_warp
+        else None
+    )
     dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation)
     collator = GEmoClapCollator(processor, config, data_args.unknown_gender_prob)
     if model_args.centre_projections:

@@ -102,11 +102,14 @@ class GEmoClapAudioModel(PreTrainedModel):
         channels = [1, *config.conv_channels]
         last = len(config.conv_channels) - 1
         self.conv_blocks = nn.ModuleList(
-            GEmoClapConvBlock(channels[i], channels[i + 1], 2 if i in (0, last) else 1, config) for i in range(last + 1)
+            GEmoClapConvBlock(channels[i], channels[i + 1], 2 if i in (0, last) else 1, config)
+            for i in range(last + 1)
         )
         mel_out = config.num_mel_bins // 2 ** (last + 1)
         self.feature_projection = nn.Linear(channels[-1] * mel_out, config.hidden_size)
-        self.position_conv = nn.Conv1d(config.hidden_size, config.hidden_size, 15, padding=7, groups=config.hidden_size)
+        self.position_conv = nn.Conv1d(
+            config.hidden_size, config.hidden_size, 15, padding=7, groups=config.hidden_size
+        )
         self.layers = nn.ModuleList(GEmoClapEncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)

@@ -63,7 +63,9 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
             promised, rate = file.frames, file.samplerate
             wave = file.read(dtype="float32", always_2d=True).T
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{name}: not audio that can be read, or truncated ({error}); convert it to WAV or FLAC") from None
+        raise AudioError(
+            f"{name}: not audio that can be read, or truncated ({error}); convert it to WAV or FLAC"
+        ) from None
     if promised < 2**62 and wave.shape[1] < promised:
         raise AudioError(f"{name}: truncated, {wave.shape[1]} of {promised} frames could be read; fetch it again")
     return wave, rate
@@ -129,7 +131,9 @@ def read_audio(audio, sampling_rate: int | None = None, name: str | None = None)
 
 def is_one_recording(audio) -> bool:
     """Whether `audio` is one recording, not a collection of them."""
-    if isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview, dict, np.ndarray)) or hasattr(audio, "detach"):
+    if isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview, dict, np.ndarray)) or hasattr(
+        audio, "detach"
+    ):
         return True
     return isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], (int, float, np.number))
 
@@ -245,7 +249,9 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
             wave = soxr.resample(wave, rate, self.sampling_rate).astype(np.float32)
         if len(wave) < self.min_seconds * self.sampling_rate:
             seconds = len(wave) / self.sampling_rate
-            raise AudioError(f"{name}: too short, {seconds:.3f} s; {self.min_seconds} s is the least that can be judged")
+            raise AudioError(
+                f"{name}: too short, {seconds:.3f} s; {self.min_seconds} s is the least that can be judged"
+            )
         return wave
 
     def load_speech(self, audio, sampling_rate: int | None = None, name: str | None = None) -> np.ndarray:

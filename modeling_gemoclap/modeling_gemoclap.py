@@ -239,9 +239,7 @@ class GEmoClapModel(PreTrainedModel):
             pooled.append(self._mean_frames(inputs[rows, :length], None))
         return torch.cat(pooled)[torch.cat(order).argsort()]
 
-    def get_text_features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Embed prompts.
 
         Args:
@@ -348,7 +346,9 @@ class GEmoClapModel(PreTrainedModel):
         """
         clips, texts = len(output.audio_embeds), len(output.text_embeds)
         if not clips == texts == len(emotion_labels):
-            raise ValueError(f"the loss wants one text and one label a clip: {clips=}, {texts=}, {len(emotion_labels)=}")
+            raise ValueError(
+                f"the loss wants one text and one label a clip: {clips=}, {texts=}, {len(emotion_labels)=}"
+            )
         return objective_terms(
             self.config.objective,
             output.audio_embeds,

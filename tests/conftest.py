@@ -58,7 +58,9 @@ def audio_config(family: str, norm: str = "layer"):
             apply_spec_augment=False,
         )
     if family == "data2vec-audio":
-        return transformers.Data2VecAudioConfig(**{**CONV, "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3}, **LAYERS)
+        return transformers.Data2VecAudioConfig(
+            **{**CONV, "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3}, **LAYERS
+        )
     classes = {"wavlm": "WavLMConfig", "hubert": "HubertConfig", "wav2vec2": "Wav2Vec2Config"}
     stable = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer", "conv_bias": norm == "layer"}
     return getattr(transformers, classes[family])(**CONV, **LAYERS, **stable)

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import torch
 import torch.distributed as dist
 from conftest import audio_config, text_config
+from torch.nn.parallel import DistributedDataParallel
+
 from modeling_gemoclap import GEmoClapConfig, GEmoClapModel, GEmoClapTrainer
 from modeling_gemoclap.training import trainer as trainer_module
-from torch.nn.parallel import DistributedDataParallel
 
 
 def make(objective, similarity):

@@ -60,9 +60,17 @@ class Hub:
                 if "/" in found[3]:
                     return 404, b"", {"X-Error-Code": "EntryNotFound"}
                 items = self.files[repository].items()
-                return 200, [{"type": "file", "path": n, "size": len(d), "oid": self.sha(repository)} for n, d in items]
+                return 200, [
+                    {"type": "file", "path": n, "size": len(d), "oid": self.sha(repository)} for n, d in items
+                ]
             siblings = [{"rfilename": name} for name in self.files[repository]]
-            return 200, {"id": repository, "sha": self.sha(repository), "siblings": siblings, "tags": [], "private": False}
+            return 200, {
+                "id": repository,
+                "sha": self.sha(repository),
+                "siblings": siblings,
+                "tags": [],
+                "private": False,
+            }
         if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             data = self.files.get(found[1], {}).get(found[2])
             if data is None:

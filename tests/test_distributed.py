@@ -4,6 +4,7 @@ import json
 
 import pytest
 from conftest import TINY, run_script
+
 from modeling_gemoclap import GEmoClapModel
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -26,4 +27,6 @@ def test_two_processes_train_and_save_one_checkpoint(tones, tmp_path):
     history = json.loads((tmp_path / "run/trainer_state.json").read_text())["log_history"]
     assert [entry["step"] for entry in history if "eval_uar" in entry] == [3, 6]  # 36 clips, 12 a global step
     assert GEmoClapModel.from_pretrained(tmp_path / "run").config.training_data[0]["num_clips"] == 36
-    assert pytest.approx(history[0]["cross_entropy"] - history[0]["cross_entropy_floor"], abs=1e-3) == history[0]["loss"]
+    assert (
+        pytest.approx(history[0]["cross_entropy"] - history[0]["cross_entropy_floor"], abs=1e-3) == history[0]["loss"]
+    )

@@ -3,13 +3,14 @@
 import csv
 import json
 
-import evaluate
 import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, ROOT, TONES, run_script, write_corpus
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from test_training import load_script
+
+import evaluate
 
 METRIC = str(ROOT / "modeling_gemoclap/evaluation/war_uar")
 

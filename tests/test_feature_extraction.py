@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import soxr
 import torch
+
 from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor, feature_extraction_gemoclap
 from modeling_gemoclap.feature_extraction_gemoclap import read_audio
 

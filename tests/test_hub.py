@@ -32,7 +32,9 @@ def test_pushed_and_loaded(tones, tmp_path, environment):
     options = ("--data_dir", tones, "--exclude_speakers", "04", "--output_dir", tmp_path / "run")
     run_script("train.py", *TINY, *options, "--push_to_hub", "true", "--hub_model_id", "me/tones", env=env)
     files = hub.files["me/tones"]
-    assert {"config.json", "model.safetensors", "processor_config.json", "pipeline_gemoclap.py", "README.md"} <= set(files)
+    assert {"config.json", "model.safetensors", "processor_config.json", "pipeline_gemoclap.py", "README.md"} <= set(
+        files
+    )
     assert b"| tones | 36 | 01, 02, 03 |" in files["README.md"]
     clip = tones / "audio/04_sad_1.wav"
     (tmp_path / "load.py").write_text(LOAD)

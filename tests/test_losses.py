@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from modeling_gemoclap.losses_gemoclap import (
     contrastive_loss,
     emo_clap_loss,
@@ -187,7 +188,9 @@ def test_sl_with_emotion_texts_is_emo_with_smoothed_labels():
     """The same fact from the other side: SL's audio gradient is that of targets with gender averaged out."""
     emotions, genders = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 0, 1, 0, 1])
     rng = torch.Generator().manual_seed(4)
-    audio = torch.nn.functional.normalize(torch.randn(6, 5, generator=rng, dtype=torch.float64), dim=-1).requires_grad_()
+    audio = torch.nn.functional.normalize(
+        torch.randn(6, 5, generator=rng, dtype=torch.float64), dim=-1
+    ).requires_grad_()
     texts = torch.nn.functional.normalize(torch.randn(3, 5, generator=rng, dtype=torch.float64), dim=-1)[emotions]
     scale = torch.tensor(5.0, dtype=torch.float64)
     sl = torch.autograd.grad(sl_gemo_clap_loss(audio, texts, scale, scale, emotions, genders, targets="row"), audio)[0]
@@ -209,8 +212,10 @@ def test_intra_does_not_change_when_all_texts_are_rotated():
     rotation = torch.linalg.qr(torch.randn(5, 5, generator=rng, dtype=torch.float64))[0]
     emotion, gender, scale = torch.tensor([0, 1, 2] * 2), torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor(5.0).double()
     losses = {
-        similarity: [sl_gemo_clap_loss(audio, t, scale, scale, emotion, gender, similarity=similarity).item()
-                     for t in (text, text @ rotation)]
+        similarity: [
+            sl_gemo_clap_loss(audio, t, scale, scale, emotion, gender, similarity=similarity).item()
+            for t in (text, text @ rotation)
+        ]
         for similarity in ("intra", "cross", "both")
     }
     assert losses["intra"][0] == pytest.approx(losses["intra"][1], abs=1e-12)

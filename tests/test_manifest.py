@@ -4,6 +4,7 @@ import csv
 
 import pytest
 from conftest import write_corpus
+
 from modeling_gemoclap.corpora.manifest import Corpus, ManifestError, load_corpus, seen_speakers
 
 HEAD = ["file_name", "emotion", "gender", "speaker_id"]

@@ -8,6 +8,7 @@ import transformers
 from conftest import audio_config, text_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapAudioModel, GEmoClapConfig, GEmoClapModel
 
 FAMILIES = [
@@ -65,7 +66,9 @@ def test_an_embedding_does_not_depend_on_the_batch(make_model, family, norm):
 @given(lengths=st.lists(st.integers(8, 200), min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_compact_encoder_ignores_padding(lengths, seed):
     model = GEmoClapAudioModel(audio_config("gemoclap_audio")).eval()
-    clips = [torch.randn(length, 16, generator=torch.Generator().manual_seed(seed + i)) for i, length in enumerate(lengths)]
+    clips = [
+        torch.randn(length, 16, generator=torch.Generator().manual_seed(seed + i)) for i, length in enumerate(lengths)
+    ]
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones(length) for length in lengths], True)
     garbage = torch.nn.utils.rnn.pad_sequence(clips, True, padding_value=7.0)
     with torch.no_grad():
@@ -166,7 +169,9 @@ def test_pretrained_towers_are_taken_over_whole(family, norm, tmp_path):
         assert {key for key in weights if key not in ours} <= {"pooler.dense.weight", "pooler.dense.bias"}
     model.save_pretrained(tmp_path / "both")
     again = GEmoClapModel.from_pretrained(tmp_path / "both")
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    )
 
 
 def test_a_text_model_is_no_audio_tower(tmp_path):

@@ -58,14 +58,24 @@ def test_the_wheel_holds_everything(tmp_path):
     subprocess.run(wheel, check=True, capture_output=True)
     [built] = tmp_path.glob("gemoclap-*.whl")
     target = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(target), str(built)], check=True, capture_output=True)
-    assert {path.name for path in target.iterdir()} == {"modeling_gemoclap", built.name.split("-py3")[0] + ".dist-info"}
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--target", str(target), str(built)], check=True, capture_output=True
+    )
+    assert {path.name for path in target.iterdir()} == {
+        "modeling_gemoclap",
+        built.name.split("-py3")[0] + ".dist-info",
+    }
     modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in PACKAGE.rglob("*.py")
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in PACKAGE.rglob("*.py")
     ]
     code = f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; print(sys.modules['modeling_gemoclap'].__file__)"
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(target), "PATH": ""}, capture_output=True, text=True
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(target), "PATH": ""},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(target / "modeling_gemoclap/__init__.py")

@@ -5,8 +5,9 @@ import pytest
 import soundfile
 import torch
 from conftest import RATE, TONES, tone
-from modeling_gemoclap import AudioError, GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionPipeline
 from transformers import pipeline
+
+from modeling_gemoclap import AudioError, GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionPipeline
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +78,7 @@ def test_streams_are_lazy(pipe, clips):
 def test_texts_are_embedded_once_a_label_set(pipe, clips, monkeypatch):
     calls = []
     original = GEmoClapModel.get_class_embeddings
-    monkeypatch.setattr(
-        GEmoClapModel, "get_class_embeddings", lambda self, *a: calls.append(a) or original(self, *a)
-    )
+    monkeypatch.setattr(GEmoClapModel, "get_class_embeddings", lambda self, *a: calls.append(a) or original(self, *a))
     pipe._class_embeddings.clear()
     pipe(clips)
     pipe(clips[0])

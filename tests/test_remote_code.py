@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import TONES
+
 from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionPipeline
 
 FACE = {

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from conftest import RATE, ROOT, TINY, TONES, run_script, tone, write_corpus
+
 from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.training.arguments import parse_arguments
@@ -64,7 +65,16 @@ def test_the_other_objectives_learn(train, tones, tmp_path, objective):
 
 
 def test_resumed_equals_uninterrupted(train, tones, tmp_path):
-    options = ("--data_dir", tones, "--lr_scheduler_type", "constant", "--save_strategy", "epoch", "--time_warp", "0.1")
+    options = (
+        "--data_dir",
+        tones,
+        "--lr_scheduler_type",
+        "constant",
+        "--save_strategy",
+        "epoch",
+        "--time_warp",
+        "0.1",
+    )
     train(*options, "--output_dir", tmp_path / "whole", "--num_train_epochs", "4")
     train(*options, "--output_dir", tmp_path / "parts", "--num_train_epochs", "2")
     with pytest.raises(ValueError, match="not empty"):
@@ -77,7 +87,9 @@ def test_resumed_equals_uninterrupted(train, tones, tmp_path):
 
 def test_tensorboard_is_an_option(train, tones, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    train("--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "1", "--report_to", "tensorboard")
+    train(
+        "--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "1", "--report_to", "tensorboard"
+    )
     assert list((tmp_path / "board").rglob("events.out.*"))
 
 
@@ -90,7 +102,16 @@ def test_pretrained_towers_by_path(train, tones, tmp_path, make_model, make_proc
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(tmp_path / "audio")
     model.text_model.save_pretrained(tmp_path / "text")
     make_processor(model).tokenizer.save_pretrained(tmp_path / "text")
-    towers = ("--audio_model", tmp_path / "audio", "--text_model", tmp_path / "text", "--audio_config", "{}", "--text_config", "{}")
+    towers = (
+        "--audio_model",
+        tmp_path / "audio",
+        "--text_model",
+        tmp_path / "text",
+        "--audio_config",
+        "{}",
+        "--text_config",
+        "{}",
+    )
     run = tmp_path / "run"
     train("--data_dir", tones, "--output_dir", run, *towers, "--num_train_epochs", "1", "--max_seconds", "0.5")
     again = GEmoClapModel.from_pretrained(run)
@@ -167,7 +188,9 @@ def test_an_error_is_one_line_and_a_status(tmp_path):
 def test_every_field_can_be_overridden(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("learning_rate: 2e-5\nalpha: 0.8\nemotions: [sad, happy]\naudio_config: {hidden_size: 8}\n")
-    model, data, training = parse_arguments(["--config", str(config), "--alpha", "0.7", "--output_dir", "x", "--use_cpu"])
+    model, data, training = parse_arguments(
+        ["--config", str(config), "--alpha", "0.7", "--output_dir", "x", "--use_cpu"]
+    )
     assert (training.learning_rate, model.alpha, model.emotions) == (2e-5, 0.7, ["sad", "happy"])
     assert json.loads(model.audio_config) == {"hidden_size": 8} and data.on_bad_audio == "raise"
 
@@ -185,7 +208,9 @@ def test_bad_configuration_files_are_named(tmp_path, text, message):
 
 @pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
 def test_the_papers_settings(objective):
-    model, _, training = parse_arguments(["--config", str(ROOT / f"configs/{objective}{'_gemo' * (objective != 'emo')}_clap.yaml")])
+    model, _, training = parse_arguments(
+        ["--config", str(ROOT / f"configs/{objective}{'_gemo' * (objective != 'emo')}_clap.yaml")]
+    )
     assert (model.audio_model, model.text_model) == ("microsoft/wavlm-large", "FacebookAI/roberta-base")
     assert (model.objective, model.alpha, model.targets) == (objective, 0.9, "softmax")
     assert (training.learning_rate, training.per_device_train_batch_size, training.num_train_epochs) == (2e-5, 32, 80)
@@ -212,7 +237,10 @@ def test_class_balanced_sampler():
     [
         ({"objective": "emo"}, ["this person is feeling angry", "this person is feeling sad", ""]),
         ({"objective": "sl"}, ["this male person is feeling angry", "this person is feeling sad", ""]),
-        ({"objective": "sl", "sl_texts": "emotion"}, ["this person is feeling angry", "this person is feeling sad", ""]),
+        (
+            {"objective": "sl", "sl_texts": "emotion"},
+            ["this person is feeling angry", "this person is feeling sad", ""],
+        ),
         ({"objective": "ml"}, ["this person is feeling angry", "this person is feeling sad", ""]),
     ],
 )
@@ -221,7 +249,9 @@ def test_collator_writes_the_texts(make_model, make_processor, fields, texts):
     processor = make_processor(model)
     clip = np.zeros((10, 16), dtype=np.float32)
     labels = [(0, 1), (2, -1), (-1, 0)]
-    batch = GEmoClapCollator(processor, model.config)([{"clip": clip, "emotion_label": e, "gender_label": g} for e, g in labels])
+    batch = GEmoClapCollator(processor, model.config)(
+        [{"clip": clip, "emotion_label": e, "gender_label": g} for e, g in labels]
+    )
     assert processor.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == texts
     assert batch["emotion_labels"].tolist() == [0, 2, -1] and batch["gender_labels"].tolist() == [1, -1, 0]
     genders = ["this person is male", "", "this person is female"]

@@ -127,7 +127,9 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
     folder = Path(data_dir)
     path = folder / "metadata.csv"
     if not path.is_file():
-        raise ManifestError(f"{folder}: no metadata.csv there; a corpus is a folder with one ({', '.join(COLUMNS)}, ...)")
+        raise ManifestError(
+            f"{folder}: no metadata.csv there; a corpus is a folder with one ({', '.join(COLUMNS)}, ...)"
+        )
     table = _read_csv(path)
     missing = [column for column in COLUMNS if column not in table.column_names]
     if missing:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import evaluate
 from transformers import EvalPrediction
+
+import evaluate
 
 
 @cache

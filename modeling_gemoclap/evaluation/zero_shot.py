@@ -66,7 +66,8 @@ def refuse_seen_speakers(corpus: Corpus, config, allow: bool = False) -> list[st
         unseen = sorted(set(corpus.speakers) - set(seen))
         raise SeenSpeakersError(
             f"{corpus.name}: the checkpoint was trained on its speakers {', '.join(seen)}; a figure on them would be "
-            f"false. " + (f"Give --speakers {' '.join(unseen)}" if unseen else "Choose another corpus")
+            f"false. "
+            + (f"Give --speakers {' '.join(unseen)}" if unseen else "Choose another corpus")
             + ", or --allow_seen_speakers, which the result will then say"
         )
     return seen
@@ -100,7 +101,9 @@ def evaluate_zero_shot(
     seen = refuse_seen_speakers(corpus, pipe.model.config, allow_seen_speakers)
     unlabelled = [clip["file_name"] for clip in corpus.clips if not clip["emotion"]]
     if unlabelled:
-        raise ValueError(f"{corpus.name}: {len(unlabelled)} clips have no emotion to compare with, first {unlabelled[0]}")
+        raise ValueError(
+            f"{corpus.name}: {len(unlabelled)} clips have no emotion to compare with, first {unlabelled[0]}"
+        )
     if len(corpus.emotions) < 2:
         raise ValueError(f"{corpus.name}: all clips are {corpus.emotions[0]}; recall needs two emotions or more")
     answers = pipe((path for path in corpus.clips["path"]), batch_size=batch_size, on_error="return")

@@ -57,7 +57,9 @@ class DataArguments:
     exclude_speakers: list[str] | None = _option(None, "Never touch these speakers: the test", nargs="+")
     dev_speakers: list[str] | None = _option(None, "Evaluate on these during training, never train on them", nargs="+")
     drop_other_emotions: bool = _option(False, "Drop clips of emotions that --emotions does not name")
-    on_bad_audio: str = _option("raise", "A clip that cannot be used: stop, or go on without", choices=["raise", "skip"])
+    on_bad_audio: str = _option(
+        "raise", "A clip that cannot be used: stop, or go on without", choices=["raise", "skip"]
+    )
     max_seconds: float | None = _option(None, "Longer training clips are cut to this length at a random place")
     time_warp: float = _option(0.0, "Training clips are spoken up to exp(this) times faster or slower (log-mel only)")
     mel_warp: float = _option(0.0, "Their formants and pitch move by up to this factor's logarithm (log-mel only)")

@@ -28,7 +28,9 @@ class WarpAugmentation:
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Warp `(frames, num_mel_bins)`; the number of frames changes, that of the bands does not."""
         frames, bands = features.shape
-        speed, formants = (math.exp((2 * torch.rand(()).item() - 1) * width) for width in (self.time_warp, self.mel_warp))
+        speed, formants = (
+            math.exp((2 * torch.rand(()).item() - 1) * width) for width in (self.time_warp, self.mel_warp)
+        )
         time = torch.linspace(-1, 1, max(round(frames / speed), 2))
         mel = (2 * torch.arange(bands) * formants / (bands - 1) - 1).clamp(max=1)
         grid = torch.stack(torch.meshgrid(time, mel, indexing="ij")[::-1], dim=-1)[None]

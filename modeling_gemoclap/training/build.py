@@ -72,17 +72,24 @@ def build_model_and_processor(
         The model in training mode, and its processor.
     """
     values = _fields(arguments, emotions, training_data)
-    audio, text = json_fields(arguments.audio_config, "audio_config"), json_fields(arguments.text_config, "text_config")
+    audio, text = (
+        json_fields(arguments.audio_config, "audio_config"),
+        json_fields(arguments.text_config, "text_config"),
+    )
     features = json_fields(arguments.feature_config, "feature_config")
     if arguments.audio_model and arguments.text_model:
         options = {f"audio_{key}": value for key, value in audio.items()}
         options |= {f"text_{key}": value for key, value in text.items()}
-        model = GEmoClapModel.from_audio_text_pretrained(arguments.audio_model, arguments.text_model, **options, **values)
+        model = GEmoClapModel.from_audio_text_pretrained(
+            arguments.audio_model, arguments.text_model, **options, **values
+        )
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
         tokenizer = AutoTokenizer.from_pretrained(arguments.text_model)
         return model.train(), GEmoClapProcessor(extractor, tokenizer)
     if arguments.audio_model or arguments.text_model:
-        raise ValueError("give both --audio_model and --text_model, or neither: half a pretrained pair is not trained here")
+        raise ValueError(
+            "give both --audio_model and --text_model, or neither: half a pretrained pair is not trained here"
+        )
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
     tokenizer = build_tokenizer(config)
     config.text_config = RobertaConfig(**{**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer), **text})

@@ -63,7 +63,9 @@ def read_clips(
     Raises:
         AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`; it names them.
     """
-    columns = datasets.Features({"features": datasets.List(datasets.Value("float32")), "error": datasets.Value("string")})
+    columns = datasets.Features(
+        {"features": datasets.List(datasets.Value("float32")), "error": datasets.Value("string")}
+    )
     cache_file = _cache_file(corpus, extractor, cache_dir)
     read = corpus.clips.select_columns(["path"]).map(
         _examine,

@@ -1,8 +1,9 @@
 """WAR and UAR, the two accuracies of speech emotion recognition, as a Hugging Face `evaluate` metric."""
 
 import datasets
-import evaluate
 import sklearn.metrics
+
+import evaluate
 
 _DESCRIPTION = """
 Weighted average recall (WAR) is accuracy; unweighted average recall (UAR) is the mean of the recalls of the classes
@@ -53,7 +54,9 @@ class WarUar(evaluate.Metric):
 
     def _compute(self, predictions, references):
         classes = sorted(set(references))
-        recalls = sklearn.metrics.recall_score(references, predictions, labels=classes, average=None, zero_division=0.0)
+        recalls = sklearn.metrics.recall_score(
+            references, predictions, labels=classes, average=None, zero_division=0.0
+        )
         return {
             "war": float(sklearn.metrics.accuracy_score(references, predictions)),
             "uar": float(recalls.mean()),
