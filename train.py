@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from transformers import set_seed
-from transformers.utils import logging
 
 from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
 from modeling_gemoclap.evaluation.metrics import war_uar_of_scores
@@ -33,8 +32,6 @@ from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
 from modeling_gemoclap.training.initialisation import centre_projections
 from modeling_gemoclap.training.trainer import GEmoClapTrainer
-
-logger = logging.get_logger("train")
 
 
 def select_corpora(data: DataArguments, model: ModelArguments) -> tuple[Corpus, Corpus | None, list[str]]:
@@ -58,11 +55,8 @@ def check_output(arguments: GEmoClapTrainingArguments) -> None:
     folder = Path(arguments.output_dir or "")
     if not arguments.output_dir:
         raise ValueError("give --output_dir, a folder for the checkpoint")
-    if (
-        folder.is_dir()
-        and any(folder.iterdir())
-        and not (arguments.resume_from_checkpoint or arguments.overwrite_output)
-    ):
+    allowed = arguments.resume_from_checkpoint or arguments.overwrite_output
+    if folder.is_dir() and any(folder.iterdir()) and not allowed:
         raise ValueError(
             f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
             f"with the run in it, or --overwrite_output true"
@@ -88,11 +82,8 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     config.training_data = [train.training_record()]
-    augmentation = (
-        WarpAugmentation(data_args.time_warp, data_args.mel_warp)
-        if data_args.time_warp or data_args.mel_warp
-        else None
-    )
+    warps = (data_args.time_warp, data_args.mel_warp)
+    augmentation = WarpAugmentation(*warps) if any(warps) else None
     dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation)
     collator = GEmoClapCollator(processor, config, data_args.unknown_gender_prob)
     if model_args.centre_projections:

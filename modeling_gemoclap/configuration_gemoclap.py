@@ -142,9 +142,7 @@ class GEmoClapAudioConfig(PretrainedConfig):
         **kwargs,
     ):
         if hidden_size % num_attention_heads:
-            raise ValueError(
-                f"hidden_size={hidden_size} is not a multiple of num_attention_heads={num_attention_heads}"
-            )
+            raise ValueError(f"{hidden_size=} is not a multiple of {num_attention_heads=}")
         if len(conv_channels) < 2 or num_mel_bins % 2 ** len(conv_channels):
             raise ValueError(
                 f"conv_channels={conv_channels} must be two blocks or more, and num_mel_bins={num_mel_bins} a multiple "

@@ -157,7 +157,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
 
     Example:
         >>> extractor = GEmoClapFeatureExtractor(feature_type="log_mel")
-        >>> extractor({"array": np.random.randn(44100), "sampling_rate": 44100}, return_tensors="pt")["input_features"].shape
+        >>> extractor({"array": np.random.randn(44100), "sampling_rate": 44100})["input_features"].shape
         torch.Size([1, 98, 64])
     """
 

@@ -69,7 +69,10 @@ def test_the_wheel_holds_everything(tmp_path):
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in PACKAGE.rglob("*.py")
     ]
-    code = f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; print(sys.modules['modeling_gemoclap'].__file__)"
+    code = (
+        f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; "
+        "print(sys.modules['modeling_gemoclap'].__file__)"
+    )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         cwd=tmp_path,
@@ -84,7 +87,10 @@ def test_the_wheel_holds_everything(tmp_path):
 
 
 def test_importing_the_package_needs_no_workshop():
-    code = "import sys, modeling_gemoclap; print([m for m in ('datasets', 'evaluate', 'sklearn', 'matplotlib') if m in sys.modules])"
+    code = (
+        "import sys, modeling_gemoclap; "
+        "print([m for m in ('datasets', 'evaluate', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
     from modeling_gemoclap import GEmoClapTrainer
