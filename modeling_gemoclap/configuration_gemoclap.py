@@ -145,7 +145,7 @@ class GEmoClapAudioConfig(PretrainedConfig):
             raise ValueError(f"{hidden_size=} is not a multiple of {num_attention_heads=}")
         if len(conv_channels) < 2 or num_mel_bins % 2 ** len(conv_channels):
             raise ValueError(
-                f"conv_channels={conv_channels} must be two blocks or more, and num_mel_bins={num_mel_bins} a multiple "
+                f"conv_channels={conv_channels} must be two blocks or more, and {num_mel_bins=} a multiple "
                 f"of 2 to the power of their number, since every block halves the mel axis"
             )
         self.num_mel_bins = num_mel_bins
