@@ -90,7 +90,7 @@ def test_tensorboard_is_an_option(train, tones, tmp_path, monkeypatch):
     train(
         "--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "1", "--report_to", "tensorboard"
     )
-    assert list((tmp_path / "board").rglob("events.out.*"))
+    assert list(tmp_path.rglob("events.out.*"))  # transformers 4 writes into the run
 
 
 def test_pretrained_towers_by_path(train, tones, tmp_path, make_model, make_processor):

@@ -128,8 +128,8 @@ class ClipDataset(torch.utils.data.Dataset):
         row = self.clips[index]
         if self.extractor.feature_type == "log_mel":
             clip = np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
-            clip = self._cut(clip, 1 / self.extractor.hop_seconds)
             clip = self.augmentation(clip) if self.augmentation else clip
+            clip = self._cut(clip, 1 / self.extractor.hop_seconds)
         else:
             clip = self.extractor.features(self._cut(self.extractor.load(row["path"]), self.extractor.sampling_rate))
         return {"clip": clip, "emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}
