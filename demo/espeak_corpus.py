@@ -32,21 +32,27 @@ Anna has written to the manager. | It rained on the way to the market.""".replac
 
 @dataclass(frozen=True)
 class Manner:
-    """How a sentence is spoken, in espeak-ng's units: words a minute, per cent, and 0 to 99 for the two of pitch."""
+    """How a sentence is spoken: words a minute, per cent of loudness, 0 to 99 for pitch and its range.
+
+    `dynamics` widens the difference between loud and soft moments; -1 makes all of them equally loud.
+    """
 
     rate: float
     volume: float
     pitch: float
     pitch_range: float
+    dynamics: float
 
 
 MANNERS = {
-    "angry": Manner(rate=200, volume=150, pitch=58, pitch_range=75),
-    "happy": Manner(rate=180, volume=110, pitch=78, pitch_range=85),
-    "neutral": Manner(rate=170, volume=90, pitch=48, pitch_range=45),
-    "sad": Manner(rate=140, volume=55, pitch=34, pitch_range=20),
+    "angry": Manner(rate=200, volume=150, pitch=56, pitch_range=80, dynamics=0.5),
+    "happy": Manner(rate=180, volume=110, pitch=80, pitch_range=80, dynamics=0.1),
+    "neutral": Manner(rate=165, volume=90, pitch=47, pitch_range=42, dynamics=0.0),
+    "sad": Manner(rate=132, volume=55, pitch=32, pitch_range=15, dynamics=-0.4),
 }
-JITTER = Manner(rate=12, volume=18, pitch=8, pitch_range=12)  # standard deviations: the classes overlap
+JITTER = Manner(rate=9, volume=15, pitch=6, pitch_range=10, dynamics=0.12)  # standard deviations: the classes overlap
+
+FLAT = {None: {}, "pitch": {"pitch": 50, "pitch_range": 0}, "energy": {"volume": 90, "dynamics": -1.0}}
 
 
 class Speaker:
@@ -78,15 +84,16 @@ class Speaker:
         self._parts.clear()
         self.library.espeak_Synth(text.encode(), len(text) + 1, 0, 1, 0, 1, None, None)
         self.library.espeak_Synchronize()
-        wave = np.concatenate(self._parts).astype(np.float32) / 32768
+        wave = shape_energy(np.concatenate(self._parts) / 32768, self.sampling_rate, manner.dynamics)
         return np.clip(wave * max(manner.volume, 10) / 100 * 0.6, -1, 1)
 
 
-def flatten_energy(wave: np.ndarray, rate: int) -> np.ndarray:
-    """Divide a wave by its loudness, taken over 50 ms: every moment of every clip is then equally loud."""
+def shape_energy(wave: np.ndarray, rate: int, dynamics: float) -> np.ndarray:
+    """Raise the loudness of every moment, taken over 50 ms, to the power `1 + dynamics`; the mean level stays."""
     window = np.hanning(rate // 20)
-    power = np.convolve(wave.astype(np.float64) ** 2, window / window.sum(), mode="same")
-    return (0.1 * wave / np.sqrt(power + 1e-6)).astype(np.float32)
+    power = np.convolve(wave.astype(np.float64) ** 2, window / window.sum(), mode="same") + 1e-6
+    shaped = wave * (power / power.mean()) ** (dynamics / 2)
+    return shaped * np.sqrt((wave**2).mean() / (shaped**2).mean())
 
 
 def build(folder: Path, speaker: Speaker, split: str, flat: str | None = None, seed: int = 0) -> None:
@@ -104,18 +111,13 @@ def build(folder: Path, speaker: Speaker, split: str, flat: str | None = None, s
     if split == "all":
         plan += [(voice, TRAIN_SENTENCES) for voice in TRAIN_VOICES]
     rng = np.random.default_rng(seed)
+    fields = list(JITTER.__dataclass_fields__)
     rows = []
     for voice, sentences in plan:
         for number, sentence in enumerate(sentences):
             for emotion, mean in MANNERS.items():
-                fields = ("rate", "volume", "pitch", "pitch_range")
                 drawn = {name: getattr(mean, name) + getattr(JITTER, name) * rng.standard_normal() for name in fields}
-                manner = Manner(**drawn)
-                if flat == "pitch":
-                    manner = replace(manner, pitch=50, pitch_range=0)
-                wave = speaker.say(sentence, voice, manner)
-                if flat == "energy":
-                    wave = flatten_energy(wave, speaker.sampling_rate)
+                wave = speaker.say(sentence, voice, replace(Manner(**drawn), **FLAT[flat]))
                 name = f"audio/{voice[3:]}_{number:02d}_{emotion}.wav"
                 soundfile.write(folder / name, wave, speaker.sampling_rate)
                 gender = "female" if "f" in voice[3:] else "male"

@@ -15,52 +15,38 @@ from pathlib import Path
 from espeak_corpus import TEST_VOICES, Speaker, build
 
 ROOT = Path(__file__).resolve().parent.parent
+UNHEARD = [voice[3:] for voice in TEST_VOICES]
 
 
 def run(*command: str | Path) -> None:
-    """Run a command from the project's root, showing it."""
-    shown = [str(part) for part in command]
-    print("\n$ " + " ".join(shown), flush=True)
-    subprocess.run(
-        [sys.executable, "-m", *shown] if shown[0] == "accelerate.commands.launch" else shown, cwd=ROOT, check=True
-    )
+    """Run one of the project's commands from its root, showing it as one would type it."""
+    programs = {"python": [sys.executable], "accelerate launch": [sys.executable, "-m", "accelerate.commands.launch"]}
+    print("\n$ " + " ".join(map(str, command)), flush=True)
+    subprocess.run([*programs[command[0]], *command[1:]], cwd=ROOT, check=True)
 
 
 def evaluate(model: Path, corpus: Path, output: Path) -> dict:
     """`evaluate.py` on the unheard voices; its results."""
-    voices = [voice[3:] for voice in TEST_VOICES]
-    run(
-        sys.executable,
-        "evaluate.py",
-        "--model",
-        model,
-        "--data_dir",
-        corpus,
-        "--output_dir",
-        output,
-        "--speakers",
-        *voices,
-    )
+    options = ("--model", model, "--data_dir", corpus, "--output_dir", output)
+    run("python", "evaluate.py", *options, "--speakers", *UNHEARD)
     return json.loads((output / "results.json").read_text())
 
 
 def main(output: Path) -> None:
     """Speak, train, judge, use."""
     start = time.time()
-    shutil.rmtree(output, ignore_errors=True)
+    for name in ("corpus", "flat_pitch", "flat_energy", "checkpoint", "evaluation"):
+        shutil.rmtree(output / name, ignore_errors=True)
     speaker, corpus, model = Speaker(), output / "corpus", output / "checkpoint"
     print("speaking the corpus ...", flush=True)
     build(corpus, speaker, "all")
     for flat in ("pitch", "energy"):
         build(output / f"flat_{flat}", speaker, "test", flat)
-    options = ["--config", "configs/demo.yaml", "--data_dir", corpus, "--output_dir", model]
-    unheard = [voice[3:] for voice in TEST_VOICES]
-    run("accelerate.commands.launch", "train.py", *options, "--exclude_speakers", *unheard)
+    options = ("--config", "configs/demo.yaml", "--data_dir", corpus, "--output_dir", model)
+    run("accelerate launch", "--num_processes", "1", "train.py", *options, "--exclude_speakers", *UNHEARD)
     results = evaluate(model, corpus, output / "evaluation")
-    flat = {
-        what: evaluate(model, output / f"flat_{what}", output / f"evaluation_flat_{what}")
-        for what in ("pitch", "energy")
-    }
+    flats = [output / f"flat_{what}" for what in ("pitch", "energy")]
+    no_pitch, no_energy = (evaluate(model, folder, folder / "evaluation")["uar"] for folder in flats)
 
     from transformers import pipeline
 
@@ -68,11 +54,11 @@ def main(output: Path) -> None:
 
     clip = corpus / "audio" / "f4_00_angry.wav"
     answer = pipeline("zero-shot-emotion-recognition", model=str(model), trust_remote_code=True)(str(clip))
-    print(f"\n=== {results['n']} clips by {len(unheard)} voices that were not heard in training ===\n")
+    print(f"\n=== {results['n']} clips by {len(UNHEARD)} voices that were not heard in training ===\n")
     print(as_table(results))
     print(
-        f"\nUAR {results['uar']:.3f}; with the pitch made flat {flat['pitch']['uar']:.3f}, "
-        f"with the energy made flat {flat['energy']['uar']:.3f} (guessing: 0.250)"
+        f"\nUAR {results['uar']:.3f}; with the pitch made flat {no_pitch:.3f}, "
+        f"with the energy made flat {no_energy:.3f} (guessing: 0.250)"
     )
     print(f"\n{clip.relative_to(output)}, spoken in anger, is heard as:")
     print("\n".join(f"  {item['score']:.2f}  {item['label']}" for item in answer))
@@ -82,4 +68,4 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo" / "output"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo" / "output").resolve())

@@ -12,7 +12,9 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 
 
 def test_loss_and_gradient_equal_those_of_one_process():
-    done = run_script("tests/distributed_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"})
+    done = run_script(
+        "tests/distributed_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    )
     results = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert len(results) == 6
     for objective, similarity, loss, error, shortcut in results:

@@ -88,8 +88,7 @@ def test_the_wheel_holds_everything(tmp_path):
 
 def test_importing_the_package_needs_no_workshop():
     code = (
-        "import sys, modeling_gemoclap; "
-        "print([m for m in ('datasets', 'evaluate', 'matplotlib') if m in sys.modules])"
+        "import sys, modeling_gemoclap; print([m for m in ('datasets', 'evaluate', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

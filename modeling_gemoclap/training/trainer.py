@@ -74,7 +74,8 @@ class GEmoClapTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of the global batch; see the class."""
         inputs = dict(inputs)
-        labels = [gather(inputs.pop(name)) for name in ("emotion_labels", "gender_labels")]
+        labels = [inputs.pop(name, None) for name in ("emotion_labels", "gender_labels")]
+        labels = [label if label is None else gather(label) for label in labels]
         outputs = model(**inputs)
         embeds = {"audio_embeds": outputs.audio_embeds, "text_embeds": outputs.text_embeds}
         embeds["gender_text_embeds"] = outputs.gender_text_embeds

@@ -1,0 +1,53 @@
+"""The spoken corpus of the demo: voices and sentences are kept apart, and the flat variants are flat."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+pytest.importorskip("espeakng_loader", reason="the demo's extra is not installed")
+sys.path.insert(0, str(ROOT / "demo"))
+import espeak_corpus  # noqa: E402
+
+from modeling_gemoclap.corpora.manifest import load_corpus  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def speaker():
+    return espeak_corpus.Speaker()
+
+
+def loudness(wave, rate):
+    frames = wave[: len(wave) // (rate // 20) * (rate // 20)].reshape(-1, rate // 20)
+    return np.sqrt((frames**2).mean(1))
+
+
+def test_training_and_test_share_no_voice_and_no_sentence(speaker, tmp_path, monkeypatch):
+    monkeypatch.setattr(espeak_corpus, "TRAIN_VOICES", espeak_corpus.TRAIN_VOICES[::4])
+    monkeypatch.setattr(espeak_corpus, "TEST_VOICES", espeak_corpus.TEST_VOICES[::2])
+    espeak_corpus.build(tmp_path / "all", speaker, "all")
+    corpus = load_corpus(tmp_path / "all")
+    sentences = {}
+    for clip in corpus.clips:
+        sentences.setdefault(clip["speaker_id"], set()).add(clip["transcript"])
+    test, train = (
+        {voice[3:] for voice in voices} for voices in (espeak_corpus.TEST_VOICES, espeak_corpus.TRAIN_VOICES)
+    )
+    assert set(sentences) == test | train and not test & train
+    assert not set.union(*(sentences[v] for v in test)) & set.union(*(sentences[v] for v in train))
+    assert corpus.emotions == ["angry", "happy", "neutral", "sad"]
+    assert set(corpus.clips["gender"]) == {"female", "male"}
+
+
+def test_voices_are_deterministic_and_flat_energy_is_flat(speaker):
+    manner = espeak_corpus.MANNERS["angry"]
+    wave = speaker.say("We will paint the door.", "en+f2", manner)
+    again = speaker.say("We will paint the door.", "en+f2", manner)
+    assert np.array_equal(wave, again) and 0.5 < len(wave) / speaker.sampling_rate < 4
+    flat = espeak_corpus.shape_energy(wave, speaker.sampling_rate, -1.0)
+    ratio = loudness(flat, speaker.sampling_rate), loudness(wave, speaker.sampling_rate)
+    spread = [np.std(np.log(level[level > 0.01])) for level in ratio]
+    assert spread[0] < 0.5 * spread[1]
+    with pytest.raises(ValueError, match="no voice"):
+        speaker.say("x", "en+nobody", manner)
