@@ -53,9 +53,9 @@ def select_corpora(data: DataArguments, model: ModelArguments) -> tuple[Corpus, 
 def check_output(arguments: GEmoClapTrainingArguments) -> None:
     """Refuse to write over another run."""
     folder = Path(arguments.output_dir or "")
-    if not arguments.output_dir:
+    if arguments.output_dir in (None, "trainer_output"):  # the second is transformers' default
         raise ValueError("give --output_dir, a folder for the checkpoint")
-    allowed = arguments.resume_from_checkpoint or arguments.overwrite_output
+    allowed = resume_point(arguments) or arguments.overwrite_output
     if folder.is_dir() and any(folder.iterdir()) and not allowed:
         raise ValueError(
             f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
@@ -78,7 +78,7 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     options = (data_args.on_bad_audio, data_args.feature_cache_dir, data_args.preprocessing_num_workers)
     with arguments.main_process_first(desc="reading audio"):
         train, skipped = read_clips(train, extractor, *options)
-        dev = dev and read_clips(dev, extractor, *options)[0]
+        dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     config.training_data = [train.training_record()]
@@ -86,9 +86,10 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     augmentation = WarpAugmentation(*warps) if any(warps) else None
     dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation)
     collator = GEmoClapCollator(processor, config, data_args.unknown_gender_prob)
-    if model_args.centre_projections:
-        sample = torch.randperm(len(dataset))[:64].tolist()
-        centre_projections(model, collator([dataset[index] for index in sample]), processor.tokenizer)
+    if model_args.centre_projections and not resume_point(arguments):
+        sample = torch.randperm(len(dataset))[:64].split(4)
+        batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
+        centre_projections(model.to(arguments.device), batches, processor.tokenizer)
     trainer = GEmoClapTrainer(
         model=model,
         args=arguments,
@@ -98,7 +99,7 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
         processing_class=processor,
         compute_metrics=war_uar_of_scores,
     )
-    return trainer, skipped
+    return trainer, skipped + skipped_dev
 
 
 def main(argv: list[str]) -> None:
@@ -123,7 +124,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         if os.environ.get("GEMOCLAP_TRACEBACK"):
             raise
         sys.exit(f"train.py: {error}")

@@ -25,7 +25,11 @@ She put the letters on the kitchen table. | We will paint the door on Saturday.
 The meeting starts in twenty minutes. | Somebody left a bicycle in the garden.
 They are moving to another city. | The doctor called this afternoon.
 He forgot his keys in the office. | There is a new bakery on the corner.
-The children are waiting at the station. | I have read the book you gave me.""".replace("\n", " | ").split(" | ")
+The children are waiting at the station. | I have read the book you gave me.
+Two of the chairs are broken. | They want to see the old bridge.
+Please put the bread into the basket. | The museum is closed on Mondays.
+My sister works in a hospital. | It takes an hour to walk there.
+We had soup and potatoes for dinner. | The letter came from a friend.""".replace("\n", " | ").split(" | ")
 TEST_SENTENCES = """The window in the hall is open. | Our neighbours bought a yellow boat.
 You can find the tickets in my coat. | The last bus goes before midnight.
 Anna has written to the manager. | It rained on the way to the market.""".replace("\n", " | ").split(" | ")
@@ -51,7 +55,7 @@ MANNERS = {
     "neutral": Manner(rate=160, volume=90, pitch=45, pitch_range=40, dynamics=0.0),
     "sad": Manner(rate=125, volume=55, pitch=30, pitch_range=12, dynamics=-0.5),
 }
-JITTER = Manner(rate=8, volume=15, pitch=5, pitch_range=8, dynamics=0.12)  # standard deviations: the classes overlap
+JITTER = Manner(rate=7, volume=15, pitch=4, pitch_range=7, dynamics=0.1)  # standard deviations: the classes overlap
 
 FLAT = {None: {}, "pitch": {"pitch": 50, "pitch_range": 0}, "energy": {"volume": 90, "dynamics": -1.0}}
 

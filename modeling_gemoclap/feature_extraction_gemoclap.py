@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import numbers
 import os
 import struct
 
@@ -31,24 +32,28 @@ class AudioError(ValueError):
 def _check_rate(rate, name: str) -> int:
     if rate is None:
         raise AudioError(f"{name}: the sampling rate is not known; pass sampling_rate, or a dict with 'sampling_rate'")
+    if not isinstance(rate, numbers.Real):
+        raise AudioError(f"{name}: a sampling rate of {rate!r} is no number; give it in whole Hz")
     if not np.isfinite(rate) or rate <= 0 or int(rate) != rate:
         raise AudioError(f"{name}: a sampling rate of {rate} Hz is impossible; give the true rate in whole Hz")
     return int(rate)
 
 
-def _check_riff_length(data: bytes, name: str) -> None:
-    """Refuse a WAV whose header promises more than the file holds: decoders read the rest without a word."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return
-    position = 12
-    while position + 8 <= len(data):
-        chunk, size = struct.unpack("<4sI", data[position : position + 8])
-        if chunk == b"data":
-            missing = position + 8 + size - len(data)
-            if size < 0x7FFFFFFF and missing > 0:  # larger sizes are those of streams, which end when they end
-                raise AudioError(f"{name}: truncated, {missing} of {size} bytes of audio are missing; fetch it again")
-            return
-        position += 8 + size + size % 2
+def _check_length(data: bytes, name: str) -> None:
+    """Refuse WAV, AIFF and AU whose header promises more than the file holds: decoders read the rest without a word."""
+    position, size = len(data), 0
+    if data[:4] == b".snd":
+        position, size = struct.unpack(">II", data[4:12])
+    elif data[:4] in (b"RIFF", b"FORM"):
+        order, wanted = ("<", b"data") if data[:4] == b"RIFF" else (">", b"SSND")
+        position, chunk = 12, b""
+        while chunk != wanted and position + 8 <= len(data):
+            position += size + size % 2
+            chunk, size = struct.unpack(f"{order}4sI", data[position : position + 8].ljust(8, b"\0"))
+            position += 8
+    missing = position + size - len(data)
+    if size < 0x7FFFFFFF and missing > 0:  # larger sizes are those of streams, which end when they end
+        raise AudioError(f"{name}: truncated, {missing} of {size} bytes of audio are missing; fetch it again")
 
 
 def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
@@ -57,7 +62,7 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
         raise ImportError("reading audio files needs soundfile: pip install soundfile")
     if not data:
         raise AudioError(f"{name}: the file is empty; fetch it again or leave it out")
-    _check_riff_length(data, name)
+    _check_length(data, name)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             promised, rate = file.frames, file.samplerate
@@ -72,12 +77,12 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
 
 
 def _from_array(array, name: str) -> np.ndarray:
-    """An array, tensor or list of numbers as floating point; integers are scaled to [-1, 1]."""
+    """An array, tensor or list of numbers as floating point; 16 and 32-bit integers are scaled to [-1, 1]."""
     array = array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
-    if array.dtype.kind in "iu":
+    if array.dtype in (np.int16, np.int32):
         array = array.astype(np.float64) / (np.iinfo(array.dtype).max + 1.0)
     if array.dtype.kind != "f":
-        raise AudioError(f"{name}: an array of {array.dtype} is not audio; give numbers")
+        raise AudioError(f"{name}: an array of {array.dtype} is not audio; give int16, int32 or floating point")
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > 32):
         raise AudioError(f"{name}: shape {array.shape} is neither (time,) nor (channels, time); transpose it")
     return array
@@ -113,8 +118,11 @@ def read_audio(audio, sampling_rate: int | None = None, name: str | None = None)
         name = name or os.fspath(audio)
         if not os.path.isfile(audio):
             raise AudioError(f"{name}: no such file")
-        with open(audio, "rb") as file:
-            audio = file.read()
+        try:
+            with open(audio, "rb") as file:
+                audio = file.read()
+        except OSError as error:
+            raise AudioError(f"{name}: cannot be opened ({error.strerror})") from None
     name = name or ("bytes" if isinstance(audio, (bytes, bytearray)) else "array")
     if isinstance(audio, (bytes, bytearray, memoryview)):
         wave, rate = _decode(bytes(audio), name)

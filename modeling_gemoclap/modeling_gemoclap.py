@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -184,10 +185,14 @@ class GEmoClapModel(PreTrainedModel):
                 f"{audio_name_or_path} is a {model_type!r} model, not an encoder of raw waves: give a WavLM, HuBERT, "
                 f"wav2vec 2.0 or Data2VecAudio checkpoint"
             )
-        text_config = text.pop("config", None) or AutoConfig.from_pretrained(text_name_or_path)
+        text_config, text = AutoConfig.from_pretrained(text_name_or_path, return_unused_kwargs=True, **text)
         text_model = AutoModel.from_pretrained(
             text_name_or_path, config=text_config, **_without_pooler(text_config), **text
         )
+        towers = {"audio": audio_model, "text": text_model}
+        # A composite configuration sets the attention of its parts, so it is told what the towers came with.
+        attention = {f"{name}_config": tower.config._attn_implementation for name, tower in towers.items()}
+        kwargs.setdefault("attn_implementation", attention)
         config = GEmoClapConfig(audio_config=audio_model.config, text_config=text_model.config, **kwargs)
         return cls(config, audio_model=audio_model, text_model=text_model).eval()
 
@@ -216,7 +221,7 @@ class GEmoClapModel(PreTrainedModel):
         """Mean over the true frames of the audio tower, `(batch, hidden_size)`; arguments as `get_audio_features`."""
         if (input_values is None) == (input_features is None):
             raise ValueError("give input_values (raw waves) or input_features (log-mel), one of the two")
-        inputs = input_features if input_values is None else input_values
+        inputs = (input_features if input_values is None else input_values).to(self.dtype)
         if audio_attention_mask is None or _ignores_padding(self.config.audio_config):
             return self._mean_frames(inputs, audio_attention_mask)
         return self._mean_frames_by_length(inputs, audio_attention_mask)
@@ -312,23 +317,21 @@ class GEmoClapModel(PreTrainedModel):
         gender_text_embeds = None
         if gender_input_ids is not None:
             gender_text_embeds = self.get_text_features(gender_input_ids, gender_attention_mask)
+        embeds = {"audio_embeds": audio_embeds, "text_embeds": text_embeds, "gender_text_embeds": gender_text_embeds}
+        scales = {"audio_scale": self.audio_scale, "text_scale": self.text_scale}
+        loss = None
+        if emotion_labels is not None:
+            terms = self.objective_terms(SimpleNamespace(**embeds, **scales), emotion_labels, gender_labels)
+            loss = contrastive_loss(terms)
         cosine = audio_embeds @ text_embeds.T
         output = GEmoClapOutput(
-            audio_embeds=audio_embeds,
-            text_embeds=text_embeds,
-            gender_text_embeds=gender_text_embeds,
-            audio_scale=self.audio_scale,
-            text_scale=self.text_scale,
+            loss=loss,
+            logits_per_audio=self.audio_scale * cosine,
+            logits_per_text=self.text_scale * cosine.T,
+            **embeds,
+            **scales,
         )
-        output.logits_per_audio = output.audio_scale * cosine
-        output.logits_per_text = output.text_scale * cosine.T
-        if emotion_labels is not None:
-            output.loss = self.objective_loss(output, emotion_labels, gender_labels)
         return output.to_tuple() if return_dict is False else output
-
-    def objective_loss(self, output, emotion_labels, gender_labels=None) -> torch.Tensor:
-        """The loss of `config.objective` over the embeddings of `output`."""
-        return contrastive_loss(self.objective_terms(output, emotion_labels, gender_labels))
 
     def objective_terms(self, output, emotion_labels: torch.Tensor, gender_labels: torch.Tensor | None = None) -> list:
         """The weighted divergences of `config.objective` over the embeddings of `output`.

@@ -53,16 +53,24 @@ class ZeroShotEmotionPipeline(Pipeline):
             raise ValueError(f"top_k={kwargs['top_k']} must be 1 or more")
         return {}, {}, kwargs
 
-    def __call__(self, audio, batch_size: int | None = None, **kwargs):
+    def __call__(
+        self,
+        audio,
+        candidate_labels: list[str] | None = None,
+        hypothesis_template: str | list[str] | None = None,
+        batch_size: int | None = None,
+        **kwargs,
+    ):
         """Classify one recording, a list of them, or a stream.
 
         Args:
             audio: A path, bytes, a `(time,)` or `(channels, time)` array, a dict with `array`, `bytes` or `path` and
                 `sampling_rate`; or a list, a dataset or a generator of these.
+            candidate_labels: Emotion words; default: the checkpoint's own.
+            hypothesis_template: One template or several, each with `{}`; default: the checkpoint's own.
             batch_size: Clips that go through the model together.
-            **kwargs: `candidate_labels` (default: the checkpoint's emotions); `hypothesis_template`, one or several
-                with `{}` (default: the checkpoint's); `sampling_rate` of bare arrays in Hz; `top_k`; `return_gender`;
-                `return_embeddings`; `on_error`: `"raise"`, or `"return"` to let a bad item carry its error.
+            **kwargs: `sampling_rate` of bare arrays in Hz; `top_k`; `return_gender`; `return_embeddings`;
+                `on_error`: `"raise"`, or `"return"` to let a bad item carry its error.
 
         Returns:
             For one recording `[{"label", "score"}, ...]`, best first; with `return_gender` or `return_embeddings` a
@@ -73,6 +81,8 @@ class ZeroShotEmotionPipeline(Pipeline):
             AudioError: If a recording cannot be read, is silent or too short, and `on_error` is `"raise"`.
             ValueError: If labels or templates are unusable, or gender is asked of a checkpoint without it.
         """
+        asked = {"candidate_labels": candidate_labels, "hypothesis_template": hypothesis_template}
+        kwargs |= {name: value for name, value in asked.items() if value is not None}
         options = {**OPTIONS, **self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]}
         prompts = self.model.config.class_prompts(options["candidate_labels"], options["hypothesis_template"])
         options["candidate_labels"] = list(options["candidate_labels"] or self.model.config.emotions)

@@ -130,12 +130,12 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
         raise ManifestError(
             f"{folder}: no metadata.csv there; a corpus is a folder with one ({', '.join(COLUMNS)}, ...)"
         )
-    table = _read_csv(path)
+    table, lines = _read_csv(path)
     missing = [column for column in COLUMNS if column not in table.column_names]
     if missing:
         raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {', '.join(table.column_names)}")
-    rows = [_checked_row(row, f"{path}, line {line}", emotions or []) for line, row in enumerate(table, start=2)]
-    _refuse_duplicates(rows, path)
+    rows = [_checked_row(row, f"{path}, line {line}", emotions or []) for line, row in zip(lines, table, strict=True)]
+    _refuse_duplicates(rows, lines, path)
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda row: row["file_name"]):
         digest.update("\t".join(row[column] for column in COLUMNS).encode() + b"\n")
@@ -144,25 +144,39 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
     return Corpus(name or folder.resolve().name, digest.hexdigest(), Dataset.from_list(rows))
 
 
-def _read_csv(path: Path) -> Dataset:
-    if path.stat().st_size == 0:
-        raise ManifestError(f"{path}: the file is empty; its first line names the columns {', '.join(COLUMNS)}")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        columns = next(reader, [])
-        if next(reader, None) is None:
-            raise ManifestError(f"{path}: it names no clips")
-    if len(set(columns)) != len(columns):
-        raise ManifestError(f"{path}, line 1: a column stands twice in {', '.join(columns)}")
+def _read_csv(path: Path) -> tuple[Dataset, list[int]]:
+    """The table, and the line of the file that each row ends on."""
     try:
+        columns, lines = _check_shape(path)
         # Speakers are text ("03"), and "NA" is a word like any other.
         text = Features({column: Value("string") for column in columns})
-        return Dataset.from_csv(
-            str(path), features=text, keep_default_na=False, keep_in_memory=True, encoding="utf-8-sig"
-        )
-    except (DatasetGenerationError, ValueError) as error:
-        cause = error.__cause__ or error
-        raise ManifestError(f"{path}: cannot be read as CSV: {cause}; quote fields that hold commas") from None
+        options = {"keep_default_na": False, "keep_in_memory": True, "encoding": "utf-8-sig"}
+        return Dataset.from_csv(str(path), features=text, **options), lines
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    except (csv.Error, DatasetGenerationError) as error:
+        raise ManifestError(f"{path}: cannot be read as CSV: {error.__cause__ or error}") from None
+
+
+def _check_shape(path: Path) -> tuple[list[str], list[int]]:
+    """Columns and lines of a CSV file; a row with more or fewer fields would be shifted without a word."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        columns, lines = next(reader, []), []
+        if not columns:
+            raise ManifestError(f"{path}: the file is empty; its first line names the columns {', '.join(COLUMNS)}")
+        if len(set(columns)) != len(columns):
+            raise ManifestError(f"{path}, line 1: a column stands twice in {', '.join(columns)}")
+        for row in filter(None, reader):
+            if len(row) != len(columns):
+                raise ManifestError(
+                    f"{path}, line {reader.line_num}: {len(row)} fields under {len(columns)} columns; "
+                    f"quote fields that hold commas"
+                )
+            lines.append(reader.line_num)
+    if not lines:
+        raise ManifestError(f"{path}: it names no clips")
+    return columns, lines
 
 
 def _checked_row(row: dict, where: str, more_emotions: list[str]) -> dict:
@@ -186,9 +200,9 @@ def _checked_row(row: dict, where: str, more_emotions: list[str]) -> dict:
     return {**row, "file_name": name, "emotion": emotion or "", "gender": gender or ""}
 
 
-def _refuse_duplicates(rows: list[dict], path: Path) -> None:
+def _refuse_duplicates(rows: list[dict], lines: list[int], path: Path) -> None:
     first: dict[str, int] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in zip(lines, rows, strict=True):
         if row["file_name"] in first:
             raise ManifestError(
                 f"{path}, line {line}: {row['file_name']} stands already in line {first[row['file_name']]}; keep one"

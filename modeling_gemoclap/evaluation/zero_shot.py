@@ -102,7 +102,8 @@ def evaluate_zero_shot(
     unlabelled = [clip["file_name"] for clip in corpus.clips if not clip["emotion"]]
     if unlabelled:
         raise ValueError(
-            f"{corpus.name}: {len(unlabelled)} clips have no emotion to compare with, first {unlabelled[0]}"
+            f"{corpus.name}: {len(unlabelled)} clips have no emotion to compare with, first {unlabelled[0]}; "
+            f"label them, or take their rows out of metadata.csv"
         )
     if len(corpus.emotions) < 2:
         raise ValueError(f"{corpus.name}: all clips are {corpus.emotions[0]}; recall needs two emotions or more")
@@ -120,5 +121,9 @@ def evaluate_zero_shot(
         raise AudioError(
             f"{len(evaluation.skipped)} of {len(corpus)} clips of {corpus.name} cannot be used:\n  {shown}\n"
             f"mend them, or give --on_bad_audio skip to judge on the rest"
+        )
+    if len(set(evaluation.references)) < 2:
+        raise ValueError(
+            f"{corpus.name}: without the {len(evaluation.skipped)} bad clips fewer than two emotions are left"
         )
     return evaluation

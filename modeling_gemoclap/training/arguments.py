@@ -104,7 +104,10 @@ def _as_command_line(path: str, groups) -> list[str]:
     """A YAML file's fields as options, so that the file and the command line are checked by the same parser."""
     if not Path(path).is_file():
         raise ValueError(f"--config {path}: no such file")
-    values = yaml.safe_load(Path(path).read_text()) or {}
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a configuration is a mapping of fields to values, not a {type(values).__name__}")
     known = [item.name for group in groups for item in fields(group)]

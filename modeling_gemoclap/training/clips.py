@@ -14,7 +14,7 @@ import torch
 from transformers.utils import logging
 
 from ..configuration_gemoclap import GEmoClapConfig
-from ..corpora.manifest import Corpus
+from ..corpora.manifest import COLUMNS, Corpus
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 
 logger = logging.get_logger(__name__)
@@ -88,7 +88,8 @@ def read_clips(
         )
     if bad:
         logger.warning(f"{corpus.name}: went on without {len(bad)} of {len(errors)} clips:\n  " + "\n  ".join(bad))
-    clips = datasets.concatenate_datasets([corpus.clips, read.select_columns(["features"])], axis=1)
+    clips = corpus.clips.select_columns(["path", *COLUMNS])  # a manifest may have columns of any name
+    clips = datasets.concatenate_datasets([clips, read.select_columns(["features"])], axis=1)
     good = [index for index, error in enumerate(errors) if not error]
     return Corpus(corpus.name, corpus.manifest_sha256, clips.select(good)), bad
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from ..modeling_gemoclap import GEmoClapModel, GEmoClapProjection
@@ -26,19 +28,19 @@ def centre_projection(projection: GEmoClapProjection, pooled: torch.Tensor) -> N
 
 
 @torch.no_grad()
-def centre_projections(model: GEmoClapModel, batch: dict[str, torch.Tensor], tokenizer) -> None:
-    """Centre both projections of a model: on a batch of training clips, and on its own prompts.
+def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.Tensor]], tokenizer) -> None:
+    """Centre both projections of a model: on some training clips, and on its own prompts.
 
     Args:
         model: A model whose projections are fresh.
-        batch: A batch of `GEmoClapCollator`; the more clips, the better.
+        batches: Batches of `GEmoClapCollator`, as small as the memory asks.
         tokenizer: The text tower's tokenizer.
     """
     was_training = model.training
     model.eval()
     names = ("input_values", "input_features", "audio_attention_mask")
-    audio = {name: batch[name].to(model.device) for name in names if name in batch}
-    centre_projection(model.audio_projection, model.pool_audio(**audio))
+    audio = ({name: batch[name].to(model.device) for name in names if name in batch} for batch in batches)
+    centre_projection(model.audio_projection, torch.cat([model.pool_audio(**inputs) for inputs in audio]))
     config = model.config
     groups = [config.emotion_prompts(emotion) for emotion in config.emotions]
     if config.uses_joint_texts:

@@ -107,6 +107,22 @@ class GEmoClapTrainer(Trainer):
             return ClassBalancedSampler(self.train_dataset.emotion_labels, seed)
         return super()._get_train_sampler(*args, **kwargs)
 
+    def _whole(self, build, *args, **kwargs):
+        """Build a loader that keeps the last clips: `dataloader_drop_last` is for training batches."""
+        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return build(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = dropped
+
+    def get_eval_dataloader(self, *args, **kwargs):
+        """As Trainer's, with every clip."""
+        return self._whole(super().get_eval_dataloader, *args, **kwargs)
+
+    def get_test_dataloader(self, *args, **kwargs):
+        """As Trainer's, with every clip."""
+        return self._whole(super().get_test_dataloader, *args, **kwargs)
+
     def evaluation_loop(self, *args, **kwargs):
         """As Trainer's, with the class texts embedded once."""
         model = self.accelerator.unwrap_model(self.model)
