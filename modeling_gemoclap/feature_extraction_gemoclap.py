@@ -40,7 +40,7 @@ def _check_rate(rate, name: str) -> int:
 
 
 def _check_length(data: bytes, name: str) -> None:
-    """Refuse WAV, AIFF and AU whose header promises more than the file holds: decoders read the rest without a word."""
+    """Refuse WAV, AIFF and AU whose header promises more than the file holds: decoders read it silently."""
     position, size = len(data), 0
     if data[:4] == b".snd":
         position, size = struct.unpack(">II", data[4:12])
@@ -53,7 +53,7 @@ def _check_length(data: bytes, name: str) -> None:
             position += 8
     missing = position + size - len(data)
     if size < 0x7FFFFFFF and missing > 0:  # larger sizes are those of streams, which end when they end
-        raise AudioError(f"{name}: truncated, {missing} of {size} bytes of audio are missing; fetch it again")
+        raise AudioError(f"{name}: truncated, {missing} bytes are missing at its end; fetch it again")
 
 
 def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:

@@ -6,14 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-import soundfile
-import torch
-import transformers
-
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # read when torch is imported: tests that run side by side share the cores
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import soundfile  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
 TONES = {"angry": 1800.0, "happy": 900.0, "sad": 300.0}

@@ -64,7 +64,7 @@ def test_any_rate_and_channel_count(extractor, rate, channels):
     assert np.argmax(spectrum) * 16000 / len(values) == pytest.approx(440, abs=2)
 
 
-@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "AU"])
 def test_formats(extractor, format):
     wave = extractor(encoded(format=format))["input_values"]
     assert wave.shape[1] == pytest.approx(16000, rel=0.1)
@@ -109,10 +109,15 @@ BAD = {
     "text": (lambda p: written(p, b"this is no audio at all"), "not audio"),
     "truncated wav": (lambda p: written(p, encoded()[:9000]), "truncated"),
     "truncated flac": (lambda p: written(p, encoded(format="FLAC")[:4000], "x.flac"), "truncated"),
+    "truncated aiff": (lambda p: written(p, encoded(format="AIFF")[:9000], "x.aiff"), "truncated"),
+    "truncated au": (lambda p: written(p, encoded(format="AU")[:9000], "x.au"), "truncated"),
+    "cut in its header": (lambda p: written(p, encoded()[:30]), "truncated"),
     "header only": (lambda p: written(p, encoded(WAVE[:0])), "no samples"),
     "nan": (lambda p: written(p, encoded(np.where(WAVE > 0.29, np.nan, WAVE), subtype="FLOAT")), "NaN"),
     "rate zero": (lambda p: {"array": WAVE, "sampling_rate": 0}, "0 Hz"),
     "negative rate": (lambda p: {"array": WAVE, "sampling_rate": -8000}, "-8000 Hz"),
+    "rate is a word": (lambda p: {"array": WAVE, "sampling_rate": "16000"}, "no number"),
+    "integers of unknown scale": (lambda p: {"array": [0, 5, 9], "sampling_rate": 16000}, "int64 is not audio"),
     "rate unknown": (lambda p: WAVE, "not known"),
     "dict without rate": (lambda p: {"array": WAVE}, "not known"),
     "dict without audio": (lambda p: {"sampling_rate": 8000}, "'array', 'bytes' or 'path'"),

@@ -45,7 +45,12 @@ def test_more_columns_and_emotions_of_ones_own(tmp_path):
         ([["/etc/a.wav", "sad", "f", "1"]], r"line 2.*inside"),
         ([["", "sad", "f", "1"]], r"line 2.*inside"),
         ([["a.wav", "sad", "f", ""]], r"line 2.*speaker_id"),
-        ([["a.wav", "sad", "f", "1", "more"], ["b.wav", "sad", "f", "1", "and", "more"]], r"metadata.csv"),
+        (
+            [["a.wav", "sad", "f", "1", "more"], ["b.wav", "sad", "f", "1", "more"]],
+            r"line 2: 5 fields under 4",
+        ),
+        ([["a.wav", "sad", "f", "1"], ["b.wav", "sad"]], r"line 3: 2 fields under 4 columns"),
+        ([["a.wav", "sad", "f", "1"], [], ["b.wav", "gloomy", "f", "1"]], r"line 4.*gloomy"),
         ([], "no clips"),
     ],
 )
@@ -61,6 +66,14 @@ def test_missing_pieces_are_named(tmp_path):
         load_corpus(manifest(tmp_path / "x", [["a.wav", "sad"]], HEAD[:2]))
     (tmp_path / "metadata.csv").write_text("")
     with pytest.raises(ManifestError, match="empty"):
+        load_corpus(tmp_path)
+
+
+def test_another_encoding_is_named(tmp_path):
+    (tmp_path / "metadata.csv").write_bytes(
+        "file_name,emotion,gender,speaker_id\na.wav,sad,f,José\n".encode("latin-1")
+    )
+    with pytest.raises(ManifestError, match="metadata.csv: not UTF-8"):
         load_corpus(tmp_path)
 
 

@@ -174,6 +174,33 @@ def test_pretrained_towers_are_taken_over_whole(family, norm, tmp_path):
     )
 
 
+def test_ready_towers_keep_their_attention_and_take_fields(tmp_path):
+    transformers.HubertModel(audio_config("hubert")).save_pretrained(tmp_path / "audio")
+    transformers.RobertaModel(text_config()).save_pretrained(tmp_path / "text")
+    names = (str(tmp_path / "audio"), str(tmp_path / "text"))
+    model = GEmoClapModel.from_audio_text_pretrained(
+        *names, projection_dim=8, audio_hidden_dropout=0.25, text_hidden_dropout_prob=0.35
+    )
+    assert model.config.audio_config.hidden_dropout == 0.25 and model.config.text_config.hidden_dropout_prob == 0.35
+    for tower in (model.audio_model, model.text_model):
+        assert tower.config._attn_implementation == "sdpa"
+    assert model.get_audio_features(torch.randn(1, 8000)).shape == (1, 8)
+    half = model.to(torch.bfloat16)
+    assert half.get_audio_features(torch.randn(1, 8000)).dtype == torch.bfloat16
+
+
+def test_the_fields_of_the_output_stand_in_order(make_model):
+    model = make_model()
+    audio, _ = batch_of(model, [8000, 8000])
+    ids, labels = torch.randint(5, 300, (2, 6)), torch.tensor([0, 1])
+    output = model(**audio, input_ids=ids, emotion_labels=labels)
+    names = ["loss", "logits_per_audio", "logits_per_text", "audio_embeds", "text_embeds", "audio_scale", "text_scale"]
+    assert list(output.keys()) == names
+    as_tuple = model(**audio, input_ids=ids, emotion_labels=labels, return_dict=False)
+    assert len(as_tuple) == 7 and torch.equal(as_tuple[0], output.loss)
+    assert next(iter(model(**audio, input_ids=ids).keys())) == "logits_per_audio"
+
+
 def test_a_text_model_is_no_audio_tower(tmp_path):
     transformers.RobertaModel(text_config()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'roberta'"):

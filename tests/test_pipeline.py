@@ -91,6 +91,7 @@ def test_texts_are_embedded_once_a_label_set(pipe, clips, monkeypatch):
 def test_labels_and_templates_of_ones_own(pipe, clips):
     answer = pipe(clips[0], candidate_labels=["sadness", "anger"], hypothesis_template="this person is feeling {}")
     assert [item["label"] for item in answer] == ["anger", "sadness"]
+    assert [item["label"] for item in pipe(clips[0], ["sad", "angry"])] == ["angry", "sad"]
     assert pipe(clips[0], top_k=1) == pipe(clips[0])[:1]
     several = pipe(clips[0], hypothesis_template=["this person is feeling {}", "this male person is feeling {}"])
     assert len(several) == 3

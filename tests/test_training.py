@@ -77,12 +77,23 @@ def test_resumed_equals_uninterrupted(train, tones, tmp_path):
     )
     train(*options, "--output_dir", tmp_path / "whole", "--num_train_epochs", "4")
     train(*options, "--output_dir", tmp_path / "parts", "--num_train_epochs", "2")
-    with pytest.raises(ValueError, match="not empty"):
-        train(*options, "--output_dir", tmp_path / "parts", "--num_train_epochs", "4")
+    for no in ((), ("--resume_from_checkpoint", "false")):
+        with pytest.raises(ValueError, match="not empty"):
+            train(*options, "--output_dir", tmp_path / "parts", "--num_train_epochs", "4", *no)
     resume = ("--num_train_epochs", "4", "--resume_from_checkpoint", "true")
     train(*options, "--output_dir", tmp_path / "parts", *resume)
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_development_figures_are_of_every_clip(train, tones, tmp_path):
+    options = ("--dev_speakers", "03", "04", "--eval_strategy", "epoch", "--dataloader_drop_last", "true")
+    more = ("--per_device_eval_batch_size", "7", "--num_train_epochs", "1")
+    train("--data_dir", tones, "--output_dir", tmp_path / "run", *options, *more)
+    history = json.loads((tmp_path / "run/trainer_state.json").read_text())["log_history"]
+    war = next(entry["eval_war"] for entry in history if "eval_war" in entry)
+    assert war * 24 == pytest.approx(round(war * 24), abs=1e-6)  # a share of all 24 clips
+    assert sum("loss" in entry for entry in history) == 1
 
 
 def test_tensorboard_is_an_option(train, tones, tmp_path, monkeypatch):
@@ -196,7 +207,8 @@ def test_every_field_can_be_overridden(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("learning_rat: 1", "learning_rate"), ("- a", "mapping"), ("objektive: sl", "objective")]
+    ("text", "message"),
+    [("learning_rat: 1", "learning_rate"), ("- a", "mapping"), ("objektive: sl", "objective"), ("a: [1", "not YAML")],
 )
 def test_bad_configuration_files_are_named(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
