@@ -50,9 +50,9 @@ class Manner:
 
 
 MANNERS = {
-    "angry": Manner(rate=210, volume=150, pitch=52, pitch_range=85, dynamics=0.6),
+    "angry": Manner(rate=220, volume=150, pitch=55, pitch_range=90, dynamics=0.7),
     "happy": Manner(rate=185, volume=110, pitch=85, pitch_range=75, dynamics=0.0),
-    "neutral": Manner(rate=160, volume=90, pitch=45, pitch_range=40, dynamics=0.0),
+    "neutral": Manner(rate=155, volume=90, pitch=44, pitch_range=35, dynamics=0.0),
     "sad": Manner(rate=125, volume=55, pitch=30, pitch_range=12, dynamics=-0.5),
 }
 JITTER = Manner(rate=7, volume=15, pitch=4, pitch_range=7, dynamics=0.1)  # standard deviations: the classes overlap

@@ -8,9 +8,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # read when torch is imported: tests that run side by side share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
