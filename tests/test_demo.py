@@ -44,7 +44,8 @@ def test_a_voice_repeats_itself_and_flat_energy_is_flat(speaker):
     manner = espeak_corpus.MANNERS["angry"]
     wave = speaker.say("We will paint the door.", "en+f2", manner)
     again = speaker.say("We will paint the door.", "en+f2", manner)
-    assert len(wave) == len(again) and np.corrcoef(wave, again)[0, 1] > 0.95  # espeak-ng breathes at random
+    levels = [loudness(each, speaker.sampling_rate) for each in (wave, again)]
+    assert len(wave) == len(again) and np.corrcoef(*levels)[0, 1] > 0.95  # to the sample it does not: it breathes
     assert 0.5 < len(wave) / speaker.sampling_rate < 4
     flat = espeak_corpus.shape_energy(wave, speaker.sampling_rate, -1.0)
     ratio = loudness(flat, speaker.sampling_rate), loudness(wave, speaker.sampling_rate)
