@@ -52,4 +52,4 @@ def test_a_voice_repeats_itself_and_flat_energy_is_flat(speaker):
     spread = [np.std(np.log(level[level > 0.01])) for level in ratio]
     assert spread[0] < 0.5 * spread[1]
     with pytest.raises(ValueError, match="no voice"):
-        speaker.say("x", "en+nobody", manner)
+        speaker.say("x", "nobody", manner)
