@@ -11,7 +11,7 @@ OBJECTIVE_NAMES = {"emo": "Emo-CLAP", "ml": "ML-GEmo-CLAP", "sl": "SL-GEmo-CLAP"
 NO_RESULTS = "Not evaluated. `python evaluate.py --model DIR --data_dir DIR` judges it on speakers it has not heard."
 
 
-def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate: int = 16000) -> Path:
+def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate: int) -> Path:
     """Write `README.md` from what the model and its training really were.
 
     Args:

@@ -146,4 +146,5 @@ class GEmoClapTrainer(Trainer):
     def create_model_card(self, *args, **kwargs) -> None:
         """Write `README.md` beside the checkpoint; see `write_model_card`."""
         if self.is_world_process_zero():
-            write_model_card(self.args.output_dir, self.accelerator.unwrap_model(self.model), self.state)
+            rate = self.processing_class.feature_extractor.sampling_rate
+            write_model_card(self.args.output_dir, self.accelerator.unwrap_model(self.model), self.state, rate)
