@@ -123,19 +123,25 @@ def _terms(weight, matrix, valid, embeds, scales, similarity, targets) -> list[C
     return [ContrastiveTerm(weight / len(logits), each, distribution) for each in logits]
 
 
-def soft_label_matrix(emotion_labels: torch.Tensor, gender_labels: torch.Tensor, alpha: float = 0.9) -> torch.Tensor:
+def soft_label_matrix(
+    emotion_labels: torch.Tensor,
+    gender_labels: torch.Tensor,
+    alpha: float = 0.9,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
     """`M = alpha M_e + (1 - alpha) M_g` (eq. 7); row and column of a clip of unknown gender take `M_e`.
 
     Args:
         emotion_labels: `(N,)`.
         gender_labels: `(N,)`.
         alpha: Weight of emotion.
+        dtype: Type in which they are mixed.
 
     Returns:
-        `(N, N)` float32 matrix.
+        `(N, N)` matrix of that type.
     """
-    emotion = match_matrix(emotion_labels, emotion_labels)
-    mixed = alpha * emotion + (1 - alpha) * match_matrix(gender_labels, gender_labels)
+    emotion = match_matrix(emotion_labels, emotion_labels).to(dtype)
+    mixed = alpha * emotion + (1 - alpha) * match_matrix(gender_labels, gender_labels).to(dtype)
     known = gender_labels != -1
     return torch.where(known[:, None] & known[None, :], mixed, emotion)
 
@@ -167,7 +173,8 @@ def objective_terms(
     if objective == "emo":
         return _terms(1.0, emotion_matrix, known_emotion, embeds, **switches)
     if objective == "sl":
-        matrix = soft_label_matrix(emotion_labels, gender_labels, alpha)
+        dtype = torch.float64 if audio_embeds.dtype == torch.float64 else torch.float32
+        matrix = soft_label_matrix(emotion_labels, gender_labels, alpha, dtype)
         return _terms(1.0, matrix, known_emotion, embeds, **switches)
     if objective != "ml":
         raise ValueError(f"objective={objective!r} is not known; choose 'emo', 'ml' or 'sl'")
