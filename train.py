@@ -73,7 +73,7 @@ def resume_point(arguments: GEmoClapTrainingArguments) -> bool | str | None:
 def build_trainer(model_args: ModelArguments, data_args: DataArguments, arguments: GEmoClapTrainingArguments):
     """Read the clips, make the model, and put both into a trainer."""
     train, dev, emotions = select_corpora(data_args, model_args)
-    model, processor = build_model_and_processor(model_args, emotions, [])
+    model, processor = build_model_and_processor(model_args, emotions)
     extractor, config = processor.feature_extractor, model.config
     options = (data_args.on_bad_audio, data_args.feature_cache_dir, data_args.preprocessing_num_workers)
     with arguments.main_process_first(desc="reading audio"):

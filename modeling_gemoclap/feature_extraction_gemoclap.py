@@ -6,6 +6,7 @@ import io
 import numbers
 import os
 import struct
+from functools import lru_cache
 
 import numpy as np
 from transformers import AutoFeatureExtractor
@@ -88,6 +89,28 @@ def _from_array(array, name: str) -> np.ndarray:
     return array
 
 
+def _name_of(audio) -> str:
+    """What errors call a recording that was given no name."""
+    if isinstance(audio, dict):
+        return audio.get("path") or "audio"
+    if isinstance(audio, (str, os.PathLike)):
+        return os.fspath(audio)
+    return "bytes" if isinstance(audio, (bytes, bytearray, memoryview)) else "array"
+
+
+@lru_cache(maxsize=8)
+def _mel_filters(fft: int, bands: int, min_frequency: float, max_frequency: float, sampling_rate: int) -> np.ndarray:
+    """The mel filter bank, `(fft / 2 + 1, bands)`: it is the same for every clip."""
+    return mel_filter_bank(
+        num_frequency_bins=fft // 2 + 1,
+        num_mel_filters=bands,
+        min_frequency=min_frequency,
+        max_frequency=max_frequency,
+        sampling_rate=sampling_rate,
+        mel_scale="htk",
+    )
+
+
 def read_audio(audio, sampling_rate: int | None = None, name: str | None = None) -> tuple[np.ndarray, int]:
     """Read one recording.
 
@@ -104,18 +127,17 @@ def read_audio(audio, sampling_rate: int | None = None, name: str | None = None)
         AudioError: If it cannot be found or decoded, is empty, holds NaN or infinities, or its rate is not known.
         ImportError: If a file is to be decoded and soundfile is not installed.
     """
+    name = name or _name_of(audio)
     if isinstance(audio, dict):
-        path = audio.get("path")
         if audio.get("array", audio.get("raw")) is not None:
             array = audio.get("array", audio.get("raw"))
-            return read_audio(array, audio.get("sampling_rate", sampling_rate), name or path)
+            return read_audio(array, audio.get("sampling_rate", sampling_rate), name)
         if audio.get("bytes") is not None:
-            return read_audio(audio["bytes"], None, name or path)
-        if path is None:
-            raise AudioError(f"{name or 'audio'}: a dict needs 'array', 'bytes' or 'path'; it has {sorted(audio)}")
-        return read_audio(path, None, name)
+            return read_audio(audio["bytes"], None, name)
+        if audio.get("path") is None:
+            raise AudioError(f"{name}: a dict needs 'array', 'bytes' or 'path'; it has {sorted(audio)}")
+        return read_audio(audio["path"], None, name)
     if isinstance(audio, (str, os.PathLike)):
-        name = name or os.fspath(audio)
         if not os.path.isfile(audio):
             raise AudioError(f"{name}: no such file")
         try:
@@ -123,7 +145,6 @@ def read_audio(audio, sampling_rate: int | None = None, name: str | None = None)
                 audio = file.read()
         except OSError as error:
             raise AudioError(f"{name}: cannot be opened ({error.strerror})") from None
-    name = name or ("bytes" if isinstance(audio, (bytes, bytearray)) else "array")
     if isinstance(audio, (bytes, bytearray, memoryview)):
         wave, rate = _decode(bytes(audio), name)
     else:
@@ -247,7 +268,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
             ImportError: If the rate is another than the model's and soxr is not installed.
         """
         wave, rate = read_audio(audio, sampling_rate, name)
-        name = name or (os.fspath(audio) if isinstance(audio, (str, os.PathLike)) else "audio")
+        name = name or _name_of(audio)
         if rate != self.sampling_rate:
             if soxr is None:
                 raise ImportError(
@@ -266,8 +287,9 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         """As `load`, and refuse silence: there is no emotion to learn or to name in it."""
         wave = self.load(audio, sampling_rate, name)
         if np.abs(wave - wave.mean()).max() < SILENCE_PEAK:
-            name = name or (os.fspath(audio) if isinstance(audio, (str, os.PathLike)) else "audio")
-            raise AudioError(f"{name}: silent, no sample above -80 dBFS; leave it out or check the recording")
+            raise AudioError(
+                f"{name or _name_of(audio)}: silent, no sample above -80 dBFS; leave it out or check the recording"
+            )
         return wave
 
     def features(self, wave: np.ndarray) -> np.ndarray:
@@ -278,14 +300,8 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
             return wave.astype(np.float32)
         frame = round(self.frame_seconds * self.sampling_rate)
         fft = 2 ** int(np.ceil(np.log2(frame)))
-        filters = mel_filter_bank(
-            num_frequency_bins=fft // 2 + 1,
-            num_mel_filters=self.num_mel_bins,
-            min_frequency=self.min_frequency,
-            max_frequency=self.max_frequency or self.sampling_rate / 2,
-            sampling_rate=self.sampling_rate,
-            mel_scale="htk",
-        )
+        highest = self.max_frequency or self.sampling_rate / 2
+        filters = _mel_filters(fft, self.num_mel_bins, self.min_frequency, highest, self.sampling_rate)
         mel = spectrogram(
             wave,
             window_function(frame, "hann"),

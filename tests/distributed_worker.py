@@ -39,7 +39,7 @@ def whole_batch():
 def gradients(model, wrapped, batch):
     model.zero_grad()
     accelerator = SimpleNamespace(unwrap_model=lambda wrapped: model)
-    trainer = SimpleNamespace(accelerator=accelerator, _losses=[], _floors=[])
+    trainer = SimpleNamespace(accelerator=accelerator, _floors=[])
     loss = GEmoClapTrainer.compute_loss(trainer, wrapped, batch)
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

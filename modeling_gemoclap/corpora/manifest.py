@@ -49,12 +49,15 @@ class Corpus:
         """Sorted emotions that occur."""
         return sorted(set(self.clips["emotion"]) - {""})
 
-    def where(self, keep) -> Corpus:
-        """The clips for whose row `keep(row)` is true."""
-        columns = {name: self.clips[name] for name in ("emotion", "speaker_id")}
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        indices = [index for index, row in enumerate(rows) if keep(row)]
+    def where(self, column: str, keep) -> Corpus:
+        """The clips whose `column` has a value for which `keep` is true."""
+        indices = [index for index, value in enumerate(self.clips[column]) if keep(value)]
         return Corpus(self.name, self.manifest_sha256, self.clips.select(indices))
+
+    def cannot_be_used(self, errors: list[str]) -> str:
+        """The beginning of an error about clips that are bad: how many, and the first ten."""
+        shown = "\n  ".join(errors[:10]) + (f"\n  ... and {len(errors) - 10} more" if len(errors) > 10 else "")
+        return f"{len(errors)} of {len(self)} clips of {self.name} cannot be used:\n  {shown}\nmend them, "
 
     def of_speakers(self, speakers: list[str] | None = None, exclude: list[str] | None = None) -> Corpus:
         """The clips of some speakers, or of all but some.
@@ -71,7 +74,7 @@ class Corpus:
         kept = set(wanted) - set(exclude or [])
         if not kept:
             raise ManifestError(f"{self.name}: the selection of speakers leaves no clip")
-        return self.where(lambda row: row["speaker_id"] in kept)
+        return self.where("speaker_id", kept.__contains__)
 
     def of_emotions(self, emotions: list[str], drop_others: bool = False) -> Corpus:
         """The clips of some emotions; clips of others are an error unless they are to be dropped.
@@ -85,7 +88,7 @@ class Corpus:
                 f"{self.name}: {dict(others)} clips have emotions that the configuration does not know "
                 f"(it knows {', '.join(emotions)}); name them in emotions, or give --drop_other_emotions true"
             )
-        corpus = self.where(lambda row: row["emotion"] in emotions or not row["emotion"])
+        corpus = self.where("emotion", lambda emotion: emotion in emotions or not emotion)
         if not len(corpus):
             raise ManifestError(f"{self.name}: no clip has any of the emotions {', '.join(emotions)}")
         return corpus

@@ -93,7 +93,7 @@ def evaluate_zero_shot(
         The answers.
 
     Raises:
-        AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`; all of them are named.
+        AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`; they are named.
         SeenSpeakersError: If the checkpoint was trained on a speaker and that is not allowed.
         ValueError: If fewer than two emotions, or clips without one, are to be judged.
     """
@@ -107,7 +107,7 @@ def evaluate_zero_shot(
         )
     if len(corpus.emotions) < 2:
         raise ValueError(f"{corpus.name}: all clips are {corpus.emotions[0]}; recall needs two emotions or more")
-    answers = pipe((path for path in corpus.clips["path"]), batch_size=batch_size, on_error="return")
+    answers = pipe(iter(corpus.clips["path"]), batch_size=batch_size, on_error="return")
     evaluation = Evaluation(labels, [], seen=seen)
     for clip, answer in zip(corpus.clips, tqdm(answers, total=len(corpus), desc="evaluating"), strict=True):
         if isinstance(answer, dict):
@@ -117,10 +117,8 @@ def evaluate_zero_shot(
         row = {"file_name": clip["file_name"], "emotion": clip["emotion"], "predicted": answer[0]["label"]}
         evaluation.rows.append(row | {f"score_{label}": scores[label] for label in labels})
     if evaluation.skipped and (on_bad_audio == "raise" or not evaluation.rows):
-        shown = "\n  ".join(evaluation.skipped[:10])
         raise AudioError(
-            f"{len(evaluation.skipped)} of {len(corpus)} clips of {corpus.name} cannot be used:\n  {shown}\n"
-            f"mend them, or give --on_bad_audio skip to judge on the rest"
+            f"{corpus.cannot_be_used(evaluation.skipped)}or give --on_bad_audio skip to judge on the rest"
         )
     if len(set(evaluation.references)) < 2:
         raise ValueError(

@@ -41,7 +41,7 @@ def build_tokenizer(config: GEmoClapConfig) -> RobertaTokenizerFast:
         return RobertaTokenizerFast.from_pretrained(folder, model_max_length=64)
 
 
-def _fields(arguments: ModelArguments, emotions: list[str], training_data: list[dict]) -> dict:
+def _fields(arguments: ModelArguments, emotions: list[str]) -> dict:
     names = (
         "objective",
         "alpha",
@@ -56,11 +56,11 @@ def _fields(arguments: ModelArguments, emotions: list[str], training_data: list[
         "gender_templates",
         "joint_templates",
     )
-    return {name: getattr(arguments, name) for name in names} | {"emotions": emotions, "training_data": training_data}
+    return {name: getattr(arguments, name) for name in names} | {"emotions": emotions}
 
 
 def build_model_and_processor(
-    arguments: ModelArguments, emotions: list[str], training_data: list[dict]
+    arguments: ModelArguments, emotions: list[str]
 ) -> tuple[GEmoClapModel, GEmoClapProcessor]:
     """Load or make both towers.
 
@@ -68,12 +68,11 @@ def build_model_and_processor(
         arguments: Names of pretrained towers; a tower without a name is made from scratch: the compact audio encoder,
             a small RoBERTa with a tokenizer of its own.
         emotions: Emotion classes.
-        training_data: What the checkpoint is to remember of its training clips.
 
     Returns:
         The model in training mode, and its processor.
     """
-    values = _fields(arguments, emotions, training_data)
+    values = _fields(arguments, emotions)
     audio, text = (
         json_fields(arguments.audio_config, "audio_config"),
         json_fields(arguments.text_config, "text_config"),

@@ -81,10 +81,9 @@ def read_clips(
     errors = list(read["error"])
     bad = [error for error in errors if error]
     if bad and on_bad_audio == "raise":
-        shown = "\n  ".join(bad[:10]) + (f"\n  ... and {len(bad) - 10} more" if len(bad) > 10 else "")
         raise AudioError(
-            f"{len(bad)} of {len(errors)} clips of {corpus.name} cannot be used:\n  {shown}\n"
-            f"mend them, take their rows out of metadata.csv, or give --on_bad_audio skip to train on the rest"
+            f"{corpus.cannot_be_used(bad)}take their rows out of metadata.csv, "
+            f"or give --on_bad_audio skip to train on the rest"
         )
     if bad:
         logger.warning(f"{corpus.name}: went on without {len(bad)} of {len(errors)} clips:\n  " + "\n  ".join(bad))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from ..modeling_gemoclap import GEmoClapModel, GEmoClapProjection
+from .collator import audio_inputs
 
 
 @torch.no_grad()
@@ -38,9 +39,11 @@ def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.T
     """
     was_training = model.training
     model.eval()
-    names = ("input_values", "input_features", "audio_attention_mask")
-    audio = ({name: batch[name].to(model.device) for name in names if name in batch} for batch in batches)
-    centre_projection(model.audio_projection, torch.cat([model.pool_audio(**inputs) for inputs in audio]))
+    pooled = []
+    for batch in batches:
+        inputs = {name: value.to(model.device) for name, value in audio_inputs(batch).items()}
+        pooled.append(model.pool_audio(**inputs))
+    centre_projection(model.audio_projection, torch.cat(pooled))
     config = model.config
     groups = [config.emotion_prompts(emotion) for emotion in config.emotions]
     if config.uses_joint_texts:

@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from ..losses_gemoclap import contrastive_loss, loss_floor
 from ..modeling_gemoclap import MAX_LOGIT_SCALE
+from .collator import audio_inputs
 from .gather import gather
 from .model_card import write_model_card
 from .samplers import ClassBalancedSampler
@@ -68,7 +69,6 @@ class GEmoClapTrainer(Trainer):
         self.label_names = ["emotion_labels"]
         self.add_callback(_KeepScalesBounded())
         self._floors: list[torch.Tensor] = []
-        self._losses: list[torch.Tensor] = []
         self._class_embeddings: torch.Tensor | None = None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -84,20 +84,18 @@ class GEmoClapTrainer(Trainer):
         terms = self.accelerator.unwrap_model(model).objective_terms(whole, *labels)
         loss = contrastive_loss(terms)
         if model.training:
-            self._losses.append(loss.detach())
             self._floors.append(loss_floor(terms).detach())
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Add what is needed to read a loss on flat targets; see the class."""
-        if "loss" in logs and self._losses:
+        if "loss" in logs and self._floors:
             floor = torch.stack(self._floors).mean().item()
-            logs["cross_entropy"] = round(torch.stack(self._losses).mean().item() + floor, 6)
+            logs["cross_entropy"] = round(logs["loss"] + floor, 6)
             logs["cross_entropy_floor"] = round(floor, 6)
             model = self.accelerator.unwrap_model(self.model)
             logs["audio_scale"] = round(model.audio_scale.item(), 4)
             logs["text_scale"] = round(model.text_scale.item(), 4)
-            self._losses.clear()
             self._floors.clear()
         super().log(logs, *args, **kwargs)
 
@@ -137,10 +135,8 @@ class GEmoClapTrainer(Trainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Cosines of a batch of clips with the class texts: `(None, (batch, emotions), (batch,))`."""
         inputs = self._prepare_inputs(inputs)
-        names = ("input_values", "input_features", "audio_attention_mask")
-        audio = {name: inputs[name] for name in names if name in inputs}
         with torch.no_grad(), self.compute_loss_context_manager():
-            embeds = self.accelerator.unwrap_model(model).get_audio_features(**audio)
+            embeds = self.accelerator.unwrap_model(model).get_audio_features(**audio_inputs(inputs))
         return None, (embeds @ self._class_embeddings.to(embeds).T).float(), inputs["emotion_labels"]
 
     def create_model_card(self, *args, **kwargs) -> None:
