@@ -1,12 +1,12 @@
 """GEmo-CLAP: speech emotion recognition by gender-aware contrastive language-audio pretraining."""
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
 from .configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
-from .modeling_gemoclap import GEmoClapModel, GEmoClapOutput
+from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel, GEmoClapOutput
 from .pipeline_gemoclap import ZeroShotEmotionPipeline
 from .processing_gemoclap import GEmoClapProcessor
 
@@ -17,6 +17,7 @@ __all__ = [
     "GEmoClapAudioModel",
     "GEmoClapConfig",
     "GEmoClapFeatureExtractor",
+    "GEmoClapForAudioClassification",
     "GEmoClapModel",
     "GEmoClapOutput",
     "GEmoClapProcessor",  # GEmoClapTrainer is left out: a star import must not need accelerate
@@ -29,6 +30,7 @@ AutoConfig.register("gemoclap", GEmoClapConfig, exist_ok=True)
 AutoConfig.register("gemoclap_audio", GEmoClapAudioConfig, exist_ok=True)
 AutoModel.register(GEmoClapConfig, GEmoClapModel, exist_ok=True)
 AutoModel.register(GEmoClapAudioConfig, GEmoClapAudioModel, exist_ok=True)
+AutoModelForAudioClassification.register(GEmoClapConfig, GEmoClapForAudioClassification, exist_ok=True)
 AutoFeatureExtractor.register(GEmoClapConfig, GEmoClapFeatureExtractor, exist_ok=True)
 AutoProcessor.register(GEmoClapConfig, GEmoClapProcessor, exist_ok=True)
 if "zero-shot-emotion-recognition" not in PIPELINE_REGISTRY.get_supported_tasks():

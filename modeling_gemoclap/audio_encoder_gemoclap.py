@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import PreTrainedModel
 
@@ -54,7 +55,7 @@ class GEmoClapConvBlock(nn.Module):
         return self.dropout(F.gelu(hidden)), mask  # GELU and dropout leave the zeros of padding as they are
 
 
-class GEmoClapEncoderLayer(nn.Module):
+class GEmoClapEncoderLayer(GradientCheckpointingLayer):
     """A pre-norm Transformer layer."""
 
     def __init__(self, config: GEmoClapAudioConfig):
@@ -94,6 +95,7 @@ class GEmoClapAudioModel(PreTrainedModel):
     config_class = GEmoClapAudioConfig
     base_model_prefix = "audio_model"
     main_input_name = "input_features"
+    supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["GEmoClapEncoderLayer"]
 
@@ -113,6 +115,7 @@ class GEmoClapAudioModel(PreTrainedModel):
         self.layers = nn.ModuleList(GEmoClapEncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
+        self.gradient_checkpointing = False
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -184,7 +187,8 @@ class GEmoClapAudioModel(PreTrainedModel):
 
         hidden_states = [hidden]
         for layer in self.layers:
-            hidden = layer(hidden, mask)
+            dropped = self.training and self.config.layerdrop > 0 and torch.rand(()) < self.config.layerdrop
+            hidden = hidden if dropped else layer(hidden, mask)
             hidden_states.append(hidden)
         hidden = hidden_states[-1] = self.final_norm(hidden)
         output = BaseModelOutput(

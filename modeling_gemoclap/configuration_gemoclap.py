@@ -29,7 +29,8 @@ OBJECTIVES = ("emo", "ml", "sl")
 SIMILARITIES = ("cross", "intra", "both")
 TARGETS = ("softmax", "row")
 SL_TEXTS = ("joint", "emotion")
-POOLINGS = ("mean",)
+POOLINGS = ("mean", "self_attention", "mean_std")
+TEXT_POOLINGS = ("first", "mean")
 
 
 def canonical_emotion(word: str) -> str | None:
@@ -94,6 +95,10 @@ def _sub_config(config, default_model_type: str) -> PretrainedConfig:
     return CONFIG_MAPPING[model_type](**config)
 
 
+def _layerdrop(config: PretrainedConfig) -> float:
+    return getattr(config, "encoder_layerdrop", getattr(config, "layerdrop", 0.0))
+
+
 class GEmoClapAudioConfig(PretrainedConfig):
     """Configuration of `GEmoClapAudioModel`, the compact audio encoder for log-mel features.
 
@@ -107,6 +112,7 @@ class GEmoClapAudioConfig(PretrainedConfig):
         intermediate_size: Width of each layer's feed-forward part.
         hidden_dropout: Dropout in the Transformer layers.
         conv_dropout: Dropout of whole channels after each convolutional block.
+        layerdrop: Probability that training skips a Transformer layer.
         layer_norm_eps: Epsilon of the layer norms.
         apply_spec_augment: Whether training masks bands of time and frequency (SpecAugment).
         mask_time_prob: Largest share of the frames that time masks may cover.
@@ -132,6 +138,7 @@ class GEmoClapAudioConfig(PretrainedConfig):
         intermediate_size: int = 256,
         hidden_dropout: float = 0.1,
         conv_dropout: float = 0.1,
+        layerdrop: float = 0.0,
         layer_norm_eps: float = 1e-5,
         apply_spec_augment: bool = True,
         mask_time_prob: float = 0.2,
@@ -156,6 +163,7 @@ class GEmoClapAudioConfig(PretrainedConfig):
         self.intermediate_size = intermediate_size
         self.hidden_dropout = hidden_dropout
         self.conv_dropout = conv_dropout
+        self.layerdrop = layerdrop
         self.layer_norm_eps = layer_norm_eps
         self.apply_spec_augment = apply_spec_augment
         self.mask_time_prob = mask_time_prob
@@ -185,7 +193,12 @@ class GEmoClapConfig(PretrainedConfig):
         emotion_templates: Prompts with one `{}` for the emotion's word.
         gender_templates: Prompts with one `{}` for the gender.
         joint_templates: Prompts with `{emotion}` and `{gender}`.
-        pooling: How audio frames become one vector: `"mean"` (masked).
+        pooling: How audio frames become one vector: `"mean"` over the true ones (the paper's), `"self_attention"`
+            (a learnt weight a frame) or `"mean_std"` (mean and standard deviation).
+        use_weighted_layer_sum: Whether the frames are a learnt mean over all layers of the audio tower.
+        text_pooling: `"first"`, the first token (the paper's), or `"mean"`, as sentence encoders want.
+        classifier_hidden_size: Hidden width of the head of `GEmoClapForAudioClassification`; None: the head is linear.
+        classifier_dropout: Dropout before that head.
         logit_scale_init_value: Initial logarithm of both scales (the paper's epsilon); default `ln(1 / 0.07)`.
         logit_scale_trainable: Whether the scales are learnt.
         calibration_temperature: Divides the logits of zero-shot scores where it is fitted; None is 1.
@@ -223,6 +236,10 @@ class GEmoClapConfig(PretrainedConfig):
         gender_templates=("this person is {}",),
         joint_templates=("this {gender} person is feeling {emotion}",),
         pooling: str = "mean",
+        use_weighted_layer_sum: bool = False,
+        text_pooling: str = "first",
+        classifier_hidden_size: int | None = None,
+        classifier_dropout: float = 0.0,
         logit_scale_init_value: float = math.log(1 / 0.07),
         logit_scale_trainable: bool = True,
         calibration_temperature: float | None = None,
@@ -235,6 +252,7 @@ class GEmoClapConfig(PretrainedConfig):
         _check_choice("targets", targets, TARGETS)
         _check_choice("sl_texts", sl_texts, SL_TEXTS)
         _check_choice("pooling", pooling, POOLINGS)
+        _check_choice("text_pooling", text_pooling, TEXT_POOLINGS)
         if not 0.0 <= alpha <= 1.0:
             raise ValueError(f"alpha={alpha} must lie between 0 and 1")
         if logit_scale_init_value > math.log(100):
@@ -243,6 +261,11 @@ class GEmoClapConfig(PretrainedConfig):
             raise ValueError(f"calibration_temperature={calibration_temperature} must be positive")
         self.audio_config = _sub_config(audio_config, "wavlm")
         self.text_config = _sub_config(text_config, "roberta")
+        if use_weighted_layer_sum and _layerdrop(self.audio_config) > 0:
+            raise ValueError(
+                "use_weighted_layer_sum wants the output of every layer: set the audio tower's layerdrop to 0 "
+                "(audio_layerdrop=0.0, for Whisper audio_encoder_layerdrop=0.0)"
+            )
         self.projection_dim = projection_dim
         self.projection_hidden_size = projection_hidden_size
         self.projection_dropout = projection_dropout
@@ -257,12 +280,19 @@ class GEmoClapConfig(PretrainedConfig):
         self.gender_templates = _check_templates("gender_templates", gender_templates, ("{}",))
         self.joint_templates = _check_templates("joint_templates", joint_templates, ("{gender}", "{emotion}"))
         self.pooling = pooling
+        self.use_weighted_layer_sum = use_weighted_layer_sum
+        self.text_pooling = text_pooling
+        self.classifier_hidden_size = classifier_hidden_size
+        self.classifier_dropout = classifier_dropout
         self.logit_scale_init_value = logit_scale_init_value
         self.logit_scale_trainable = logit_scale_trainable
         self.calibration_temperature = calibration_temperature
         self.training_data = training_data
         self.initializer_range = initializer_range
         kwargs.setdefault("custom_pipelines", _custom_pipelines())
+        kwargs["id2label"] = dict(enumerate(self.emotions))
+        kwargs["label2id"] = {emotion: index for index, emotion in enumerate(self.emotions)}
+        kwargs.pop("num_labels", None)
         super().__init__(**kwargs)
 
     @property

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import numbers
 import os
 import struct
 from functools import lru_cache
 
 import numpy as np
+import transformers
 from transformers import AutoFeatureExtractor
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.utils import logging
 
 try:
     import soundfile
@@ -23,11 +26,20 @@ try:
 except ImportError:
     soxr = None
 
+logger = logging.get_logger(__name__)
+
+KALDI_FRAME, KALDI_HOP = 25, 10  # milliseconds: the frames of extractors that give no mask (AST)
 SILENCE_PEAK = 1e-4  # -80 dBFS: about three steps of 16-bit audio
 
 
 class AudioError(ValueError):
     """A recording cannot be used; the message names it, what is wrong, and what to do."""
+
+
+@lru_cache(maxsize=4)
+def _extractor(name: str, settings: str) -> SequenceFeatureExtractor:
+    """An extractor of transformers; kept, since its filter bank takes a while to make."""
+    return getattr(transformers, name)(**json.loads(settings))
 
 
 def _check_rate(rate, name: str) -> int:
@@ -158,6 +170,18 @@ def read_audio(audio, sampling_rate: int | None = None, name: str | None = None)
     return wave, rate
 
 
+def _settings_of(own: SequenceFeatureExtractor) -> dict:
+    derived = ("auto_map", "processor_class", "mel_filters", "window")
+    return {name: value for name, value in json.loads(own.to_json_string()).items() if name not in derived}
+
+
+def _fixed_seconds(own: SequenceFeatureExtractor) -> float | None:
+    """How much an extractor of a fixed length takes in: Whisper's names seconds, AST's frames."""
+    if hasattr(own, "chunk_length"):
+        return float(own.chunk_length)
+    return own.max_length * KALDI_HOP / 1000 if hasattr(own, "max_length") else None
+
+
 def is_one_recording(audio) -> bool:
     """Whether `audio` is one recording, not a collection of them."""
     if isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview, dict, np.ndarray)) or hasattr(
@@ -168,10 +192,11 @@ def is_one_recording(audio) -> bool:
 
 
 class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
-    """Turns recordings into `input_values` (raw waves) or `input_features` (log-mel), with `audio_attention_mask`.
+    """Turns recordings into `input_values` or `input_features` and `audio_attention_mask`.
 
     Args:
-        feature_type: `"wave"` for pretrained encoders, `"log_mel"` for the compact one.
+        feature_type: `"wave"` for encoders of raw waves, `"log_mel"` for the compact one, `"own"` for those whose
+            spectrograms are made by the extractor that transformers has for them (Whisper, Wav2Vec2-BERT, AST).
         sampling_rate: Rate that the audio tower was made for, in Hz.
         do_normalize: Bring every clip's wave to zero mean and unit variance, padding left out; so its level is gone.
         num_mel_bins: Mel bands of `"log_mel"`.
@@ -182,6 +207,8 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         log_mel_mean: Subtracted from the natural logarithm of the mel power; the default suits normalised speech.
         log_mel_std: Divides it then.
         min_seconds: A shorter clip is refused.
+        max_seconds: A longer clip is cut to its beginning, with a warning; for encoders of a fixed length.
+        own: For `"own"`, the settings of that extractor, with `feature_extractor_type`.
         padding_value: Value of padding.
 
     Example:
@@ -205,11 +232,15 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         log_mel_mean: float = 1.0,
         log_mel_std: float = 4.0,
         min_seconds: float = 0.1,
+        max_seconds: float | None = None,
         padding_value: float = 0.0,
+        own: dict | None = None,
         **kwargs,
     ):
-        if feature_type not in ("wave", "log_mel"):
-            raise ValueError(f"feature_type={feature_type!r} is not known; choose 'wave' or 'log_mel'")
+        if feature_type not in ("wave", "log_mel", "own"):
+            raise ValueError(f"feature_type={feature_type!r} is not known; choose 'wave', 'log_mel' or 'own'")
+        if (feature_type == "own") != (own is not None):
+            raise ValueError("feature_type='own' goes with own={'feature_extractor_type': ..., ...}, and only it")
         kwargs.pop("feature_size", None)
         super().__init__(
             feature_size=1 if feature_type == "wave" else num_mel_bins,
@@ -227,12 +258,23 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         self.log_mel_mean = log_mel_mean
         self.log_mel_std = log_mel_std
         self.min_seconds = min_seconds
+        self.max_seconds = max_seconds
+        self.own = own
         self.model_input_names = [self.input_name, "audio_attention_mask"]
 
     @property
     def input_name(self) -> str:
         """The model input that is made here: `input_values` or `input_features`."""
+        if self.feature_type == "own":
+            return self._own_extractor().model_input_names[0]
         return "input_values" if self.feature_type == "wave" else "input_features"
+
+    def _own_extractor(self) -> SequenceFeatureExtractor:
+        settings = dict(self.own)
+        name = settings.pop("feature_extractor_type")
+        if not hasattr(transformers, name):
+            raise ValueError(f"this version of transformers has no {name}, which makes the audio tower's input")
+        return _extractor(name, json.dumps(settings, sort_keys=True))
 
     @classmethod
     def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> GEmoClapFeatureExtractor:
@@ -245,12 +287,20 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         Returns:
             The extractor.
         """
-        own = SequenceFeatureExtractor.get_feature_extractor_dict(audio_name_or_path)[0]
-        if own.get("feature_extractor_type") == cls.__name__:
+        try:
+            own = AutoFeatureExtractor.from_pretrained(audio_name_or_path)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{audio_name_or_path}: no feature extractor beside the audio encoder "
+                f"(preprocessor_config.json): copy it there from the encoder's own repository ({error})"
+            ) from None
+        if type(own).__name__ == cls.__name__:
             return cls.from_pretrained(audio_name_or_path, **kwargs)
-        own = AutoFeatureExtractor.from_pretrained(audio_name_or_path)
-        settings = {"sampling_rate": own.sampling_rate, "do_normalize": own.do_normalize, **kwargs}
-        return cls(feature_type="wave", padding_value=own.padding_value, **settings)
+        settings = {"sampling_rate": own.sampling_rate, "padding_value": own.padding_value}
+        if type(own).__name__ == "Wav2Vec2FeatureExtractor":
+            return cls(feature_type="wave", **{**settings, "do_normalize": own.do_normalize, **kwargs})
+        settings |= {"do_normalize": False, "own": _settings_of(own), "max_seconds": _fixed_seconds(own)}
+        return cls(feature_type="own", **{**settings, **kwargs})
 
     def load(self, audio, sampling_rate: int | None = None, name: str | None = None) -> np.ndarray:
         """Read one recording at the model's rate.
@@ -269,6 +319,11 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         """
         wave, rate = read_audio(audio, sampling_rate, name)
         name = name or _name_of(audio)
+        if self.max_seconds and len(wave) > self.max_seconds * rate:
+            logger.warning_once(
+                f"{name}: {len(wave) / rate:.1f} s, of which the audio tower hears the first {self.max_seconds:g} s"
+            )
+            wave = wave[: int(self.max_seconds * rate)]
         if rate != self.sampling_rate:
             if soxr is None:
                 raise ImportError(
@@ -293,10 +348,10 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         return wave
 
     def features(self, wave: np.ndarray) -> np.ndarray:
-        """The model input of one clip at the model's rate: `(time,)`, or `(frames, num_mel_bins)`."""
+        """One clip at the model's rate: its wave `(time,)`, or its log-mel features `(frames, num_mel_bins)`."""
         if self.do_normalize:
             wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
-        if self.feature_type == "wave":
+        if self.feature_type != "log_mel":
             return wave.astype(np.float32)
         frame = round(self.frame_seconds * self.sampling_rate)
         fft = 2 ** int(np.ceil(np.log2(frame)))
@@ -317,14 +372,26 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         )
         return ((mel.T - self.log_mel_mean) / self.log_mel_std).astype(np.float32)
 
+    def _own_features(self, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One clip's input as the family's extractor makes it, alone, and the mask of what in it is true."""
+        own = self._own_extractor()
+        made = own(wave, sampling_rate=self.sampling_rate, return_attention_mask=True, return_tensors="np")
+        values = made[self.input_name][0]
+        if "attention_mask" in made:
+            return values, made["attention_mask"][0].astype(np.int64)
+        frames = 1 + (len(wave) - KALDI_FRAME * self.sampling_rate // 1000) // (KALDI_HOP * self.sampling_rate // 1000)
+        return values, (np.arange(len(values)) < max(1, frames)).astype(np.int64)
+
     def collate(self, clips: list[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
         """Pad clips that `features` made to the longest of them, with the mask."""
-        longest = max(len(clip) for clip in clips)
-        values = np.full((len(clips), longest, *clips[0].shape[1:]), self.padding_value, dtype=np.float32)
-        mask = np.zeros((len(clips), longest), dtype=np.int64)
-        for row, clip in enumerate(clips):
+        masks = [np.ones(len(clip), dtype=np.int64) for clip in clips]
+        if self.feature_type == "own":
+            clips, masks = zip(*map(self._own_features, clips), strict=True)
+        values = np.full((len(clips), *max(clip.shape for clip in clips)), self.padding_value, dtype=np.float32)
+        mask = np.zeros((len(clips), max(map(len, masks))), dtype=np.int64)
+        for row, (clip, true) in enumerate(zip(clips, masks, strict=True)):
             values[row, : len(clip)] = clip
-            mask[row, : len(clip)] = 1
+            mask[row, : len(true)] = true
         return BatchFeature({self.input_name: values, "audio_attention_mask": mask}, tensor_type=return_tensors)
 
     def __call__(

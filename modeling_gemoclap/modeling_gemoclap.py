@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -10,15 +9,14 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel
-from transformers.configuration_utils import PretrainedConfig
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
 
-from .audio_encoder_gemoclap import GEmoClapAudioModel
+from .base_gemoclap import GEmoClapPreTrainedModel
 from .configuration_gemoclap import GEmoClapConfig
 from .losses_gemoclap import contrastive_loss, objective_terms
+from .towers_gemoclap import build_text_tower, load_audio_tower, load_text_tower
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -63,34 +61,20 @@ class GEmoClapProjection(nn.Module):
         return F.normalize(self.linear2(self.dropout(F.gelu(self.linear1(pooled)))), dim=-1)
 
 
-def _tower(config: PretrainedConfig, **options) -> PreTrainedModel:
-    """A tower with fresh weights; ours directly, since AutoModel does not know code that came from a local folder."""
-    if config.model_type == "gemoclap_audio":
-        return GEmoClapAudioModel(config)
-    return AutoModel.from_config(config, **options)
+def _split_by_tower(options: dict) -> tuple[dict, dict, dict]:
+    """Options of the whole, of the audio tower and of the text tower; `text_pooling` is the whole's."""
+    parts: tuple[dict, dict, dict] = {}, {}, {}
+    for name, value in options.items():
+        part = 0 if name == "text_pooling" else 1 if name.startswith("audio_") else 2 if name.startswith("text_") else 0
+        parts[part][name.removeprefix(("", "audio_", "text_")[part])] = value
+    return parts
 
 
-def _without_pooler(config: PretrainedConfig) -> dict:
-    """Options that leave a text encoder's unused pooler out, where it has one."""
-    signature = inspect.signature(MODEL_MAPPING[type(config)].__init__)
-    return {"add_pooling_layer": False} if "add_pooling_layer" in signature.parameters else {}
-
-
-def _ignores_padding(config: PretrainedConfig) -> bool:
-    """Whether a masked clip has the same frames beside longer ones.
-
-    Group norm over time sees the padding, and so do the layer-normed positional convolutions of data2vec.
-    """
-    if config.model_type == "gemoclap_audio":
-        return True
-    return config.model_type in ("wav2vec2", "hubert", "wavlm") and config.feat_extract_norm == "layer"
-
-
-class GEmoClapModel(PreTrainedModel):
+class GEmoClapModel(GEmoClapPreTrainedModel):
     """GEmo-CLAP: contrastive language-audio pretraining for speech emotion, aware of gender.
 
-    The audio is the masked mean over the frames of its tower, the text the first token of its tower; two projections
-    bring both into one space (eq. 1 and 2).
+    The audio is pooled over the true frames of its tower (the paper: their mean), the text is the first token of its
+    tower; two projections bring both into one space (eq. 1 and 2).
 
     Args:
         config: The configuration.
@@ -102,10 +86,6 @@ class GEmoClapModel(PreTrainedModel):
         >>> model.save_pretrained("gemo-clap")
     """
 
-    config_class = GEmoClapConfig
-    base_model_prefix = "gemoclap"
-    main_input_name = "input_values"
-    _supports_sdpa = True
     # The loss is a mean over the batch: Trainer must not divide it by a count of labels once more.
     accepts_loss_kwargs = False
 
@@ -116,25 +96,19 @@ class GEmoClapModel(PreTrainedModel):
         text_model: PreTrainedModel | None = None,
     ):
         super().__init__(config)
-        self.audio_model = audio_model or _tower(config.audio_config)
-        self.text_model = text_model or _tower(config.text_config, **_without_pooler(config.text_config))
-        self.main_input_name = self.audio_model.main_input_name
-        self.audio_projection = GEmoClapProjection(config.audio_config.hidden_size, config)
+        self._add_audio_tower(audio_model)
+        self.text_model = text_model or build_text_tower(config.text_config)
+        self.audio_projection = GEmoClapProjection(self.audio_pooling.output_size, config)
         self.text_projection = GEmoClapProjection(config.text_config.hidden_size, config)
         self.audio_logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.text_logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         for scale in (self.audio_logit_scale, self.text_logit_scale):
             scale.requires_grad_(config.logit_scale_trainable)
-        if hasattr(self.audio_model, "masked_spec_embed") and not _applies_spec_augment(config.audio_config):
-            # It takes part in SpecAugment alone; a parameter without gradient would stall distributed training.
-            self.audio_model.masked_spec_embed.requires_grad_(False)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, GEmoClapModel):
+        super()._init_weights(module)
+        if isinstance(module, GEmoClapModel):
             nn.init.constant_(module.audio_logit_scale, self.config.logit_scale_init_value)
             nn.init.constant_(module.text_logit_scale, self.config.logit_scale_init_value)
 
@@ -162,39 +136,32 @@ class GEmoClapModel(PreTrainedModel):
         """Join a pretrained audio encoder and a pretrained text encoder; projections and scales are new.
 
         Args:
-            audio_name_or_path: A WavLM, HuBERT, wav2vec 2.0 or Data2VecAudio checkpoint, or a `GEmoClapAudioModel`.
-            text_name_or_path: A RoBERTa-like checkpoint.
+            audio_name_or_path: An audio encoder's checkpoint; docs/encoders.md names the families that were measured.
+            text_name_or_path: A text encoder's checkpoint.
             **kwargs: Fields of `GEmoClapConfig`; those that begin with `audio_` or `text_` go, without the prefix, to
                 the tower's own `from_pretrained`.
 
         Returns:
-            The model, in eval mode as `from_pretrained` leaves it.
+            The model in float32, in eval mode as `from_pretrained` leaves it.
+
+        Raises:
+            ValueError: If a checkpoint is of another kind, lacks weights, or does not fit its configuration.
 
         Example:
             >>> GEmoClapModel.from_audio_text_pretrained(
             ...     "microsoft/wavlm-large", "FacebookAI/roberta-base", objective="sl", audio_layerdrop=0.0
             ... )
         """
-        audio = {key.removeprefix("audio_"): kwargs.pop(key) for key in list(kwargs) if key.startswith("audio_")}
-        text = {key.removeprefix("text_"): kwargs.pop(key) for key in list(kwargs) if key.startswith("text_")}
-        model_type = PretrainedConfig.get_config_dict(audio_name_or_path)[0].get("model_type")
-        audio_class = GEmoClapAudioModel if model_type == "gemoclap_audio" else AutoModel
-        audio_model = audio_class.from_pretrained(audio_name_or_path, **audio)
-        if not (hasattr(audio_model.config, "conv_stride") or model_type == "gemoclap_audio"):
-            raise ValueError(
-                f"{audio_name_or_path} is a {model_type!r} model, not an encoder of raw waves: give a WavLM, HuBERT, "
-                f"wav2vec 2.0 or Data2VecAudio checkpoint"
-            )
-        text_config, text = AutoConfig.from_pretrained(text_name_or_path, return_unused_kwargs=True, **text)
-        text_model = AutoModel.from_pretrained(
-            text_name_or_path, config=text_config, **_without_pooler(text_config), **text
-        )
-        towers = {"audio": audio_model, "text": text_model}
+        kwargs, audio, text = _split_by_tower(kwargs)
+        towers = {
+            "audio": load_audio_tower(audio_name_or_path, **audio),
+            "text": load_text_tower(text_name_or_path, **text),
+        }
         # A composite configuration sets the attention of its parts, so it is told what the towers came with.
         attention = {f"{name}_config": tower.config._attn_implementation for name, tower in towers.items()}
         kwargs.setdefault("attn_implementation", attention)
-        config = GEmoClapConfig(audio_config=audio_model.config, text_config=text_model.config, **kwargs)
-        return cls(config, audio_model=audio_model, text_model=text_model).eval()
+        config = GEmoClapConfig(audio_config=towers["audio"].config, text_config=towers["text"].config, **kwargs)
+        return cls(config, audio_model=towers["audio"], text_model=towers["text"]).eval()
 
     def get_audio_features(
         self,
@@ -205,44 +172,17 @@ class GEmoClapModel(PreTrainedModel):
         """Embed audio.
 
         Args:
-            input_values: `(batch, samples)`, for towers that hear raw waves.
-            input_features: `(batch, frames, num_mel_bins)`, for the compact encoder.
+            input_values: `(batch, samples)`, for towers that hear raw waves; for AST `(batch, frames, mel)`.
+            input_features: `(batch, frames, mel)`, for spectrogram towers; for Whisper `(batch, mel, frames)`.
             audio_attention_mask: `(batch, samples)` or `(batch, frames)`, 1 for true input and 0 for padding.
 
         Returns:
             `(batch, projection_dim)`, unit length.
 
         Raises:
-            ValueError: If not exactly one of the two inputs is given.
+            ValueError: If not exactly one of the two inputs is given, or the device lacks the model's precision.
         """
         return self.audio_projection(self.pool_audio(input_values, input_features, audio_attention_mask))
-
-    def pool_audio(self, input_values=None, input_features=None, audio_attention_mask=None) -> torch.Tensor:
-        """Mean over the true frames of the audio tower, `(batch, hidden_size)`; arguments as `get_audio_features`."""
-        if (input_values is None) == (input_features is None):
-            raise ValueError("give input_values (raw waves) or input_features (log-mel), one of the two")
-        inputs = (input_features if input_values is None else input_values).to(self.dtype)
-        if audio_attention_mask is None or _ignores_padding(self.config.audio_config):
-            return self._mean_frames(inputs, audio_attention_mask)
-        return self._mean_frames_by_length(inputs, audio_attention_mask)
-
-    def _mean_frames(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        hidden = self.audio_model(inputs, attention_mask=mask).last_hidden_state
-        if mask is None:
-            return hidden.mean(1)
-        frames = self.audio_model._get_feature_vector_attention_mask(hidden.shape[1], mask)
-        frames = frames[..., None].to(hidden.dtype)
-        return (hidden * frames).sum(1) / frames.sum(1)
-
-    def _mean_frames_by_length(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """As `_mean_frames` for towers that padding leaks into: clips of one length at a time, none of them padded."""
-        lengths = mask.sum(1)
-        order, pooled = [], []
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero()[:, 0]
-            order.append(rows)
-            pooled.append(self._mean_frames(inputs[rows, :length], None))
-        return torch.cat(pooled)[torch.cat(order).argsort()]
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Embed prompts.
@@ -257,8 +197,16 @@ class GEmoClapModel(PreTrainedModel):
         return self.text_projection(self.pool_text(input_ids, attention_mask))
 
     def pool_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """First token of the text tower, `(batch, hidden_size)`; arguments as `get_text_features`."""
-        return self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
+        """First token of the text tower, or the mean of all, `(batch, hidden_size)`; see `get_text_features`."""
+        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.config.text_pooling == "first":
+            return hidden[:, 0]
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+    def freeze_text_encoder(self) -> None:
+        """Train nothing of the text tower; its projection goes on learning."""
+        self.text_model.requires_grad_(False)
 
     @torch.no_grad()
     def get_class_embeddings(self, class_prompts: list[list[str]], tokenizer) -> torch.Tensor:
@@ -294,7 +242,7 @@ class GEmoClapModel(PreTrainedModel):
 
         Args:
             input_values: `(audio_batch, samples)`, for towers that hear raw waves.
-            input_features: `(audio_batch, frames, num_mel_bins)`, for the compact encoder.
+            input_features: `(audio_batch, frames, mel)`, for towers that hear spectrograms.
             audio_attention_mask: Mask of the audio input, `(audio_batch, samples or frames)`.
             input_ids: `(text_batch, tokens)`, the prompts.
             attention_mask: Mask of the prompts, `(text_batch, tokens)`.
@@ -367,9 +315,68 @@ class GEmoClapModel(PreTrainedModel):
         )
 
 
-def _applies_spec_augment(config: PretrainedConfig) -> bool:
-    masks = getattr(config, "mask_time_prob", 0) > 0 or getattr(config, "mask_feature_prob", 0) > 0
-    return getattr(config, "apply_spec_augment", True) and masks
+class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
+    """The baseline: the same audio tower and pooling, a linear or two-layer head, and cross-entropy.
+
+    It has no text tower; `from_pretrained` on a contrastive checkpoint takes over the audio tower and its pooling.
+
+    Args:
+        config: The configuration; its `emotions` are the classes, `classifier_hidden_size` makes the head two layers.
+        audio_model: A ready audio tower in place of a fresh one.
+
+    Example:
+        >>> model = AutoModelForAudioClassification.from_pretrained("serbaseline", trust_remote_code=True)
+        >>> model(**processor(audio="clip.wav")).logits.argmax(-1)
+        tensor([2])
+    """
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: GEmoClapConfig, audio_model: PreTrainedModel | None = None):
+        super().__init__(config)
+        config.custom_pipelines = {}  # the zero-shot pipeline wants texts: transformers' own serves this model
+        self._add_audio_tower(audio_model)
+        size, inner, classes = self.audio_pooling.output_size, config.classifier_hidden_size, len(config.emotions)
+        hidden = [nn.Linear(size, inner), nn.ReLU()] if inner else []
+        self.classifier = nn.Sequential(nn.Dropout(config.classifier_dropout), *hidden, nn.Linear(inner or size, classes))
+        self.post_init()
+
+    @classmethod
+    def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> GEmoClapForAudioClassification:
+        """Put a fresh head on a pretrained audio encoder; arguments and errors as `from_audio_text_pretrained`."""
+        kwargs, audio, _ = _split_by_tower(kwargs)
+        tower = load_audio_tower(audio_name_or_path, **audio)
+        kwargs.setdefault("attn_implementation", {"audio_config": tower.config._attn_implementation})
+        return cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).eval()
+
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput:
+        """Classify audio and, given labels, take the loss over this batch.
+
+        Args:
+            input_values: As for `GEmoClapModel.get_audio_features`.
+            input_features: Likewise.
+            audio_attention_mask: Likewise.
+            labels: `(batch,)`, indices into `config.emotions`; -1, unknown, is left out.
+            return_dict: False gives a tuple.
+
+        Returns:
+            `logits` of `(batch, emotions)`; `loss` is the mean cross-entropy over known labels, 0 where all are unknown.
+        """
+        logits = self.classifier(self.pool_audio(input_values, input_features, audio_attention_mask))
+        loss = None
+        if labels is not None:
+            known = (labels != -1).sum().clamp_min(1)
+            loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / known
+        output = SequenceClassifierOutput(loss=loss, logits=logits)
+        return output.to_tuple() if return_dict is False else output
 
 
 GEmoClapModel.register_for_auto_class("AutoModel")
+GEmoClapForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")

@@ -30,13 +30,28 @@ class GEmoClapProcessor(ProcessorMixin):
         tokenizer_class = "AutoTokenizer"
 
     def __init__(self, feature_extractor, tokenizer):
+        # BERT's tokenizer adds token_type_ids, which a prompt, one sentence, has no use for.
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
         super().__init__(feature_extractor, tokenizer)
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str) -> GEmoClapProcessor:
-        """The processor for `GEmoClapModel.from_audio_text_pretrained` with the same two names."""
+        """The processor for `GEmoClapModel.from_audio_text_pretrained` with the same two names.
+
+        Raises:
+            ValueError: If the feature extractor or the tokenizer is missing.
+        """
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(audio_name_or_path)
-        return cls(extractor, AutoTokenizer.from_pretrained(text_name_or_path))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(text_name_or_path)
+            if not len(tokenizer(".")["input_ids"]):
+                raise ValueError("it is empty")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{text_name_or_path}: no tokenizer beside the text encoder (tokenizer.json, or vocab.json and "
+                f"merges.txt): copy it there from the encoder's own repository ({error})"
+            ) from None
+        return cls(extractor, tokenizer)
 
     @property
     def model_input_names(self) -> list[str]:

@@ -10,110 +10,65 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side
 
+import families  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
-import transformers  # noqa: E402
+from families import AUDIO  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
 TONES = {"angry": 1800.0, "happy": 900.0, "sad": 300.0}
 
-CONV = {
-    "conv_dim": (8, 8, 8),
-    "conv_kernel": (10, 8, 4),
-    "conv_stride": (5, 8, 8),
-    "num_feat_extract_layers": 3,
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 2,
-}
-LAYERS = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "hidden_dropout": 0.0,
-    "attention_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "feat_proj_dropout": 0.0,
-    "layerdrop": 0.0,
-    "apply_spec_augment": False,
-    "mask_time_prob": 0.0,
-}
+def audio_config(family: str, **fields):
+    """A small configuration of an audio family."""
+    return AUDIO[family].config(small=True, **fields)
 
 
-def audio_config(family: str, norm: str = "layer"):
-    """A small configuration of one of the raw-wave families."""
-    if family == "gemoclap_audio":
-        from modeling_gemoclap import GEmoClapAudioConfig
-
-        return GEmoClapAudioConfig(
-            num_mel_bins=16,
-            conv_channels=(4, 8),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=32,
-            hidden_dropout=0.0,
-            conv_dropout=0.0,
-            apply_spec_augment=False,
-        )
-    if family == "data2vec-audio":
-        return transformers.Data2VecAudioConfig(
-            **{**CONV, "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3}, **LAYERS
-        )
-    classes = {"wavlm": "WavLMConfig", "hubert": "HubertConfig", "wav2vec2": "Wav2Vec2Config"}
-    stable = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer", "conv_bias": norm == "layer"}
-    return getattr(transformers, classes[family])(**CONV, **LAYERS, **stable)
-
-
-def text_config(**fields):
-    return transformers.RobertaConfig(
-        **{
-            "vocab_size": 400,
-            "hidden_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "max_position_embeddings": 66,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-            **fields,
-        }
-    )
+def text_config(name: str = "roberta", **fields):
+    return families.text_config(name, small=True, **fields)
 
 
 @pytest.fixture
 def make_model():
-    """A small model of any audio family, seeded, in eval mode."""
+    """A small model of any audio and text family, seeded, in eval mode; `audio` changes its tower's configuration."""
 
-    def make(family="gemoclap_audio", norm="layer", **fields):
+    def make(family="compact", text="roberta", model_class=None, audio=None, **fields):
         from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
 
         torch.manual_seed(0)
-        options = {"projection_dim": 12, "emotions": list(TONES), **fields}
-        config = GEmoClapConfig(audio_config=audio_config(family, norm), text_config=text_config(), **options)
-        return GEmoClapModel(config).eval()
+        towers = {"audio_config": audio_config(family, **(audio or {})), "text_config": text_config(text)}
+        config = GEmoClapConfig(**towers, **{"projection_dim": 12, "emotions": list(TONES), **fields})
+        return (model_class or GEmoClapModel)(config).eval()
 
     return make
 
 
 @pytest.fixture
-def make_processor():
+def make_processor(tmp_path):
     """The processor for `make_model`."""
 
-    def make(model):
-        from modeling_gemoclap import GEmoClapFeatureExtractor, GEmoClapProcessor
+    def make(model, family="compact"):
+        from modeling_gemoclap import GEmoClapProcessor
         from modeling_gemoclap.training.build import build_tokenizer
 
-        ours = model.config.audio_config.model_type == "gemoclap_audio"
-        extractor = GEmoClapFeatureExtractor(feature_type="log_mel" if ours else "wave", num_mel_bins=16)
         tokenizer = build_tokenizer(model.config)
         assert len(tokenizer) <= model.config.text_config.vocab_size
-        return GEmoClapProcessor(extractor, tokenizer)
+        return GEmoClapProcessor(AUDIO[family].small_extractor(tmp_path / "extractor"), tokenizer)
 
     return make
+
+
+def batch_of(model, lengths, seed=0):
+    """Noise in the input of a tower of raw waves or of the compact one: the batch, and its clips."""
+    generator = torch.Generator().manual_seed(seed)
+    ours = model.main_input_name == "input_features"
+    width = (16,) if ours else ()
+    clips = [torch.randn(length // 160 if ours else length, *width, generator=generator) for length in lengths]
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(clip)) for clip in clips], True).long()
+    values = torch.nn.utils.rnn.pad_sequence(clips, True)
+    return {model.main_input_name: values, "audio_attention_mask": mask}, clips
 
 
 def tone(emotion: str, seed: int, seconds: float = 0.6, level: float = 0.1) -> np.ndarray:

@@ -15,7 +15,7 @@ from modeling_gemoclap.training import trainer as trainer_module
 def make(objective, similarity):
     torch.manual_seed(0)
     config = GEmoClapConfig(
-        audio_config=audio_config("gemoclap_audio"),
+        audio_config=audio_config("compact"),
         text_config=text_config(),
         projection_dim=12,
         objective=objective,

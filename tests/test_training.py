@@ -108,7 +108,7 @@ def test_pretrained_towers_by_path(train, tones, tmp_path, make_model, make_proc
     """The real loading code on small checkpoints in the Hub's form, with a 16 kHz wave encoder."""
     from transformers import Wav2Vec2FeatureExtractor
 
-    model = make_model("wavlm")
+    model = make_model("wavlm-large")
     model.audio_model.save_pretrained(tmp_path / "audio")
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(tmp_path / "audio")
     model.text_model.save_pretrained(tmp_path / "text")

@@ -1,0 +1,166 @@
+"""What the models share: an audio tower, its pooling, and what of it is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers.modeling_utils import PreTrainedModel
+
+from .configuration_gemoclap import GEmoClapConfig
+from .towers_gemoclap import (
+    applies_spec_augment,
+    build_audio_tower,
+    encode_frames,
+    feature_encoder,
+    ignores_padding,
+    transformer_layers,
+)
+
+
+class GEmoClapAudioPooling(nn.Module):
+    """From a tower's frames to one vector.
+
+    With `use_weighted_layer_sum` the frames are a learnt mean over all layers, else the last layer's. `"mean"` is the
+    mean over true frames, `"mean_std"` has their standard deviation beside it, and `"self_attention"` is
+    `softmax(W_c H^T) H` with a learnt vector `W_c` (Safari et al., 2020; eq. 1 of Xiang).
+    """
+
+    def __init__(self, config: GEmoClapConfig):
+        super().__init__()
+        audio = config.audio_config
+        self.pooling = config.pooling
+        self.output_size = audio.hidden_size * (2 if config.pooling == "mean_std" else 1)
+        self.layer_weights = self.attention = None
+        if config.use_weighted_layer_sum:
+            self.layer_weights = nn.Parameter(torch.zeros(audio.num_hidden_layers + 1))
+        if config.pooling == "self_attention":
+            self.attention = nn.Linear(audio.hidden_size, 1, bias=False)
+
+    def forward(self, states: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
+        """Pool.
+
+        Args:
+            states: Hidden states, each `(batch, frames, hidden_size)`.
+            mask: `(batch, frames)`, the true frames; None takes all as true.
+
+        Returns:
+            `(batch, output_size)`.
+        """
+        hidden = states[-1]
+        if self.layer_weights is not None:
+            hidden = torch.einsum("l,lbth->bth", self.layer_weights.softmax(0).to(hidden.dtype), torch.stack(states))
+        if mask is None:
+            mask = hidden.new_ones(hidden.shape[:2])
+        mask = mask[..., None].bool()
+        if self.attention is not None:
+            return (self.attention(hidden).masked_fill(~mask, float("-inf")).softmax(1) * hidden).sum(1)
+        count = mask.sum(1).to(hidden.dtype)
+        mean = hidden.masked_fill(~mask, 0).sum(1) / count
+        if self.pooling == "mean":
+            return mean
+        variance = (hidden - mean[:, None]).masked_fill(~mask, 0).square().sum(1) / count
+        return torch.cat([mean, (variance + 1e-7).sqrt()], -1)
+
+
+class GEmoClapPreTrainedModel(PreTrainedModel):
+    """What the contrastive model and the classifier share: the audio tower, its pooling, and what of it is trained."""
+
+    config_class = GEmoClapConfig
+    base_model_prefix = "gemoclap"
+    main_input_name = "input_values"
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def _add_audio_tower(self, audio_model: PreTrainedModel | None) -> None:
+        config = self.config
+        self.audio_model = audio_model or build_audio_tower(config.audio_config)
+        self.main_input_name = self.audio_model.main_input_name
+        self.audio_pooling = GEmoClapAudioPooling(config)
+        if hasattr(self.audio_model, "masked_spec_embed") and not applies_spec_augment(config.audio_config):
+            # It takes part in SpecAugment alone; a parameter without gradient would stall distributed training.
+            self.audio_model.masked_spec_embed.requires_grad_(False)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, GEmoClapAudioPooling) and module.layer_weights is not None:
+            nn.init.zeros_(module.layer_weights)
+
+    def pool_audio(self, input_values=None, input_features=None, audio_attention_mask=None) -> torch.Tensor:
+        """One vector a clip from the audio tower's true frames.
+
+        Args:
+            input_values: `(batch, samples)`, for towers that hear raw waves; for AST `(batch, frames, mel)`.
+            input_features: `(batch, frames, mel)`, for towers that hear spectrograms; for Whisper `(batch, mel, frames)`.
+            audio_attention_mask: `(batch, samples or frames)`, 1 for true input and 0 for padding at the end.
+
+        Returns:
+            `(batch, hidden_size)`, or twice that for `"mean_std"`; the same for a clip whatever it is batched with.
+
+        Raises:
+            ValueError: If not exactly one of the two inputs is given, or the device lacks the model's precision.
+        """
+        if (input_values is None) == (input_features is None):
+            raise ValueError("give input_values (raw waves) or input_features (spectrograms), one of the two")
+        inputs = (input_features if input_values is None else input_values).to(self.dtype)
+        try:
+            if audio_attention_mask is None or ignores_padding(self.config.audio_config):
+                return self._pool(inputs, audio_attention_mask)
+            return self._pool_by_length(inputs, audio_attention_mask)
+        except RuntimeError as error:
+            if "not implemented for" not in str(error):
+                raise
+            raise ValueError(
+                f"this {self.device.type} cannot run the model in {self.dtype} ({error}): "
+                f"load it with dtype=torch.float32, or dtype=torch.bfloat16"
+            ) from None
+
+    def _pool(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        states, frames = encode_frames(self.audio_model, inputs, mask, self.config.use_weighted_layer_sum)
+        return self.audio_pooling(states, frames)
+
+    def _pool_by_length(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """As `_pool` for towers that padding leaks into: clips of one length at a time, none of them padded."""
+        lengths = mask.sum(1)
+        order, pooled = [], []
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero()[:, 0]
+            order.append(rows)
+            pooled.append(self._pool(inputs[rows, :length], None))
+        return torch.cat(pooled)[torch.cat(order).argsort()]
+
+    def freeze_feature_encoder(self) -> None:
+        """Train no convolution (or patch) that hears the signal; the Transformer layers go on learning.
+
+        Raises:
+            ValueError: If the audio tower has none that can be told.
+        """
+        for module in feature_encoder(self.audio_model):
+            module.requires_grad_(False)
+            module._requires_grad = False  # or transformers would keep the graph of it in training
+
+    def freeze_audio_encoder(self) -> None:
+        """Train nothing of the audio tower; its pooling and projection or head go on learning."""
+        self.audio_model.requires_grad_(False)
+        for module in self.audio_model.modules():
+            if hasattr(module, "_requires_grad"):
+                module._requires_grad = False
+
+    def unfreeze_last_n_layers(self, n: int) -> None:
+        """Freeze the audio tower but for its last Transformer layers.
+
+        Args:
+            n: How many layers are trained.
+
+        Raises:
+            ValueError: If the tower has fewer.
+        """
+        _, layers = transformer_layers(self.audio_model)
+        if not 0 <= n <= len(layers):
+            raise ValueError(f"unfreeze_last_n_layers={n}: the audio tower has {len(layers)} layers")
+        self.freeze_audio_encoder()
+        for layer in layers[len(layers) - n :]:
+            layer.requires_grad_(True)

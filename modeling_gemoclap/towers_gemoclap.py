@@ -1,0 +1,307 @@
+"""The towers: any encoder that transformers knows, run so that a clip's frames do not depend on its company.
+
+Three leaks are closed, and no weight changes its name or its shape for it:
+
+- group norm over time takes its statistics over the true frames alone;
+- the layer-normed positional convolutions of data2vec see zeros where a clip alone would see none;
+- an encoder that nobody has measured runs unpadded, the clips of one length at a time.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+from transformers.configuration_utils import PretrainedConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from .audio_encoder_gemoclap import GEmoClapAudioModel
+
+# Their masked frames equal those of the clip alone (measured by benchmarks/batch_independence.py). All others, SEW among
+# them (its pooled mask attends to half a frame of padding), run by length.
+PADDING_SAFE = (
+    "data2vec-audio",
+    "gemoclap_audio",
+    "hubert",
+    "unispeech",
+    "unispeech-sat",
+    "wav2vec2",
+    "wav2vec2-bert",
+    "wavlm",
+)
+# Family -> axis of time in its input. They always hear as much, the rest of it silence, and know of no mask.
+FIXED_LENGTH = {"whisper": 2, "audio-spectrogram-transformer": 1}
+# What of an audio tower hears the signal: the first of these that it has.
+FEATURE_ENCODERS = (
+    ("feature_extractor",),
+    ("conv_blocks",),
+    ("embeddings",),
+    ("conv1", "conv2"),
+    ("conv",),
+    ("feature_projection",),
+)
+
+
+class GEmoClapMaskedConvLayer(GradientCheckpointingLayer):
+    """The first convolution of a group-norm feature encoder, its statistics taken over the true frames.
+
+    Given `(batch, 1, 2, samples)`, the wave and its mask, so that the mask takes the wave's way through checkpoints of
+    gradients and exported graphs; given `(batch, 1, samples)` it is the layer that it replaces.
+    """
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.conv = layer.conv
+        self.layer_norm = layer.layer_norm
+        self.activation = layer.activation
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map to `(batch, channels, frames)`."""
+        if hidden.dim() == 3:
+            return self.activation(self.layer_norm(self.conv(hidden)))
+        wave, mask = hidden[:, :, 0], hidden[:, 0, 1]
+        hidden = self.conv(wave)
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        frames = torch.div(mask.float().sum(-1) - kernel, stride, rounding_mode="floor") + 1
+        return self.activation(self._group_norm(hidden, frames.clamp_min(1)))
+
+    def _group_norm(self, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        norm = self.layer_norm
+        batch, channels, time = hidden.shape
+        true = (torch.arange(time, device=hidden.device) < frames[:, None])[:, None, None]
+        groups = hidden.float().view(batch, norm.num_groups, channels // norm.num_groups, time)
+        count = (frames * groups.shape[2])[:, None, None, None]
+        centred = (groups - (groups * true).sum((2, 3), keepdim=True) / count) * true
+        variance = centred.square().sum((2, 3), keepdim=True) / count
+        normed = (centred * torch.rsqrt(variance + norm.eps)).view(batch, channels, time)
+        return (normed * norm.weight[:, None] + norm.bias[:, None]).to(hidden.dtype)
+
+
+class GEmoClapPositionalConvEmbedding(nn.Module):
+    """The positional convolutions of data2vec, each of which sees zeros after a clip's end.
+
+    The encoder sets padding to zero before it calls this; frames of nothing but zeros at the end are padding.
+    """
+
+    def __init__(self, layers: nn.ModuleList):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map `(batch, frames, hidden_size)` to the same shape."""
+        true = hidden.ne(0).any(-1).flip(1).cumsum(1).flip(1).ne(0)[:, None]
+        hidden = hidden.transpose(1, 2)
+        for layer in self.layers:
+            hidden = layer(hidden * true)
+        return hidden.transpose(1, 2)
+
+
+def close_leaks(tower: PreTrainedModel) -> PreTrainedModel:
+    """Put the masked layers in the place of those that let padding in; their parameters stay where they were."""
+    convolutions = getattr(getattr(tower, "feature_extractor", None), "conv_layers", None)
+    if convolutions and isinstance(getattr(convolutions[0], "layer_norm", None), nn.GroupNorm):
+        convolutions[0] = GEmoClapMaskedConvLayer(convolutions[0])
+    positions = getattr(getattr(tower, "encoder", None), "pos_conv_embed", None)
+    if isinstance(getattr(positions, "layers", None), nn.ModuleList):
+        tower.encoder.pos_conv_embed = GEmoClapPositionalConvEmbedding(positions.layers)
+    if getattr(tower.config, "mask_feature_prob", 0) > 0 and not hasattr(tower.config, "mask_feature_min_masks"):
+        tower.config.mask_feature_min_masks = 0  # WavLM's SpecAugment reads it, its configuration lacks it
+    return tower
+
+
+# ---- building and loading -------------------------------------------------------------------------------------------
+def _model_class(config: PretrainedConfig, tower: str, name: str) -> type[PreTrainedModel]:
+    """The bare model of a configuration, or an error that says why it cannot be this tower."""
+    if type(config) not in MODEL_MAPPING:
+        raise ValueError(f"{name}: transformers has no bare model of the type {config.model_type!r}")
+    model_class = MODEL_MAPPING[type(config)]
+    model_class = model_class[0] if isinstance(model_class, (tuple, list)) else model_class
+    hears = model_class.main_input_name in ("input_values", "input_features") and hasattr(config, "hidden_size")
+    if tower == "audio" and not hears:
+        raise ValueError(
+            f"{name} is a {config.model_type!r} model, not an audio encoder: give a WavLM, HuBERT, wav2vec 2.0, "
+            f"Data2VecAudio, Whisper, Wav2Vec2-BERT, AST, UniSpeech-SAT or SEW checkpoint, or one like them"
+        )
+    if tower == "text" and model_class.main_input_name != "input_ids":
+        raise ValueError(
+            f"{name} is a {config.model_type!r} model, not a text encoder: give a RoBERTa, BERT, MPNet, MiniLM or "
+            f"XLM-RoBERTa checkpoint, or one like them"
+        )
+    return model_class
+
+
+def _without_pooler(model_class: type) -> dict:
+    """Options that leave a text encoder's unused pooler out, where it has one."""
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
+
+
+def build_audio_tower(config: PretrainedConfig) -> PreTrainedModel:
+    """An audio tower with fresh weights; of an encoder-decoder only the encoder.
+
+    Ours is built directly, since AutoModel does not know code that came from a local folder.
+
+    Raises:
+        ValueError: If the configuration is not of an audio encoder.
+    """
+    if config.model_type == "gemoclap_audio":
+        return GEmoClapAudioModel(config)
+    model_class = _model_class(config, "audio", "audio_config")
+    if config.is_encoder_decoder:
+        with torch.device("meta"):  # the class of the encoder, without the memory of the decoder
+            model_class = type(model_class(config).get_encoder())
+    return close_leaks(model_class._from_config(config))
+
+
+def build_text_tower(config: PretrainedConfig) -> PreTrainedModel:
+    """A text tower with fresh weights.
+
+    Raises:
+        ValueError: If the configuration is not of a text encoder.
+    """
+    return AutoModel.from_config(config, **_without_pooler(_model_class(config, "text", "text_config")))
+
+
+def load_audio_tower(name: str, **options) -> PreTrainedModel:
+    """A pretrained audio encoder, every weight of it from the checkpoint.
+
+    Args:
+        name: Name or path.
+        **options: For its `from_pretrained`; `dtype` is float32 where nothing is said.
+
+    Raises:
+        ValueError: If it is no audio encoder, lacks weights, or its weights do not fit its configuration.
+    """
+    if PretrainedConfig.get_config_dict(name)[0].get("model_type") == "gemoclap_audio":
+        return _load(GEmoClapAudioModel, name, options)
+    config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
+    model = _load(_model_class(config, "audio", name), name, {"config": config, **options})
+    return close_leaks(model.get_encoder() if config.is_encoder_decoder else model)
+
+
+def load_text_tower(name: str, **options) -> PreTrainedModel:
+    """A pretrained text encoder without its pooler; arguments and errors as `load_audio_tower`."""
+    config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
+    model_class = _model_class(config, "text", name)
+    return _load(model_class, name, {"config": config, **_without_pooler(model_class), **options})
+
+
+def _load(model_class: type[PreTrainedModel], name: str, options: dict) -> PreTrainedModel:
+    options.setdefault("dtype", torch.float32)  # half of the Hub is stored in half precision: projections are not
+    try:
+        model, report = model_class.from_pretrained(name, output_loading_info=True, **options)
+    except RuntimeError as error:
+        if "size mismatch" not in str(error) and "mismatched" not in str(error):
+            raise
+        shapes = [line.strip() for line in str(error).splitlines() if "shape" in line or "torch.Size" in line]
+        raise ValueError(
+            f"{name}: the weights have other sizes than config.json says, so one of the two is of another model: "
+            f"{' '.join(shapes[:2]) or error}"
+        ) from None
+    # SpecAugment's embedding is missing from checkpoints that were fine-tuned without it, and is learnt at once.
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
+    if missing:
+        raise ValueError(
+            f"{name} lacks {len(missing)} of the weights of its {type(model).__name__}, the first of them "
+            f"{missing[0]}: the file is cut off, or holds another model; download it again"
+        )
+    return model
+
+
+# ---- running --------------------------------------------------------------------------------------------------------
+def ignores_padding(config: PretrainedConfig) -> bool:
+    """Whether padded clips may run together: their frames are then those of each clip alone."""
+    fixed = config.model_type in FIXED_LENGTH
+    return fixed or (config.model_type in PADDING_SAFE and not getattr(config, "add_adapter", False))
+
+
+def transformer_layers(tower: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The name and the list of a tower's Transformer layers, first to last.
+
+    Raises:
+        ValueError: If it has none that can be told.
+    """
+    for name, module in tower.named_modules():
+        stack = isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in ("layer", "layers")
+        if stack and "conv" not in name and len(module) == tower.config.num_hidden_layers:
+            return name, module
+    raise ValueError(f"no Transformer layers can be told in a {tower.config.model_type!r} model")
+
+
+def feature_encoder(tower: PreTrainedModel) -> list[nn.Module]:
+    """The modules of an audio tower that hear the signal: its convolutions or patches.
+
+    Raises:
+        ValueError: If they cannot be told.
+    """
+    for names in FEATURE_ENCODERS:
+        if all(hasattr(tower, name) for name in names):
+            return [getattr(tower, name) for name in names]
+    raise ValueError(f"no feature encoder can be told in a {tower.config.model_type!r} model")
+
+
+def applies_spec_augment(config: PretrainedConfig) -> bool:
+    """Whether training masks parts of the input."""
+    masks = getattr(config, "mask_time_prob", 0) > 0 or getattr(config, "mask_feature_prob", 0) > 0
+    return getattr(config, "apply_spec_augment", True) and masks
+
+
+def encode_frames(
+    tower: PreTrainedModel, inputs: torch.Tensor, mask: torch.Tensor | None, all_layers: bool = False
+) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """Run an audio tower.
+
+    Args:
+        tower: The tower, its leaks closed.
+        inputs: `(batch, samples)` or a spectrogram, as the family has it.
+        mask: `(batch, samples or frames)`, 1 for true input; None takes all as true.
+        all_layers: Whether the outputs of all layers are wanted, not of the last alone.
+
+    Returns:
+        The hidden states, each `(batch, frames, hidden_size)`, and the mask of true frames, `(batch, frames)`, or None.
+    """
+    kind = tower.config.model_type
+    options = {"output_hidden_states": True} if all_layers else {}
+    if kind in FIXED_LENGTH:
+        mask = inputs.new_ones(len(inputs), inputs.shape[FIXED_LENGTH[kind]]) if mask is None else mask
+        output = tower(inputs, **options)
+    else:
+        options |= _too_short_for_spec_augment(tower, inputs)
+        convolutions = getattr(getattr(tower, "feature_extractor", None), "conv_layers", [None])
+        masked_norm = mask is not None and type(convolutions[0]).__name__ == "GEmoClapMaskedConvLayer"
+        wave_and_mask = torch.stack([inputs, mask.to(inputs.dtype)], 1) if masked_norm else inputs
+        output = tower(wave_and_mask, attention_mask=mask, **options)
+    states = list(output.hidden_states) if all_layers else [output.last_hidden_state]
+    return states, None if mask is None else _frame_mask(tower, states[-1].shape[1], mask)
+
+
+def _frame_mask(tower: PreTrainedModel, frames: int, mask: torch.Tensor) -> torch.Tensor:
+    """The true output frames, `(batch, frames)`, from the true input."""
+    config, lengths = tower.config, mask.sum(-1, keepdim=True)
+    index = torch.arange(frames, device=mask.device)
+    if config.model_type == "whisper":
+        return index < torch.div(lengths + 1, 2, rounding_mode="floor")
+    if config.model_type == "audio-spectrogram-transformer":  # two tokens, then a time axis for every frequency
+        patches = (config.max_length - config.patch_size) // config.time_stride + 1
+        true = torch.div(lengths - config.patch_size, config.time_stride, rounding_mode="floor") + 1
+        return (index >= 2) & ((index - 2) % patches < true.clamp_min(1))
+    if hasattr(tower, "_get_feature_vector_attention_mask"):
+        return tower._get_feature_vector_attention_mask(frames, mask).bool()
+    return mask.bool()
+
+
+def _too_short_for_spec_augment(tower: PreTrainedModel, inputs: torch.Tensor) -> dict:
+    """No mask of time for a batch shorter than one: transformers would refuse it. It spares short clips anyway."""
+    config = tower.config
+    takes_mask = "mask_time_indices" in inspect.signature(tower.forward).parameters
+    if not (tower.training and takes_mask and applies_spec_augment(config) and config.mask_time_prob > 0):
+        return {}
+    frames = inputs.shape[1]
+    for kernel, stride in zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=True):
+        frames = (frames - kernel) // stride + 1
+    if frames >= config.mask_time_length:
+        return {}
+    return {"mask_time_indices": torch.zeros(len(inputs), frames, dtype=torch.bool, device=inputs.device)}
