@@ -27,10 +27,12 @@ from modeling_gemoclap.training.arguments import (
     parse_arguments,
 )
 from modeling_gemoclap.training.augmentation import WarpAugmentation
-from modeling_gemoclap.training.build import build_model_and_processor
+from modeling_gemoclap.training.build import build_model_and_processor, choose_what_to_train
+from modeling_gemoclap.training.checkpoints import latest_whole_checkpoint
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
 from modeling_gemoclap.training.initialisation import centre_projections
+from modeling_gemoclap.training.lora import is_lora, save_adapter
 from modeling_gemoclap.training.trainer import GEmoClapTrainer
 
 
@@ -64,10 +66,10 @@ def check_output(arguments: GEmoClapTrainingArguments) -> None:
 
 
 def resume_point(arguments: GEmoClapTrainingArguments) -> bool | str | None:
-    """`--resume_from_checkpoint`, a path or `true` for the latest."""
+    """`--resume_from_checkpoint`, a path or `true` for the latest that is whole."""
     value = arguments.resume_from_checkpoint
-    words = {"true": True, "false": None}
-    return words.get(value.lower(), value) if isinstance(value, str) else value
+    value = {"true": True, "false": None}.get(value.lower(), value) if isinstance(value, str) else value
+    return (latest_whole_checkpoint(arguments.output_dir) or True) if value is True else value
 
 
 def build_trainer(model_args: ModelArguments, data_args: DataArguments, arguments: GEmoClapTrainingArguments):
@@ -84,12 +86,13 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     config.training_data = [train.training_record()]
     warps = (data_args.time_warp, data_args.mel_warp)
     augmentation = WarpAugmentation(*warps) if any(warps) else None
-    dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation)
+    dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation, arguments.seed)
     collator = GEmoClapCollator(processor, config, data_args.unknown_gender_prob)
     if model_args.centre_projections and not resume_point(arguments):
         sample = torch.randperm(len(dataset))[:64].split(4)
         batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
         centre_projections(model.to(arguments.device), batches, processor.tokenizer)
+    model = choose_what_to_train(model, model_args)
     trainer = GEmoClapTrainer(
         model=model,
         args=arguments,
@@ -109,6 +112,10 @@ def main(argv: list[str]) -> None:
     set_seed(arguments.seed)
     trainer, skipped = build_trainer(model_args, data_args, arguments)
     trainer.train(resume_from_checkpoint=resume_point(arguments))
+    if is_lora(trainer.model):
+        if trainer.is_world_process_zero():
+            save_adapter(trainer.model, Path(arguments.output_dir, "adapter"))
+        trainer.model = trainer.model.merge_and_unload()  # the checkpoint itself loads without PEFT
     trainer.save_model()
     trainer.save_state()
     trainer.create_model_card()

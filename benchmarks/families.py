@@ -11,14 +11,9 @@ from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapFeatureExtractor
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
-SMALL_LAYERS = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "layerdrop": 0.0,
-}
-NO_DROPOUT = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
+SMALL_LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+NO_DROPOUT = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "layerdrop"), 0.0)
+NO_DROPOUT["feat_proj_dropout"] = 0.0
 SMALL_WAVE = {
     **SMALL_LAYERS,
     **NO_DROPOUT,
@@ -90,9 +85,7 @@ AUDIO = {
     "wavlm-large": _wave("microsoft/wavlm-large", t.WavLMConfig, **LARGE, **STABLE),
     "hubert-large": _wave("facebook/hubert-large-ll60k", t.HubertConfig, **LARGE, **STABLE, conv_bias=True),
     "wav2vec2-large": _wave("facebook/wav2vec2-large-lv60", t.Wav2Vec2Config, **LARGE, **STABLE, conv_bias=True),
-    "data2vec-large": AudioFamily(
-        "facebook/data2vec-audio-large", t.Data2VecAudioConfig, LARGE, SMALL_DATA2VEC
-    ),
+    "data2vec-large": AudioFamily("facebook/data2vec-audio-large", t.Data2VecAudioConfig, LARGE, SMALL_DATA2VEC),
     "wavlm-base": _wave("microsoft/wavlm-base-plus", t.WavLMConfig),
     "hubert-base": _wave("facebook/hubert-base-ls960", t.HubertConfig),
     "wav2vec2-base": _wave("facebook/wav2vec2-base", t.Wav2Vec2Config),
@@ -101,9 +94,7 @@ AUDIO = {
         "microsoft/unispeech-sat-large", t.UniSpeechSatConfig, **LARGE, **STABLE, conv_bias=True
     ),
     "unispeech-sat-base": _wave("microsoft/unispeech-sat-base-plus", t.UniSpeechSatConfig),
-    "sew": AudioFamily(
-        "asapp/sew-small-100k", t.SEWConfig, {}, {**SMALL_WAVE, "squeeze_factor": 2}
-    ),
+    "sew": AudioFamily("asapp/sew-small-100k", t.SEWConfig, {}, {**SMALL_WAVE, "squeeze_factor": 2}),
     "whisper": AudioFamily(
         "openai/whisper-small",
         t.WhisperConfig,
@@ -136,16 +127,8 @@ AUDIO = {
 }
 PAPER = ("data2vec-large", "wav2vec2-large", "hubert-large", "wavlm-large")
 
-SMALL_TEXT = {
-    "vocab_size": 400,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 66,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
+SMALL_TEXT = {**SMALL_LAYERS, "num_hidden_layers": 1, "vocab_size": 400, "max_position_embeddings": 66}
+SMALL_TEXT |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
 ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TEXT = {

@@ -94,7 +94,7 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
 
         Args:
             input_values: `(batch, samples)`, for towers that hear raw waves; for AST `(batch, frames, mel)`.
-            input_features: `(batch, frames, mel)`, for towers that hear spectrograms; for Whisper `(batch, mel, frames)`.
+            input_features: `(batch, frames, mel)`, for spectrogram towers; for Whisper `(batch, mel, frames)`.
             audio_attention_mask: `(batch, samples or frames)`, 1 for true input and 0 for padding at the end.
 
         Returns:

@@ -65,7 +65,9 @@ def _split_by_tower(options: dict) -> tuple[dict, dict, dict]:
     """Options of the whole, of the audio tower and of the text tower; `text_pooling` is the whole's."""
     parts: tuple[dict, dict, dict] = {}, {}, {}
     for name, value in options.items():
-        part = 0 if name == "text_pooling" else 1 if name.startswith("audio_") else 2 if name.startswith("text_") else 0
+        part = (
+            0 if name == "text_pooling" else 1 if name.startswith("audio_") else 2 if name.startswith("text_") else 0
+        )
         parts[part][name.removeprefix(("", "audio_", "text_")[part])] = value
     return parts
 
@@ -124,12 +126,13 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
 
     @staticmethod
     def _repository_files():
-        """Never called: transformers copies relatively imported modules, and these must travel too."""
+        """Never called: transformers copies the modules that this file imports, version 4 not those of those."""
+        from .audio_encoder_gemoclap import GEmoClapAudioModel
         from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
         from .pipeline_gemoclap import ZeroShotEmotionPipeline
         from .processing_gemoclap import GEmoClapProcessor
 
-        return GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
+        return GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:
@@ -338,7 +341,9 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
         self._add_audio_tower(audio_model)
         size, inner, classes = self.audio_pooling.output_size, config.classifier_hidden_size, len(config.emotions)
         hidden = [nn.Linear(size, inner), nn.ReLU()] if inner else []
-        self.classifier = nn.Sequential(nn.Dropout(config.classifier_dropout), *hidden, nn.Linear(inner or size, classes))
+        self.classifier = nn.Sequential(
+            nn.Dropout(config.classifier_dropout), *hidden, nn.Linear(inner or size, classes)
+        )
         self.post_init()
 
     @classmethod
@@ -367,7 +372,7 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
             return_dict: False gives a tuple.
 
         Returns:
-            `logits` of `(batch, emotions)`; `loss` is the mean cross-entropy over known labels, 0 where all are unknown.
+            `logits` of `(batch, emotions)`; `loss` is the mean cross-entropy over known labels, 0 where there is none.
         """
         logits = self.classifier(self.pool_audio(input_values, input_features, audio_attention_mask))
         loss = None

@@ -35,22 +35,33 @@ class GEmoClapProcessor(ProcessorMixin):
         super().__init__(feature_extractor, tokenizer)
 
     @classmethod
-    def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str) -> GEmoClapProcessor:
+    def from_audio_text_pretrained(
+        cls, audio_name_or_path: str, text_name_or_path: str, **features
+    ) -> GEmoClapProcessor:
         """The processor for `GEmoClapModel.from_audio_text_pretrained` with the same two names.
+
+        Args:
+            audio_name_or_path: The audio encoder's checkpoint.
+            text_name_or_path: The text encoder's checkpoint.
+            **features: Fields of the feature extractor that take precedence.
+
+        Returns:
+            The processor.
 
         Raises:
             ValueError: If the feature extractor or the tokenizer is missing.
         """
-        extractor = GEmoClapFeatureExtractor.from_audio_pretrained(audio_name_or_path)
+        extractor = GEmoClapFeatureExtractor.from_audio_pretrained(audio_name_or_path, **features)
+        reason = "what is there knows no word"
         try:
             tokenizer = AutoTokenizer.from_pretrained(text_name_or_path)
-            if not len(tokenizer(".")["input_ids"]):
-                raise ValueError("it is empty")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # the tokenizers of a missing file raise what they like, a bare Exception among it
+            tokenizer, reason = None, str(error).splitlines()[0]
+        if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers 5 makes empty ones
             raise ValueError(
                 f"{text_name_or_path}: no tokenizer beside the text encoder (tokenizer.json, or vocab.json and "
-                f"merges.txt): copy it there from the encoder's own repository ({error})"
-            ) from None
+                f"merges.txt, or vocab.txt): copy it there from the encoder's own repository ({reason})"
+            )
         return cls(extractor, tokenizer)
 
     @property

@@ -21,8 +21,8 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
 
-# Their masked frames equal those of the clip alone (measured by benchmarks/batch_independence.py). All others, SEW among
-# them (its pooled mask attends to half a frame of padding), run by length.
+# Their masked frames equal those of the clip alone, as benchmarks/batch_independence.py measures. All others run by
+# length, SEW among them: its pooled mask attends to half a frame of padding.
 PADDING_SAFE = (
     "data2vec-audio",
     "gemoclap_audio",
@@ -261,7 +261,10 @@ def encode_frames(
         all_layers: Whether the outputs of all layers are wanted, not of the last alone.
 
     Returns:
-        The hidden states, each `(batch, frames, hidden_size)`, and the mask of true frames, `(batch, frames)`, or None.
+        The hidden states, each `(batch, frames, hidden_size)`, and the mask of true frames, `(batch, frames)` or None.
+
+    Raises:
+        ValueError: If all layers are wanted of an encoder whose layers have another frame rate than its output (SEW).
     """
     kind = tower.config.model_type
     options = {"output_hidden_states": True} if all_layers else {}
@@ -274,7 +277,13 @@ def encode_frames(
         masked_norm = mask is not None and type(convolutions[0]).__name__ == "GEmoClapMaskedConvLayer"
         wave_and_mask = torch.stack([inputs, mask.to(inputs.dtype)], 1) if masked_norm else inputs
         output = tower(wave_and_mask, attention_mask=mask, **options)
-    states = list(output.hidden_states) if all_layers else [output.last_hidden_state]
+    states = [output.last_hidden_state]
+    if all_layers:  # whether the last of them has passed the final norm depends on the version of transformers
+        states = [*output.hidden_states[:-1], output.last_hidden_state]
+        if states[0].shape != states[-1].shape:
+            raise ValueError(
+                f"use_weighted_layer_sum: the layers of a {kind!r} model run at another rate than its output"
+            )
     return states, None if mask is None else _frame_mask(tower, states[-1].shape[1], mask)
 
 

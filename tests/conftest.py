@@ -10,16 +10,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side
 
-import families  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
-from families import AUDIO  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import families  # noqa: E402
+from families import AUDIO  # noqa: E402
+
 RATE = 16000
 TONES = {"angry": 1800.0, "happy": 900.0, "sad": 300.0}
+
 
 def audio_config(family: str, **fields):
     """A small configuration of an audio family."""

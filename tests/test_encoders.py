@@ -46,6 +46,8 @@ def learns(model, audio):
     output.loss.backward()
     assert output.loss.isfinite() and output.loss > 0
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    if model.config.audio_config.model_type == "wav2vec2-conformer":  # transformers makes it and never runs it
+        without = [name for name in without if "pos_conv_embed" not in name]
     assert without == []
     return output
 
@@ -184,7 +186,13 @@ def test_pooling_is_what_it_says(make_model):
     assert torch.allclose(layers(states, None), expected.mean(1), atol=1e-6)
 
 
-@pytest.mark.parametrize("family", AUDIO)
+def test_weighted_layer_sum_is_refused_where_layers_have_another_rate(make_model):
+    model = make_model("sew", use_weighted_layer_sum=True)
+    with pytest.raises(ValueError, match="'sew' model run at another rate"):
+        model.get_audio_features(torch.randn(1, 8000))
+
+
+@pytest.mark.parametrize("family", [name for name in AUDIO if name != "sew"])
 def test_weighted_layer_sum(make_model, family, tmp_path):
     more = {"encoder_layerdrop": 0.0} if family == "whisper" else {}
     model = make_model(family, use_weighted_layer_sum=True, audio=more)
@@ -230,7 +238,11 @@ def text_folder(tmp_path):
 def test_pretrained_towers_are_taken_over_whole(family, form, tmp_path, text_folder):
     source = source_of(family)
     old_names = save_as(source, tmp_path / "audio", form)
-    assert form != "bin" or old_names == hasattr(getattr(source, "encoder", None), "pos_conv_embed") or "data2vec" in family
+    assert (
+        form != "bin"
+        or old_names == hasattr(getattr(source, "encoder", None), "pos_conv_embed")
+        or "data2vec" in family
+    )
     model = GEmoClapModel.from_audio_text_pretrained(
         str(tmp_path / "audio"), text_folder, projection_dim=8, objective="emo"
     )
@@ -274,11 +286,11 @@ def test_a_model_of_another_kind_is_named(tmp_path, text_folder):
         join(text_folder, text_folder)
     with pytest.raises(ValueError, match="'wavlm' model, not a text encoder"):
         join(tmp_path / "audio", tmp_path / "audio")
-    transformers.ViTModel(transformers.ViTConfig(**{k: 16 for k in ("hidden_size", "intermediate_size")}, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(tmp_path / "vit")
+    transformers.ViTConfig().save_pretrained(tmp_path / "vit")
     with pytest.raises(ValueError, match="'vit' model, not an audio encoder"):
         join(tmp_path / "vit", text_folder)
     with pytest.raises(ValueError, match="'vit' model, not an audio encoder"):
-        GEmoClapConfig(audio_config=transformers.ViTConfig()) and build_audio_tower(transformers.ViTConfig())
+        GEmoClapModel(GEmoClapConfig(audio_config=transformers.ViTConfig()))
 
 
 @pytest.mark.parametrize("family", ["wavlm-large", "wav2vec2-base", "whisper", "compact"])
@@ -312,17 +324,17 @@ def test_missing_tokenizer_and_extractor_are_named(tmp_path, text_folder):
         GEmoClapProcessor.from_audio_text_pretrained(str(tmp_path / "bare"), text_folder)
 
 
-@pytest.mark.parametrize(("family", "seconds"), [("whisper", 2.0), ("ast", 2.0)])
+@pytest.mark.parametrize(("family", "seconds"), [("whisper", 3.0), ("ast", 3.5)])
 def test_a_fixed_length_cuts_and_says_so(built, family, seconds, caplog):
-    model, extractor = built(family)
-    wave = noise(1, shortest=3.0, longest=3.1)[0]
+    _, extractor = built(family)
+    wave = noise(1, shortest=seconds, longest=seconds)[0]
     with caplog.at_level("WARNING"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(transformers.utils.logging.get_logger(), "propagate", True)
         long = extractor([{"array": wave, "sampling_rate": RATE}])
     assert any("of which the audio tower hears the first 2 s" in message for message in caplog.messages)
-    cut = extractor({"array": wave[: int(seconds * RATE)], "sampling_rate": RATE})
+    cut = extractor({"array": wave[: 2 * RATE], "sampling_rate": RATE})
     assert torch.equal(long[extractor.input_name], cut[extractor.input_name])
-    assert long["audio_attention_mask"].all()
+    assert long["audio_attention_mask"].float().mean() >= 0.99  # AST: 198 whole frames lie within two seconds
 
 
 def test_true_frames_of_a_fixed_length(built):
@@ -330,7 +342,10 @@ def test_true_frames_of_a_fixed_length(built):
     from modeling_gemoclap.towers_gemoclap import encode_frames
 
     wave = {"array": noise(1)[0][: RATE // 2], "sampling_rate": RATE}
-    for family, expected in (("whisper", 25), ("ast", 11 * 3)):  # ast: (48 - 8) // 4 + 1 times, (16 - 8) // 4 + 1 bands
+    for family, expected in (
+        ("whisper", 25),
+        ("ast", 11 * 3),
+    ):  # ast: (48 - 8) // 4 + 1 times, (16 - 8) // 4 + 1 bands
         model, extractor = built(family)
         inputs = extractor(wave)
         with torch.no_grad():
@@ -342,7 +357,7 @@ def test_half_precision_that_a_device_lacks_is_named(make_model, monkeypatch):
     model = make_model("wavlm-base").to(torch.float16)
 
     def lacks(*args, **kwargs):
-        raise RuntimeError('"slow_conv1d" not implemented for \'Half\'')
+        raise RuntimeError("\"slow_conv1d\" not implemented for 'Half'")
 
     monkeypatch.setattr(model.audio_model, "forward", lacks)
     with pytest.raises(ValueError, match=r"cannot run the model in torch.float16.*dtype=torch.float32"):

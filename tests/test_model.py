@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapAudioModel, GEmoClapConfig, GEmoClapModel
 
+
 @settings(max_examples=25, deadline=None)
 @given(lengths=st.lists(st.integers(8, 200), min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_compact_encoder_ignores_padding(lengths, seed):

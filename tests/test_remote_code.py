@@ -13,11 +13,13 @@ from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionP
 FACE = {
     "configuration_gemoclap.py",
     "audio_encoder_gemoclap.py",
+    "base_gemoclap.py",
     "feature_extraction_gemoclap.py",
     "processing_gemoclap.py",
     "modeling_gemoclap.py",
     "losses_gemoclap.py",
     "pipeline_gemoclap.py",
+    "towers_gemoclap.py",
 }
 ELSEWHERE = """
 import json, sys

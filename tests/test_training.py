@@ -235,9 +235,10 @@ def test_class_balanced_sampler():
     sampler = ClassBalancedSampler(labels, seed=1)
     drawn = list(sampler)
     assert len(drawn) == len(sampler) == 66 and list(sampler) == drawn
-    counts = np.bincount([labels[index] for index in drawn], minlength=3)
+    counts = np.bincount([labels[index % 69] for index in drawn], minlength=3)
     assert counts.tolist() == [22, 22, 22]
-    assert len({index for index in drawn if labels[index] == 0}) == 22  # no clip again before its deck is used up
+    assert len({index for index in drawn if labels[index % 69] == 0}) == 22  # none again before its deck is used up
+    assert len(set(drawn)) == 66 and max(drawn) // 69 == 4  # the fifth draw of a clip is another than its first
     sampler.set_epoch(1)
     assert list(sampler) != drawn
     with pytest.raises(ValueError, match="two classes"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from ..configuration_gemoclap import OBJECTIVES, SIMILARITIES, SL_TEXTS, TARGETS
+from ..configuration_gemoclap import OBJECTIVES, POOLINGS, SIMILARITIES, SL_TEXTS, TARGETS, TEXT_POOLINGS
 
 
 def _option(default, help: str, **metadata):
@@ -34,6 +34,19 @@ class ModelArguments:
     similarity: str = _option("cross", "Which embeddings are compared in the loss", choices=list(SIMILARITIES))
     targets: str = _option("softmax", "How match matrices become targets", choices=list(TARGETS))
     sl_texts: str = _option("joint", "What the text of a clip tells under sl", choices=list(SL_TEXTS))
+    pooling: str = _option("mean", "How audio frames become one vector", choices=list(POOLINGS))
+    use_weighted_layer_sum: bool = _option(False, "Pool a learnt mean over the layers, not the last one")
+    text_pooling: str = _option("first", "How tokens become one vector", choices=list(TEXT_POOLINGS))
+    freeze_feature_encoder: bool = _option(False, "Train no convolution that hears the signal")
+    freeze_audio_encoder: bool = _option(False, "Train nothing of the audio tower")
+    freeze_text_encoder: bool = _option(False, "Train nothing of the text tower")
+    unfreeze_last_n_layers: int | None = _option(
+        None, "Train these many layers of the audio tower and freeze the rest"
+    )
+    lora_towers: list[str] | None = _option(None, "Towers with low-rank updates: audio, text, or both", nargs="+")
+    lora_rank: int = _option(8, "Rank of the updates")
+    lora_alpha: float = _option(16.0, "Their scale is this divided by the rank")
+    lora_dropout: float = _option(0.0, "Dropout before them")
     projection_dim: int = _option(512, "Size of the joint space")
     projection_dropout: float = _option(0.0, "Dropout inside the projections")
     logit_scale_init_value: float = _option(math.log(1 / 0.07), "Initial logarithm of both scales")
@@ -75,6 +88,7 @@ class GEmoClapTrainingArguments(TrainingArguments):
     """How to train: all of Trainer's arguments, and these."""
 
     optimizer: str = _option("adam", "Plain Adam, as in the paper, or what --optim names", choices=["adam", "optim"])
+    layerwise_lr_decay: float = _option(1.0, "Learning rate of a layer over that of the layer above it")
     class_balanced_sampling: bool = _option(False, "Draw every emotion equally often")
     overwrite_output: bool = _option(False, "Train into a folder that is not empty")
 

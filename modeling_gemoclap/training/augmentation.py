@@ -25,11 +25,12 @@ class WarpAugmentation:
         self.time_warp = time_warp
         self.mel_warp = mel_warp
 
-    def __call__(self, features: np.ndarray) -> np.ndarray:
+    def __call__(self, features: np.ndarray, generator: torch.Generator | None = None) -> np.ndarray:
         """Warp `(frames, num_mel_bins)`; the number of frames changes, that of the bands does not."""
         frames, bands = features.shape
         speed, formants = (
-            math.exp((2 * torch.rand(()).item() - 1) * width) for width in (self.time_warp, self.mel_warp)
+            math.exp((2 * torch.rand((), generator=generator).item() - 1) * width)
+            for width in (self.time_warp, self.mel_warp)
         )
         time = torch.linspace(-1, 1, max(round(frames / speed), 2))
         mel = (2 * torch.arange(bands) * formants / (bands - 1) - 1).clamp(max=1)

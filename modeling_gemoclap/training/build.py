@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 
 from tokenizers import ByteLevelBPETokenizer
-from transformers import AutoTokenizer, RobertaConfig, RobertaTokenizerFast
+from transformers import RobertaConfig, RobertaTokenizerFast
 
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor
 from .arguments import ModelArguments, json_fields
+from .lora import add_lora
 
 SMALL_TEXT_ENCODER = {
     "hidden_size": 128,
@@ -48,6 +49,9 @@ def _fields(arguments: ModelArguments, emotions: list[str]) -> dict:
         "similarity",
         "targets",
         "sl_texts",
+        "pooling",
+        "use_weighted_layer_sum",
+        "text_pooling",
         "projection_dim",
         "projection_dropout",
         "logit_scale_init_value",
@@ -84,9 +88,10 @@ def build_model_and_processor(
         model = GEmoClapModel.from_audio_text_pretrained(
             arguments.audio_model, arguments.text_model, **options, **values
         )
-        extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
-        tokenizer = AutoTokenizer.from_pretrained(arguments.text_model)
-        return model.train(), GEmoClapProcessor(extractor, tokenizer)
+        processor = GEmoClapProcessor.from_audio_text_pretrained(
+            arguments.audio_model, arguments.text_model, **features
+        )
+        return model.train(), processor
     if arguments.audio_model or arguments.text_model:
         raise ValueError(
             "give both --audio_model and --text_model, or neither: half a pretrained pair is not trained here"
@@ -98,3 +103,40 @@ def build_model_and_processor(
         feature_type="log_mel", num_mel_bins=config.audio_config.num_mel_bins, **features
     )
     return GEmoClapModel(config).train(), GEmoClapProcessor(extractor, tokenizer)
+
+
+def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):
+    """Freeze what is not to be trained, or put LoRA on the towers.
+
+    Args:
+        model: The model, its projections centred already.
+        arguments: `freeze_*`, `unfreeze_last_n_layers` and `lora_*`.
+
+    Returns:
+        The model, or a `peft.PeftModel` around it.
+
+    Raises:
+        ValueError: If two of the options contradict each other.
+    """
+    frozen = arguments.freeze_audio_encoder, arguments.freeze_feature_encoder, arguments.freeze_text_encoder
+    if arguments.lora_towers:
+        if any(frozen) or arguments.unfreeze_last_n_layers is not None:
+            raise ValueError(
+                "--lora_towers freezes both towers itself: leave out --freeze_* and --unfreeze_last_n_layers"
+            )
+        if not arguments.audio_model:
+            raise ValueError("--lora_towers updates pretrained towers: give --audio_model and --text_model")
+        return add_lora(
+            model, arguments.lora_towers, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout
+        )
+    if arguments.unfreeze_last_n_layers is not None:
+        if arguments.freeze_audio_encoder:
+            raise ValueError("--freeze_audio_encoder and --unfreeze_last_n_layers contradict each other: give one")
+        model.unfreeze_last_n_layers(arguments.unfreeze_last_n_layers)
+    if arguments.freeze_audio_encoder:
+        model.freeze_audio_encoder()
+    if arguments.freeze_feature_encoder:
+        model.freeze_feature_encoder()
+    if arguments.freeze_text_encoder:
+        model.freeze_text_encoder()
+    return model

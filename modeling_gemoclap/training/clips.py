@@ -96,12 +96,16 @@ def read_clips(
 class ClipDataset(torch.utils.data.Dataset):
     """Clips with labels, as the collator wants them.
 
+    What is drawn for a clip (its cut, its warp, its prompt) is a function of seed, epoch and index alone: neither
+    workers, nor batches that were fetched ahead, nor an interruption change it.
+
     Args:
         corpus: Clips that `read_clips` returned.
         extractor: The same extractor.
         config: Its `emotions` and `genders` number the labels.
         max_seconds: Longer clips are cut to this length at a random place.
         augmentation: Changes log-mel features `(frames, num_mel_bins)` anew whenever a clip is drawn.
+        seed: Seed of all that is drawn.
     """
 
     def __init__(
@@ -110,7 +114,8 @@ class ClipDataset(torch.utils.data.Dataset):
         extractor: GEmoClapFeatureExtractor,
         config: GEmoClapConfig,
         max_seconds: float | None = None,
-        augmentation: Callable[[np.ndarray], np.ndarray] | None = None,
+        augmentation: Callable[[np.ndarray, torch.Generator], np.ndarray] | None = None,
+        seed: int = 0,
     ):
         if augmentation and extractor.feature_type != "log_mel":
             raise ValueError("time_warp and mel_warp change log-mel features; this audio tower hears raw waves")
@@ -118,25 +123,37 @@ class ClipDataset(torch.utils.data.Dataset):
         self.extractor = extractor
         self.max_seconds = max_seconds
         self.augmentation = augmentation
+        self.seed = seed
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive an epoch see it too
         self.emotion_labels = [config.emotions.index(word) if word else -1 for word in corpus.clips["emotion"]]
         self.gender_labels = [config.genders.index(word) if word else -1 for word in corpus.clips["gender"]]
 
     def __len__(self) -> int:
         return len(self.emotion_labels)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose draws come next."""
+        self.epoch.fill_(epoch)
+
     def __getitem__(self, index: int) -> dict:
+        """A clip with its labels; an index beyond the last is another draw of the clip at `index % len`."""
+        state = np.random.SeedSequence([self.seed, int(self.epoch), index]).generate_state(2)
+        generator = torch.Generator().manual_seed(int(state[0]))
+        index %= len(self)
         row = self.clips[index]
         if self.extractor.feature_type == "log_mel":
             clip = np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
-            clip = self.augmentation(clip) if self.augmentation else clip
-            clip = self._cut(clip, 1 / self.extractor.hop_seconds)
+            clip = self.augmentation(clip, generator) if self.augmentation else clip
+            clip = self._cut(clip, 1 / self.extractor.hop_seconds, generator)
         else:
-            clip = self.extractor.features(self._cut(self.extractor.load(row["path"]), self.extractor.sampling_rate))
-        return {"clip": clip, "emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}
+            wave = self._cut(self.extractor.load(row["path"]), self.extractor.sampling_rate, generator)
+            clip = self.extractor.features(wave)
+        labels = {"emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}
+        return {"clip": clip, **labels, "seed": int(state[1])}
 
-    def _cut(self, clip: np.ndarray, rate: float) -> np.ndarray:
+    def _cut(self, clip: np.ndarray, rate: float, generator: torch.Generator) -> np.ndarray:
         if self.max_seconds is None or len(clip) <= self.max_seconds * rate:
             return clip
         length = int(self.max_seconds * rate)
-        start = int(torch.randint(len(clip) - length + 1, ()))
+        start = int(torch.randint(len(clip) - length + 1, (), generator=generator))
         return clip[start : start + length]

@@ -34,7 +34,8 @@ class GEmoClapCollator:
         """Make a batch.
 
         Args:
-            examples: Dicts with `clip` (features of one clip), `emotion_label` and `gender_label`.
+            examples: Dicts with `clip` (features of one clip), `emotion_label`, `gender_label` and, optionally, `seed`
+                for what is drawn.
 
         Returns:
             Audio inputs, `input_ids` and `attention_mask`, for `"ml"` also `gender_input_ids` and
@@ -42,13 +43,17 @@ class GEmoClapCollator:
         """
         emotions = torch.tensor([example["emotion_label"] for example in examples])
         genders = torch.tensor([example["gender_label"] for example in examples])
+        generators = [self._generator(example) for example in examples]
         if self.unknown_gender_prob:
-            genders[torch.rand(len(genders)) < self.unknown_gender_prob] = -1
+            drawn = torch.stack([torch.rand((), generator=generator) for generator in generators])
+            genders[drawn < self.unknown_gender_prob] = -1
         batch = dict(self.processor.feature_extractor.collate([example["clip"] for example in examples]))
-        texts = [self._text(emotion, gender) for emotion, gender in zip(emotions, genders, strict=True)]
+        drawn = zip(emotions, genders, generators, strict=True)
+        texts = [self._text(emotion, gender, generator) for emotion, gender, generator in drawn]
         batch |= self._tokenize(texts)
         if self.config.objective == "ml":
-            texts = [self._gender_text(gender) for gender in genders]
+            drawn = zip(genders, generators, strict=True)
+            texts = [self._gender_text(gender, generator) for gender, generator in drawn]
             batch |= {f"gender_{key}": value for key, value in self._tokenize(texts).items()}
         return batch | {"emotion_labels": emotions, "gender_labels": genders}
 
@@ -56,16 +61,22 @@ class GEmoClapCollator:
         tokens = self.processor(text=texts)
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
-    def _text(self, emotion: int, gender: int) -> str:
+    @staticmethod
+    def _generator(example: dict) -> torch.Generator | None:
+        return torch.Generator().manual_seed(example["seed"]) if "seed" in example else None
+
+    def _text(self, emotion: int, gender: int, generator: torch.Generator | None) -> str:
         if emotion == -1:
             return ""
         if self.config.uses_joint_texts and gender != -1:
-            return self._draw(self.config.joint_prompts(self.config.emotions[emotion], self.config.genders[gender]))
-        return self._draw(self.config.emotion_prompts(self.config.emotions[emotion]))
+            prompts = self.config.joint_prompts(self.config.emotions[emotion], self.config.genders[gender])
+        else:
+            prompts = self.config.emotion_prompts(self.config.emotions[emotion])
+        return self._draw(prompts, generator)
 
-    def _gender_text(self, gender: int) -> str:
-        return "" if gender == -1 else self._draw(self.config.gender_prompts(self.config.genders[gender]))
+    def _gender_text(self, gender: int, generator: torch.Generator | None) -> str:
+        return "" if gender == -1 else self._draw(self.config.gender_prompts(self.config.genders[gender]), generator)
 
     @staticmethod
-    def _draw(prompts: list[str]) -> str:
-        return prompts[0] if len(prompts) == 1 else prompts[int(torch.randint(len(prompts), ()))]
+    def _draw(prompts: list[str], generator: torch.Generator | None) -> str:
+        return prompts[int(torch.randint(len(prompts), (), generator=generator))]

@@ -11,7 +11,7 @@ OBJECTIVE_NAMES = {"emo": "Emo-CLAP", "ml": "ML-GEmo-CLAP", "sl": "SL-GEmo-CLAP"
 NO_RESULTS = "Not evaluated. `python evaluate.py --model DIR --data_dir DIR` judges it on speakers it has not heard."
 
 
-def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate: int) -> Path:
+def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate: int, trained_parameters: int) -> Path:
     """Write `README.md` from what the model and its training really were.
 
     Args:
@@ -19,6 +19,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         model: The trained `GEmoClapModel`.
         state: The trainer's state; metrics on development speakers come from its log.
         sampling_rate: Rate of the audio tower, in Hz.
+        trained_parameters: How many parameters learnt; the rest was frozen.
 
     Returns:
         The path of the card.
@@ -42,6 +43,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         pretrained=any(sources.values()),
         sampling_rate=sampling_rate,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained_parameters=trained_parameters,
         prompts=" · ".join(f'"{prompt}"' for group in config.class_prompts() for prompt in group[:1]),
         epochs=round(state.epoch or 0, 2),
         steps=state.global_step,

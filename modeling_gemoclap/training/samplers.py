@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,13 +10,14 @@ from torch.utils.data import Sampler
 
 
 class ClassBalancedSampler(Sampler[int]):
-    """Draws every class equally often; an epoch has as many draws as there are clips.
+    """Draws every class equally often; an epoch has as many draws as there are labelled clips.
 
     Each class is a shuffled deck that is reshuffled when it is used up, so all its clips come equally often. The
     order is a function of seed and epoch alone: all processes agree, and a resumed run goes on as it would have.
 
     Args:
-        labels: Class of every clip; clips of label -1 are never drawn.
+        labels: Class of every clip; clips of label -1 are never drawn. The n-th draw of a clip within an epoch is its
+            index plus `n * len(labels)`, so that `ClipDataset` cuts it elsewhere each time.
         seed: Seed of the order.
 
     Raises:
@@ -26,6 +28,7 @@ class ClassBalancedSampler(Sampler[int]):
         self.decks = [np.flatnonzero(np.asarray(labels) == label) for label in sorted(set(labels) - {-1})]
         if len(self.decks) < 2:
             raise ValueError("class-balanced sampling needs clips of two classes or more")
+        self.clips = len(labels)
         self.seed = seed
         self.epoch = 0
         self.length = sum(map(len, self.decks))
@@ -45,4 +48,7 @@ class ClassBalancedSampler(Sampler[int]):
             shuffles = -(-rounds // len(deck))
             columns.append(np.concatenate([rng.permutation(deck) for _ in range(shuffles)])[:rounds])
         order = np.stack([rng.permutation(drawn) for drawn in np.stack(columns, axis=1)]).ravel()
-        return iter(order[: self.length].tolist())
+        draws: Counter[int] = Counter()
+        for index in order[: self.length].tolist():
+            yield index + self.clips * draws[index]
+            draws[index] += 1

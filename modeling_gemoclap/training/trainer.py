@@ -12,7 +12,9 @@ from ..losses_gemoclap import contrastive_loss, loss_floor
 from ..modeling_gemoclap import MAX_LOGIT_SCALE
 from .collator import audio_inputs
 from .gather import gather
+from .lora import add_scales_to, is_lora
 from .model_card import write_model_card
+from .optimizer import layerwise_groups
 from .samplers import ClassBalancedSampler
 
 logger = logging.get_logger(__name__)
@@ -25,6 +27,15 @@ class _KeepScalesBounded(TrainerCallback):
         with torch.no_grad():
             for scale in (model.audio_logit_scale, model.text_logit_scale):
                 scale.clamp_(max=MAX_LOGIT_SCALE)
+
+
+class _TellEpoch(TrainerCallback):
+    """Tells the clips the epoch, of which their draws are a function."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        dataset = getattr(train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(round(state.epoch or 0, 6)))
 
 
 class GEmoClapTrainer(Trainer):
@@ -68,6 +79,8 @@ class GEmoClapTrainer(Trainer):
         self.args.remove_unused_columns = False
         self.label_names = ["emotion_labels"]
         self.add_callback(_KeepScalesBounded())
+        self.add_callback(_TellEpoch())
+        self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self._floors: list[torch.Tensor] = []
         self._class_embeddings: torch.Tensor | None = None
 
@@ -86,6 +99,25 @@ class GEmoClapTrainer(Trainer):
         if model.training:
             self._floors.append(loss_floor(terms).detach())
         return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, *args, **kwargs):
+        """As Trainer's, with `layerwise_lr_decay`."""
+        decay = getattr(self.args, "layerwise_lr_decay", 1.0)
+        if decay == 1.0 or self.optimizer is not None:
+            return super().create_optimizer(*args, **kwargs)
+        optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
+            self.args, self.model
+        )
+        model = self.model.get_base_model() if is_lora(self.model) else self.model
+        decayed = set(self.get_decay_parameter_names(model))
+        groups = layerwise_groups(model, self.args.learning_rate, decay, self.args.weight_decay, decayed)
+        self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if is_lora(self.model):
+            add_scales_to(output_dir or self.args.output_dir, self.model)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Add what is needed to read a loss on flat targets; see the class."""
@@ -143,4 +175,5 @@ class GEmoClapTrainer(Trainer):
         """Write `README.md` beside the checkpoint; see `write_model_card`."""
         if self.is_world_process_zero():
             rate = self.processing_class.feature_extractor.sampling_rate
-            write_model_card(self.args.output_dir, self.accelerator.unwrap_model(self.model), self.state, rate)
+            model = self.accelerator.unwrap_model(self.model)
+            write_model_card(self.args.output_dir, model, self.state, rate, self.trained_parameters)
