@@ -1,0 +1,326 @@
+"""What of a pretrained model is trained: freezing, LoRA, layer-wise rates, gradient checkpointing, SpecAugment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import RATE, ROOT, batch_of, text_config
+from families import AUDIO
+
+from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor
+from modeling_gemoclap.towers_gemoclap import ignores_padding, transformer_layers
+from modeling_gemoclap.training.build import build_tokenizer
+from modeling_gemoclap.training.checkpoints import latest_whole_checkpoint
+from modeling_gemoclap.training.lora import add_lora, load_adapter, save_adapter
+from modeling_gemoclap.training.optimizer import layerwise_groups
+
+EVERY = [name for name in AUDIO if name != "compact"]
+
+
+def loss_of(model, audio):
+    count = len(next(iter(audio.values())))
+    torch.manual_seed(5)
+    texts = {"input_ids": torch.randint(5, 300, (count, 6)), "attention_mask": torch.ones(count, 6).long()}
+    labels = {"emotion_labels": torch.arange(count) % 3, "gender_labels": torch.arange(count) % 2}
+    return model(**audio, **texts, **labels).loss
+
+
+def noise_batch(family, tmp_path, seconds=(0.4, 0.9, 1.3)):
+    rng = np.random.default_rng(0)
+    clips = [rng.standard_normal(int(s * RATE)).astype(np.float32) for s in seconds]
+    return AUDIO[family].small_extractor(tmp_path)([{"array": clip, "sampling_rate": RATE} for clip in clips])
+
+
+def learnt(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+# ---- freezing -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("family", AUDIO)
+def test_freezing(make_model, family, tmp_path):
+    audio = noise_batch(family, tmp_path)
+    fresh = learnt(make_model(family))
+    model = make_model(family).train()
+    model.freeze_feature_encoder()
+    lost = fresh - learnt(model)
+    assert lost and all(name.startswith("audio_model.") for name in lost)
+    assert not any("layers.0" in name and "conv" not in name for name in lost)
+    model.unfreeze_last_n_layers(1)
+    name, layers = transformer_layers(model.audio_model)
+    kept = {name for name in learnt(model) if name.startswith("audio_model.")}
+    assert kept and all(f"audio_model.{name}.{len(layers) - 1}." in key for key in kept)
+    model.freeze_text_encoder()
+    loss_of(model, audio).backward()
+    assert {key for key, p in model.named_parameters() if p.grad is not None} == learnt(model)
+    model.freeze_audio_encoder()
+    assert not any(key.startswith(("audio_model", "text_model")) for key in learnt(model)) and learnt(model)
+    with pytest.raises(ValueError, match="has 2 layers"):
+        model.unfreeze_last_n_layers(3)
+
+
+def test_a_frozen_tower_keeps_no_graph(make_model):
+    model = make_model("wav2vec2-base").train()
+    model.freeze_audio_encoder()
+    audio, _ = batch_of(model, [8000, 8000])
+    assert not model.audio_model(audio["input_values"]).last_hidden_state.requires_grad
+    loss_of(model, audio).backward()
+
+
+def test_layerwise_rates(make_model):
+    model = make_model("wavlm-large")
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = layerwise_groups(model, 1.0, 0.5, 0.1, {"audio_model.encoder.layers.0.attention.q_proj.weight"})
+    rates = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert set(rates) == learnt(model)
+    assert rates["audio_projection.linear1.weight"] == rates["audio_logit_scale"] == (1.0, 0.0)
+    assert rates["audio_model.encoder.layers.1.attention.q_proj.weight"] == (0.5, 0.0)
+    assert rates["audio_model.encoder.layers.0.attention.q_proj.weight"] == (0.25, 0.1)
+    assert rates["audio_model.feature_extractor.conv_layers.0.conv.weight"] == (0.125, 0.0)
+    assert rates["text_model.encoder.layer.0.attention.self.query.weight"] == (0.5, 0.0)
+    assert rates["text_model.embeddings.word_embeddings.weight"] == (0.25, 0.0)
+    with pytest.raises(ValueError, match="layerwise_lr_decay=1.5"):
+        layerwise_groups(model, 1.0, 1.5, 0.0, set())
+
+
+# ---- memory and noise -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("family", AUDIO)
+def test_gradient_checkpointing_changes_no_gradient(make_model, family, tmp_path):
+    audio = noise_batch(family, tmp_path)
+    plain, saving = make_model(family).train(), make_model(family).train()
+    saving.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    assert saving.is_gradient_checkpointing
+    calls = []
+    _, layers = transformer_layers(saving.audio_model)
+    layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    for model in (plain, saving):
+        loss_of(model, audio).backward()
+    passes = 1 if ignores_padding(saving.config.audio_config) else 3  # three lengths
+    assert len(calls) == 2 * passes  # forward, and again for the gradient
+    for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        assert a.grad is None if b.grad is None else torch.allclose(a.grad, b.grad, atol=1e-6), name
+
+
+@pytest.mark.parametrize("seconds", [(0.15,), (0.5,), (0.5, 0.15), (1.5, 0.2)])
+@pytest.mark.parametrize("family", [name for name in EVERY if name not in ("whisper", "ast")])
+def test_spec_augment_survives_short_clips(make_model, family, seconds, tmp_path):
+    masks = {"apply_spec_augment": True, "mask_time_prob": 0.3, "mask_time_length": 40, "mask_feature_prob": 0.3}
+    audio_fields = {**masks, "mask_feature_length": 4}
+    model = make_model(family, audio=audio_fields).train()
+    audio = noise_batch(family, tmp_path, seconds)
+    assert model.get_audio_features(**audio).isfinite().all()
+    loss_of(model, audio).backward()
+    if max(seconds) > 1:  # and where there is room it masks
+        np.random.seed(0)
+        first = model.get_audio_features(**audio)
+        assert not torch.allclose(first, model.get_audio_features(**audio), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["wavlm-large", "hubert-base", "data2vec-large", "whisper", "compact"])
+def test_layer_drop(make_model, family, tmp_path):
+    field = "encoder_layerdrop" if family == "whisper" else "layerdrop"
+    audio = noise_batch(family, tmp_path)
+    model = make_model(family, audio={field: 0.5}).train()
+    torch.manual_seed(0)
+    seen = {tuple(model.get_audio_features(**audio)[0].detach().mul(1e4).round().tolist()) for _ in range(20)}
+    assert len(seen) == (2 if family.startswith("wavlm") else 4)  # subsets of two layers; WavLM keeps its first
+    with torch.no_grad():
+        model.eval()
+        assert torch.equal(model.get_audio_features(**audio), model.get_audio_features(**audio))
+    with pytest.raises(ValueError, match="layerdrop"):
+        make_model(family, audio={field: 0.5}, use_weighted_layer_sum=True)
+
+
+# ---- LoRA -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def towers(tmp_path):
+    """Two small pretrained encoders as they lie on the Hub."""
+
+    def make(family="hubert-base", **fields):
+        torch.manual_seed(3)
+        model = transformers.AutoModel.from_config(AUDIO[family].config(small=True, **fields))
+        model.save_pretrained(tmp_path / "audio-encoder")
+        AUDIO[family].save_extractor(tmp_path / "audio-encoder")
+        transformers.RobertaModel(text_config()).save_pretrained(tmp_path / "text-encoder")
+        from modeling_gemoclap import GEmoClapConfig
+
+        build_tokenizer(GEmoClapConfig(emotions=["angry", "happy", "sad"])).save_pretrained(tmp_path / "text-encoder")
+        return str(tmp_path / "audio-encoder"), str(tmp_path / "text-encoder")
+
+    return make
+
+
+@pytest.mark.parametrize("family", AUDIO)
+def test_every_update_has_a_gradient(make_model, family, tmp_path):
+    model = add_lora(make_model(family, pooling="self_attention"), ["audio", "text"], rank=2)
+    loss_of(model.train(), noise_batch(family, tmp_path)).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    names = learnt(model)
+    for part in ("audio_model", "text_model", "audio_projection", "audio_pooling", "audio_logit_scale"):
+        assert any(part in name for name in names), part
+    assert all("lora_" in name for name in names if "_model." in name.removeprefix("base_model.model."))
+
+
+def test_an_adapter_is_saved_and_loaded(towers, tmp_path):
+    import peft
+
+    audio, text = towers()
+    fields = {"emotions": ["angry", "happy", "sad"], "projection_dim": 12, "objective": "emo", "pooling": "mean_std"}
+    model = add_lora(GEmoClapModel.from_audio_text_pretrained(audio, text, **fields), ["audio"], rank=2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * (0.0 if "scale" in name else 0.2))
+        model.audio_logit_scale.fill_(1.25)
+    waves = {"input_values": torch.randn(2, 9000)}
+    expected = model.eval().get_audio_features(**waves)
+    save_adapter(model, tmp_path / "adapter")
+    assert (tmp_path / "adapter/adapter_model.safetensors").stat().st_size < 60_000
+    again = load_adapter(tmp_path / "adapter", audio, text)
+    assert torch.allclose(again.get_audio_features(**waves), expected, atol=1e-5)
+    assert again.audio_logit_scale.item() == 1.25 and again.config.pooling == "mean_std"
+    base = GEmoClapModel.from_audio_text_pretrained(audio, text, **fields)
+    assert not torch.allclose(base.get_audio_features(**waves), expected, atol=1e-2)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")  # PEFT's own way
+    assert torch.allclose(theirs.eval().get_audio_features(**waves), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="no adapter_config.json"):
+        load_adapter(tmp_path, audio, text)
+    towers("wavlm-base")
+    with pytest.raises(ValueError, match="trained on a 'hubert' audio encoder.*'wavlm'"):
+        load_adapter(tmp_path / "adapter", audio, text)
+
+
+@pytest.fixture
+def train(monkeypatch):
+    import importlib.util
+
+    monkeypatch.chdir(ROOT)
+    spec = importlib.util.spec_from_file_location("script_train", ROOT / "train.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return lambda *arguments: script.main([str(argument) for argument in arguments])
+
+
+BASE = ("--per_device_train_batch_size", 12, "--disable_tqdm", "true", "--use_cpu", "--projection_dim", 12)
+BASE += ("--learning_rate", "3e-3", "--logging_strategy", "epoch", "--max_seconds", "0.5")
+
+
+def test_lora_by_the_script(train, towers, tones, tmp_path):
+    audio, text = towers(layerdrop=0.1)
+    run = tmp_path / "run"
+    options = (*BASE, "--data_dir", tones, "--output_dir", run, "--audio_model", audio, "--text_model", text)
+    more = ("--lora_towers", "audio", "--lora_rank", 2, "--layerwise_lr_decay", 0.9, "--num_train_epochs", 2)
+    train(*options, *more, "--save_strategy", "epoch")
+    merged = GEmoClapModel.from_pretrained(run)  # without PEFT, without the adapter
+    processor = GEmoClapProcessor.from_pretrained(run)
+    inputs = processor(audio=str(tones / "audio/01_sad_0.wav"))
+    again = load_adapter(run / "adapter", audio, text)
+    assert torch.allclose(merged.get_audio_features(**inputs), again.get_audio_features(**inputs), atol=1e-5)
+    assert merged.audio_logit_scale.item() == again.audio_logit_scale.item() != merged.config.logit_scale_init_value
+    assert "learnt in training" in (run / "README.md").read_text()
+    whole, part = ((run / name).stat().st_size for name in ("model.safetensors", "adapter/adapter_model.safetensors"))
+    assert part < whole / 2
+    assert not (run / "checkpoint-4/model.safetensors").exists()
+    for contradiction in (("--freeze_text_encoder", "true"), ("--lora_towers", "video"), ("--lora_rank", "0")):
+        with pytest.raises(ValueError, match=r"lora_(towers|rank)"):
+            train(*options, *more, "--overwrite_output", "true", *contradiction)
+
+
+def test_freezing_by_the_script(train, towers, tones, tmp_path):
+    audio, text = towers()
+    run = tmp_path / "run"
+    options = (*BASE, "--data_dir", tones, "--output_dir", run, "--audio_model", audio, "--text_model", text)
+    frozen = ("--freeze_text_encoder", "true", "--unfreeze_last_n_layers", 1, "--pooling", "self_attention")
+    train(*options, *frozen, "--num_train_epochs", 1)
+    source = GEmoClapModel.from_audio_text_pretrained(audio, text).state_dict()
+    moved = {
+        name
+        for name, value in GEmoClapModel.from_pretrained(run).state_dict().items()
+        if name in source and name.startswith(("audio_model", "text_model")) and not torch.equal(value, source[name])
+    }
+    assert moved and all(name.startswith("audio_model.encoder.layers.1.") for name in moved)
+    with pytest.raises(ValueError, match="contradict"):
+        train(*options, *frozen, "--freeze_audio_encoder", "true", "--overwrite_output", "true")
+
+
+def test_half_precision_on_a_processor_without_it_is_one_line(train, tones, tmp_path):
+    from transformers.utils import is_torch_fp16_available_on_device
+
+    options = (*BASE, "--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", 1)
+    if is_torch_fp16_available_on_device("cpu"):
+        pytest.skip("this processor computes in half precision")
+    with pytest.raises(ValueError, match="fp16|half"):
+        train(*options, "--fp16", "true")
+
+
+# ---- a killed run ---------------------------------------------------------------------------------------------------
+def weights(folder):
+    return GEmoClapModel.from_pretrained(folder).state_dict()
+
+
+def kill_after(checkpoint, command, env):
+    """Start a training and kill it as soon as a checkpoint is there and some steps more are done."""
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (checkpoint / "trainer_state.json").is_file():
+        assert process.poll() is None, process.stderr.read().decode()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kind", ["compact", "pretrained", "lora"])
+def test_a_killed_run_goes_on_as_if_nothing_had_been(towers, tones, tmp_path, kind):
+    """Dropout, SpecAugment, crops, warps, drawn templates, shuffling and a scheduler; killed within an epoch."""
+    common = (
+        *("--data_dir", tones, "--exclude_speakers", "04", "--use_cpu", "--disable_tqdm", "true"),
+        *("--per_device_train_batch_size", 6, "--num_train_epochs", 4, "--lr_scheduler_type", "cosine"),
+        *("--warmup_steps", 3, "--learning_rate", "1e-3", "--projection_dropout", 0.2, "--unknown_gender_prob", 0.3),
+        *("--save_strategy", "steps", "--save_steps", 4, "--max_seconds", 0.4, "--projection_dim", 16),
+        *("--emotion_templates", "this person is feeling {}", "a {} voice", "--class_balanced_sampling", "true"),
+    )
+    if kind == "compact":
+        fields = {"num_mel_bins": 16, "conv_channels": [8, 8], "hidden_size": 16, "num_attention_heads": 2}
+        fields |= {"apply_spec_augment": True, "hidden_dropout": 0.2, "layerdrop": 0.2}
+        common += ("--audio_config", json.dumps(fields), "--time_warp", 0.1, "--mel_warp", 0.1)
+    else:
+        noisy = {"hidden_dropout": 0.2, "attention_dropout": 0.1, "layerdrop": 0.2, "apply_spec_augment": True}
+        noisy |= {"mask_time_prob": 0.3, "mask_time_length": 4, "mask_feature_prob": 0.2, "mask_feature_length": 4}
+        audio, text = towers(**noisy)
+        common += ("--audio_model", audio, "--text_model", text)
+    if kind == "lora":
+        common += ("--lora_towers", "audio", "text", "--lora_rank", 2, "--lora_dropout", 0.1)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "train.py", *map(str, common)]
+    for run, more in (("whole", ()), ("killed", None), ("killed", ("--resume_from_checkpoint", "true"))):
+        ends = [*command, "--output_dir", str(tmp_path / run)]
+        if more is None:  # 24 steps of six to an epoch: the first checkpoint lies within an epoch
+            kill_after(tmp_path / "killed/checkpoint-4", ends, env)
+            assert not (tmp_path / "killed/model.safetensors").exists(), "the run was over before it was killed"
+            partial = tmp_path / "killed/checkpoint-999"  # as a kill in the midst of writing leaves it
+            partial.mkdir()
+            (partial / "model.safetensors").write_bytes(b"part")
+            continue
+        done = subprocess.run([*ends, *more], cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert "checkpoint-999 was not written to its end" in done.stderr
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    state = json.loads((tmp_path / "killed/trainer_state.json").read_text())
+    assert state["global_step"] == 24
+
+
+def test_the_latest_whole_checkpoint(tmp_path):
+    assert latest_whole_checkpoint(tmp_path) is None
+    for step, content in ((2, "{}"), (10, "{}"), (12, "{trunc"), (14, None), ("x", "{}")):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if content is not None:
+            (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(content)
+    assert latest_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
