@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
@@ -106,10 +109,15 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         if (input_values is None) == (input_features is None):
             raise ValueError("give input_values (raw waves) or input_features (spectrograms), one of the two")
         inputs = (input_features if input_values is None else input_values).to(self.dtype)
-        try:
+        with self._naming_lacking_precision():
             if audio_attention_mask is None or ignores_padding(self.config.audio_config):
                 return self._pool(inputs, audio_attention_mask)
             return self._pool_by_length(inputs, audio_attention_mask)
+
+    @contextmanager
+    def _naming_lacking_precision(self) -> Iterator[None]:
+        try:
+            yield
         except RuntimeError as error:
             if "not implemented for" not in str(error):
                 raise

@@ -201,7 +201,8 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
 
     def pool_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """First token of the text tower, or the mean of all, `(batch, hidden_size)`; see `get_text_features`."""
-        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        with self._naming_lacking_precision():
+            hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if self.config.text_pooling == "first":
             return hidden[:, 0]
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask

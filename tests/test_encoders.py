@@ -353,15 +353,16 @@ def test_true_frames_of_a_fixed_length(built):
         assert frames.sum() == expected, family
 
 
-def test_half_precision_that_a_device_lacks_is_named(make_model, monkeypatch):
+@pytest.mark.parametrize("tower", ["audio", "text"])
+def test_half_precision_that_a_device_lacks_is_named(make_model, monkeypatch, tower):
     model = make_model("wavlm-base").to(torch.float16)
 
     def lacks(*args, **kwargs):
         raise RuntimeError("\"slow_conv1d\" not implemented for 'Half'")
 
-    monkeypatch.setattr(model.audio_model, "forward", lacks)
+    monkeypatch.setattr(getattr(model, f"{tower}_model"), "forward", lacks)
     with pytest.raises(ValueError, match=r"cannot run the model in torch.float16.*dtype=torch.float32"):
-        model.get_audio_features(torch.randn(1, 8000))
+        model(input_values=torch.randn(1, 8000), **prompts(1))
 
 
 def test_an_extractor_is_saved_with_its_own(tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -96,13 +97,14 @@ def test_gradient_checkpointing_changes_no_gradient(make_model, family, tmp_path
     plain, saving = make_model(family).train(), make_model(family).train()
     saving.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     assert saving.is_gradient_checkpointing
-    calls = []
+    calls = Counter()
     _, layers = transformer_layers(saving.audio_model)
-    layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    for part in (module for module in layers[0].modules() if isinstance(module, torch.nn.Linear)):
+        part.register_forward_pre_hook(lambda part, _: calls.update([part]))
     for model in (plain, saving):
         loss_of(model, audio).backward()
     passes = 1 if ignores_padding(saving.config.audio_config) else 3  # three lengths
-    assert len(calls) == 2 * passes  # forward, and again for the gradient
+    assert max(calls.values()) == 2 * passes  # forward, and again for the gradient
     for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
         assert a.grad is None if b.grad is None else torch.allclose(a.grad, b.grad, atol=1e-6), name
 
@@ -247,16 +249,6 @@ def test_freezing_by_the_script(train, towers, tones, tmp_path):
     assert moved and all(name.startswith("audio_model.encoder.layers.1.") for name in moved)
     with pytest.raises(ValueError, match="contradict"):
         train(*options, *frozen, "--freeze_audio_encoder", "true", "--overwrite_output", "true")
-
-
-def test_half_precision_on_a_processor_without_it_is_one_line(train, tones, tmp_path):
-    from transformers.utils import is_torch_fp16_available_on_device
-
-    options = (*BASE, "--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", 1)
-    if is_torch_fp16_available_on_device("cpu"):
-        pytest.skip("this processor computes in half precision")
-    with pytest.raises(ValueError, match="fp16|half"):
-        train(*options, "--fp16", "true")
 
 
 # ---- a killed run ---------------------------------------------------------------------------------------------------
