@@ -15,6 +15,7 @@ from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.training.arguments import parse_arguments
 from modeling_gemoclap.training.augmentation import WarpAugmentation
+from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
 
@@ -301,3 +302,27 @@ def test_empty_gender_and_emotion_are_unknown_and_train(train, tmp_path):
     history = json.loads((tmp_path / "run/trainer_state.json").read_text())["log_history"]
     assert all(np.isfinite(entry["loss"]) for entry in history if "loss" in entry)
     shutil.rmtree(corpus)
+
+
+def test_draws_change_with_epoch_and_draw_and_with_nothing_else(tones, make_model, make_processor):
+    model = make_model()
+    extractor = make_processor(model).feature_extractor
+    corpus, _ = read_clips(load_corpus(tones), extractor)
+    dataset, again = (
+        ClipDataset(corpus, extractor, model.config, 0.2, WarpAugmentation(0.1, 0.1), seed=3) for _ in range(2)
+    )
+    first = dataset[5]
+    torch.rand(7), np.random.rand(7), again[6]  # what else was drawn is of no matter
+    assert np.array_equal(first["clip"], again[5]["clip"]) and first["seed"] == again[5]["seed"]
+    other_draw, other_seed = dataset[5 + len(dataset)], ClipDataset(corpus, extractor, model.config, 0.2, seed=4)[5]
+    dataset.set_epoch(1)
+    for other in (other_draw, other_seed, dataset[5]):
+        assert other["emotion_label"] == first["emotion_label"]
+        assert other["seed"] != first["seed"] and not np.array_equal(other["clip"], first["clip"])
+
+
+def test_the_trainer_tells_the_epoch(train, tones, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(ClipDataset, "set_epoch", lambda self, epoch: told.append(epoch))
+    train("--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "4")
+    assert sorted(set(told)) == [0, 1, 2, 3]
