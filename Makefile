@@ -17,7 +17,7 @@ help:
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,tensorboard,demo,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,lora,tensorboard,demo,dev]'
 	touch $@
 
 demo: $(VENV)/installed

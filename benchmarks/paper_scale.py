@@ -1,9 +1,10 @@
-"""One SL step at the paper's true size: WavLM-large and RoBERTa-base from configuration, on the CPU.
+"""The paper's twelve cells at true size, one step each: four audio encoders and RoBERTa-base by three objectives.
 
-    python benchmarks/paper_scale.py [--batch 2] [--seconds 4]
+    python benchmarks/paper_scale.py [--batch 2] [--seconds 4]       every cell in a process of its own
+    python benchmarks/paper_scale.py --compare wavlm-large           the three objectives in turn, in one process
 
 No weights are downloaded: shapes and costs are the true ones, the numbers are random. Forward, loss, backward and a
-plain Adam step are run once and timed; the peak is that of the process's resident memory.
+plain Adam step are run and timed on the CPU; the peak is that of the process's resident memory.
 """
 
 from __future__ import annotations
@@ -11,23 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
+import subprocess
+import sys
 import time
 
 import torch
-from transformers import RobertaConfig, WavLMConfig
+from families import AUDIO, PAPER, text_config
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
 
-WAVLM_LARGE = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "feat_extract_norm": "layer",
-    "do_stable_layer_norm": True,
-    "conv_bias": False,
-}
-ROBERTA_BASE = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+OBJECTIVES = ("emo", "ml", "sl")
 
 
 def peak_gib() -> float:
@@ -35,42 +30,96 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def step(batch: int, seconds: float) -> dict:
-    """Build, step once, and say what it took."""
+def build(family: str) -> GEmoClapModel:
+    """A true-size model in training mode."""
     torch.manual_seed(0)
-    marks = [("start", time.perf_counter())]
-    config = GEmoClapConfig(
-        audio_config=WavLMConfig(**WAVLM_LARGE), text_config=RobertaConfig(**ROBERTA_BASE), objective="sl"
-    )
-    model = GEmoClapModel(config).train()
-    marks.append(("build", time.perf_counter()))
-    built = peak_gib()
+    return GEmoClapModel(GEmoClapConfig(audio_config=AUDIO[family].config(), text_config=text_config())).train()
+
+
+def batch_of(objective: str, batch: int, seconds: float) -> dict[str, torch.Tensor]:
+    """Noise, prompts and labels."""
     waves = torch.randn(batch, int(seconds * 16000))
-    labels = {"emotion_labels": torch.arange(batch) % 4, "gender_labels": torch.arange(batch) % 2}
-    tokens = {"input_ids": torch.randint(5, 50265, (batch, 12)), "attention_mask": torch.ones(batch, 12).long()}
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-5)
-    loss = model(input_values=waves, audio_attention_mask=torch.ones_like(waves).long(), **tokens, **labels).loss
-    marks.append(("forward", time.perf_counter()))
+    inputs = {"input_values": waves, "audio_attention_mask": torch.ones_like(waves).long()}
+    for kind in ("", "gender_") if objective == "ml" else ("",):
+        inputs[f"{kind}input_ids"] = torch.randint(5, 50265, (batch, 12))
+        inputs[f"{kind}attention_mask"] = torch.ones(batch, 12).long()
+    return inputs | {"emotion_labels": torch.arange(batch) % 4, "gender_labels": torch.arange(batch) % 2}
+
+
+def timed_step(model: GEmoClapModel, objective: str, batch: int, seconds: float) -> tuple[float, float, float]:
+    """One forward and backward: seconds of each, and the loss."""
+    model.config.objective = objective
+    model.zero_grad()
+    inputs = batch_of(objective, batch, seconds)
+    start = time.perf_counter()
+    loss = model(**inputs).loss
+    middle = time.perf_counter()
     loss.backward()
-    marks.append(("backward", time.perf_counter()))
+    return middle - start, time.perf_counter() - middle, loss.item()
+
+
+def cell(family: str, objective: str, batch: int, seconds: float) -> dict:
+    """Build, step once, and say what it took."""
+    start = time.perf_counter()
+    model = build(family)
+    took = time.perf_counter() - start
+    built = peak_gib()
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-5)
+    forward, backward, loss = timed_step(model, objective, batch, seconds)
+    start = time.perf_counter()
     optimizer.step()
-    marks.append(("adam_step", time.perf_counter()))
-    towers = {"audio": model.audio_model, "text": model.text_model, "all": model}
-    took = {name: round(end - begin, 1) for (_, begin), (name, end) in zip(marks, marks[1:], strict=False)}
     return {
-        "parameters_millions": {n: round(sum(p.numel() for p in m.parameters()) / 1e6, 1) for n, m in towers.items()},
-        "batch": f"{batch} x {seconds:g} s",
-        "loss": round(loss.item(), 4),
-        "seconds": took,
-        "peak_gib": {"after_build": round(built, 2), "after_step": round(peak_gib(), 2)},
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "parameters": {
+            name: sum(p.numel() for p in part.parameters()) / 1e6
+            for name, part in (("audio", model.audio_model), ("text", model.text_model), ("all", model))
+        },
+        "seconds": [took, forward, backward, time.perf_counter() - start],
+        "gib": [built, peak_gib()],
+        "loss": loss,
     }
+
+
+def all_cells(batch: int, seconds: float) -> None:
+    """The table: every cell in a process of its own, so that each has a peak of its own."""
+    print("| audio encoder | objective | parameters (audio + text, all) | build | forward | backward | Adam | peak |")
+    print("|---|---|---|---|---|---|---|---|")
+    for family in PAPER:
+        for objective in OBJECTIVES:
+            command = [sys.executable, __file__, "--cell", family, objective]
+            command += ["--batch", str(batch), "--seconds", str(seconds)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            count, took = found["parameters"], " | ".join(f"{value:.1f} s" for value in found["seconds"])
+            parameters = f"{count['audio']:.1f} + {count['text']:.1f}, {count['all']:.1f} M"
+            print(f"| {family} | {objective} | {parameters} | {took} | {found['gib'][1]:.2f} GiB |", flush=True)
+
+
+def compare(family: str, batch: int, seconds: float, rounds: int) -> None:
+    """What the objectives cost against each other: in turn, in one process, medians over rounds."""
+    model = build(family)
+    took: dict[str, list[float]] = {objective: [] for objective in OBJECTIVES}
+    for number in range(rounds + 1):
+        for objective in OBJECTIVES:
+            forward, backward, _ = timed_step(model, objective, batch, seconds)
+            if number:  # the first round warms up
+                took[objective].append(forward + backward)
+    medians = {objective: statistics.median(values) for objective, values in took.items()}
+    ratios = [f"{name} {value:.2f} s ({value / medians['sl']:.3f} of sl)" for name, value in medians.items()]
+    print(f"{family}, batch {batch} x {seconds:g} s, forward and backward, medians of {rounds}: {', '.join(ratios)}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--cell", nargs=2, metavar=("FAMILY", "OBJECTIVE"))
+    parser.add_argument("--compare", nargs="+", metavar="FAMILY", choices=PAPER)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    print(json.dumps(step(arguments.batch, arguments.seconds), indent=2))
+    if arguments.cell:
+        print(json.dumps(cell(*arguments.cell, arguments.batch, arguments.seconds)))
+    elif arguments.compare:
+        for family in arguments.compare:
+            compare(family, arguments.batch, arguments.seconds, arguments.rounds)
+    else:
+        all_cells(arguments.batch, arguments.seconds)

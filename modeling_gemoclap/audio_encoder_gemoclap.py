@@ -17,6 +17,12 @@ def _zero_padding(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return hidden * mask.view(mask.shape[0], 1, mask.shape[1], *[1] * (hidden.dim() - 3)).to(hidden.dtype)
 
 
+def _strided(mask: torch.Tensor, stride: int, frames: int) -> torch.Tensor:
+    """The mask `(batch, frames)` after a stride, of clips whose padding is at their end."""
+    lengths = torch.div(mask.sum(1) + stride - 1, stride, rounding_mode="floor")
+    return torch.arange(frames, device=mask.device) < lengths[:, None]
+
+
 class GEmoClapMaskedNorm(nn.Module):
     """Instance norm over the true frames of a clip: each channel to zero mean and unit variance over time and mel.
 
@@ -50,8 +56,9 @@ class GEmoClapConvBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map `(batch, channels, time, mel)` and the frame mask `(batch, time)` to the next resolution."""
-        mask = mask[:, :: self.time_stride]
-        hidden = self.norm(_zero_padding(self.conv(hidden), mask), mask)
+        hidden = self.conv(hidden)
+        mask = _strided(mask, self.time_stride, hidden.shape[2])
+        hidden = self.norm(_zero_padding(hidden, mask), mask)
         return self.dropout(F.gelu(hidden)), mask  # GELU and dropout leave the zeros of padding as they are
 
 
@@ -131,7 +138,7 @@ class GEmoClapAudioModel(PreTrainedModel):
 
     def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: torch.Tensor):
         """Mask of the output frames `(batch, feature_vector_length)` from that of the input frames."""
-        return attention_mask.bool()[:, ::2][:, ::2][:, :feature_vector_length]
+        return _strided(attention_mask, 4, feature_vector_length)
 
     def _spec_augment(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Set random bands of time and mel to zero (the features' mean); masks are drawn for every clip."""
