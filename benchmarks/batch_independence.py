@@ -1,10 +1,12 @@
 """How far a clip's embedding moves when other clips are batched with it: every family of encoders, random batches.
 
     python benchmarks/batch_independence.py [--batches 200] [--families wavlm-base whisper]
+    python benchmarks/batch_independence.py --true --batches 3 --families wavlm-base data2vec-base
 
 Each clip is embedded alone and in a batch of random size, lengths and order, padded. For scale: what plain
 transformers does with the same weights, mask and pooling, and how far the embeddings of different clips lie apart.
-Weights are random and wide, the shapes small; float32, eval mode.
+Weights are random and wide, the shapes small; float32, eval mode. With `--true` shapes and weights are those of the
+configuration, for the encoders of raw waves.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from modeling_gemoclap.towers_gemoclap import FIXED_LENGTH
 RATE = 16000
 
 
-def make_model(family: str, **fields) -> GEmoClapModel:
-    """A small model with weights wide enough that clips differ."""
+def make_model(family: str, small: bool = True, **fields) -> GEmoClapModel:
+    """A model; if small, with weights wide enough that clips differ."""
     torch.manual_seed(0)
-    towers = {"audio_config": AUDIO[family].config(small=True), "text_config": text_config(small=True)}
+    towers = {"audio_config": AUDIO[family].config(small=small), "text_config": text_config(small=True)}
     model = GEmoClapModel(GEmoClapConfig(**towers, projection_dim=16, **fields)).eval()
+    if not small:
+        return model
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and name.startswith("audio_"):
             torch.nn.init.normal_(parameter, std=0.3)
@@ -43,19 +47,20 @@ def plain_embeddings(model: GEmoClapModel, plain, batch: dict) -> torch.Tensor:
 
 
 @torch.no_grad()
-def measure(family: str, batches: int = 200, seed: int = 0) -> dict[str, float | None]:
+def measure(family: str, batches: int = 200, seed: int = 0, small: bool = True) -> dict[str, float | None]:
     """The largest differences of an embedding's entries over random batches.
 
     Args:
         family: A name of `families.AUDIO`.
         batches: How many batches.
         seed: Seed of the clips.
+        small: Whether the shape is the small one.
 
     Returns:
         `ours`, `plain` (None where transformers' own tower has no mask or is ours) and `apart`, the median over pairs
         of different clips of the largest difference of their embeddings.
     """
-    model, rng = make_model(family), np.random.default_rng(seed)
+    model, rng = make_model(family, small), np.random.default_rng(seed)
     plain, kind = None, model.config.audio_config.model_type
     if kind not in FIXED_LENGTH and kind != "gemoclap_audio":
         plain = AutoModel.from_config(model.config.audio_config).eval()
@@ -80,10 +85,11 @@ def measure(family: str, batches: int = 200, seed: int = 0) -> dict[str, float |
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=200)
+    parser.add_argument("--true", action="store_true")
     parser.add_argument("--families", nargs="+", default=list(AUDIO), choices=list(AUDIO))
     arguments = parser.parse_args()
     print("| family | largest difference | plain transformers | different clips |\n|---|---|---|---|")
     for family in arguments.families:
-        found = measure(family, arguments.batches)
+        found = measure(family, arguments.batches, small=not arguments.true)
         plain = "-" if found["plain"] is None else f"{found['plain']:.1e}"
         print(f"| {family} | {found['ours']:.1e} | {plain} | {found['apart']:.1e} |", flush=True)

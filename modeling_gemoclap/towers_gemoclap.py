@@ -72,13 +72,17 @@ class GEmoClapMaskedConvLayer(GradientCheckpointingLayer):
     def _group_norm(self, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         norm = self.layer_norm
         batch, channels, time = hidden.shape
-        true = (torch.arange(time, device=hidden.device) < frames[:, None])[:, None, None]
-        groups = hidden.float().view(batch, norm.num_groups, channels // norm.num_groups, time)
-        count = (frames * groups.shape[2])[:, None, None, None]
-        centred = (groups - (groups * true).sum((2, 3), keepdim=True) / count) * true
-        variance = centred.square().sum((2, 3), keepdim=True) / count
-        normed = (centred * torch.rsqrt(variance + norm.eps)).view(batch, channels, time)
-        return (normed * norm.weight[:, None] + norm.bias[:, None]).to(hidden.dtype)
+        true = (torch.arange(time, device=hidden.device) < frames[:, None])[:, None]
+        count = (frames * (channels // norm.num_groups))[:, None]
+
+        def group_mean(values: torch.Tensor) -> torch.Tensor:
+            means = values.sum(-1).view(batch, norm.num_groups, -1).sum(-1) / count
+            return means.repeat_interleave(channels // norm.num_groups, dim=1)[..., None]
+
+        hidden_type, hidden = hidden.dtype, hidden.float()
+        centred = (hidden - group_mean(hidden * true)) * true
+        scale = norm.weight[:, None] * torch.rsqrt(group_mean(centred.square()) + norm.eps)
+        return (centred * scale + norm.bias[:, None]).to(hidden_type)  # one copy is kept for the gradient
 
 
 class GEmoClapPositionalConvEmbedding(nn.Module):
