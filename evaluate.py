@@ -1,4 +1,4 @@
-"""Judge a GEmo-CLAP checkpoint on a corpus, zero-shot by its prompts.
+"""Judge a checkpoint on a corpus: GEmo-CLAP zero-shot by its prompts, the baseline by its head.
 
     python evaluate.py --model runs/sl --data_dir corpora/emodb --speakers 14 15
 
@@ -42,13 +42,26 @@ def parse(argv):
 
 
 def load_pipeline(model, device=None):
-    """The checkpoint's pipeline, run by this package's code."""
+    """The checkpoint's pipeline, or its classifier, run by this package's code."""
     from pathlib import Path
 
-    from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionPipeline
+    from modeling_gemoclap import (
+        GEmoClapConfig,
+        GEmoClapFeatureExtractor,
+        GEmoClapForAudioClassification,
+        GEmoClapModel,
+        GEmoClapProcessor,
+        ZeroShotEmotionPipeline,
+    )
+    from modeling_gemoclap.evaluation.classifier import AudioClassifier
 
+    if Path(model, "adapter_config.json").is_file():
+        raise ValueError(f"{model} is a LoRA adapter: give the folder of its run, in which the updates are merged")
     if Path(model).exists() and not Path(model, "config.json").is_file():
         raise ValueError(f"{model}: no config.json there; give the folder of a checkpoint")
+    if "GEmoClapForAudioClassification" in (GEmoClapConfig.from_pretrained(model).architectures or []):
+        extractor = GEmoClapFeatureExtractor.from_pretrained(model)
+        return AudioClassifier(GEmoClapForAudioClassification.from_pretrained(model), extractor, device)
     loaded = GEmoClapModel.from_pretrained(model)
     processor = GEmoClapProcessor.from_pretrained(model)
     return ZeroShotEmotionPipeline(model=loaded, processor=processor, device=device)
@@ -60,8 +73,8 @@ def main(argv):
     from pathlib import Path
 
     from modeling_gemoclap.corpora.manifest import load_corpus
+    from modeling_gemoclap.evaluation.answers import evaluate_clips
     from modeling_gemoclap.evaluation.report import as_table, results_record, write_report
-    from modeling_gemoclap.evaluation.zero_shot import evaluate_zero_shot
 
     arguments = parse(argv)
     pipe = load_pipeline(arguments.model, arguments.device)
@@ -69,7 +82,7 @@ def main(argv):
     corpus = load_corpus(arguments.data_dir, arguments.corpus_name, emotions)
     corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
     corpus = corpus.of_emotions(emotions, arguments.drop_other_emotions)
-    evaluation = evaluate_zero_shot(
+    evaluation = evaluate_clips(
         pipe, corpus, arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers
     )
     record = results_record(evaluation, corpus, arguments.model, shlex.join(["python", "evaluate.py", *argv]))

@@ -1,4 +1,4 @@
-"""Train GEmo-CLAP.
+"""Train GEmo-CLAP, or with `--head classifier` the baseline.
 
     accelerate launch train.py --config configs/compact.yaml --data_dir corpora/emodb --output_dir runs/sl
 
@@ -27,13 +27,13 @@ from modeling_gemoclap.training.arguments import (
     parse_arguments,
 )
 from modeling_gemoclap.training.augmentation import WarpAugmentation
-from modeling_gemoclap.training.build import build_model_and_processor, choose_what_to_train
+from modeling_gemoclap.training.build import build_classifier, build_model_and_processor, choose_what_to_train
 from modeling_gemoclap.training.checkpoints import latest_whole_checkpoint
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
-from modeling_gemoclap.training.collator import GEmoClapCollator
+from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
 from modeling_gemoclap.training.initialisation import centre_projections
 from modeling_gemoclap.training.lora import is_lora, save_adapter
-from modeling_gemoclap.training.trainer import GEmoClapTrainer
+from modeling_gemoclap.training.trainer import ClassifierTrainer, GEmoClapTrainer
 
 
 def select_corpora(data: DataArguments, model: ModelArguments) -> tuple[Corpus, Corpus | None, list[str]]:
@@ -75,8 +75,9 @@ def resume_point(arguments: GEmoClapTrainingArguments) -> bool | str | None:
 def build_trainer(model_args: ModelArguments, data_args: DataArguments, arguments: GEmoClapTrainingArguments):
     """Read the clips, make the model, and put both into a trainer."""
     train, dev, emotions = select_corpora(data_args, model_args)
-    model, processor = build_model_and_processor(model_args, emotions)
-    extractor, config = processor.feature_extractor, model.config
+    contrastive = model_args.head == "contrastive"
+    model, processor = (build_model_and_processor if contrastive else build_classifier)(model_args, emotions)
+    extractor, config = getattr(processor, "feature_extractor", processor), model.config
     options = (data_args.on_bad_audio, data_args.feature_cache_dir, data_args.preprocessing_num_workers)
     with arguments.main_process_first(desc="reading audio"):
         train, skipped = read_clips(train, extractor, *options)
@@ -87,13 +88,15 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     warps = (data_args.time_warp, data_args.mel_warp)
     augmentation = WarpAugmentation(*warps) if any(warps) else None
     dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation, arguments.seed)
-    collator = GEmoClapCollator(processor, config, data_args.unknown_gender_prob)
-    if model_args.centre_projections and not resume_point(arguments):
+    collator = AudioCollator(extractor)
+    if contrastive:
+        collator = GEmoClapCollator(processor, config, data_args.unknown_gender_prob)
+    if contrastive and model_args.centre_projections and not resume_point(arguments):
         sample = torch.randperm(len(dataset))[:64].split(4)
         batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
         centre_projections(model.to(arguments.device), batches, processor.tokenizer)
     model = choose_what_to_train(model, model_args)
-    trainer = GEmoClapTrainer(
+    trainer = (GEmoClapTrainer if contrastive else ClassifierTrainer)(
         model=model,
         args=arguments,
         data_collator=collator,

@@ -32,6 +32,7 @@ class ZeroShotEmotionPipeline(Pipeline):
         [{'label': 'angry', 'score': 0.93}]
     """
 
+    method = "zero-shot by the checkpoint's prompts"
     _load_processor = True
     _load_tokenizer = False
     _load_feature_extractor = False

@@ -17,7 +17,6 @@ from modeling_gemoclap import (
     GEmoClapAudioModel,
     GEmoClapConfig,
     GEmoClapFeatureExtractor,
-    GEmoClapForAudioClassification,
     GEmoClapModel,
     GEmoClapProcessor,
 )
@@ -376,11 +375,3 @@ def test_an_extractor_is_saved_with_its_own(tmp_path):
         GEmoClapFeatureExtractor(feature_type="own")
     with pytest.raises(ValueError, match="no NoSuchExtractor"):
         GEmoClapFeatureExtractor(feature_type="own", own={"feature_extractor_type": "NoSuchExtractor"})
-
-
-def test_the_classifier_takes_over_a_contrastive_tower(make_model, tmp_path):
-    model = make_model("wavlm-base", pooling="self_attention")
-    model.save_pretrained(tmp_path)
-    classifier = GEmoClapForAudioClassification.from_pretrained(tmp_path)
-    ours, theirs = classifier.state_dict(), model.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items() if name.startswith("audio_"))

@@ -12,7 +12,7 @@ import transformers
 from matplotlib.figure import Figure
 
 from ..corpora.manifest import Corpus
-from .zero_shot import Evaluation
+from .answers import Evaluation
 
 
 def results_record(evaluation: Evaluation, corpus: Corpus, model: str, command: str) -> dict:
@@ -27,7 +27,7 @@ def results_record(evaluation: Evaluation, corpus: Corpus, model: str, command: 
     Returns:
         A dict that JSON can hold.
     """
-    protocol = "zero-shot by the checkpoint's prompts; "
+    protocol = f"{evaluation.method}; "
     if evaluation.seen:
         protocol += f"NOT speaker-independent: trained on speakers {', '.join(evaluation.seen)}"
     else:

@@ -29,6 +29,13 @@ class ModelArguments:
     audio_config: str | None = _option(None, "Fields of the audio tower's configuration, as a JSON object")
     text_config: str | None = _option(None, "Fields of the text tower's configuration, as a JSON object")
     feature_config: str | None = _option(None, "Fields of the feature extractor, as a JSON object")
+    head: str = _option(
+        "contrastive",
+        "What is trained: a model of audio and words, or the baseline, a classifier by cross-entropy",
+        choices=["contrastive", "classifier"],
+    )
+    classifier_hidden_size: int | None = _option(None, "Hidden width of the classifier's head; none: it is linear")
+    classifier_dropout: float = _option(0.0, "Dropout before the classifier's head")
     objective: str = _option("sl", "Emo-CLAP, ML-GEmo-CLAP or SL-GEmo-CLAP", choices=list(OBJECTIVES))
     alpha: float = _option(0.9, "Weight of emotion against gender")
     similarity: str = _option("cross", "Which embeddings are compared in the loss", choices=list(SIMILARITIES))

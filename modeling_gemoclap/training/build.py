@@ -9,7 +9,7 @@ from transformers import RobertaConfig, RobertaTokenizerFast
 
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
-from ..modeling_gemoclap import GEmoClapModel
+from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor
 from .arguments import ModelArguments, json_fields
 from .lora import add_lora
@@ -77,13 +77,11 @@ def build_model_and_processor(
         The model in training mode, and its processor.
     """
     values = _fields(arguments, emotions)
-    audio, text = (
-        json_fields(arguments.audio_config, "audio_config"),
-        json_fields(arguments.text_config, "text_config"),
+    audio, text, features = (
+        json_fields(getattr(arguments, name), name) for name in ("audio_config", "text_config", "feature_config")
     )
-    features = json_fields(arguments.feature_config, "feature_config")
+    options = {f"audio_{key}": value for key, value in audio.items()}
     if arguments.audio_model and arguments.text_model:
-        options = {f"audio_{key}": value for key, value in audio.items()}
         options |= {f"text_{key}": value for key, value in text.items()}
         model = GEmoClapModel.from_audio_text_pretrained(
             arguments.audio_model, arguments.text_model, **options, **values
@@ -105,6 +103,31 @@ def build_model_and_processor(
     return GEmoClapModel(config).train(), GEmoClapProcessor(extractor, tokenizer)
 
 
+def build_classifier(
+    arguments: ModelArguments, emotions: list[str]
+) -> tuple[GEmoClapForAudioClassification, GEmoClapFeatureExtractor]:
+    """The baseline on the same audio towers.
+
+    Args:
+        arguments: As for `build_model_and_processor`; what is for texts is left aside.
+        emotions: Emotion classes.
+
+    Returns:
+        The classifier in training mode, and its feature extractor.
+    """
+    names = ("pooling", "use_weighted_layer_sum", "classifier_hidden_size", "classifier_dropout")
+    values = {name: getattr(arguments, name) for name in names} | {"emotions": emotions}
+    audio, features = (json_fields(getattr(arguments, name), name) for name in ("audio_config", "feature_config"))
+    if arguments.audio_model:
+        options = {f"audio_{key}": value for key, value in audio.items()}
+        model = GEmoClapForAudioClassification.from_audio_pretrained(arguments.audio_model, **options, **values)
+        return model.train(), GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
+    config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
+    bands = config.audio_config.num_mel_bins
+    extractor = GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=bands, **features)
+    return GEmoClapForAudioClassification(config).train(), extractor
+
+
 def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):
     """Freeze what is not to be trained, or put LoRA on the towers.
 
@@ -120,6 +143,8 @@ def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):
     """
     frozen = arguments.freeze_audio_encoder, arguments.freeze_feature_encoder, arguments.freeze_text_encoder
     if arguments.lora_towers:
+        if arguments.head == "classifier":
+            raise ValueError("--lora_towers is for the contrastive model: leave it out, or give --head contrastive")
         if any(frozen) or arguments.unfreeze_last_n_layers is not None:
             raise ValueError(
                 "--lora_towers freezes both towers itself: leave out --freeze_* and --unfreeze_last_n_layers"
@@ -137,6 +162,6 @@ def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):
         model.freeze_audio_encoder()
     if arguments.freeze_feature_encoder:
         model.freeze_feature_encoder()
-    if arguments.freeze_text_encoder:
+    if arguments.freeze_text_encoder and hasattr(model, "text_model"):
         model.freeze_text_encoder()
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..configuration_gemoclap import GEmoClapConfig
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..processing_gemoclap import GEmoClapProcessor
 
 
@@ -12,6 +13,22 @@ def audio_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What of a batch is for `get_audio_features` and `pool_audio`."""
     names = ("input_values", "input_features", "audio_attention_mask")
     return {name: batch[name] for name in names if name in batch}
+
+
+class AudioCollator:
+    """Pads clips, without texts: what the classifier is trained on.
+
+    Args:
+        extractor: Makes the model inputs.
+    """
+
+    def __init__(self, extractor: GEmoClapFeatureExtractor):
+        self.extractor = extractor
+
+    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Make a batch of audio inputs and `emotion_labels` from dicts with `clip` and `emotion_label`."""
+        batch = dict(self.extractor.collate([example["clip"] for example in examples]))
+        return batch | {"emotion_labels": torch.tensor([example["emotion_label"] for example in examples])}
 
 
 class GEmoClapCollator:

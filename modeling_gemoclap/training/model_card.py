@@ -16,7 +16,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
 
     Args:
         output_dir: The checkpoint's folder.
-        model: The trained `GEmoClapModel`.
+        model: The trained model.
         state: The trainer's state; metrics on development speakers come from its log.
         sampling_rate: Rate of the audio tower, in Hz.
         trained_parameters: How many parameters learnt; the rest was frozen.
@@ -25,11 +25,13 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         The path of the card.
     """
     config = model.config
-    sources = {tower: getattr(getattr(config, f"{tower}_config"), "_name_or_path", "") for tower in ("audio", "text")}
+    classifier = not hasattr(model, "text_model")
+    towers = ("audio",) if classifier else ("audio", "text")
+    sources = {tower: getattr(getattr(config, f"{tower}_config"), "_name_or_path", "") for tower in towers}
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="audio-classification",
-        tags=["speech-emotion-recognition", "gemo-clap", "zero-shot", "speech"],
+        tags=["speech-emotion-recognition", "gemo-clap", "speech", *([] if classifier else ["zero-shot"])],
         base_model=[source for source in sources.values() if source and not Path(source).exists()] or None,
     )
     card = ModelCard.from_template(
@@ -37,9 +39,10 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         template_path=str(Path(__file__).with_name("card_template.md")),
         name=Path(output_dir).resolve().name,
         config=config,
-        objective_name=OBJECTIVE_NAMES[config.objective],
+        classifier=classifier,
+        objective_name="a classifier" if classifier else OBJECTIVE_NAMES[config.objective],
         audio_source=f"pretrained: {Path(sources['audio']).name}" if sources["audio"] else "trained from scratch",
-        text_source=f"pretrained: {Path(sources['text']).name}" if sources["text"] else "trained from scratch",
+        text_source=f"pretrained: {Path(sources['text']).name}" if sources.get("text") else "trained from scratch",
         pretrained=any(sources.values()),
         sampling_rate=sampling_rate,
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -1,21 +1,20 @@
-"""The trainer."""
+"""The trainer of the contrastive model, and that of the classifier."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
 import torch
-from transformers import Trainer, TrainerCallback
+from torch.nn import functional as F
+from transformers import TrainerCallback
 from transformers.utils import logging
 
 from ..losses_gemoclap import contrastive_loss, loss_floor
 from ..modeling_gemoclap import MAX_LOGIT_SCALE
+from .base_trainer import SpeechTrainer
 from .collator import audio_inputs
 from .gather import gather
 from .lora import add_scales_to, is_lora
-from .model_card import write_model_card
-from .optimizer import layerwise_groups
-from .samplers import ClassBalancedSampler
 
 logger = logging.get_logger(__name__)
 
@@ -29,16 +28,7 @@ class _KeepScalesBounded(TrainerCallback):
                 scale.clamp_(max=MAX_LOGIT_SCALE)
 
 
-class _TellEpoch(TrainerCallback):
-    """Tells the clips the epoch, of which their draws are a function."""
-
-    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        dataset = getattr(train_dataloader, "dataset", None)
-        if hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(int(round(state.epoch or 0, 6)))
-
-
-class GEmoClapTrainer(Trainer):
+class GEmoClapTrainer(SpeechTrainer):
     """Trains `GEmoClapModel` with the exact loss of the global batch.
 
     `forward` is called once a backward, without labels; its embeddings are gathered over the processes, and the loss
@@ -64,23 +54,11 @@ class GEmoClapTrainer(Trainer):
         >>> trainer.train()
     """
 
-    loss_is_scaled_for_ga = False
-
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if self.args.n_gpu > 1:
-            raise ValueError("one process with several devices cuts the batch apart: start with accelerate launch")
         if self.args.gradient_accumulation_steps > 1:
             logger.warning("gradient accumulation does not enlarge a contrastive batch: each part has its own loss")
-        if getattr(self.args, "optimizer", "adam") == "adam" and not self.optimizer_cls_and_kwargs:
-            betas = (self.args.adam_beta1, self.args.adam_beta2)
-            options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
-            self.optimizer_cls_and_kwargs = (torch.optim.Adam, options)
-        self.args.remove_unused_columns = False
-        self.label_names = ["emotion_labels"]
         self.add_callback(_KeepScalesBounded())
-        self.add_callback(_TellEpoch())
-        self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self._floors: list[torch.Tensor] = []
         self._class_embeddings: torch.Tensor | None = None
 
@@ -100,20 +78,6 @@ class GEmoClapTrainer(Trainer):
             self._floors.append(loss_floor(terms).detach())
         return (loss, outputs) if return_outputs else loss
 
-    def create_optimizer(self, *args, **kwargs):
-        """As Trainer's, with `layerwise_lr_decay`."""
-        decay = getattr(self.args, "layerwise_lr_decay", 1.0)
-        if decay == 1.0 or self.optimizer is not None:
-            return super().create_optimizer(*args, **kwargs)
-        optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
-            self.args, self.model
-        )
-        model = self.model.get_base_model() if is_lora(self.model) else self.model
-        decayed = set(self.get_decay_parameter_names(model))
-        groups = layerwise_groups(model, self.args.learning_rate, decay, self.args.weight_decay, decayed)
-        self.optimizer = optimizer_class(groups, **options)
-        return self.optimizer
-
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         if is_lora(self.model):
@@ -130,28 +94,6 @@ class GEmoClapTrainer(Trainer):
             logs["text_scale"] = round(model.text_scale.item(), 4)
             self._floors.clear()
         super().log(logs, *args, **kwargs)
-
-    def _get_train_sampler(self, *args, **kwargs):
-        if getattr(self.args, "class_balanced_sampling", False):
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return ClassBalancedSampler(self.train_dataset.emotion_labels, seed)
-        return super()._get_train_sampler(*args, **kwargs)
-
-    def _whole(self, build, *args, **kwargs):
-        """Build a loader that keeps the last clips: `dataloader_drop_last` is for training batches."""
-        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            return build(*args, **kwargs)
-        finally:
-            self.args.dataloader_drop_last = dropped
-
-    def get_eval_dataloader(self, *args, **kwargs):
-        """As Trainer's, with every clip."""
-        return self._whole(super().get_eval_dataloader, *args, **kwargs)
-
-    def get_test_dataloader(self, *args, **kwargs):
-        """As Trainer's, with every clip."""
-        return self._whole(super().get_test_dataloader, *args, **kwargs)
 
     def evaluation_loop(self, *args, **kwargs):
         """As Trainer's, with the class texts embedded once."""
@@ -171,9 +113,27 @@ class GEmoClapTrainer(Trainer):
             embeds = self.accelerator.unwrap_model(model).get_audio_features(**audio_inputs(inputs))
         return None, (embeds @ self._class_embeddings.to(embeds).T).float(), inputs["emotion_labels"]
 
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Write `README.md` beside the checkpoint; see `write_model_card`."""
-        if self.is_world_process_zero():
-            rate = self.processing_class.feature_extractor.sampling_rate
-            model = self.accelerator.unwrap_model(self.model)
-            write_model_card(self.args.output_dir, model, self.state, rate, self.trained_parameters)
+
+class ClassifierTrainer(SpeechTrainer):
+    """Trains `GEmoClapForAudioClassification` by cross-entropy; batches are those of `AudioCollator`.
+
+    Args:
+        *args: As for `SpeechTrainer`.
+        **kwargs: Likewise.
+    """
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Mean cross-entropy over the clips of the global batch whose emotion is known."""
+        labels = inputs["emotion_labels"]
+        outputs = model(**audio_inputs(inputs))
+        known = gather((labels != -1).sum()[None]).sum().clamp_min(1)
+        total = F.cross_entropy(outputs.logits, labels, ignore_index=-1, reduction="sum")
+        loss = total * self.args.world_size / known  # gradients are averaged over the processes
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Logits of a batch of clips: `(None, (batch, emotions), (batch,))`."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(**audio_inputs(inputs)).logits
+        return None, logits.float(), inputs["emotion_labels"]

@@ -1,4 +1,4 @@
-"""Zero-shot evaluation of a checkpoint on a corpus."""
+"""What a checkpoint answers on a corpus."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 from ..corpora.manifest import Corpus, seen_speakers
 from ..feature_extraction_gemoclap import AudioError
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
+from .classifier import AudioClassifier
 from .metrics import war_uar
 
 
@@ -22,12 +23,14 @@ class Evaluation:
 
     Args:
         labels: The emotions it chose between.
+        method: How it chose.
         rows: A dict a clip: `file_name`, `emotion`, `predicted`, and `score_<label>` for every label.
         skipped: What was wrong with each clip that could not be used.
         seen: Speakers among these that it was trained on.
     """
 
     labels: list[str]
+    method: str
     rows: list[dict]
     skipped: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
@@ -73,17 +76,17 @@ def refuse_seen_speakers(corpus: Corpus, config, allow: bool = False) -> list[st
     return seen
 
 
-def evaluate_zero_shot(
-    pipe: ZeroShotEmotionPipeline,
+def evaluate_clips(
+    pipe: ZeroShotEmotionPipeline | AudioClassifier,
     corpus: Corpus,
     batch_size: int = 16,
     on_bad_audio: str = "raise",
     allow_seen_speakers: bool = False,
 ) -> Evaluation:
-    """Name the emotion of every clip by the checkpoint's own prompts.
+    """Name the emotion of every clip: by the checkpoint's own prompts, or by a classifier's head.
 
     Args:
-        pipe: The checkpoint's pipeline.
+        pipe: The checkpoint's pipeline, or an `AudioClassifier`.
         corpus: Clips, each with an emotion that the checkpoint knows.
         batch_size: Clips that go through the model together.
         on_bad_audio: `"raise"`, or `"skip"` to judge on the rest.
@@ -108,7 +111,7 @@ def evaluate_zero_shot(
     if len(corpus.emotions) < 2:
         raise ValueError(f"{corpus.name}: all clips are {corpus.emotions[0]}; recall needs two emotions or more")
     answers = pipe(iter(corpus.clips["path"]), batch_size=batch_size, on_error="return")
-    evaluation = Evaluation(labels, [], seen=seen)
+    evaluation = Evaluation(labels, pipe.method, [], seen=seen)
     for clip, answer in zip(corpus.clips, tqdm(answers, total=len(corpus), desc="evaluating"), strict=True):
         if isinstance(answer, dict):
             evaluation.skipped.append(answer["error"])

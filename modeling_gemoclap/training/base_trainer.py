@@ -1,0 +1,90 @@
+"""What the trainers share: order and draws of the clips, optimiser, whole evaluations, the card."""
+
+from __future__ import annotations
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from .lora import is_lora
+from .model_card import write_model_card
+from .optimizer import layerwise_groups
+from .samplers import ClassBalancedSampler
+
+
+class _TellEpoch(TrainerCallback):
+    """Tells the clips the epoch, of which their draws are a function."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        dataset = getattr(train_dataloader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(round(state.epoch or 0, 6)))
+
+
+class SpeechTrainer(Trainer):
+    """Trainer for clips: plain Adam as in the paper, layer-wise rates, balanced classes, evaluation of every clip.
+
+    Args:
+        *args: As for `transformers.Trainer`.
+        **kwargs: As for `transformers.Trainer`; `processing_class` is the processor or feature extractor.
+
+    Raises:
+        ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`).
+    """
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.args.n_gpu > 1:
+            raise ValueError("one process with several devices cuts the batch apart: start with accelerate launch")
+        if getattr(self.args, "optimizer", "adam") == "adam" and not self.optimizer_cls_and_kwargs:
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
+            self.optimizer_cls_and_kwargs = (torch.optim.Adam, options)
+        self.args.remove_unused_columns = False
+        self.label_names = ["emotion_labels"]
+        self.add_callback(_TellEpoch())
+        self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def create_optimizer(self, *args, **kwargs):
+        """As Trainer's, with `layerwise_lr_decay`."""
+        decay = getattr(self.args, "layerwise_lr_decay", 1.0)
+        if decay == 1.0 or self.optimizer is not None:
+            return super().create_optimizer(*args, **kwargs)
+        optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
+            self.args, self.model
+        )
+        model = self.model.get_base_model() if is_lora(self.model) else self.model
+        decayed = set(self.get_decay_parameter_names(model))
+        groups = layerwise_groups(model, self.args.learning_rate, decay, self.args.weight_decay, decayed)
+        self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, *args, **kwargs):
+        if getattr(self.args, "class_balanced_sampling", False):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return ClassBalancedSampler(self.train_dataset.emotion_labels, seed)
+        return super()._get_train_sampler(*args, **kwargs)
+
+    def _whole(self, build, *args, **kwargs):
+        """Build a loader that keeps the last clips: `dataloader_drop_last` is for training batches."""
+        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return build(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = dropped
+
+    def get_eval_dataloader(self, *args, **kwargs):
+        """As Trainer's, with every clip."""
+        return self._whole(super().get_eval_dataloader, *args, **kwargs)
+
+    def get_test_dataloader(self, *args, **kwargs):
+        """As Trainer's, with every clip."""
+        return self._whole(super().get_test_dataloader, *args, **kwargs)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write `README.md` beside the checkpoint; see `write_model_card`."""
+        if self.is_world_process_zero():
+            rate = getattr(self.processing_class, "feature_extractor", self.processing_class).sampling_rate
+            model = self.accelerator.unwrap_model(self.model)
+            write_model_card(self.args.output_dir, model, self.state, rate, self.trained_parameters)
