@@ -57,12 +57,13 @@ class GEmoClapAudioPooling(nn.Module):
         mask = mask[..., None].bool()
         if self.attention is not None:
             return (self.attention(hidden).masked_fill(~mask, float("-inf")).softmax(1) * hidden).sum(1)
-        count = mask.sum(1).to(hidden.dtype)
-        mean = hidden.masked_fill(~mask, 0).sum(1) / count
+        count = mask.sum(1)
+        precise = torch.promote_types(hidden.dtype, torch.float32)  # the sum over a long clip overflows float16
+        mean = hidden.masked_fill(~mask, 0).sum(1, dtype=precise) / count
         if self.pooling == "mean":
-            return mean
+            return mean.to(hidden.dtype)
         variance = (hidden - mean[:, None]).masked_fill(~mask, 0).square().sum(1) / count
-        return torch.cat([mean, (variance + 1e-7).sqrt()], -1)
+        return torch.cat([mean, (variance + 1e-7).sqrt()], -1).to(hidden.dtype)
 
 
 class GEmoClapPreTrainedModel(PreTrainedModel):
@@ -71,7 +72,6 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     config_class = GEmoClapConfig
     base_model_prefix = "gemoclap"
     main_input_name = "input_values"
-    input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
     _supports_sdpa = True
 

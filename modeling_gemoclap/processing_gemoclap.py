@@ -30,8 +30,9 @@ class GEmoClapProcessor(ProcessorMixin):
         tokenizer_class = "AutoTokenizer"
 
     def __init__(self, feature_extractor, tokenizer):
-        # BERT's tokenizer adds token_type_ids, which a prompt, one sentence, has no use for.
-        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        # BERT's tokenizer adds token_type_ids, which a prompt, one sentence, has no use for; init_kwargs are saved.
+        names = ["input_ids", "attention_mask"]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
         super().__init__(feature_extractor, tokenizer)
 
     @classmethod

@@ -8,11 +8,12 @@ import torch.distributed as dist
 from conftest import audio_config, text_config
 from torch.nn.parallel import DistributedDataParallel
 
-from modeling_gemoclap import GEmoClapConfig, GEmoClapModel, GEmoClapTrainer
+from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel, GEmoClapTrainer
 from modeling_gemoclap.training import trainer as trainer_module
+from modeling_gemoclap.training.trainer import ClassifierTrainer
 
 
-def make(objective, similarity):
+def make(objective="sl", similarity="cross", model_class=GEmoClapModel):
     torch.manual_seed(0)
     config = GEmoClapConfig(
         audio_config=audio_config("compact"),
@@ -21,7 +22,7 @@ def make(objective, similarity):
         objective=objective,
         similarity=similarity,
     )
-    return GEmoClapModel(config).train()
+    return model_class(config).train()
 
 
 def whole_batch():
@@ -39,8 +40,10 @@ def whole_batch():
 def gradients(model, wrapped, batch):
     model.zero_grad()
     accelerator = SimpleNamespace(unwrap_model=lambda wrapped: model)
-    trainer = SimpleNamespace(accelerator=accelerator, _floors=[])
-    loss = GEmoClapTrainer.compute_loss(trainer, wrapped, batch)
+    world = 1 if wrapped is model else dist.get_world_size()
+    trainer = SimpleNamespace(accelerator=accelerator, _floors=[], args=SimpleNamespace(world_size=world))
+    trainer_class = GEmoClapTrainer if hasattr(model, "text_model") else ClassifierTrainer
+    loss = trainer_class.compute_loss(trainer, wrapped, batch)
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
@@ -48,24 +51,28 @@ def gradients(model, wrapped, batch):
 def main():
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
-    for objective in ("emo", "ml", "sl"):
-        for similarity in ("cross", "both"):
-            batch = whole_batch()
-            if objective == "ml":
-                batch["gender_input_ids"] = batch["input_ids"].flip(0)
-                batch["gender_attention_mask"] = batch["attention_mask"]
+    kinds = [(objective, similarity) for objective in ("emo", "ml", "sl") for similarity in ("cross", "both")]
+    for objective, similarity in [*kinds, ("classifier", "none")]:
+        batch = whole_batch()
+        if objective == "ml":
+            batch["gender_input_ids"] = batch["input_ids"].flip(0)
+            batch["gender_attention_mask"] = batch["attention_mask"]
+        if objective == "classifier":
+            model = make(model_class=GEmoClapForAudioClassification)
+        else:
             model = make(objective, similarity)
-            wrapped = DistributedDataParallel(model)
-            part = {name: value.chunk(world)[rank] for name, value in batch.items()}
-            loss, found = gradients(model, wrapped, part)
-            gather, trainer_module.gather = trainer_module.gather, lambda tensor: tensor
-            _, wrong = gradients(model, wrapped, part)
-            expected_loss, expected = gradients(model, model, batch)
-            trainer_module.gather = gather
-            error = ((found - expected).norm() / expected.norm()).item()
-            shortcut = ((wrong - expected).norm() / expected.norm()).item()
-            if rank == 0:
-                print(f"RESULT {objective} {similarity} {(loss - expected_loss).abs().item()} {error} {shortcut}")
+        wrapped = DistributedDataParallel(model)
+        part = {name: value.chunk(world)[rank] for name, value in batch.items()}
+        loss, found = gradients(model, wrapped, part)
+        loss = trainer_module.gather(loss[None]).mean()
+        gather, trainer_module.gather = trainer_module.gather, lambda tensor: tensor
+        _, wrong = gradients(model, wrapped, part)
+        expected_loss, expected = gradients(model, model, batch)
+        trainer_module.gather = gather
+        error = ((found - expected).norm() / expected.norm()).item()
+        shortcut = ((wrong - expected).norm() / expected.norm()).item()
+        if rank == 0:
+            print(f"RESULT {objective} {similarity} {(loss - expected_loss).abs().item()} {error} {shortcut}")
     dist.destroy_process_group()
 
 

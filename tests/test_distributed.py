@@ -16,7 +16,7 @@ def test_loss_and_gradient_equal_those_of_one_process():
         "tests/distributed_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     )
     results = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RESULT")]
-    assert len(results) == 6
+    assert len(results) == 7
     for objective, similarity, loss, error, shortcut in results:
         assert float(loss) < 1e-5 and float(error) < 1e-5, (objective, similarity)
         assert float(shortcut) > 1e-2, "without the gathering the check must fail"

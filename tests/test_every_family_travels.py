@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import RATE
 from families import AUDIO, TEXT
 from hub_server import Hub
@@ -36,6 +37,9 @@ for name in json.load(open(f"{root}/names.json")):
         part.save_pretrained(f"{root}/again-{name}")
         part.push_to_hub(f"me/{name}")
     scores = pipeline("zero-shot-emotion-recognition", model=f"me/{name}", trust_remote_code=True)
+    labels = {"candidate_labels": ["angry", "happy", "sad"], "hypothesis_template": "this person is feeling {}"}
+    stock_clap = pipeline("zero-shot-audio-classification", model=f"{root}/{name}", trust_remote_code=True)
+    by_clap = stock_clap(WAVES, batch_size=2, **labels)
     stock = pipeline("audio-classification", model=f"{root}/class-{name}", trust_remote_code=True)
     classifier = AutoModelForAudioClassification.from_pretrained(f"{root}/class-{name}", trust_remote_code=True)
     classifier.save_pretrained(f"{root}/class-again-{name}")
@@ -46,10 +50,25 @@ for name in json.load(open(f"{root}/names.json")):
         "scores": [s["score"] for s in scores(WAVES[0], sampling_rate=16000)],
         "stock": [[s["score"] for s in sorted(a, key=lambda s: s["label"])] for a in stock(WAVES, batch_size=2)],
         "stock_class": type(stock).__module__,
+        "by_clap": [[s["score"] for s in answer] for answer in by_clap],
     }
 json.dump(found, open(f"{root}/found.json", "w"))
 """
-# Every audio family with RoBERTa, and every other text encoder with one of them.
+
+
+def tokenizer_of(config, folder):
+    """A tokenizer of the text encoder's kind: BERT's adds a third input."""
+    if config.text_config.model_type != "bert":
+        return build_tokenizer(config)
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] this person is feeling angry happy sad female male"
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(words.split()) + "\n")
+    tokenizer = transformers.BertTokenizerFast.from_pretrained(folder, model_max_length=64)
+    assert "token_type_ids" in tokenizer("this person is sad")
+    return tokenizer
+
+
+# Every audio family with RoBERTa, and every text encoder with one of them.
 PAIRS = {family: (family, "roberta") for family in AUDIO} | {text: ("hubert-base", text) for text in TEXT}
 
 
@@ -71,7 +90,7 @@ def test_every_family_travels(make_model, waves, tmp_path):
         model = make_model(family, text)
         classifier = make_model(family, model_class=GEmoClapForAudioClassification)
         extractor = AUDIO[family].small_extractor(tmp_path / "extractor")
-        processor = GEmoClapProcessor(extractor, build_tokenizer(model.config))
+        processor = GEmoClapProcessor(extractor, tokenizer_of(model.config, tmp_path / "tokenizer"))
         for folder, parts in ((name, (model, processor)), (f"class-{name}", (classifier, extractor))):
             for part in parts:
                 part.save_pretrained(tmp_path / folder)
@@ -92,6 +111,8 @@ def test_every_family_travels(make_model, waves, tmp_path):
     for name, (embeds, probabilities) in expected.items():
         for way in ("loaded", "resaved", "hub"):
             assert (torch.tensor(found[name][way]) - embeds).abs().max() < 1e-5, (name, way)
+        assert len(found[name]["by_clap"]) == len(arrays)
+        assert all(sum(scores) == pytest.approx(1) and len(scores) == 3 for scores in found[name]["by_clap"])
         assert len(found[name]["scores"]) == 3 and sum(found[name]["scores"]) == pytest.approx(1)
         assert (torch.tensor(found[name]["stock"]) - probabilities).abs().max() < 1e-5, name
         assert found[name]["stock_class"] == "transformers.pipelines.audio_classification"
