@@ -63,6 +63,8 @@ class GEmoClapProjection(nn.Module):
 
 def _split_by_tower(options: dict) -> tuple[dict, dict, dict]:
     """Options of the whole, of the audio tower and of the text tower; `text_pooling` is the whole's."""
+    if {"audio_dtype", "text_dtype"} & set(options):
+        raise ValueError("towers and projections have one precision: give dtype, not audio_dtype or text_dtype")
     parts: tuple[dict, dict, dict] = {}, {}, {}
     for name, value in options.items():
         part = (
@@ -142,10 +144,10 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             audio_name_or_path: An audio encoder's checkpoint; docs/encoders.md names the families that were measured.
             text_name_or_path: A text encoder's checkpoint.
             **kwargs: Fields of `GEmoClapConfig`; those that begin with `audio_` or `text_` go, without the prefix, to
-                the tower's own `from_pretrained`.
+                the tower's own `from_pretrained`. `dtype` is the precision of the whole, float32 by default.
 
         Returns:
-            The model in float32, in eval mode as `from_pretrained` leaves it.
+            The model, in eval mode as `from_pretrained` leaves it.
 
         Raises:
             ValueError: If a checkpoint is of another kind, lacks weights, or does not fit its configuration.
@@ -155,6 +157,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             ...     "microsoft/wavlm-large", "FacebookAI/roberta-base", objective="sl", audio_layerdrop=0.0
             ... )
         """
+        dtype = kwargs.pop("dtype", torch.float32)
         kwargs, audio, text = _split_by_tower(kwargs)
         towers = {
             "audio": load_audio_tower(audio_name_or_path, **audio),
@@ -164,7 +167,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         attention = {f"{name}_config": tower.config._attn_implementation for name, tower in towers.items()}
         kwargs.setdefault("attn_implementation", attention)
         config = GEmoClapConfig(audio_config=towers["audio"].config, text_config=towers["text"].config, **kwargs)
-        return cls(config, audio_model=towers["audio"], text_model=towers["text"]).eval()
+        return cls(config, audio_model=towers["audio"], text_model=towers["text"]).to(dtype).eval()
 
     def get_audio_features(
         self,
@@ -329,7 +332,7 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
         audio_model: A ready audio tower in place of a fresh one.
 
     Example:
-        >>> model = AutoModelForAudioClassification.from_pretrained("serbaseline", trust_remote_code=True)
+        >>> model = AutoModelForAudioClassification.from_pretrained("ser-baseline", trust_remote_code=True)
         >>> model(**processor(audio="clip.wav")).logits.argmax(-1)
         tensor([2])
     """
@@ -350,10 +353,11 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
     @classmethod
     def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> GEmoClapForAudioClassification:
         """Put a fresh head on a pretrained audio encoder; arguments and errors as `from_audio_text_pretrained`."""
+        dtype = kwargs.pop("dtype", torch.float32)
         kwargs, audio, _ = _split_by_tower(kwargs)
         tower = load_audio_tower(audio_name_or_path, **audio)
         kwargs.setdefault("attn_implementation", {"audio_config": tower.config._attn_implementation})
-        return cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).eval()
+        return cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).to(dtype).eval()
 
     def forward(
         self,

@@ -170,14 +170,15 @@ def build_text_tower(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def load_audio_tower(name: str, **options) -> PreTrainedModel:
-    """A pretrained audio encoder, every weight of it from the checkpoint.
+    """A pretrained audio encoder in float32, every weight of it from the checkpoint.
 
     Args:
         name: Name or path.
-        **options: For its `from_pretrained`; `dtype` is float32 where nothing is said.
+        **options: For its `from_pretrained`.
 
     Raises:
-        ValueError: If it is no audio encoder, lacks weights, or its weights do not fit its configuration.
+        ValueError: If it is no audio encoder, lacks weights, its weights do not fit its configuration, or it is to
+            have a precision of its own.
     """
     if PretrainedConfig.get_config_dict(name)[0].get("model_type") == "gemoclap_audio":
         return _load(GEmoClapAudioModel, name, options)
@@ -194,9 +195,8 @@ def load_text_tower(name: str, **options) -> PreTrainedModel:
 
 
 def _load(model_class: type[PreTrainedModel], name: str, options: dict) -> PreTrainedModel:
-    options.setdefault("dtype", torch.float32)  # half of the Hub is stored in half precision: projections are not
-    try:
-        model, report = model_class.from_pretrained(name, output_loading_info=True, **options)
+    try:  # some checkpoints are stored in half precision, the projections never are
+        model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
     except RuntimeError as error:
         if "size mismatch" not in str(error) and "mismatched" not in str(error):
             raise

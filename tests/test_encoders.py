@@ -272,6 +272,11 @@ def test_half_precision_on_the_hub_becomes_float32(tmp_path, text_folder):
     source_of("whisper").half().save_pretrained(tmp_path / "audio")
     model = GEmoClapModel.from_audio_text_pretrained(str(tmp_path / "audio"), text_folder)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    both = str(tmp_path / "audio"), text_folder
+    half = GEmoClapModel.from_audio_text_pretrained(*both, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    with pytest.raises(ValueError, match="one precision"):
+        GEmoClapModel.from_audio_text_pretrained(*both, audio_dtype=torch.float16)
 
 
 # ---- bad checkpoints ------------------------------------------------------------------------------------------------
