@@ -54,6 +54,7 @@ def load_pipeline(model, device=None):
         ZeroShotEmotionPipeline,
     )
     from modeling_gemoclap.evaluation.classifier import AudioClassifier
+    from modeling_gemoclap.towers_gemoclap import load_whole
 
     if Path(model, "adapter_config.json").is_file():
         raise ValueError(f"{model} is a LoRA adapter: give the folder of its run, in which the updates are merged")
@@ -61,8 +62,8 @@ def load_pipeline(model, device=None):
         raise ValueError(f"{model}: no config.json there; give the folder of a checkpoint")
     if "GEmoClapForAudioClassification" in (GEmoClapConfig.from_pretrained(model).architectures or []):
         extractor = GEmoClapFeatureExtractor.from_pretrained(model)
-        return AudioClassifier(GEmoClapForAudioClassification.from_pretrained(model), extractor, device)
-    loaded = GEmoClapModel.from_pretrained(model)
+        return AudioClassifier(load_whole(GEmoClapForAudioClassification, model), extractor, device)
+    loaded = load_whole(GEmoClapModel, model)
     processor = GEmoClapProcessor.from_pretrained(model)
     return ZeroShotEmotionPipeline(model=loaded, processor=processor, device=device)
 

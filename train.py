@@ -65,11 +65,19 @@ def check_output(arguments: GEmoClapTrainingArguments) -> None:
         )
 
 
-def resume_point(arguments: GEmoClapTrainingArguments) -> bool | str | None:
+def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
     """`--resume_from_checkpoint`, a path or `true` for the latest that is whole."""
     value = arguments.resume_from_checkpoint
     value = {"true": True, "false": None}.get(value.lower(), value) if isinstance(value, str) else value
-    return (latest_whole_checkpoint(arguments.output_dir) or True) if value is True else value
+    if value is not True:
+        return value
+    found = latest_whole_checkpoint(arguments.output_dir)
+    if found is None:
+        raise ValueError(
+            f"{arguments.output_dir} has no whole checkpoint to go on from: leave out --resume_from_checkpoint, and "
+            f"give --overwrite_output true if the folder is not empty"
+        )
+    return found
 
 
 def build_trainer(model_args: ModelArguments, data_args: DataArguments, arguments: GEmoClapTrainingArguments):

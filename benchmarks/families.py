@@ -94,6 +94,7 @@ AUDIO = {
         "microsoft/unispeech-sat-large", t.UniSpeechSatConfig, **LARGE, **STABLE, conv_bias=True
     ),
     "unispeech-sat-base": _wave("microsoft/unispeech-sat-base-plus", t.UniSpeechSatConfig),
+    "unispeech": _wave("microsoft/unispeech-large-1500h-cv", t.UniSpeechConfig, **LARGE, **STABLE, conv_bias=True),
     "sew": AudioFamily("asapp/sew-small-100k", t.SEWConfig, {}, {**SMALL_WAVE, "squeeze_factor": 2}),
     "whisper": AudioFamily(
         "openai/whisper-small",

@@ -13,6 +13,7 @@ from .configuration_gemoclap import GEmoClapConfig
 from .towers_gemoclap import (
     applies_spec_augment,
     build_audio_tower,
+    close_leaks,
     encode_frames,
     feature_encoder,
     ignores_padding,
@@ -77,7 +78,7 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
 
     def _add_audio_tower(self, audio_model: PreTrainedModel | None) -> None:
         config = self.config
-        self.audio_model = audio_model or build_audio_tower(config.audio_config)
+        self.audio_model = close_leaks(audio_model or build_audio_tower(config.audio_config))
         self.main_input_name = self.audio_model.main_input_name
         self.audio_pooling = GEmoClapAudioPooling(config)
         if hasattr(self.audio_model, "masked_spec_embed") and not applies_spec_augment(config.audio_config):

@@ -289,6 +289,9 @@ class GEmoClapConfig(PretrainedConfig):
         self.calibration_temperature = calibration_temperature
         self.training_data = training_data
         self.initializer_range = initializer_range
+        # A composite configuration resets the attention of its parts: it is told what ready towers came with.
+        parts = {name: getattr(self, name)._attn_implementation for name in ("audio_config", "text_config")}
+        kwargs.setdefault("attn_implementation", {name: value for name, value in parts.items() if value} or None)
         kwargs.setdefault("custom_pipelines", _custom_pipelines())
         kwargs["id2label"] = dict(enumerate(self.emotions))
         kwargs["label2id"] = {emotion: index for index, emotion in enumerate(self.emotions)}

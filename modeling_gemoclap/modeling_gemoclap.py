@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -63,15 +64,24 @@ class GEmoClapProjection(nn.Module):
 
 def _split_by_tower(options: dict) -> tuple[dict, dict, dict]:
     """Options of the whole, of the audio tower and of the text tower; `text_pooling` is the whole's."""
-    if {"audio_dtype", "text_dtype"} & set(options):
-        raise ValueError("towers and projections have one precision: give dtype, not audio_dtype or text_dtype")
     parts: tuple[dict, dict, dict] = {}, {}, {}
     for name, value in options.items():
-        part = (
-            0 if name == "text_pooling" else 1 if name.startswith("audio_") else 2 if name.startswith("text_") else 0
-        )
-        parts[part][name.removeprefix(("", "audio_", "text_")[part])] = value
+        part = 1 if name.startswith("audio_") else 2 if name.startswith("text_") and name != "text_pooling" else 0
+        name = name.removeprefix(("", "audio_", "text_")[part])
+        if part and name in ("dtype", "torch_dtype"):
+            raise ValueError("towers and projections have one precision: give dtype, not audio_dtype or text_dtype")
+        parts[part][name] = value
     return parts
+
+
+def _precision(options: dict) -> torch.dtype:
+    """Take `dtype`, as transformers spells it, out of the options; float32 where there is none."""
+    value = options.pop("torch_dtype", None)
+    value = options.pop("dtype", value)
+    dtype = torch.float32 if value in (None, "auto") else getattr(torch, str(value).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype={value!r} is not known; give torch.bfloat16, torch.float16 or torch.float32")
+    return dtype
 
 
 class GEmoClapModel(GEmoClapPreTrainedModel):
@@ -157,15 +167,12 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             ...     "microsoft/wavlm-large", "FacebookAI/roberta-base", objective="sl", audio_layerdrop=0.0
             ... )
         """
-        dtype = kwargs.pop("dtype", torch.float32)
+        dtype = _precision(kwargs)
         kwargs, audio, text = _split_by_tower(kwargs)
         towers = {
             "audio": load_audio_tower(audio_name_or_path, **audio),
-            "text": load_text_tower(text_name_or_path, **text),
+            "text": load_text_tower(text_name_or_path, kwargs.get("text_pooling", "first"), **text),
         }
-        # A composite configuration sets the attention of its parts, so it is told what the towers came with.
-        attention = {f"{name}_config": tower.config._attn_implementation for name, tower in towers.items()}
-        kwargs.setdefault("attn_implementation", attention)
         config = GEmoClapConfig(audio_config=towers["audio"].config, text_config=towers["text"].config, **kwargs)
         return cls(config, audio_model=towers["audio"], text_model=towers["text"]).to(dtype).eval()
 
@@ -340,8 +347,10 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
     accepts_loss_kwargs = False
 
     def __init__(self, config: GEmoClapConfig, audio_model: PreTrainedModel | None = None):
+        if config.custom_pipelines:  # the zero-shot pipeline wants texts: transformers' own serves this model
+            config = copy.deepcopy(config)
+            config.custom_pipelines = {}
         super().__init__(config)
-        config.custom_pipelines = {}  # the zero-shot pipeline wants texts: transformers' own serves this model
         self._add_audio_tower(audio_model)
         size, inner, classes = self.audio_pooling.output_size, config.classifier_hidden_size, len(config.emotions)
         hidden = [nn.Linear(size, inner), nn.ReLU()] if inner else []
@@ -353,10 +362,9 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
     @classmethod
     def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> GEmoClapForAudioClassification:
         """Put a fresh head on a pretrained audio encoder; arguments and errors as `from_audio_text_pretrained`."""
-        dtype = kwargs.pop("dtype", torch.float32)
+        dtype = _precision(kwargs)
         kwargs, audio, _ = _split_by_tower(kwargs)
         tower = load_audio_tower(audio_name_or_path, **audio)
-        kwargs.setdefault("attn_implementation", {"audio_config": tower.config._attn_implementation})
         return cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).to(dtype).eval()
 
     def forward(

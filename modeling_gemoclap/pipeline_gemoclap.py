@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import torch
@@ -19,6 +19,46 @@ OPTIONS = {
     "return_embeddings": False,
     "on_error": "raise",
 }
+
+
+def load_clip(extractor, audio, sampling_rate: int | None = None, on_error: str = "raise"):
+    """The features of one recording of speech; with `on_error="return"` a bad one becomes `{"error": message}`.
+
+    Raises:
+        AudioError: If it cannot be used and `on_error` is `"raise"`.
+    """
+    try:
+        return extractor.features(extractor.load_speech(audio, sampling_rate))
+    except ValueError as error:
+        if on_error == "raise":
+            raise
+        return {"error": str(error)}
+
+
+def in_batches(stream: Iterable, batch_size: int, load: Callable, answer: Callable) -> Iterator:
+    """Answer a stream in its order, a batch at a time; what could not be loaded stays the error that it became.
+
+    Args:
+        stream: Recordings.
+        batch_size: How many are loaded and answered together.
+        load: From a recording to its features, or to a dict that is its answer.
+        answer: From a list of features to as many answers.
+
+    Yields:
+        An answer for each recording.
+    """
+    stream = iter(stream)
+    while batch := list(islice(stream, batch_size)):
+        items = [load(recording) for recording in batch]
+        clips = [item for item in items if not isinstance(item, dict)]
+        answers = iter(answer(clips)) if clips else iter(())
+        yield from (item if isinstance(item, dict) else next(answers) for item in items)
+
+
+def ranked(scores: torch.Tensor, labels: list[str]) -> list[dict]:
+    """`[{"label", "score"}, ...]`, best first, from scores of shape `(labels,)`."""
+    order = scores.argsort(descending=True, stable=True).tolist()
+    return [{"label": labels[index], "score": scores[index].item()} for index in order]
 
 
 class ZeroShotEmotionPipeline(Pipeline):
@@ -105,26 +145,20 @@ class ZeroShotEmotionPipeline(Pipeline):
         return self._class_embeddings[key]
 
     def _run(self, stream, batch_size: int, options: dict) -> Iterator:
-        stream = iter(stream)
-        while batch := list(islice(stream, batch_size)):
-            items = [self.preprocess(audio, options["sampling_rate"], options["on_error"]) for audio in batch]
-            clips = [item for item in items if not isinstance(item, dict)]
-            rows = iter(())
-            if clips:
-                outputs = self.forward(self.processor.feature_extractor.collate(clips))
-                rows = iter(outputs["audio_embeds"])
-            for item in items:
-                yield item if isinstance(item, dict) else self.postprocess(next(rows), **options)
+        extractor = self.processor.feature_extractor
+
+        def load(audio):
+            return load_clip(extractor, audio, options["sampling_rate"], options["on_error"])
+
+        def answer(clips):
+            for embedding in self.forward(extractor.collate(clips))["audio_embeds"]:
+                yield self.postprocess(embedding, **options)
+
+        return in_batches(stream, batch_size, load, answer)
 
     def preprocess(self, audio, sampling_rate: int | None = None, on_error: str = "raise"):
         """Read one recording and make its features; with `on_error="return"` a bad one becomes `{"error": ...}`."""
-        extractor = self.processor.feature_extractor
-        try:
-            return extractor.features(extractor.load_speech(audio, sampling_rate))
-        except ValueError as error:
-            if on_error == "raise":
-                raise
-            return {"error": str(error)}
+        return load_clip(self.processor.feature_extractor, audio, sampling_rate, on_error)
 
     def _forward(self, model_inputs) -> dict:
         return {"audio_embeds": self.model.get_audio_features(**model_inputs)}
@@ -144,6 +178,4 @@ class ZeroShotEmotionPipeline(Pipeline):
     def _rank(self, embedding: torch.Tensor, class_embeddings: torch.Tensor, labels: list[str]) -> list[dict]:
         scale = self.model.audio_scale.detach().float().cpu()
         logits = scale * class_embeddings.float().cpu() @ embedding.float()
-        scores = (logits / (self.model.config.calibration_temperature or 1.0)).softmax(-1)
-        order = scores.argsort(descending=True, stable=True).tolist()
-        return [{"label": labels[index], "score": scores[index].item()} for index in order]
+        return ranked((logits / (self.model.config.calibration_temperature or 1.0)).softmax(-1), labels)

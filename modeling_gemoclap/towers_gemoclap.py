@@ -104,13 +104,20 @@ class GEmoClapPositionalConvEmbedding(nn.Module):
         return hidden.transpose(1, 2)
 
 
+def _masks_group_norm(tower: PreTrainedModel) -> bool:
+    convolutions = getattr(getattr(tower, "feature_extractor", None), "conv_layers", None) or [None]
+    return isinstance(convolutions[0], GEmoClapMaskedConvLayer)
+
+
 def close_leaks(tower: PreTrainedModel) -> PreTrainedModel:
     """Put the masked layers in the place of those that let padding in; their parameters stay where they were."""
     convolutions = getattr(getattr(tower, "feature_extractor", None), "conv_layers", None)
-    if convolutions and isinstance(getattr(convolutions[0], "layer_norm", None), nn.GroupNorm):
+    group_norm = convolutions and isinstance(getattr(convolutions[0], "layer_norm", None), nn.GroupNorm)
+    if group_norm and not _masks_group_norm(tower):
         convolutions[0] = GEmoClapMaskedConvLayer(convolutions[0])
     positions = getattr(getattr(tower, "encoder", None), "pos_conv_embed", None)
-    if isinstance(getattr(positions, "layers", None), nn.ModuleList):
+    layers = isinstance(getattr(positions, "layers", None), nn.ModuleList)
+    if layers and not isinstance(positions, GEmoClapPositionalConvEmbedding):
         tower.encoder.pos_conv_embed = GEmoClapPositionalConvEmbedding(positions.layers)
     if getattr(tower.config, "mask_feature_prob", 0) > 0 and not hasattr(tower.config, "mask_feature_min_masks"):
         tower.config.mask_feature_min_masks = 0  # WavLM's SpecAugment reads it, its configuration lacks it
@@ -130,7 +137,7 @@ def _model_class(config: PretrainedConfig, tower: str, name: str) -> type[PreTra
             f"{name} is a {config.model_type!r} model, not an audio encoder: give a WavLM, HuBERT, wav2vec 2.0, "
             f"Data2VecAudio, Whisper, Wav2Vec2-BERT, AST, UniSpeech-SAT or SEW checkpoint, or one like them"
         )
-    if tower == "text" and model_class.main_input_name != "input_ids":
+    if tower == "text" and (model_class.main_input_name != "input_ids" or config.is_encoder_decoder):
         raise ValueError(
             f"{name} is a {config.model_type!r} model, not a text encoder: give a RoBERTa, BERT, MPNet, MiniLM or "
             f"XLM-RoBERTa checkpoint, or one like them"
@@ -157,7 +164,7 @@ def build_audio_tower(config: PretrainedConfig) -> PreTrainedModel:
     if config.is_encoder_decoder:
         with torch.device("meta"):  # the class of the encoder, without the memory of the decoder
             model_class = type(model_class(config).get_encoder())
-    return close_leaks(model_class._from_config(config))
+    return model_class._from_config(config)
 
 
 def build_text_tower(config: PretrainedConfig) -> PreTrainedModel:
@@ -180,30 +187,91 @@ def load_audio_tower(name: str, **options) -> PreTrainedModel:
         ValueError: If it is no audio encoder, lacks weights, its weights do not fit its configuration, or it is to
             have a precision of its own.
     """
-    if PretrainedConfig.get_config_dict(name)[0].get("model_type") == "gemoclap_audio":
-        return _load(GEmoClapAudioModel, name, options)
-    config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
-    model = _load(_model_class(config, "audio", name), name, {"config": config, **options})
-    return close_leaks(model.get_encoder() if config.is_encoder_decoder else model)
+    hub, options = _hub_options(options)
+    if PretrainedConfig.get_config_dict(name, **hub)[0].get("model_type") == "gemoclap_audio":
+        return load_whole(GEmoClapAudioModel, name, **hub, **options)
+    config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **hub, **options)
+    model = load_whole(_model_class(config, "audio", name), name, config=config, **hub, **options)
+    tower = model.get_encoder() if config.is_encoder_decoder else model
+    if config.model_type not in (*PADDING_SAFE, *FIXED_LENGTH):
+        _check_unknown(tower, name)
+    return tower
 
 
-def load_text_tower(name: str, **options) -> PreTrainedModel:
-    """A pretrained text encoder without its pooler; arguments and errors as `load_audio_tower`."""
-    config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
+def load_text_tower(name: str, pooling: str = "first", **options) -> PreTrainedModel:
+    """A pretrained text encoder without its pooler, in float32.
+
+    Args:
+        name: Name or path.
+        pooling: How its tokens will be pooled.
+        **options: For its `from_pretrained`.
+
+    Raises:
+        ValueError: As `load_audio_tower`, or if the first token is to be taken of an encoder that is causal.
+    """
+    hub, options = _hub_options(options)
+    config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **hub, **options)
     model_class = _model_class(config, "text", name)
-    return _load(model_class, name, {"config": config, **_without_pooler(model_class), **options})
+    tower = load_whole(model_class, name, config=config, **_without_pooler(model_class), **hub, **options)
+    if pooling == "first":
+        with torch.no_grad():
+            first = tower.eval()(input_ids=torch.tensor([[5, 6, 7], [5, 8, 9]])).last_hidden_state[:, 0]
+        if torch.equal(first[0], first[1]):
+            raise ValueError(f"{name}: its first token hears none of the others: give text_pooling='mean'")
+    return tower
 
 
-def _load(model_class: type[PreTrainedModel], name: str, options: dict) -> PreTrainedModel:
-    try:  # some checkpoints are stored in half precision, the projections never are
-        model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
-    except RuntimeError as error:
-        if "size mismatch" not in str(error) and "mismatched" not in str(error):
-            raise
-        shapes = [line.strip() for line in str(error).splitlines() if "shape" in line or "torch.Size" in line]
+def _hub_options(options: dict) -> tuple[dict, dict]:
+    """What says where a checkpoint lies, which configuration and weights need alike, and the rest."""
+    names = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies")
+    return {k: v for k, v in options.items() if k in names}, {k: v for k, v in options.items() if k not in names}
+
+
+def _check_unknown(tower: PreTrainedModel, name: str) -> None:
+    """Hear a second of noise with an encoder of raw waves that nobody has measured: codecs call themselves alike."""
+    try:
+        takes_mask = "attention_mask" in inspect.signature(tower.forward).parameters
+        if tower.main_input_name == "input_values":
+            with torch.no_grad():
+                takes_mask = takes_mask and tower.eval()(torch.randn(1, 16000)).last_hidden_state.dim() == 3
+    except Exception:
+        takes_mask = False
+    if not takes_mask:
         raise ValueError(
-            f"{name}: the weights have other sizes than config.json says, so one of the two is of another model: "
-            f"{' '.join(shapes[:2]) or error}"
+            f"{name} is a {tower.config.model_type!r} model, not an audio encoder: it does not turn a wave into frames"
+        )
+
+
+def load_whole(model_class: type[PreTrainedModel], name: str, **options) -> PreTrainedModel:
+    """`from_pretrained` in float32 that refuses what transformers would only warn of.
+
+    Args:
+        model_class: Class of the model.
+        name: Name or path.
+        **options: For `from_pretrained`.
+
+    Returns:
+        The model, every weight of it from the checkpoint.
+
+    Raises:
+        ValueError: If weights are missing, cannot be read, or have other sizes than the configuration says.
+        OSError: If there is no checkpoint of that name.
+    """
+    try:  # some checkpoints are stored in half precision, projections never are
+        model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
+    except Exception as error:
+        if "size mismatch" in str(error) or "mismatched" in str(error):
+            shapes = [line.strip() for line in str(error).splitlines() if "shape" in line or "torch.Size" in line]
+            raise ValueError(
+                f"{name}: the weights have other sizes than config.json says, so one of the two is of another model: "
+                f"{' '.join(shapes[:2]) or error}"
+            ) from None
+        # The errors of transformers itself say what is wrong; those of the readers of files do not even name one.
+        if isinstance(error, (ImportError, ValueError)) or (isinstance(error, OSError) and error.errno is None):
+            raise
+        raise ValueError(
+            f"{name}: its weights cannot be read, as if the file were cut off or a pointer of git-lfs; download it "
+            f"again ({type(error).__name__}: {error})"
         ) from None
     # SpecAugment's embedding is missing from checkpoints that were fine-tuned without it, and is learnt at once.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
@@ -218,8 +286,10 @@ def _load(model_class: type[PreTrainedModel], name: str, options: dict) -> PreTr
 # ---- running --------------------------------------------------------------------------------------------------------
 def ignores_padding(config: PretrainedConfig) -> bool:
     """Whether padded clips may run together: their frames are then those of each clip alone."""
-    fixed = config.model_type in FIXED_LENGTH
-    return fixed or (config.model_type in PADDING_SAFE and not getattr(config, "add_adapter", False))
+    if config.model_type in FIXED_LENGTH:
+        return True
+    leaks = getattr(config, "add_adapter", False) or getattr(config, "conv_pos_batch_norm", False)
+    return config.model_type in PADDING_SAFE and not leaks
 
 
 def transformer_layers(tower: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -277,8 +347,7 @@ def encode_frames(
         output = tower(inputs, **options)
     else:
         options |= _too_short_for_spec_augment(tower, inputs)
-        convolutions = getattr(getattr(tower, "feature_extractor", None), "conv_layers", [None])
-        masked_norm = mask is not None and type(convolutions[0]).__name__ == "GEmoClapMaskedConvLayer"
+        masked_norm = mask is not None and _masks_group_norm(tower)
         wave_and_mask = torch.stack([inputs, mask.to(inputs.dtype)], 1) if masked_norm else inputs
         output = tower(wave_and_mask, attention_mask=mask, **options)
     states = [output.last_hidden_state]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import TINY, batch_of, run_script
+import transformers
+from conftest import TINY, audio_config, batch_of, run_script
+from families import AUDIO
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification
 
@@ -108,6 +110,40 @@ def test_an_adapter_is_not_judged(tmp_path, tones):
     (tmp_path / "adapter_config.json").write_text("{}")
     done = run_script("evaluate.py", "--model", tmp_path, "--data_dir", tones, check=False)
     assert done.returncode == 1 and "is a LoRA adapter" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_it_learns_on_a_pretrained_encoder(tones, tmp_path):
+    torch.manual_seed(0)
+    source = transformers.AutoModel.from_config(audio_config("wav2vec2-base"))
+    source.save_pretrained(tmp_path / "audio")
+    AUDIO["wav2vec2-base"].save_extractor(tmp_path / "audio")
+    options = (
+        "--head",
+        "classifier",
+        "--audio_model",
+        tmp_path / "audio",
+        "--data_dir",
+        tones,
+        "--audio_config",
+        "{}",
+    )
+    more = ("--freeze_feature_encoder", "true", "--num_train_epochs", 2, "--output_dir", tmp_path / "run")
+    run_script("train.py", *TINY, *options, *more)
+    model = GEmoClapForAudioClassification.from_pretrained(tmp_path / "run")
+    before, after = source.state_dict(), model.audio_model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and not any(name.startswith("feature_extractor") for name in moved)
+    assert "pretrained: audio" in (tmp_path / "run/README.md").read_text()
+    run_script(
+        "evaluate.py",
+        "--model",
+        tmp_path / "run",
+        "--data_dir",
+        tones,
+        "--output_dir",
+        tmp_path / "out",
+        "--allow_seen_speakers",
+    )
 
 
 def test_lora_is_not_for_it(tones, tmp_path):

@@ -256,12 +256,13 @@ def test_pretrained_towers_are_taken_over_whole(family, form, tmp_path, text_fol
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("form", ["safetensors", "sharded", "bin"])
 @pytest.mark.parametrize("text", TEXT)
-def test_pretrained_texts_are_taken_over_whole(text, tmp_path):
+def test_pretrained_texts_are_taken_over_whole(text, form, tmp_path):
     torch.manual_seed(1)
     source_of("hubert-base").save_pretrained(tmp_path / "audio")
     source = transformers.AutoModel.from_config(text_config(text))
-    source.save_pretrained(tmp_path / "text")
+    save_as(source, tmp_path / "text", form)
     model = GEmoClapModel.from_audio_text_pretrained(str(tmp_path / "audio"), str(tmp_path / "text"))
     weights, ours = source.state_dict(), model.text_model.state_dict()
     assert {name for name in weights if name not in ours} == {"pooler.dense.weight", "pooler.dense.bias"}

@@ -14,6 +14,7 @@ import torch
 import transformers
 from conftest import RATE, ROOT, batch_of, text_config
 from families import AUDIO
+from safetensors.torch import load_file
 
 from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor
 from modeling_gemoclap.towers_gemoclap import ignores_padding, transformer_layers
@@ -217,12 +218,17 @@ def test_lora_by_the_script(train, towers, tones, tmp_path):
     audio, text = towers(layerdrop=0.1)
     run = tmp_path / "run"
     options = (*BASE, "--data_dir", tones, "--output_dir", run, "--audio_model", audio, "--text_model", text)
+    options += ("--audio_config", '{"num_hidden_layers": 1, "layerdrop": 0.0}', "--use_weighted_layer_sum", "true")
+    options += ("--gradient_checkpointing", "true")
     more = ("--lora_towers", "audio", "--lora_rank", 2, "--layerwise_lr_decay", 0.9, "--num_train_epochs", 2)
     train(*options, *more, "--save_strategy", "epoch")
     merged = GEmoClapModel.from_pretrained(run)  # without PEFT, without the adapter
     processor = GEmoClapProcessor.from_pretrained(run)
     inputs = processor(audio=str(tones / "audio/01_sad_0.wav"))
     again = load_adapter(run / "adapter", audio, text)
+    learnt_updates = [v for k, v in load_file(run / "adapter/adapter_model.safetensors").items() if "lora_B" in k]
+    assert learnt_updates and all(update.abs().sum() > 0 for update in learnt_updates)
+    assert again.config.audio_config.num_hidden_layers == 1
     assert torch.allclose(merged.get_audio_features(**inputs), again.get_audio_features(**inputs), atol=1e-5)
     assert merged.audio_logit_scale.item() == again.audio_logit_scale.item() != merged.config.logit_scale_init_value
     assert "learnt in training" in (run / "README.md").read_text()
@@ -234,12 +240,13 @@ def test_lora_by_the_script(train, towers, tones, tmp_path):
             train(*options, *more, "--overwrite_output", "true", *contradiction)
 
 
-def test_freezing_by_the_script(train, towers, tones, tmp_path):
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+def test_freezing_by_the_script(train, towers, tones, tmp_path, checkpointing):
     audio, text = towers()
     run = tmp_path / "run"
     options = (*BASE, "--data_dir", tones, "--output_dir", run, "--audio_model", audio, "--text_model", text)
     frozen = ("--freeze_text_encoder", "true", "--unfreeze_last_n_layers", 1, "--pooling", "self_attention")
-    train(*options, *frozen, "--num_train_epochs", 1)
+    train(*options, *frozen, "--num_train_epochs", 1, "--gradient_checkpointing", checkpointing)
     source = GEmoClapModel.from_audio_text_pretrained(audio, text).state_dict()
     moved = {
         name
@@ -268,6 +275,14 @@ def kill_after(checkpoint, command, env):
     assert process.wait() == -signal.SIGKILL
 
 
+def test_a_run_that_has_no_whole_checkpoint_says_so(train, tones, tmp_path):
+    (tmp_path / "run/checkpoint-4").mkdir(parents=True)
+    (tmp_path / "run/checkpoint-4/model.safetensors").write_bytes(b"part")
+    options = (*BASE, "--data_dir", tones, "--output_dir", tmp_path / "run")
+    with pytest.raises(ValueError, match="no whole checkpoint to go on from.*--overwrite_output true"):
+        train(*options, "--resume_from_checkpoint", "true")
+
+
 @pytest.mark.parametrize("kind", ["compact", "pretrained", "lora"])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(towers, tones, tmp_path, kind):
     """Dropout, SpecAugment, crops, warps, drawn templates, shuffling and a scheduler; killed within an epoch."""
@@ -276,12 +291,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(towers, tones, tmp_path, ki
         *("--per_device_train_batch_size", 6, "--num_train_epochs", 4, "--lr_scheduler_type", "cosine"),
         *("--warmup_steps", 3, "--learning_rate", "1e-3", "--projection_dropout", 0.2, "--unknown_gender_prob", 0.3),
         *("--save_strategy", "steps", "--save_steps", 4, "--max_seconds", 0.4, "--projection_dim", 16),
-        *("--emotion_templates", "this person is feeling {}", "a {} voice", "--class_balanced_sampling", "true"),
+        *("--emotion_templates", "this person is feeling {}", "a {} voice"),
     )
     if kind == "compact":
         fields = {"num_mel_bins": 16, "conv_channels": [8, 8], "hidden_size": 16, "num_attention_heads": 2}
         fields |= {"apply_spec_augment": True, "hidden_dropout": 0.2, "layerdrop": 0.2}
         common += ("--audio_config", json.dumps(fields), "--time_warp", 0.1, "--mel_warp", 0.1)
+        common += ("--class_balanced_sampling", "true")  # the others shuffle as Trainer does
     else:
         noisy = {"hidden_dropout": 0.2, "attention_dropout": 0.1, "layerdrop": 0.2, "apply_spec_augment": True}
         noisy |= {"mask_time_prob": 0.3, "mask_time_length": 4, "mask_feature_prob": 0.2, "mask_feature_length": 4}
@@ -293,8 +309,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(towers, tones, tmp_path, ki
     command = [sys.executable, "train.py", *map(str, common)]
     for run, more in (("whole", ()), ("killed", None), ("killed", ("--resume_from_checkpoint", "true"))):
         ends = [*command, "--output_dir", str(tmp_path / run)]
-        if more is None:  # 24 steps of six to an epoch: the first checkpoint lies within an epoch
-            kill_after(tmp_path / "killed/checkpoint-4", ends, env)
+        if more is None:  # six steps an epoch: the checkpoints of steps 8 and 16 lie within the second and the third
+            kill_after(tmp_path / "killed/checkpoint-8", ends, env)
             assert not (tmp_path / "killed/model.safetensors").exists(), "the run was over before it was killed"
             partial = tmp_path / "killed/checkpoint-999"  # as a kill in the midst of writing leaves it
             partial.mkdir()

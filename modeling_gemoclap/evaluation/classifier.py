@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 
 import torch
 
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification
+from ..pipeline_gemoclap import in_batches, load_clip, ranked
 
 
 class AudioClassifier:
@@ -39,31 +39,16 @@ class AudioClassifier:
             batch_size: Clips that go through the model together.
             on_error: `"raise"`, or `"return"` to let a bad clip carry its error.
 
-        Yields:
-            For each recording `[{"label", "score"}, ...]`, best first, or `{"error": message}`.
+        Returns:
+            An iterator: for each recording `[{"label", "score"}, ...]`, best first, or `{"error": message}`.
         """
-        stream = iter(recordings)
-        while batch := list(islice(stream, batch_size)):
-            items = [self._load(recording, on_error) for recording in batch]
-            clips = [item for item in items if not isinstance(item, dict)]
-            rows = iter(self._scores(clips)) if clips else iter(())
-            yield from (item if isinstance(item, dict) else next(rows) for item in items)
-
-    def _load(self, recording, on_error: str):
-        try:
-            return self.feature_extractor.features(self.feature_extractor.load_speech(recording))
-        except ValueError as error:
-            if on_error == "raise":
-                raise
-            return {"error": str(error)}
+        extractor = self.feature_extractor
+        return in_batches(
+            recordings, batch_size, lambda clip: load_clip(extractor, clip, None, on_error), self._answer
+        )
 
     @torch.no_grad()
-    def _scores(self, clips: list) -> list[list[dict]]:
+    def _answer(self, clips: list) -> list[list[dict]]:
         inputs = self.feature_extractor.collate(clips).to(self.model.device)
         scores = self.model(**inputs).logits.float().softmax(-1).cpu()
-        order = scores.argsort(descending=True, stable=True, dim=-1).tolist()
-        names = self.model.config.emotions
-        return [
-            [{"label": names[i], "score": row[i].item()} for i in ranks]
-            for row, ranks in zip(scores, order, strict=True)
-        ]
+        return [ranked(row, self.model.config.emotions) for row in scores]

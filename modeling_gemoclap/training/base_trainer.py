@@ -42,6 +42,8 @@ class SpeechTrainer(Trainer):
             options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
             self.optimizer_cls_and_kwargs = (torch.optim.Adam, options)
         self.args.remove_unused_columns = False
+        # transformers 4 would checkpoint reentrantly, which cuts the graph at a frozen input and trains nothing above.
+        self.args.gradient_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
         self.label_names = ["emotion_labels"]
         self.add_callback(_TellEpoch())
         self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)

@@ -28,5 +28,5 @@ def latest_whole_checkpoint(folder: str | Path) -> str | None:
             json.loads((path / "trainer_state.json").read_text())
             return str(path)
         except (OSError, ValueError):
-            logger.warning(f"{path} was not written to its end: going on from an earlier one")
+            logger.warning(f"{path} was not written to its end, and is passed over")
     return None

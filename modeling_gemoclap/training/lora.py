@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoConfig
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..modeling_gemoclap import GEmoClapModel
@@ -19,6 +21,21 @@ except ImportError:
 
 TOWERS = ("audio", "text")
 SCALES = ("audio_logit_scale", "text_logit_scale")
+OWN_FIELDS = set(inspect.signature(GEmoClapConfig.__init__).parameters) - {
+    "self",
+    "audio_config",
+    "text_config",
+    "kwargs",
+}
+NOT_FIELDS = (
+    "model_type",
+    "architectures",
+    "auto_map",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "_name_or_path",
+)
 # Its attention reads the weights of its projections and never calls them: an update there would do nothing.
 UNCALLED = {"wavlm": ("q_proj", "k_proj", "v_proj", "out_proj")}
 
@@ -113,18 +130,18 @@ def load_adapter(folder: str | Path, audio_name_or_path: str, text_name_or_path:
     _needs_peft()
     if not Path(folder, "adapter_config.json").is_file():
         raise ValueError(f"{folder}: no adapter_config.json; name the adapter/ folder of a run with --lora_towers")
-    fields = GEmoClapConfig.from_pretrained(folder).to_diff_dict()
-    towers = {name: fields.pop(f"{name}_config") for name in TOWERS}
-    for name in ("auto_map", "architectures", "transformers_version", "model_type", "dtype", "torch_dtype"):
-        fields.pop(name, None)
+    config = GEmoClapConfig.from_pretrained(folder)
+    kinds = {name: getattr(config, f"{name}_config").model_type for name in TOWERS}
+    fields = {name: value for name, value in config.to_diff_dict().items() if name in OWN_FIELDS}
+    for name in TOWERS:  # what the run changed of the encoders' own configurations
+        tower = getattr(config, f"{name}_config").to_dict()
+        fields |= {f"{name}_{key}": value for key, value in tower.items() if key not in NOT_FIELDS}
     names = {"audio": audio_name_or_path, "text": text_name_or_path}
+    for name, kind in kinds.items():
+        found = AutoConfig.from_pretrained(names[name]).model_type
+        if found != kind:
+            raise ValueError(f"{folder} was trained on a {kind!r} {name} encoder; {names[name]} is a {found!r}")
     model = GEmoClapModel.from_audio_text_pretrained(*names.values(), **fields)
-    for name, tower in towers.items():
-        kind = getattr(model.config, f"{name}_config").model_type
-        if kind != tower["model_type"]:
-            raise ValueError(
-                f"{folder} was trained on a {tower['model_type']!r} {name} encoder; {names[name]} is a {kind!r}"
-            )
     return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload().eval()
 
 
