@@ -55,9 +55,10 @@ def prompt_word(emotion: str) -> str:
     return EMOTION_WORDS[name][0] if name else emotion
 
 
-def _check_choice(name: str, value, choices) -> None:
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, choices))}")
+    return value
 
 
 def _check_words(name: str, words) -> list[str]:
@@ -95,8 +96,27 @@ def _sub_config(config, default_model_type: str) -> PretrainedConfig:
     return CONFIG_MAPPING[model_type](**config)
 
 
-def _layerdrop(config: PretrainedConfig) -> float:
-    return getattr(config, "encoder_layerdrop", getattr(config, "layerdrop", 0.0))
+def _check_numbers(alpha: float, logit_scale_init_value: float, calibration_temperature: float | None) -> None:
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha={alpha} must lie between 0 and 1")
+    if logit_scale_init_value > math.log(100):
+        raise ValueError(f"logit_scale_init_value={logit_scale_init_value} is a logarithm, at most ln 100 = 4.605")
+    if calibration_temperature is not None and calibration_temperature <= 0:
+        raise ValueError(f"calibration_temperature={calibration_temperature} must be positive")
+
+
+def _check_every_layer_runs(config: PretrainedConfig) -> None:
+    if getattr(config, "encoder_layerdrop", getattr(config, "layerdrop", 0.0)) > 0:
+        raise ValueError(
+            "use_weighted_layer_sum wants the output of every layer: set the audio tower's layerdrop to 0 "
+            "(audio_layerdrop=0.0, for Whisper audio_encoder_layerdrop=0.0)"
+        )
+
+
+def _attention_of(**parts: PretrainedConfig) -> dict | None:
+    """What ready towers came with: a composite configuration that is not told resets the attention of its parts."""
+    attention = {name: part._attn_implementation for name, part in parts.items()}
+    return {name: value for name, value in attention.items() if value} or None
 
 
 class GEmoClapAudioConfig(PretrainedConfig):
@@ -247,41 +267,27 @@ class GEmoClapConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         **kwargs,
     ):
-        _check_choice("objective", objective, OBJECTIVES)
-        _check_choice("similarity", similarity, SIMILARITIES)
-        _check_choice("targets", targets, TARGETS)
-        _check_choice("sl_texts", sl_texts, SL_TEXTS)
-        _check_choice("pooling", pooling, POOLINGS)
-        _check_choice("text_pooling", text_pooling, TEXT_POOLINGS)
-        if not 0.0 <= alpha <= 1.0:
-            raise ValueError(f"alpha={alpha} must lie between 0 and 1")
-        if logit_scale_init_value > math.log(100):
-            raise ValueError(f"logit_scale_init_value={logit_scale_init_value} is a logarithm, at most ln 100 = 4.605")
-        if calibration_temperature is not None and calibration_temperature <= 0:
-            raise ValueError(f"calibration_temperature={calibration_temperature} must be positive")
+        _check_numbers(alpha, logit_scale_init_value, calibration_temperature)
         self.audio_config = _sub_config(audio_config, "wavlm")
         self.text_config = _sub_config(text_config, "roberta")
-        if use_weighted_layer_sum and _layerdrop(self.audio_config) > 0:
-            raise ValueError(
-                "use_weighted_layer_sum wants the output of every layer: set the audio tower's layerdrop to 0 "
-                "(audio_layerdrop=0.0, for Whisper audio_encoder_layerdrop=0.0)"
-            )
+        if use_weighted_layer_sum:
+            _check_every_layer_runs(self.audio_config)
         self.projection_dim = projection_dim
         self.projection_hidden_size = projection_hidden_size
         self.projection_dropout = projection_dropout
-        self.objective = objective
+        self.objective = _check_choice("objective", objective, OBJECTIVES)
         self.alpha = alpha
-        self.similarity = similarity
-        self.targets = targets
-        self.sl_texts = sl_texts
+        self.similarity = _check_choice("similarity", similarity, SIMILARITIES)
+        self.targets = _check_choice("targets", targets, TARGETS)
+        self.sl_texts = _check_choice("sl_texts", sl_texts, SL_TEXTS)
         self.emotions = _check_words("emotions", emotions)
         self.genders = _check_words("genders", genders)
         self.emotion_templates = _check_templates("emotion_templates", emotion_templates, ("{}",))
         self.gender_templates = _check_templates("gender_templates", gender_templates, ("{}",))
         self.joint_templates = _check_templates("joint_templates", joint_templates, ("{gender}", "{emotion}"))
-        self.pooling = pooling
+        self.pooling = _check_choice("pooling", pooling, POOLINGS)
         self.use_weighted_layer_sum = use_weighted_layer_sum
-        self.text_pooling = text_pooling
+        self.text_pooling = _check_choice("text_pooling", text_pooling, TEXT_POOLINGS)
         self.classifier_hidden_size = classifier_hidden_size
         self.classifier_dropout = classifier_dropout
         self.logit_scale_init_value = logit_scale_init_value
@@ -289,13 +295,11 @@ class GEmoClapConfig(PretrainedConfig):
         self.calibration_temperature = calibration_temperature
         self.training_data = training_data
         self.initializer_range = initializer_range
-        # A composite configuration resets the attention of its parts: it is told what ready towers came with.
-        parts = {name: getattr(self, name)._attn_implementation for name in ("audio_config", "text_config")}
-        kwargs.setdefault("attn_implementation", {name: value for name, value in parts.items() if value} or None)
+        parts = _attention_of(audio_config=self.audio_config, text_config=self.text_config)
+        kwargs.setdefault("attn_implementation", parts)
         kwargs.setdefault("custom_pipelines", _custom_pipelines())
-        kwargs["id2label"] = dict(enumerate(self.emotions))
-        kwargs["label2id"] = {emotion: index for index, emotion in enumerate(self.emotions)}
-        kwargs.pop("num_labels", None)
+        kwargs.pop("num_labels", None)  # the emotions tell it
+        kwargs |= {"id2label": dict(enumerate(self.emotions)), "label2id": {w: i for i, w in enumerate(self.emotions)}}
         super().__init__(**kwargs)
 
     @property

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 from conftest import ROOT
+from families import AUDIO
 
 PACKAGE = ROOT / "modeling_gemoclap"
 FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
@@ -119,10 +120,21 @@ def test_configurations_are_read_by_the_parser(path):
     assert len(path.read_text().splitlines()) <= 40
 
 
+def test_the_table_of_encoders_is_whole():
+    rows = [line.split("|")[1:-1] for line in (ROOT / "docs/encoders.md").read_text().splitlines()]
+    rows = {cells[0].strip(): cells for cells in rows if cells and cells[0].strip() in AUDIO and len(cells) == 10}
+    assert list(rows) == list(AUDIO), "run python benchmarks/encoders.py"
+    assert all(float(cells[8].split()[0]) < 1e-4 for cells in rows.values())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/encoders.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md"])
+def test_pages_link_what_is_there(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+        if not link.startswith("http"):
+            assert ((ROOT / page).parent / link).exists(), link
+
+
 def test_readme_names_what_is_there():
     text = (ROOT / "README.md").read_text()
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
-        if not link.startswith("http"):
-            assert (ROOT / link).exists(), link
     for name in re.findall(r"--config (\S+\.yaml)", text):
         assert (ROOT / name).is_file(), name
