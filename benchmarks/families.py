@@ -95,7 +95,7 @@ AUDIO = {
     ),
     "unispeech-sat-base": _wave("microsoft/unispeech-sat-base-plus", t.UniSpeechSatConfig),
     "unispeech": _wave("microsoft/unispeech-large-1500h-cv", t.UniSpeechConfig, **LARGE, **STABLE, conv_bias=True),
-    "sew": AudioFamily("asapp/sew-small-100k", t.SEWConfig, {}, {**SMALL_WAVE, "squeeze_factor": 2}),
+    "sew": AudioFamily("(SEWConfig)", t.SEWConfig, {}, {**SMALL_WAVE, "squeeze_factor": 2}),
     "whisper": AudioFamily(
         "openai/whisper-small",
         t.WhisperConfig,
@@ -122,7 +122,7 @@ AUDIO = {
     ),
     # Not named anywhere in the package: what AutoModel knows needs no code.
     "wav2vec2-conformer": AudioFamily(
-        "facebook/wav2vec2-conformer-rel-pos-large", t.Wav2Vec2ConformerConfig, LARGE, SMALL_WAVE
+        "(Wav2Vec2ConformerConfig, large)", t.Wav2Vec2ConformerConfig, LARGE, SMALL_WAVE
     ),
     "compact": AudioFamily("(from scratch)", GEmoClapAudioConfig, {}, SMALL_COMPACT, None),
 }
