@@ -31,6 +31,7 @@ from modeling_gemoclap.training.build import build_classifier, build_model_and_p
 from modeling_gemoclap.training.checkpoints import latest_whole_checkpoint
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
+from modeling_gemoclap.training.gather import refuse_differences
 from modeling_gemoclap.training.initialisation import centre_projections
 from modeling_gemoclap.training.lora import is_lora, save_adapter
 from modeling_gemoclap.training.trainer import ClassifierTrainer, GEmoClapTrainer
@@ -93,6 +94,7 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     config.training_data = [train.training_record()]
+    refuse_differences(train.manifest_sha256, f"{train.name}: metadata.csv")
     warps = (data_args.time_warp, data_args.mel_warp)
     augmentation = WarpAugmentation(*warps) if any(warps) else None
     dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation, arguments.seed)

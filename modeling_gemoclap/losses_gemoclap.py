@@ -20,6 +20,8 @@ class ContrastiveTerm(NamedTuple):
     """`(rows, columns)`, not yet normalised."""
     targets: torch.Tensor
     """`(rows, columns)`, rows sum to one."""
+    total_rows: int | torch.Tensor
+    """Valid rows of the global batch, of which these may be a part; their sum is divided by it."""
 
 
 def match_matrix(row_labels: torch.Tensor, column_labels: torch.Tensor) -> torch.Tensor:
@@ -88,6 +90,7 @@ def similarity_logits(
     audio_scale: torch.Tensor,
     text_scale: torch.Tensor,
     similarity: str = "cross",
+    rows: torch.Tensor | slice = slice(None),
 ) -> list[torch.Tensor]:
     """The matrices `C_a`, `C_t` of eq. 3.
 
@@ -98,9 +101,10 @@ def similarity_logits(
         text_scale: `s_t`.
         similarity: `"cross"`: `s_a E_a E_t^T` and `s_t E_t E_a^T`. `"intra"`: `s_a E_a E_a^T` and `s_t E_t E_t^T`, as
             the paper prints it; that loss does not change when all texts are rotated together. `"both"`: all four.
+        rows: Which rows are wanted: a slice, or a mask `(N,)`.
 
     Returns:
-        Two or four matrices of shape `(N, N)`.
+        Two or four matrices of shape `(rows, N)`.
 
     Raises:
         ValueError: If `similarity` is not known.
@@ -112,15 +116,17 @@ def similarity_logits(
     pairs["both"] = pairs["cross"] + pairs["intra"]
     if similarity not in pairs:
         raise ValueError(f"similarity={similarity!r} is not known; choose 'cross', 'intra' or 'both'")
-    return [scale * rows @ columns.T for scale, rows, columns in pairs[similarity]]
+    return [scale * embeds[rows] @ columns.T for scale, embeds, columns in pairs[similarity]]
 
 
-def _terms(weight, matrix, valid, embeds, scales, similarity, targets) -> list[ContrastiveTerm]:
+def _terms(weight, matrix, valid, embeds, scales, similarity, targets, rows) -> list[ContrastiveTerm]:
     """The terms of one match matrix; clips that are not valid leave rows and columns."""
     embeds = [(embed if embed.dtype == torch.float64 else embed.float())[valid] for embed in embeds]
-    distribution = soft_targets(matrix.to(embeds[0].dtype)[valid][:, valid], targets)
-    logits = similarity_logits(*embeds, *scales, similarity=similarity)
-    return [ContrastiveTerm(weight / len(logits), each, distribution) for each in logits]
+    mine = torch.zeros_like(valid)
+    mine[rows] = True
+    distribution = soft_targets(matrix.to(embeds[0].dtype)[valid & mine][:, valid], targets)
+    logits = similarity_logits(*embeds, *scales, similarity=similarity, rows=mine[valid])
+    return [ContrastiveTerm(weight / len(logits), each, distribution, valid.sum()) for each in logits]
 
 
 def soft_label_matrix(
@@ -158,8 +164,26 @@ def objective_terms(
     alpha: float = 0.9,
     similarity: str = "cross",
     targets: str = "softmax",
+    rows: slice = slice(None),
 ) -> list[ContrastiveTerm]:
     """The weighted divergences of which an objective is made; arguments as in the three losses below.
+
+    Args:
+        objective: `"emo"`, `"ml"` or `"sl"`.
+        audio_embeds: `(N, D)`, the global batch.
+        text_embeds: Likewise.
+        audio_scale: `s_a`.
+        text_scale: `s_t`.
+        emotion_labels: `(N,)`.
+        gender_labels: `(N,)`.
+        gender_text_embeds: `(N, D)`, for `"ml"`.
+        alpha: Weight of emotion.
+        similarity: See `similarity_logits`.
+        targets: See `soft_targets`.
+        rows: The rows of the similarity matrices that are taken here, against all columns: those of one process.
+
+    Returns:
+        The terms; those of several processes add up to those of the whole batch.
 
     Raises:
         ValueError: If `objective` is not known, or `"ml"` lacks gender prompts.
@@ -167,7 +191,7 @@ def objective_terms(
     scales = (audio_scale, text_scale)
     if gender_labels is None:
         gender_labels = torch.full_like(emotion_labels, -1)
-    switches = {"scales": scales, "similarity": similarity, "targets": targets}
+    switches = {"scales": scales, "similarity": similarity, "targets": targets, "rows": rows}
     emotion_matrix, known_emotion = match_matrix(emotion_labels, emotion_labels), emotion_labels != -1
     embeds = (audio_embeds, text_embeds)
     if objective == "emo":
@@ -188,13 +212,19 @@ def objective_terms(
 
 
 def contrastive_loss(terms: list[ContrastiveTerm]) -> torch.Tensor:
-    """The weighted sum of the terms' divergences."""
-    return sum(term.weight * kl_contrastive(term.logits, term.targets) for term in terms)
+    """The weighted sum of the terms' divergences, each divided by the number of valid rows of the global batch."""
+    return sum(_share(term) * kl_contrastive(term.logits, term.targets) for term in terms)
 
 
 def loss_floor(terms: list[ContrastiveTerm]) -> torch.Tensor:
     """The weighted sum of the targets' entropies: cross-entropy is this plus `contrastive_loss`."""
-    return sum(term.weight * target_entropy(term.targets) for term in terms)
+    return sum(_share(term) * target_entropy(term.targets) for term in terms)
+
+
+def _share(term: ContrastiveTerm) -> torch.Tensor | float:
+    """Weight of a mean over the term's rows within the mean over all valid rows of the global batch."""
+    total = torch.as_tensor(term.total_rows, device=term.logits.device, dtype=term.logits.dtype)
+    return term.weight * (len(term.logits) / total.clamp_min(1))
 
 
 def emo_clap_loss(

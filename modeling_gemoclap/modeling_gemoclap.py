@@ -295,13 +295,20 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         )
         return output.to_tuple() if return_dict is False else output
 
-    def objective_terms(self, output, emotion_labels: torch.Tensor, gender_labels: torch.Tensor | None = None) -> list:
+    def objective_terms(
+        self,
+        output,
+        emotion_labels: torch.Tensor,
+        gender_labels: torch.Tensor | None = None,
+        rows: slice = slice(None),
+    ) -> list:
         """The weighted divergences of `config.objective` over the embeddings of `output`.
 
         Args:
             output: A `GEmoClapOutput`, or anything with its embeddings and scales, of one whole batch.
             emotion_labels: `(batch,)`, -1 where unknown.
             gender_labels: `(batch,)`, -1 where unknown; None takes all as unknown.
+            rows: Which rows of the similarities are taken, against all columns: those of one process.
 
         Returns:
             A list of `ContrastiveTerm`.
@@ -326,6 +333,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             self.config.alpha,
             self.config.similarity,
             self.config.targets,
+            rows,
         )
 
 

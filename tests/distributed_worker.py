@@ -1,4 +1,4 @@
-"""Run by torchrun: the gradient of several processes against that of one with the whole batch."""
+"""Run by torchrun: the loss and the gradients of several processes against those of one with the whole batch."""
 
 import sys
 from types import SimpleNamespace
@@ -12,68 +12,123 @@ from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GE
 from modeling_gemoclap.training import trainer as trainer_module
 from modeling_gemoclap.training.trainer import ClassifierTrainer
 
+GATHER = trainer_module.gather
+KINDS = [(objective, similarity) for objective in ("emo", "ml", "sl") for similarity in ("cross", "intra", "both")]
 
-def make(objective="sl", similarity="cross", model_class=GEmoClapModel):
+
+def make(objective, similarity, dtype):
     torch.manual_seed(0)
-    config = GEmoClapConfig(
-        audio_config=audio_config("compact"),
-        text_config=text_config(),
-        projection_dim=12,
-        objective=objective,
-        similarity=similarity,
-    )
-    return model_class(config).train()
+    model_class = GEmoClapForAudioClassification if objective == "classifier" else GEmoClapModel
+    more = {} if objective == "classifier" else {"objective": objective, "similarity": similarity}
+    towers = {"audio_config": audio_config("compact"), "text_config": text_config()}
+    return model_class(GEmoClapConfig(**towers, projection_dim=12, **more)).to(dtype).train()
 
 
-def whole_batch():
+def whole_batch(objective, dtype):
     generator = torch.Generator().manual_seed(1)
-    return {
-        "input_features": torch.randn(8, 40, 16, generator=generator),
+    batch = {
+        "input_features": torch.randn(8, 40, 16, generator=generator).to(dtype),
         "audio_attention_mask": torch.ones(8, 40),
         "input_ids": torch.randint(5, 300, (8, 6), generator=generator),
         "attention_mask": torch.ones(8, 6, dtype=torch.long),
         "emotion_labels": torch.tensor([0, 1, 2, 0, -1, 1, 2, 3]),
         "gender_labels": torch.tensor([0, 1, -1, 1, 0, 0, 1, 0]),
     }
+    if objective == "ml":
+        batch["gender_input_ids"] = batch["input_ids"].flip(0)
+        batch["gender_attention_mask"] = batch["attention_mask"]
+    return batch
+
+
+def parts(batch, rank, world, how):
+    """This process's part: equal, the last one clip short (`"uneven"`), or filled up by an unlabelled clip."""
+    if how == "even":
+        return batch, {name: value.chunk(world)[rank] for name, value in batch.items()}
+    whole = {name: value[:-1] for name, value in batch.items()}
+    if how == "uneven":
+        return whole, {name: value[:-1].split(8 // world)[rank] for name, value in batch.items()}
+    filled = {name: value.clone() for name, value in batch.items()}
+    for name in ("emotion_labels", "gender_labels"):
+        filled[name][-1] = -1
+    return whole, {name: value.chunk(world)[rank] for name, value in filled.items()}
 
 
 def gradients(model, wrapped, batch):
     model.zero_grad()
+    rank, world = (0, 1) if wrapped is model else (dist.get_rank(), dist.get_world_size())
+    arguments = SimpleNamespace(world_size=world, process_index=rank)
     accelerator = SimpleNamespace(unwrap_model=lambda wrapped: model)
-    world = 1 if wrapped is model else dist.get_world_size()
-    trainer = SimpleNamespace(accelerator=accelerator, _floors=[], args=SimpleNamespace(world_size=world))
+    trainer = SimpleNamespace(accelerator=accelerator, _floors=[], args=arguments)
     trainer_class = GEmoClapTrainer if hasattr(model, "text_model") else ClassifierTrainer
+    if wrapped is model:  # one process: nothing is gathered
+        trainer_module.gather, trainer_module.largest_batch = lambda tensor: tensor, lambda rows, device: rows
     loss = trainer_class.compute_loss(trainer, wrapped, batch)
     loss.backward()
-    return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def worst(found, expected):
+    """The largest of the tensors' errors, each as a share of what is allowed to be its scale."""
+    all_of_them = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
+    scale = {name: max(gradient.norm(), 1e-3 * all_of_them) for name, gradient in expected.items()}
+    return max(((found[name] - expected[name]).norm() / scale[name]).item() for name in expected)
+
+
+def without_gradient(tensor):
+    """Gathered as accelerate does, the own rows put back."""
+    whole = GATHER(tensor.detach()) if tensor.dtype.is_floating_point else GATHER(tensor)
+    start = dist.get_rank() * len(tensor)
+    return torch.cat([whole[:start], tensor, whole[start + len(tensor) :]])
+
+
+def with_local_labels(tensor):
+    """Targets from this process's labels, repeated as if all processes had the same."""
+    return GATHER(tensor) if tensor.dtype.is_floating_point else tensor.repeat(dist.get_world_size())
+
+
+SHORTCUTS = {
+    "without gradient": without_gradient,
+    "local labels": with_local_labels,
+}
 
 
 def main():
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
-    kinds = [(objective, similarity) for objective in ("emo", "ml", "sl") for similarity in ("cross", "both")]
-    for objective, similarity in [*kinds, ("classifier", "none")]:
-        batch = whole_batch()
-        if objective == "ml":
-            batch["gender_input_ids"] = batch["input_ids"].flip(0)
-            batch["gender_attention_mask"] = batch["attention_mask"]
-        if objective == "classifier":
-            model = make(model_class=GEmoClapForAudioClassification)
-        else:
-            model = make(objective, similarity)
-        wrapped = DistributedDataParallel(model)
-        part = {name: value.chunk(world)[rank] for name, value in batch.items()}
-        loss, found = gradients(model, wrapped, part)
-        loss = trainer_module.gather(loss[None]).mean()
-        gather, trainer_module.gather = trainer_module.gather, lambda tensor: tensor
-        _, wrong = gradients(model, wrapped, part)
-        expected_loss, expected = gradients(model, model, batch)
-        trainer_module.gather = gather
-        error = ((found - expected).norm() / expected.norm()).item()
-        shortcut = ((wrong - expected).norm() / expected.norm()).item()
-        if rank == 0:
-            print(f"RESULT {objective} {similarity} {(loss - expected_loss).abs().item()} {error} {shortcut}")
+    largest = trainer_module.largest_batch
+    for dtype in (torch.float32, torch.float64):
+        for objective, similarity in [*KINDS, ("classifier", "none")]:
+            for how in ("even", "uneven", "filled"):
+                whole, part = parts(whole_batch(objective, dtype), rank, world, how)
+                model = make(objective, similarity, dtype)
+                expected_loss, expected = gradients(model, model, whole)
+                trainer_module.gather, trainer_module.largest_batch = GATHER, largest
+                wrapped = DistributedDataParallel(model)
+                loss, found = gradients(model, wrapped, part)
+                loss = GATHER(loss[None]).mean()
+                errors = {"loss": (loss - expected_loss).abs().item(), "gradient": worst(found, expected)}
+                if how == "even" and objective != "classifier":
+                    for name, shortcut in SHORTCUTS.items():
+                        trainer_module.gather = shortcut
+                        errors[name] = worst(gradients(model, wrapped, part)[1], expected)
+                    trainer_module.gather = GATHER
+                    errors["no gather"] = worst(alone(model, wrapped, part), expected)
+                if rank == 0:
+                    print("RESULT", repr((str(dtype), objective, similarity, how, errors)), flush=True)
+            del wrapped
+    dist.barrier()
     dist.destroy_process_group()
+
+
+def alone(model, wrapped, part):
+    """Each process's loss over its own clips."""
+    model.zero_grad()
+    labels = {name: part[name] for name in ("emotion_labels", "gender_labels")}
+    inputs = {name: value for name, value in part.items() if name not in labels}
+    output = wrapped(**inputs)
+    terms = model.objective_terms(output, *labels.values())
+    trainer_module.contrastive_loss(terms).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 if __name__ == "__main__":

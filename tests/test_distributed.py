@@ -1,25 +1,85 @@
 """Several processes train what one process with the whole batch would."""
 
+import ast
 import json
 import os
+import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 from conftest import ROOT, TINY, run_script
 
 from modeling_gemoclap import GEmoClapModel
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+AUDIO = {**TEXT, "num_mel_bins": 16, "conv_channels": [8, 8], "hidden_dropout": 0.0, "conv_dropout": 0.0}
+AUDIO |= {"apply_spec_augment": False}
+LAUNCH = """
+import os, runpy, sys
+sys.path.insert(0, os.getcwd())
+sys.argv = ["train.py", *sys.argv[2:], "--data_dir", f"{sys.argv[1]}/corpus-{os.environ['RANK']}"]
+runpy.run_path("train.py", run_name="__main__")
+"""
 
 
-def test_loss_and_gradient_equal_those_of_one_process():
-    done = run_script(
-        "tests/distributed_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    )
-    results = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RESULT")]
-    assert len(results) == 7
-    for objective, similarity, loss, error, shortcut in results:
-        assert float(loss) < 1e-5 and float(error) < 1e-5, (objective, similarity)
-        assert float(shortcut) > 1e-2, "without the gathering the check must fail"
+def torchrun(processes):
+    return ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
+
+
+TORCHRUN = torchrun(2)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_loss_and_gradient_equal_those_of_one_process(processes):
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    done = run_script("tests/distributed_worker.py", launcher=torchrun(processes), env={"PYTHONPATH": path})
+    results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    assert len(results) == 2 * (9 + 1) * 3  # two precisions; objectives by similarities, and the classifier; batches
+    for dtype, *kind, errors in results:
+        bound = 1e-5 if dtype == "torch.float32" else 1e-10
+        assert errors.pop("loss") < bound and errors.pop("gradient") <= bound, (dtype, kind, errors)
+        for shortcut, error in errors.items():
+            assert error > 1e-3, f"{shortcut} must fail the same check: {kind}"
+    assert sum(len(errors) for *_, errors in results) == 2 * 9 * 3, "three shortcuts were tried"
+
+
+def test_uneven_batches_train_as_one_process_would(tones, tmp_path):
+    """36 clips by ten: the last global batch has six, of which one process has five and the other one."""
+    options = ("--data_dir", tones, "--exclude_speakers", "04", "--class_balanced_sampling", "true")
+    options += ("--num_train_epochs", "2", "--unknown_gender_prob", "0", "--optimizer", "optim", "--optim", "sgd")
+    options += ("--text_config", json.dumps(TEXT), "--audio_config", json.dumps(AUDIO), "--learning_rate", "0.1")
+    one, two = tmp_path / "one", tmp_path / "two"
+    run_script("train.py", *TINY, *options, "--per_device_train_batch_size", 10, "--output_dir", one)
+    more = ("--per_device_train_batch_size", 5, "--output_dir", two)
+    run_script("train.py", *TINY, *options, *more, launcher=TORCHRUN)
+    first, second = (GEmoClapModel.from_pretrained(folder).state_dict() for folder in (one, two))
+    assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-5
+    logs = [json.loads((run / "trainer_state.json").read_text())["log_history"] for run in (one, two)]
+    for a, b in zip(*logs, strict=True):
+        for name in ("loss", "cross_entropy_floor"):
+            if name in a:
+                assert a[name] == pytest.approx(b[name], abs=2e-4)
+
+
+def test_different_manifests_are_refused(tones, tmp_path):
+    """Each process is given a corpus of its own, of which one has a row more."""
+    for rank in (0, 1):
+        shutil.copytree(tones, tmp_path / f"corpus-{rank}")
+    rows = (tmp_path / "corpus-1/metadata.csv").read_text().splitlines()
+    (tmp_path / "corpus-1/metadata.csv").write_text("\n".join(rows[:-1]) + "\n")
+    (tmp_path / "launch.py").write_text(LAUNCH)
+    options = [*TINY, "--output_dir", tmp_path / "run", "--corpus_name", "tones"]
+    done = run_script(tmp_path / "launch.py", tmp_path, *options, launcher=TORCHRUN, check=False)
+    assert done.returncode != 0 and "metadata.csv is not the same on all processes" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_accumulation_is_refused(tones, tmp_path):
+    options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--gradient_accumulation_steps", "2")
+    done = run_script("train.py", *TINY, *options, check=False)
+    assert done.returncode == 1 and "gradient_accumulation_steps must be 1" in done.stderr
 
 
 def test_two_processes_train_and_save_one_checkpoint(tones, tmp_path):
@@ -33,3 +93,23 @@ def test_two_processes_train_and_save_one_checkpoint(tones, tmp_path):
     assert (
         pytest.approx(history[0]["cross_entropy"] - history[0]["cross_entropy_floor"], abs=1e-3) == history[0]["loss"]
     )
+
+
+def test_a_process_that_dies_ends_the_others(tones, tmp_path):
+    import psutil
+
+    options = ["--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", 5000]
+    command = [sys.executable, *TORCHRUN, "train.py", *TINY, *options, "--save_strategy", "steps", "--save_steps", 5]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [str(part) for part in [*command, "--save_total_limit", 1]]
+    launcher = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "run").glob("checkpoint-*/trainer_state.json")):
+            assert launcher.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        psutil.Process(launcher.pid).children()[-1].kill()
+        _, error = launcher.communicate(timeout=90)
+    finally:
+        launcher.kill()
+    assert launcher.returncode != 0 and b"SIGKILL" in error

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from transformers import Trainer, TrainerCallback
 
+from .clips import ClipDataset
 from .lora import is_lora
 from .model_card import write_model_card
 from .optimizer import layerwise_groups
-from .samplers import ClassBalancedSampler
+from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler
 
 
 class _TellEpoch(TrainerCallback):
@@ -63,10 +64,16 @@ class SpeechTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, *args, **kwargs):
-        if getattr(self.args, "class_balanced_sampling", False):
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return ClassBalancedSampler(self.train_dataset.emotion_labels, seed)
-        return super()._get_train_sampler(*args, **kwargs)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        balanced = getattr(self.args, "class_balanced_sampling", False)
+        if balanced:
+            sampler = ClassBalancedSampler(self.train_dataset.emotion_labels, seed)
+        fills = isinstance(self.train_dataset, ClipDataset) and not self.args.dataloader_drop_last
+        if self.args.world_size == 1 or not fills:
+            return sampler if balanced else super()._get_train_sampler(*args, **kwargs)
+        # accelerate would fill the last batch with clips that were there before, which would count twice.
+        step = self.args.world_size * self.args.train_batch_size
+        return FilledSampler(sampler if balanced else EpochSampler(len(self.train_dataset), seed), step)
 
     def _whole(self, build, *args, **kwargs):
         """Build a loader that keeps the last clips: `dataloader_drop_last` is for training batches."""

@@ -136,7 +136,9 @@ class ClipDataset(torch.utils.data.Dataset):
         self.epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict:
-        """A clip with its labels; an index beyond the last is another draw of the clip at `index % len`."""
+        """A clip with its labels; beyond the last, another draw of that at `index % len`; -1: one to fill up with."""
+        if index == -1:
+            return {**self[0], "emotion_label": -1, "gender_label": -1}
         state = np.random.SeedSequence([self.seed, int(self.epoch), index]).generate_state(2)
         generator = torch.Generator().manual_seed(int(state[0]))
         index %= len(self)

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed
-import torch.distributed.nn.functional
+import torch.distributed as dist
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class _AllGather(torch.autograd.Function):
+    """Concatenate over the processes; a row's gradient is summed over them and flows back to where it came from."""
+
+    @staticmethod
+    def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
+        ctx.rows = len(tensor)
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank() * ctx.rows :][: ctx.rows]
+
+
+def is_distributed() -> bool:
+    """Whether there are several processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
     """Concatenate a tensor over the processes, in their order; gradients flow back to where a row came from.
-
-    With the loss of the whole batch taken on every process, the average of the gradients over the processes, which
-    is what distributed training takes, is the gradient of one process with the whole batch.
 
     Args:
         tensor: `(batch, ...)`, of the same shape on all processes.
@@ -19,10 +40,42 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
     Returns:
         `(processes * batch, ...)`; with one process the tensor itself.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    return _AllGather.apply(tensor) if is_distributed() else tensor
+
+
+def largest_batch(rows: int, device: torch.device) -> int:
+    """The largest number of clips that a process has at this step; where they differ, it is said once."""
+    if not is_distributed():
+        return rows
+    counts = gather(torch.tensor([rows], device=device)).tolist()
+    if len(set(counts)) > 1:
+        logger.warning_once(
+            f"processes have unequal numbers of clips, {counts}: the shorter are filled up, unlabelled"
+        )
+    return max(counts)
+
+
+def fill_up(tensor: torch.Tensor | None, rows: int, value: float = 0.0) -> torch.Tensor | None:
+    """Bring a batch `(batch, ...)` to a number of rows with rows of one value."""
+    if tensor is None or len(tensor) == rows:
         return tensor
-    if tensor.requires_grad:
-        return torch.cat(torch.distributed.nn.functional.all_gather(tensor))
-    parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+    return torch.cat([tensor, tensor.new_full((rows - len(tensor), *tensor.shape[1:]), value)])
+
+
+def refuse_differences(value: str, what: str) -> None:
+    """Make sure that all processes have the same.
+
+    Args:
+        value: What this process has.
+        what: What it is, for the error.
+
+    Raises:
+        ValueError: If another process has another value.
+    """
+    if not is_distributed():
+        return
+    values: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    if len(set(values)) > 1:
+        found = ", ".join(f"process {rank}: {each[:16]}" for rank, each in enumerate(values))
+        raise ValueError(f"{what} is not the same on all processes ({found}): give all of them the same copy")

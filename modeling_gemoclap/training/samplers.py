@@ -9,6 +9,54 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
+class EpochSampler(Sampler[int]):
+    """Every clip once an epoch, in an order that is a function of seed and epoch alone.
+
+    Args:
+        clips: How many clips there are.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, clips: int, seed: int = 0):
+        self.clips = clips
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def __iter__(self) -> Iterator[int]:
+        yield from np.random.default_rng([self.seed, self.epoch]).permutation(self.clips).tolist()
+
+
+class FilledSampler(Sampler[int]):
+    """A sampler filled up with index -1, a clip that takes no part, so that all processes have equal batches.
+
+    Args:
+        sampler: The sampler.
+        multiple: Clips that all processes take together at a step.
+    """
+
+    def __init__(self, sampler: Sampler[int], multiple: int):
+        self.sampler = sampler
+        self.multiple = multiple
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose order comes next."""
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.multiple) * self.multiple
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.sampler
+        yield from [-1] * (len(self) - len(self.sampler))
+
+
 class ClassBalancedSampler(Sampler[int]):
     """Draws every class equally often; an epoch has as many draws as there are labelled clips.
 

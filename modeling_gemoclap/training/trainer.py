@@ -7,16 +7,13 @@ from types import SimpleNamespace
 import torch
 from torch.nn import functional as F
 from transformers import TrainerCallback
-from transformers.utils import logging
 
 from ..losses_gemoclap import contrastive_loss, loss_floor
 from ..modeling_gemoclap import MAX_LOGIT_SCALE
 from .base_trainer import SpeechTrainer
 from .collator import audio_inputs
-from .gather import gather
+from .gather import fill_up, gather, largest_batch
 from .lora import add_scales_to, is_lora
-
-logger = logging.get_logger(__name__)
 
 
 class _KeepScalesBounded(TrainerCallback):
@@ -31,8 +28,10 @@ class _KeepScalesBounded(TrainerCallback):
 class GEmoClapTrainer(SpeechTrainer):
     """Trains `GEmoClapModel` with the exact loss of the global batch.
 
-    `forward` is called once a backward, without labels; its embeddings are gathered over the processes, and the loss
-    of the whole batch is taken from them. Batches are those of `GEmoClapCollator`.
+    `forward` is called once a backward, without labels; its embeddings are gathered with their gradient over the
+    processes, and each takes the rows of the loss that are its own against all columns, with targets from the gathered
+    labels. Batches are those of `GEmoClapCollator`; a process with fewer clips than another is filled up with rows
+    that take no part.
 
     Logged beside `loss` (the divergence): `cross_entropy`, its floor `cross_entropy_floor` (the entropy of the
     targets), whose difference the loss is, and both scales.
@@ -45,7 +44,8 @@ class GEmoClapTrainer(SpeechTrainer):
         **kwargs: As for `transformers.Trainer`; `processing_class` is the processor.
 
     Raises:
-        ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`).
+        ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`), or gradients are to be
+            accumulated over several batches.
 
     Example:
         >>> trainer = GEmoClapTrainer(
@@ -57,25 +57,31 @@ class GEmoClapTrainer(SpeechTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.args.gradient_accumulation_steps > 1:
-            logger.warning("gradient accumulation does not enlarge a contrastive batch: each part has its own loss")
+            raise ValueError(
+                "gradient_accumulation_steps must be 1: the contrastive losses of a batch's parts do not add up to "
+                "the batch's, since a clip is compared with its own part alone; give a larger batch"
+            )
         self.add_callback(_KeepScalesBounded())
         self._floors: list[torch.Tensor] = []
         self._class_embeddings: torch.Tensor | None = None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The loss of the global batch; see the class."""
+        """This process's rows of the loss of the global batch, times the number of processes; see the class."""
         inputs = dict(inputs)
         labels = [inputs.pop(name, None) for name in ("emotion_labels", "gender_labels")]
-        labels = [label if label is None else gather(label) for label in labels]
         outputs = model(**inputs)
-        embeds = {"audio_embeds": outputs.audio_embeds, "text_embeds": outputs.text_embeds}
-        embeds["gender_text_embeds"] = outputs.gender_text_embeds
-        gathered = {name: None if embed is None else gather(embed) for name, embed in embeds.items()}
-        whole = SimpleNamespace(**gathered, audio_scale=outputs.audio_scale, text_scale=outputs.text_scale)
-        terms = self.accelerator.unwrap_model(model).objective_terms(whole, *labels)
-        loss = contrastive_loss(terms)
+        rows = largest_batch(len(outputs.audio_embeds), outputs.audio_embeds.device)
+        labels = [label if label is None else gather(fill_up(label, rows, -1)) for label in labels]
+        names = ("audio_embeds", "text_embeds", "gender_text_embeds")
+        mine = {name: fill_up(getattr(outputs, name), rows) for name in names}
+        whole = {name: None if embeds is None else gather(embeds) for name, embeds in mine.items()}
+        whole = SimpleNamespace(**whole, audio_scale=outputs.audio_scale, text_scale=outputs.text_scale)
+        start, processes = self.args.process_index * rows, self.args.world_size
+        part = slice(start, start + rows)
+        terms = self.accelerator.unwrap_model(model).objective_terms(whole, *labels, rows=part)
+        loss = contrastive_loss(terms) * processes  # gradients, and losses in the log, are averaged over them
         if model.training:
-            self._floors.append(loss_floor(terms).detach())
+            self._floors.append(loss_floor(terms).detach() * processes)
         return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir=None, state_dict=None):
@@ -86,7 +92,7 @@ class GEmoClapTrainer(SpeechTrainer):
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Add what is needed to read a loss on flat targets; see the class."""
         if "loss" in logs and self._floors:
-            floor = torch.stack(self._floors).mean().item()
+            floor = gather(torch.stack(self._floors).mean()[None]).mean().item()
             logs["cross_entropy"] = round(logs["loss"] + floor, 6)
             logs["cross_entropy_floor"] = round(floor, 6)
             model = self.accelerator.unwrap_model(self.model)
