@@ -31,7 +31,7 @@ from modeling_gemoclap.training.build import build_classifier, build_model_and_p
 from modeling_gemoclap.training.checkpoints import latest_whole_checkpoint
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
-from modeling_gemoclap.training.gather import refuse_differences
+from modeling_gemoclap.training.gather import finish, refuse_differences
 from modeling_gemoclap.training.initialisation import centre_projections
 from modeling_gemoclap.training.lora import is_lora, save_adapter
 from modeling_gemoclap.training.trainer import ClassifierTrainer, GEmoClapTrainer
@@ -98,9 +98,8 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     warps = (data_args.time_warp, data_args.mel_warp)
     augmentation = WarpAugmentation(*warps) if any(warps) else None
     dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation, arguments.seed)
-    collator = AudioCollator(extractor)
-    if contrastive:
-        collator = GEmoClapCollator(processor, config, data_args.unknown_gender_prob)
+    hidden = data_args.unknown_gender_prob
+    collator = GEmoClapCollator(processor, config, hidden) if contrastive else AudioCollator(extractor)
     if contrastive and model_args.centre_projections and not resume_point(arguments):
         sample = torch.randperm(len(dataset))[:64].split(4)
         batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
@@ -139,6 +138,7 @@ def main(argv: list[str]) -> None:
         print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(arguments.output_dir)}")
     if arguments.push_to_hub:
         trainer.push_to_hub()
+    finish()
 
 
 if __name__ == "__main__":

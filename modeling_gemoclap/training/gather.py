@@ -79,3 +79,10 @@ def refuse_differences(value: str, what: str) -> None:
     if len(set(values)) > 1:
         found = ", ".join(f"process {rank}: {each[:16]}" for rank, each in enumerate(values))
         raise ValueError(f"{what} is not the same on all processes ({found}): give all of them the same copy")
+
+
+def finish() -> None:
+    """Wait for all processes and end their group: one that leaves it to the interpreter's end may abort there."""
+    if is_distributed():
+        dist.barrier()
+        dist.destroy_process_group()
