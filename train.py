@@ -28,7 +28,7 @@ from modeling_gemoclap.training.arguments import (
 )
 from modeling_gemoclap.training.augmentation import WarpAugmentation
 from modeling_gemoclap.training.build import build_classifier, build_model_and_processor, choose_what_to_train
-from modeling_gemoclap.training.checkpoints import latest_whole_checkpoint
+from modeling_gemoclap.training.checkpoints import resume_point
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
 from modeling_gemoclap.training.gather import finish, refuse_differences
@@ -53,38 +53,15 @@ def select_corpora(data: DataArguments, model: ModelArguments) -> tuple[Corpus, 
     return train, corpus.of_speakers(data.dev_speakers) if data.dev_speakers else None, emotions
 
 
-def check_output(arguments: GEmoClapTrainingArguments) -> None:
-    """Refuse to write over another run."""
-    folder = Path(arguments.output_dir or "")
-    if arguments.output_dir in (None, "trainer_output"):  # the second is transformers' default
-        raise ValueError("give --output_dir, a folder for the checkpoint")
-    allowed = resume_point(arguments) or arguments.overwrite_output
-    if folder.is_dir() and any(folder.iterdir()) and not allowed:
-        raise ValueError(
-            f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
-            f"with the run in it, or --overwrite_output true"
-        )
-
-
-def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
-    """`--resume_from_checkpoint`, a path or `true` for the latest that is whole."""
-    value = arguments.resume_from_checkpoint
-    value = {"true": True, "false": None}.get(value.lower(), value) if isinstance(value, str) else value
-    if value is not True:
-        return value
-    found = latest_whole_checkpoint(arguments.output_dir)
-    if found is None:
-        raise ValueError(
-            f"{arguments.output_dir} has no whole checkpoint to go on from: leave out --resume_from_checkpoint, and "
-            f"give --overwrite_output true if the folder is not empty"
-        )
-    return found
-
-
-def build_trainer(model_args: ModelArguments, data_args: DataArguments, arguments: GEmoClapTrainingArguments):
+def build_trainer(
+    model_args: ModelArguments, data_args: DataArguments, arguments: GEmoClapTrainingArguments, resumed: bool
+):
     """Read the clips, make the model, and put both into a trainer."""
-    train, dev, emotions = select_corpora(data_args, model_args)
     contrastive = model_args.head == "contrastive"
+    trainer_class = GEmoClapTrainer if contrastive else ClassifierTrainer
+    trainer_class.check(arguments)
+    train, dev, emotions = select_corpora(data_args, model_args)
+    refuse_differences(train.manifest_sha256, f"{train.name}: metadata.csv")
     model, processor = (build_model_and_processor if contrastive else build_classifier)(model_args, emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
     options = (data_args.on_bad_audio, data_args.feature_cache_dir, data_args.preprocessing_num_workers)
@@ -94,18 +71,17 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     config.training_data = [train.training_record()]
-    refuse_differences(train.manifest_sha256, f"{train.name}: metadata.csv")
     warps = (data_args.time_warp, data_args.mel_warp)
     augmentation = WarpAugmentation(*warps) if any(warps) else None
     dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation, arguments.seed)
     hidden = data_args.unknown_gender_prob
     collator = GEmoClapCollator(processor, config, hidden) if contrastive else AudioCollator(extractor)
-    if contrastive and model_args.centre_projections and not resume_point(arguments):
+    if contrastive and model_args.centre_projections and not resumed:
         sample = torch.randperm(len(dataset))[:64].split(4)
         batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
         centre_projections(model.to(arguments.device), batches, processor.tokenizer)
     model = choose_what_to_train(model, model_args)
-    trainer = (GEmoClapTrainer if contrastive else ClassifierTrainer)(
+    trainer = trainer_class(
         model=model,
         args=arguments,
         data_collator=collator,
@@ -120,10 +96,10 @@ def build_trainer(model_args: ModelArguments, data_args: DataArguments, argument
 def main(argv: list[str]) -> None:
     """Parse, build, train, save."""
     model_args, data_args, arguments = parse_arguments(argv)
-    check_output(arguments)
+    checkpoint = resume_point(arguments)
     set_seed(arguments.seed)
-    trainer, skipped = build_trainer(model_args, data_args, arguments)
-    trainer.train(resume_from_checkpoint=resume_point(arguments))
+    trainer, skipped = build_trainer(model_args, data_args, arguments, resumed=checkpoint is not None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     if is_lora(trainer.model):
         if trainer.is_world_process_zero():
             save_adapter(trainer.model, Path(arguments.output_dir, "adapter"))

@@ -79,7 +79,7 @@ class GEmoClapMaskedConvLayer(GradientCheckpointingLayer):
             means = values.sum(-1).view(batch, norm.num_groups, -1).sum(-1) / count
             return means.repeat_interleave(channels // norm.num_groups, dim=1)[..., None]
 
-        hidden_type, hidden = hidden.dtype, hidden.float()
+        hidden_type, hidden = hidden.dtype, hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         centred = (hidden - group_mean(hidden * true)) * true
         scale = norm.weight[:, None] * torch.rsqrt(group_mean(centred.square()) + norm.eps)
         return (centred * scale + norm.bias[:, None]).to(hidden_type)  # one copy is kept for the gradient

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from conftest import audio_config, text_config
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel, GEmoClapTrainer
@@ -53,16 +55,17 @@ def parts(batch, rank, world, how):
     return whole, {name: value.chunk(world)[rank] for name, value in filled.items()}
 
 
-def gradients(model, wrapped, batch):
+def gradients(model, wrapped, batch, chunk=None):
     model.zero_grad()
     rank, world = (0, 1) if wrapped is model else (dist.get_rank(), dist.get_world_size())
-    arguments = SimpleNamespace(world_size=world, process_index=rank)
-    accelerator = SimpleNamespace(unwrap_model=lambda wrapped: model)
-    trainer = SimpleNamespace(accelerator=accelerator, _floors=[], args=arguments)
     trainer_class = GEmoClapTrainer if hasattr(model, "text_model") else ClassifierTrainer
+    trainer = trainer_class.__new__(trainer_class)
+    trainer.args = SimpleNamespace(world_size=world, process_index=rank)
+    trainer.accelerator = ACCELERATOR
+    trainer._floors, trainer._chunk_size = [], chunk
     if wrapped is model:  # one process: nothing is gathered
         trainer_module.gather, trainer_module.largest_batch = lambda tensor: tensor, lambda rows, device: rows
-    loss = trainer_class.compute_loss(trainer, wrapped, batch)
+    loss = trainer.compute_loss(wrapped, batch)
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -93,7 +96,8 @@ SHORTCUTS = {
 
 
 def main():
-    dist.init_process_group("gloo")
+    global ACCELERATOR
+    ACCELERATOR = Accelerator(cpu=True)  # makes the process group
     rank, world = dist.get_rank(), dist.get_world_size()
     largest = trainer_module.largest_batch
     for dtype in (torch.float32, torch.float64):
@@ -104,9 +108,18 @@ def main():
                 expected_loss, expected = gradients(model, model, whole)
                 trainer_module.gather, trainer_module.largest_batch = GATHER, largest
                 wrapped = DistributedDataParallel(model)
+                reduced = []
+                wrapped.register_comm_hook(reduced, counted_all_reduce)
                 loss, found = gradients(model, wrapped, part)
+                buckets = len(reduced)
                 loss = GATHER(loss[None]).mean()
                 errors = {"loss": (loss - expected_loss).abs().item(), "gradient": worst(found, expected)}
+                if objective != "classifier":
+                    cached_loss, cached = gradients(model, wrapped, part, chunk=-(-5 // world))  # cuts 4 by 3, 2 by 2
+                    loss = GATHER(cached_loss[None]).mean()
+                    errors["cached loss"] = (loss - expected_loss).abs().item()
+                    errors["cached gradient"] = worst(cached, expected)
+                    assert len(reduced) == 2 * buckets, "gradients are reduced once a step, with the last chunk"
                 if how == "even" and objective != "classifier":
                     for name, shortcut in SHORTCUTS.items():
                         trainer_module.gather = shortcut
@@ -118,6 +131,11 @@ def main():
             del wrapped
     dist.barrier()
     dist.destroy_process_group()
+
+
+def counted_all_reduce(reduced, bucket):
+    reduced.append(bucket.index())
+    return allreduce_hook(None, bucket)
 
 
 def alone(model, wrapped, part):

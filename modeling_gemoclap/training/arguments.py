@@ -97,6 +97,9 @@ class GEmoClapTrainingArguments(TrainingArguments):
     optimizer: str = _option("adam", "Plain Adam, as in the paper, or what --optim names", choices=["adam", "optim"])
     layerwise_lr_decay: float = _option(1.0, "Learning rate of a layer over that of the layer above it")
     class_balanced_sampling: bool = _option(False, "Draw every emotion equally often")
+    contrastive_chunk_size: int | None = _option(
+        None, "Clips of a process's batch that are in memory at a time, by gradient caching: exact; none: all of them"
+    )
     overwrite_output: bool = _option(False, "Train into a folder that is not empty")
 
 

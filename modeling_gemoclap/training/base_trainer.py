@@ -25,19 +25,21 @@ class SpeechTrainer(Trainer):
     """Trainer for clips: plain Adam as in the paper, layer-wise rates, balanced classes, evaluation of every clip.
 
     Args:
-        *args: As for `transformers.Trainer`.
+        model: The model.
+        args: `GEmoClapTrainingArguments`, or transformers' own.
+        *others: As for `transformers.Trainer`.
         **kwargs: As for `transformers.Trainer`; `processing_class` is the processor or feature extractor.
 
     Raises:
-        ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`).
+        ValueError: If `check` does not pass.
     """
 
     loss_is_scaled_for_ga = False
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        if self.args.n_gpu > 1:
-            raise ValueError("one process with several devices cuts the batch apart: start with accelerate launch")
+    def __init__(self, model=None, args=None, *others, **kwargs):
+        if args is not None:
+            self.check(args)
+        super().__init__(model, args, *others, **kwargs)
         if getattr(self.args, "optimizer", "adam") == "adam" and not self.optimizer_cls_and_kwargs:
             betas = (self.args.adam_beta1, self.args.adam_beta2)
             options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
@@ -48,6 +50,22 @@ class SpeechTrainer(Trainer):
         self.label_names = ["emotion_labels"]
         self.add_callback(_TellEpoch())
         self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    @classmethod
+    def check(cls, args) -> None:
+        """Make sure that the arguments can be had, before clips are read or anything is written.
+
+        Args:
+            args: As for the constructor.
+
+        Raises:
+            ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`).
+        """
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"one process would drive {args.n_gpu} devices and cut the batch apart: start with accelerate launch "
+                f"(configs/accelerate has a file for several), or let it see one device"
+            )
 
     def create_optimizer(self, *args, **kwargs):
         """As Trainer's, with `layerwise_lr_decay`."""

@@ -63,6 +63,15 @@ def _fields(arguments: ModelArguments, emotions: list[str]) -> dict:
     return {name: getattr(arguments, name) for name in names} | {"emotions": emotions}
 
 
+def _prefixed(tower: str, options: dict) -> dict:
+    return {f"{tower}_{key}": value for key, value in options.items()}
+
+
+def _compact_extractor(config: GEmoClapConfig, features: dict) -> GEmoClapFeatureExtractor:
+    bands = config.audio_config.num_mel_bins
+    return GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=bands, **features)
+
+
 def build_model_and_processor(
     arguments: ModelArguments, emotions: list[str]
 ) -> tuple[GEmoClapModel, GEmoClapProcessor]:
@@ -80,9 +89,8 @@ def build_model_and_processor(
     audio, text, features = (
         json_fields(getattr(arguments, name), name) for name in ("audio_config", "text_config", "feature_config")
     )
-    options = {f"audio_{key}": value for key, value in audio.items()}
     if arguments.audio_model and arguments.text_model:
-        options |= {f"text_{key}": value for key, value in text.items()}
+        options = {**_prefixed("audio", audio), **_prefixed("text", text)}
         model = GEmoClapModel.from_audio_text_pretrained(
             arguments.audio_model, arguments.text_model, **options, **values
         )
@@ -97,10 +105,7 @@ def build_model_and_processor(
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
     tokenizer = build_tokenizer(config)
     config.text_config = RobertaConfig(**{**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer), **text})
-    extractor = GEmoClapFeatureExtractor(
-        feature_type="log_mel", num_mel_bins=config.audio_config.num_mel_bins, **features
-    )
-    return GEmoClapModel(config).train(), GEmoClapProcessor(extractor, tokenizer)
+    return GEmoClapModel(config).train(), GEmoClapProcessor(_compact_extractor(config, features), tokenizer)
 
 
 def build_classifier(
@@ -119,13 +124,11 @@ def build_classifier(
     values = {name: getattr(arguments, name) for name in names} | {"emotions": emotions}
     audio, features = (json_fields(getattr(arguments, name), name) for name in ("audio_config", "feature_config"))
     if arguments.audio_model:
-        options = {f"audio_{key}": value for key, value in audio.items()}
-        model = GEmoClapForAudioClassification.from_audio_pretrained(arguments.audio_model, **options, **values)
+        options = _prefixed("audio", audio) | values
+        model = GEmoClapForAudioClassification.from_audio_pretrained(arguments.audio_model, **options)
         return model.train(), GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
-    bands = config.audio_config.num_mel_bins
-    extractor = GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=bands, **features)
-    return GEmoClapForAudioClassification(config).train(), extractor
+    return GEmoClapForAudioClassification(config).train(), _compact_extractor(config, features)
 
 
 def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from."""
+"""Where a run writes, and which checkpoint it goes on from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from transformers.utils import logging
+
+from .arguments import GEmoClapTrainingArguments
 
 logger = logging.get_logger(__name__)
 
@@ -30,3 +32,36 @@ def latest_whole_checkpoint(folder: str | Path) -> str | None:
         except (OSError, ValueError):
             logger.warning(f"{path} was not written to its end, and is passed over")
     return None
+
+
+def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
+    """The checkpoint that a run goes on from; a folder that holds another run is refused.
+
+    Args:
+        arguments: `output_dir`, `overwrite_output`, and `resume_from_checkpoint`: a path, or `true` for the latest
+            checkpoint that is whole.
+
+    Returns:
+        Its path; None to start anew.
+
+    Raises:
+        ValueError: If there is no folder to write to, it holds another run, or there is nothing to go on from.
+    """
+    if arguments.output_dir in (None, "trainer_output"):  # the second is transformers' default
+        raise ValueError("give --output_dir, a folder for the checkpoint")
+    found = arguments.resume_from_checkpoint
+    found = {"true": True, "false": None}.get(found.lower(), found) if isinstance(found, str) else found
+    if found is True:
+        found = latest_whole_checkpoint(arguments.output_dir)
+        if found is None:
+            raise ValueError(
+                f"{arguments.output_dir} has no whole checkpoint to go on from: leave out --resume_from_checkpoint, "
+                f"and give --overwrite_output true if the folder is not empty"
+            )
+    folder = Path(arguments.output_dir)
+    if folder.is_dir() and any(folder.iterdir()) and not (found or arguments.overwrite_output):
+        raise ValueError(
+            f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
+            f"with the run in it, or --overwrite_output true"
+        )
+    return found

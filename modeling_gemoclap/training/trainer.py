@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
@@ -13,6 +14,7 @@ from ..modeling_gemoclap import MAX_LOGIT_SCALE
 from .base_trainer import SpeechTrainer
 from .collator import audio_inputs
 from .gather import fill_up, gather, largest_batch
+from .gradient_cache import EMBEDDINGS, SCALES, ChunkedBatch, GradientCache, refuse_batch_norm, refuse_chunk_size
 from .lora import add_scales_to, is_lora
 
 
@@ -28,10 +30,11 @@ class _KeepScalesBounded(TrainerCallback):
 class GEmoClapTrainer(SpeechTrainer):
     """Trains `GEmoClapModel` with the exact loss of the global batch.
 
-    `forward` is called once a backward, without labels; its embeddings are gathered with their gradient over the
+    `forward` is called without labels, and once a backward; its embeddings are gathered with their gradient over the
     processes, and each takes the rows of the loss that are its own against all columns, with targets from the gathered
     labels. Batches are those of `GEmoClapCollator`; a process with fewer clips than another is filled up with rows
-    that take no part.
+    that take no part. With `contrastive_chunk_size` the same gradient comes from chunks of so many clips, by gradient
+    caching, in their memory.
 
     Logged beside `loss` (the divergence): `cross_entropy`, its floor `cross_entropy_floor` (the entropy of the
     targets), whose difference the loss is, and both scales.
@@ -40,12 +43,13 @@ class GEmoClapTrainer(SpeechTrainer):
     the emotion labels.
 
     Args:
-        *args: As for `transformers.Trainer`.
+        model: A `GEmoClapModel`, or PEFT's around one.
+        args: `GEmoClapTrainingArguments`, or transformers' own.
+        *others: As for `transformers.Trainer`.
         **kwargs: As for `transformers.Trainer`; `processing_class` is the processor.
 
     Raises:
-        ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`), or gradients are to be
-            accumulated over several batches.
+        ValueError: If `check` does not pass, or a model with batch norm is to be trained in chunks.
 
     Example:
         >>> trainer = GEmoClapTrainer(
@@ -54,35 +58,74 @@ class GEmoClapTrainer(SpeechTrainer):
         >>> trainer.train()
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        if self.args.gradient_accumulation_steps > 1:
-            raise ValueError(
-                "gradient_accumulation_steps must be 1: the contrastive losses of a batch's parts do not add up to "
-                "the batch's, since a clip is compared with its own part alone; give a larger batch"
-            )
+    def __init__(self, model=None, args=None, *others, **kwargs):
+        super().__init__(model, args, *others, **kwargs)
+        self._chunk_size = getattr(self.args, "contrastive_chunk_size", None)
+        if self._chunk_size is not None:
+            refuse_batch_norm(self.model)
         self.add_callback(_KeepScalesBounded())
         self._floors: list[torch.Tensor] = []
         self._class_embeddings: torch.Tensor | None = None
+
+    @classmethod
+    def check(cls, args) -> None:
+        """As `SpeechTrainer.check`; gradients are not to be accumulated, and chunks are to be smaller than batches."""
+        super().check(args)
+        if args.gradient_accumulation_steps > 1:
+            raise ValueError(
+                "gradient_accumulation_steps must be 1: the contrastive losses of a batch's parts do not add up to "
+                "the batch's, since a clip is compared with its own part alone; give a larger "
+                "per_device_train_batch_size, and contrastive_chunk_size for the clips that are in memory at a time"
+            )
+        refuse_chunk_size(getattr(args, "contrastive_chunk_size", None), args.per_device_train_batch_size)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """This process's rows of the loss of the global batch, times the number of processes; see the class."""
         inputs = dict(inputs)
         labels = [inputs.pop(name, None) for name in ("emotion_labels", "gender_labels")]
+        if self._chunk_size and model.training and not return_outputs:
+            return self._cached_loss(model, inputs, labels)
         outputs = model(**inputs)
+        loss = self._global_loss(model, outputs, labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def _global_loss(self, model, outputs, labels) -> torch.Tensor:
         rows = largest_batch(len(outputs.audio_embeds), outputs.audio_embeds.device)
         labels = [label if label is None else gather(fill_up(label, rows, -1)) for label in labels]
-        names = ("audio_embeds", "text_embeds", "gender_text_embeds")
-        mine = {name: fill_up(getattr(outputs, name), rows) for name in names}
+        mine = {name: fill_up(getattr(outputs, name, None), rows) for name in EMBEDDINGS}
         whole = {name: None if embeds is None else gather(embeds) for name, embeds in mine.items()}
-        whole = SimpleNamespace(**whole, audio_scale=outputs.audio_scale, text_scale=outputs.text_scale)
+        whole |= {name: getattr(outputs, name) for name in SCALES}
         start, processes = self.args.process_index * rows, self.args.world_size
         part = slice(start, start + rows)
-        terms = self.accelerator.unwrap_model(model).objective_terms(whole, *labels, rows=part)
-        loss = contrastive_loss(terms) * processes  # gradients, and losses in the log, are averaged over them
+        terms = self.accelerator.unwrap_model(model).objective_terms(SimpleNamespace(**whole), *labels, rows=part)
         if model.training:
             self._floors.append(loss_floor(terms).detach() * processes)
-        return (loss, outputs) if return_outputs else loss
+        return contrastive_loss(terms) * processes  # gradients, and losses in the log, are averaged over them
+
+    def _cached_loss(self, model, inputs, labels) -> torch.Tensor:
+        """The same value and gradient in chunks: all but the last go backward here, the last is left to the caller."""
+        audio_type = self.accelerator.unwrap_model(model).config.audio_config.model_type
+        cache = GradientCache(model, ChunkedBatch(inputs, self._chunk_size, audio_type))
+        leaves = cache.embed()
+        loss = self._global_loss(model, SimpleNamespace(**leaves), labels)
+        cache.differentiate(loss, leaves)
+        surrogates = cache.surrogates()
+        for _ in range(len(cache.batch) - 1):
+            with self._without_sync(model):
+                self.accelerator.backward(next(surrogates))
+        last = next(surrogates)
+        return loss.detach() + (last - last.detach())
+
+    @contextmanager
+    def _without_sync(self, model):
+        """Gradients of a forward and backward in here stay in this process until those of the next are reduced."""
+        state = self.accelerator.gradient_state
+        state._set_sync_gradients(False)  # or DeepSpeed would step
+        try:
+            with self.accelerator.no_sync(model):
+                yield
+        finally:
+            state._set_sync_gradients(True)
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
@@ -124,9 +167,24 @@ class ClassifierTrainer(SpeechTrainer):
     """Trains `GEmoClapForAudioClassification` by cross-entropy; batches are those of `AudioCollator`.
 
     Args:
-        *args: As for `SpeechTrainer`.
+        model: The classifier.
+        args: `GEmoClapTrainingArguments`, or transformers' own.
+        *others: As for `transformers.Trainer`.
         **kwargs: Likewise.
+
+    Raises:
+        ValueError: If `check` does not pass.
     """
+
+    @classmethod
+    def check(cls, args) -> None:
+        """As `SpeechTrainer.check`; what is for contrastive losses is refused."""
+        super().check(args)
+        if getattr(args, "contrastive_chunk_size", None) is not None:
+            raise ValueError(
+                "contrastive_chunk_size is for the contrastive losses: a classifier's clips do not depend on each "
+                "other, so give gradient_accumulation_steps"
+            )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Mean cross-entropy over the clips of the global batch whose emotion is known."""
