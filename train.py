@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
         print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(arguments.output_dir)}")
     if arguments.push_to_hub:
         trainer.push_to_hub()
-    finish()
+    finish(trainer)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 import torch.distributed as dist
 from transformers.utils import logging
@@ -81,8 +83,18 @@ def refuse_differences(value: str, what: str) -> None:
         raise ValueError(f"{what} is not the same on all processes ({found}): give all of them the same copy")
 
 
-def finish() -> None:
-    """Wait for all processes and end their group: one that leaves it to the interpreter's end may abort there."""
-    if is_distributed():
-        dist.barrier()
-        dist.destroy_process_group()
+def finish(trainer) -> None:
+    """Wait for all processes and end their group: one that leaves it to the interpreter's end may abort there.
+
+    Args:
+        trainer: The trainer, of no use afterwards. Its `DistributedDataParallel` goes first: if that were the last to
+            hold the group, torch would wait for the group's threads without giving up the interpreter's lock, and
+            a thread that waits for this lock would never end.
+    """
+    if not is_distributed():
+        return
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    gc.collect()
+    dist.barrier()
+    dist.destroy_process_group()
