@@ -125,7 +125,8 @@ def _terms(weight, matrix, valid, embeds, scales, similarity, targets, rows) -> 
     mine = torch.zeros_like(valid)
     mine[rows] = True
     distribution = soft_targets(matrix.to(embeds[0].dtype)[valid & mine][:, valid], targets)
-    logits = similarity_logits(*embeds, *scales, similarity=similarity, rows=mine[valid])
+    with torch.autocast(embeds[0].device.type, enabled=False):  # the loss is in float32, whatever the towers run in
+        logits = similarity_logits(*embeds, *scales, similarity=similarity, rows=mine[valid])
     return [ContrastiveTerm(weight / len(logits), each, distribution, valid.sum()) for each in logits]
 
 

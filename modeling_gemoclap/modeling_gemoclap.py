@@ -114,8 +114,9 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         self.text_model = text_model or build_text_tower(config.text_config)
         self.audio_projection = GEmoClapProjection(self.audio_pooling.output_size, config)
         self.text_projection = GEmoClapProjection(config.text_config.hidden_size, config)
-        self.audio_logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
-        self.text_logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        # Of shape (1,): sharded training (FSDP) knows no parameters without a dimension.
+        self.audio_logit_scale = nn.Parameter(torch.tensor([float(config.logit_scale_init_value)]))
+        self.text_logit_scale = nn.Parameter(torch.tensor([float(config.logit_scale_init_value)]))
         for scale in (self.audio_logit_scale, self.text_logit_scale):
             scale.requires_grad_(config.logit_scale_trainable)
         self.post_init()
@@ -128,13 +129,13 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
 
     @property
     def audio_scale(self) -> torch.Tensor:
-        """The paper's epsilon_a, at most 100."""
-        return self.audio_logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        """The paper's epsilon_a, at most 100: a scalar."""
+        return self.audio_logit_scale.squeeze().clamp(max=MAX_LOGIT_SCALE).exp()
 
     @property
     def text_scale(self) -> torch.Tensor:
-        """The paper's epsilon_t, at most 100."""
-        return self.text_logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        """The paper's epsilon_t, at most 100: a scalar."""
+        return self.text_logit_scale.squeeze().clamp(max=MAX_LOGIT_SCALE).exp()
 
     @staticmethod
     def _repository_files():
@@ -235,7 +236,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         """
         prompts = [prompt for group in class_prompts for prompt in group]
         tokens = tokenizer(prompts, padding=True, truncation=True, return_tensors="pt").to(self.device)
-        embeds = self.get_text_features(tokens["input_ids"], tokens["attention_mask"])
+        embeds = self(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds
         means = [part.mean(0) for part in embeds.split([len(group) for group in class_prompts])]
         return F.normalize(torch.stack(means), dim=-1)
 
@@ -252,7 +253,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         gender_labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> GEmoClapOutput:
-        """Embed audio and texts, compare them, and, given labels, take the loss over this batch.
+        """Embed audio, texts or both, compare them, and, given labels, take the loss over this batch.
 
         Args:
             input_values: `(audio_batch, samples)`, for towers that hear raw waves.
@@ -267,32 +268,30 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             return_dict: False gives a tuple.
 
         Returns:
-            A `GEmoClapOutput`.
+            A `GEmoClapOutput`; without audio or without texts what hangs on them is None.
 
         Raises:
-            ValueError: If audio or text is missing, or labels are given with unequal numbers of clips and texts.
+            ValueError: If audio and text are missing, or labels are given without as many clips and texts.
         """
-        if input_ids is None:
-            raise ValueError("give input_ids, the prompts; audio alone is embedded by get_audio_features")
-        audio_embeds = self.get_audio_features(input_values, input_features, audio_attention_mask)
-        text_embeds = self.get_text_features(input_ids, attention_mask)
-        gender_text_embeds = None
+        has_audio = input_values is not None or input_features is not None
+        if input_ids is None and (emotion_labels is not None or not has_audio):
+            raise ValueError("give input_ids, the prompts; for audio alone give it without labels")
+        audio_embeds = text_embeds = gender_text_embeds = loss = logits_per_audio = logits_per_text = None
+        if has_audio or emotion_labels is not None:
+            audio_embeds = self.get_audio_features(input_values, input_features, audio_attention_mask)
+        if input_ids is not None:
+            text_embeds = self.get_text_features(input_ids, attention_mask)
         if gender_input_ids is not None:
             gender_text_embeds = self.get_text_features(gender_input_ids, gender_attention_mask)
         embeds = {"audio_embeds": audio_embeds, "text_embeds": text_embeds, "gender_text_embeds": gender_text_embeds}
         scales = {"audio_scale": self.audio_scale, "text_scale": self.text_scale}
-        loss = None
         if emotion_labels is not None:
             terms = self.objective_terms(SimpleNamespace(**embeds, **scales), emotion_labels, gender_labels)
             loss = contrastive_loss(terms)
-        cosine = audio_embeds @ text_embeds.T
-        output = GEmoClapOutput(
-            loss=loss,
-            logits_per_audio=self.audio_scale * cosine,
-            logits_per_text=self.text_scale * cosine.T,
-            **embeds,
-            **scales,
-        )
+        if audio_embeds is not None and text_embeds is not None:
+            cosine = audio_embeds @ text_embeds.T
+            logits_per_audio, logits_per_text = self.audio_scale * cosine, self.text_scale * cosine.T
+        output = GEmoClapOutput(loss, logits_per_audio, logits_per_text, **embeds, **scales)
         return output.to_tuple() if return_dict is False else output
 
     def objective_terms(

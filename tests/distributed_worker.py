@@ -2,6 +2,7 @@
 
 import sys
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -55,17 +56,22 @@ def parts(batch, rank, world, how):
     return whole, {name: value.chunk(world)[rank] for name, value in filled.items()}
 
 
-def gradients(model, wrapped, batch, chunk=None):
-    model.zero_grad()
-    rank, world = (0, 1) if wrapped is model else (dist.get_rank(), dist.get_world_size())
+def loss_of(model, wrapped, batch, rank, world, chunk=None):
+    """The real trainer's loss, whose backward is the rest of the step."""
     trainer_class = GEmoClapTrainer if hasattr(model, "text_model") else ClassifierTrainer
     trainer = trainer_class.__new__(trainer_class)
     trainer.args = SimpleNamespace(world_size=world, process_index=rank)
-    trainer.accelerator = ACCELERATOR
+    trainer.accelerator = Accelerator(cpu=True)
     trainer._floors, trainer._chunk_size = [], chunk
-    if wrapped is model:  # one process: nothing is gathered
-        trainer_module.gather, trainer_module.largest_batch = lambda tensor: tensor, lambda rows, device: rows
-    loss = trainer.compute_loss(wrapped, batch)
+    alone = {"gather": lambda tensor: tensor, "largest_batch": lambda rows, device: rows}
+    with patch.multiple(trainer_module, **(alone if world == 1 else {"gather": trainer_module.gather})):
+        return trainer.compute_loss(wrapped, batch)
+
+
+def gradients(model, wrapped, batch, chunk=None):
+    model.zero_grad()
+    rank, world = (0, 1) if wrapped is model else (dist.get_rank(), dist.get_world_size())
+    loss = loss_of(model, wrapped, batch, rank, world, chunk)
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -96,17 +102,14 @@ SHORTCUTS = {
 
 
 def main():
-    global ACCELERATOR
-    ACCELERATOR = Accelerator(cpu=True)  # makes the process group
+    Accelerator(cpu=True)  # makes the process group
     rank, world = dist.get_rank(), dist.get_world_size()
-    largest = trainer_module.largest_batch
     for dtype in (torch.float32, torch.float64):
         for objective, similarity in [*KINDS, ("classifier", "none")]:
             for how in ("even", "uneven", "filled"):
                 whole, part = parts(whole_batch(objective, dtype), rank, world, how)
                 model = make(objective, similarity, dtype)
                 expected_loss, expected = gradients(model, model, whole)
-                trainer_module.gather, trainer_module.largest_batch = GATHER, largest
                 wrapped = DistributedDataParallel(model)
                 reduced = []
                 wrapped.register_comm_hook(reduced, counted_all_reduce)

@@ -47,6 +47,17 @@ def test_loss_and_gradient_equal_those_of_one_process(processes):
     assert sum(len(errors) for *_, errors in results) == 2 * 9 * 3, "three shortcuts were tried"
 
 
+def test_sharded_parameters_train_the_same():
+    """Torch's own FSDP2, two processes; accelerate starts it on GPUs only."""
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    done = run_script("tests/sharded_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
+    results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    assert [objective for objective, _ in results] == ["ml", "sl"]
+    for _, errors in results:
+        assert errors.pop("sharded") > 20, "parameters of which a process has a part"
+        assert all(error <= 1e-10 for error in errors.values()), errors
+
+
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_uneven_batches_train_as_one_process_would(tones, tmp_path, chunk):
     """36 clips by ten: the last global batch has six, of which one process has five and the other one."""
@@ -99,10 +110,12 @@ def test_two_processes_train_and_save_one_checkpoint(tones, tmp_path):
     )
 
 
-def test_a_process_that_dies_ends_the_others(tones, tmp_path):
+@pytest.mark.parametrize(("end", "message"), [("kill", b"SIGKILL"), ("suspend", b"Timed out")])
+def test_a_process_that_ends_or_hangs_ends_the_others(tones, tmp_path, end, message):
+    """Killed, torchrun sees it at once; stopped, the others wait for `--ddp_timeout`."""
     import psutil
 
-    options = ["--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", 5000]
+    options = ["--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", 5000, "--ddp_timeout", 10]
     command = [sys.executable, *TORCHRUN, "train.py", *TINY, *options, "--save_strategy", "steps", "--save_steps", 5]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [str(part) for part in [*command, "--save_total_limit", 1]]
@@ -112,8 +125,10 @@ def test_a_process_that_dies_ends_the_others(tones, tmp_path):
         while not list((tmp_path / "run").glob("checkpoint-*/trainer_state.json")):
             assert launcher.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
-        psutil.Process(launcher.pid).children()[-1].kill()
-        _, error = launcher.communicate(timeout=90)
+        getattr(psutil.Process(launcher.pid).children()[-1], end)()
+        _, error = launcher.communicate(timeout=120)
     finally:
+        for process in psutil.Process(launcher.pid).children() if launcher.poll() is None else ():
+            process.kill()
         launcher.kill()
-    assert launcher.returncode != 0 and b"SIGKILL" in error
+    assert launcher.returncode != 0 and message in error, error[-3000:].decode()

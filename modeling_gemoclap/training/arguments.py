@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import torch.distributed as dist
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -101,6 +103,12 @@ class GEmoClapTrainingArguments(TrainingArguments):
         None, "Clips of a process's batch that are in memory at a time, by gradient caching: exact; none: all of them"
     )
     overwrite_output: bool = _option(False, "Train into a folder that is not empty")
+
+    def __post_init__(self):
+        # transformers gives ddp_timeout to GPUs alone; on CPUs a process that hangs would hold the others for half an hour
+        if self.use_cpu and {"RANK", "WORLD_SIZE"} <= os.environ.keys() and not dist.is_initialized():
+            dist.init_process_group(self.ddp_backend or "gloo", timeout=self.ddp_timeout_delta)
+        super().__post_init__()
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, GEmoClapTrainingArguments]:

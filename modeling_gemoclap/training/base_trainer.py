@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from transformers import Trainer, TrainerCallback
 
@@ -59,12 +61,19 @@ class SpeechTrainer(Trainer):
             args: As for the constructor.
 
         Raises:
-            ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`).
+            ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`), or several
+                processes were started that do not know of each other.
         """
         if args.n_gpu > 1:
             raise ValueError(
                 f"one process would drive {args.n_gpu} devices and cut the batch apart: start with accelerate launch "
                 f"(configs/accelerate has a file for several), or let it see one device"
+            )
+        started = int(os.environ.get("WORLD_SIZE", 1))
+        if started > 1 and args.world_size == 1:
+            raise ValueError(
+                f"{started} processes were started, but each would train alone: there is no GPU for them; "
+                f"give --use_cpu true to train on CPUs"
             )
 
     def create_optimizer(self, *args, **kwargs):

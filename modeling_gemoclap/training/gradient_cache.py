@@ -142,6 +142,7 @@ class GradientCache:
             embeds = {name: getattr(output, name) for name in EMBEDDINGS}
             self._chunks.append({name: value for name, value in embeds.items() if value is not None})
         self._states.append(RandomState(*chunk.values()))
+        torch.clear_autocast_cache()  # weights that were cast in here have no graph
         whole = {name: torch.cat([part[name] for part in self._chunks]) for name in self._chunks[0]}
         leaves = {name: value[self.batch.back.to(value.device)] for name, value in whole.items()}
         leaves |= {name: getattr(output, name).clone() for name in SCALES}

@@ -65,6 +65,7 @@ class GEmoClapTrainer(SpeechTrainer):
             refuse_batch_norm(self.model)
         self.add_callback(_KeepScalesBounded())
         self._floors: list[torch.Tensor] = []
+        self._scales: dict[str, torch.Tensor] = {}
         self._class_embeddings: torch.Tensor | None = None
 
     @classmethod
@@ -100,6 +101,7 @@ class GEmoClapTrainer(SpeechTrainer):
         terms = self.accelerator.unwrap_model(model).objective_terms(SimpleNamespace(**whole), *labels, rows=part)
         if model.training:
             self._floors.append(loss_floor(terms).detach() * processes)
+            self._scales = {name: whole[name].detach() for name in SCALES}  # the parameters may be sharded
         return contrastive_loss(terms) * processes  # gradients, and losses in the log, are averaged over them
 
     def _cached_loss(self, model, inputs, labels) -> torch.Tensor:
@@ -138,9 +140,7 @@ class GEmoClapTrainer(SpeechTrainer):
             floor = gather(torch.stack(self._floors).mean()[None]).mean().item()
             logs["cross_entropy"] = round(logs["loss"] + floor, 6)
             logs["cross_entropy_floor"] = round(floor, 6)
-            model = self.accelerator.unwrap_model(self.model)
-            logs["audio_scale"] = round(model.audio_scale.item(), 4)
-            logs["text_scale"] = round(model.text_scale.item(), 4)
+            logs |= {name: round(scale.item(), 4) for name, scale in self._scales.items()}
             self._floors.clear()
         super().log(logs, *args, **kwargs)
 
@@ -159,7 +159,7 @@ class GEmoClapTrainer(SpeechTrainer):
         """Cosines of a batch of clips with the class texts: `(None, (batch, emotions), (batch,))`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            embeds = self.accelerator.unwrap_model(model).get_audio_features(**audio_inputs(inputs))
+            embeds = model(**audio_inputs(inputs)).audio_embeds
         return None, (embeds @ self._class_embeddings.to(embeds).T).float(), inputs["emotion_labels"]
 
 

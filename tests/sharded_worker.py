@@ -1,0 +1,43 @@
+"""Run by torchrun: training and evaluation with sharded parameters (FSDP2) against one process and the whole batch."""
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from distributed_worker import gradients, loss_of, make, parts, whole_batch, worst
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+
+def main():
+    Accelerator(cpu=True)  # makes the process group
+    rank, world = dist.get_rank(), dist.get_world_size()
+    mesh = init_device_mesh("cpu", (world,))
+    for objective in ("ml", "sl"):
+        model = make(objective, "both", torch.float64)
+        whole, part = parts(whole_batch(objective, torch.float64), rank, world, "even")
+        expected_loss, expected = gradients(model, model, whole)
+        audio = {name: whole[name] for name in ("input_features", "audio_attention_mask")}
+        embeds = model.eval()(**audio).audio_embeds.detach()
+        model.train().zero_grad()
+        for layer in [*model.audio_model.layers, *model.text_model.encoder.layer]:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        assert isinstance(model, FSDPModule)
+        errors = {}
+        for chunk in (None, 3):
+            model.zero_grad()
+            loss = loss_of(model, model, part, rank, world, chunk)
+            loss.backward()
+            found = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
+            errors[chunk] = worst(found, expected)
+        errors["sharded"] = sum(p.to_local().numel() < p.numel() for p in model.parameters())
+        errors["audio alone"] = (model.eval()(**audio).audio_embeds - embeds).abs().max().item()
+        if rank == 0:
+            print("RESULT", repr((objective, errors)), flush=True)
+        del model
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
