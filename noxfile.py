@@ -1,10 +1,13 @@
 """The tests on both ends of the supported versions: `nox`, `nox -s "tests(4.57)"`, `nox -- tests/test_encoders.py`.
 
+`nox -s deepspeed` runs ZeRO-2 and ZeRO-3 on two CPU processes; DeepSpeed compiles a part of itself, with g++.
+
 Needs nothing but nox; each session makes an environment of its own from one of the two files of constraints.
 """
 
 import nox
 
+nox.options.sessions = ["tests"]
 CONSTRAINTS = {"5": "constraints.txt", "4.57": "constraints-4.57.txt"}
 
 
@@ -12,11 +15,23 @@ CONSTRAINTS = {"5": "constraints.txt", "4.57": "constraints-4.57.txt"}
 @nox.parametrize("transformers", [nox.param(version, id=version) for version in CONSTRAINTS])
 def tests(session: nox.Session, transformers: str) -> None:
     """Run the tests, or those that are named after `--`."""
-    constraints = CONSTRAINTS[transformers]
+    _install(session, CONSTRAINTS[transformers])
+    arguments = session.posargs or ["-n", "2", "--dist", "loadfile"]
+    session.run("python", "-c", "import transformers; print('transformers', transformers.__version__)")
+    session.run("python", "-m", "pytest", "-q", *arguments)
+
+
+@nox.session
+def deepspeed(session: nox.Session) -> None:
+    """Training with DeepSpeed against training without."""
+    _install(session, CONSTRAINTS["5"])
+    # Built beside the torch that is there: alone it would fetch another.
+    session.install("-q", "-c", CONSTRAINTS["5"], "--no-build-isolation", "deepspeed", env={"DS_BUILD_OPS": "0"})
+    session.run("python", "-m", "pytest", "-q", "tests/test_launch.py", "-k", "deepspeed")
+
+
+def _install(session: nox.Session, constraints: str) -> None:
     # torch first and by its pin: whatever asks for it afterwards then finds it there.
     session.install("-q", "-c", constraints, "torch")
     session.install("-q", "-c", constraints, "-e", ".[train,lora,tensorboard,demo,dev]")
     session.env.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
-    arguments = session.posargs or ["-n", "2", "--dist", "loadfile"]
-    session.run("python", "-c", "import transformers; print('transformers', transformers.__version__)")
-    session.run("python", "-m", "pytest", "-q", *arguments)

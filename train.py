@@ -27,7 +27,12 @@ from modeling_gemoclap.training.arguments import (
     parse_arguments,
 )
 from modeling_gemoclap.training.augmentation import WarpAugmentation
-from modeling_gemoclap.training.build import build_classifier, build_model_and_processor, choose_what_to_train
+from modeling_gemoclap.training.build import (
+    build_classifier,
+    build_model_and_processor,
+    choose_what_to_train,
+    whole_weights,
+)
 from modeling_gemoclap.training.checkpoints import resume_point
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
@@ -62,7 +67,8 @@ def build_trainer(
     trainer_class.check(arguments)
     train, dev, emotions = select_corpora(data_args, model_args)
     refuse_differences(train.manifest_sha256, f"{train.name}: metadata.csv")
-    model, processor = (build_model_and_processor if contrastive else build_classifier)(model_args, emotions)
+    with whole_weights(arguments):
+        model, processor = (build_model_and_processor if contrastive else build_classifier)(model_args, emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
     options = (data_args.on_bad_audio, data_args.feature_cache_dir, data_args.preprocessing_num_workers)
     with arguments.main_process_first(desc="reading audio"):

@@ -17,6 +17,7 @@ from .towers_gemoclap import (
     encode_frames,
     feature_encoder,
     ignores_padding,
+    layer_classes,
     transformer_layers,
 )
 
@@ -75,6 +76,11 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+
+    def post_init(self) -> None:
+        """As transformers', and name the layers that FSDP and device maps keep together: those that are there."""
+        super().post_init()
+        self._no_split_modules = layer_classes(self)
 
     def _add_audio_tower(self, audio_model: PreTrainedModel | None) -> None:
         config = self.config

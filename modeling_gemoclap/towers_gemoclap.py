@@ -305,6 +305,18 @@ def transformer_layers(tower: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     raise ValueError(f"no Transformer layers can be told in a {tower.config.model_type!r} model")
 
 
+def layer_classes(model: nn.Module) -> list[str]:
+    """Names of the classes of the towers' Transformer layers; those of an encoder that has none are left out."""
+    found = set()
+    for tower in model.children():
+        if isinstance(tower, PreTrainedModel):
+            try:
+                found.update(type(layer).__name__ for layer in transformer_layers(tower)[1])
+            except ValueError:
+                continue
+    return sorted(found)
+
+
 def feature_encoder(tower: PreTrainedModel) -> list[nn.Module]:
     """The modules of an audio tower that hear the signal: its convolutions or patches.
 

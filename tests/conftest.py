@@ -108,7 +108,7 @@ def tones(tmp_path_factory):
 
 def run_script(script: str, *arguments, check: bool = True, env: dict | None = None, launcher=()):
     """Run `train.py` or `evaluate.py` as a user does."""
-    command = [sys.executable, *launcher, script, *map(str, arguments)]
+    command = [sys.executable, *map(str, launcher), str(script), *map(str, arguments)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if check:

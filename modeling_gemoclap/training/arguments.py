@@ -105,7 +105,7 @@ class GEmoClapTrainingArguments(TrainingArguments):
     overwrite_output: bool = _option(False, "Train into a folder that is not empty")
 
     def __post_init__(self):
-        # transformers gives ddp_timeout to GPUs alone; on CPUs a process that hangs would hold the others for half an hour
+        # transformers gives ddp_timeout to GPUs alone: on CPUs a process that hangs would hold the others for longer.
         if self.use_cpu and {"RANK", "WORLD_SIZE"} <= os.environ.keys() and not dist.is_initialized():
             dist.init_process_group(self.ddp_backend or "gloo", timeout=self.ddp_timeout_delta)
         super().__post_init__()

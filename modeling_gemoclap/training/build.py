@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tokenizers import ByteLevelBPETokenizer
-from transformers import RobertaConfig, RobertaTokenizerFast
+from transformers import RobertaConfig, RobertaTokenizerFast, TrainingArguments
+from transformers.integrations import unset_hf_deepspeed_config
 
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
@@ -129,6 +132,23 @@ def build_classifier(
         return model.train(), GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
     return GEmoClapForAudioClassification(config).train(), _compact_extractor(config, features)
+
+
+@contextmanager
+def whole_weights(arguments: TrainingArguments) -> Iterator[None]:
+    """Within this, models are built whole where DeepSpeed shards them (ZeRO-3): they are read and centred in here.
+
+    Args:
+        arguments: Of the run; without DeepSpeed nothing is changed.
+    """
+    plugin = getattr(arguments, "deepspeed_plugin", None)
+    if plugin is not None:
+        unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if plugin is not None:
+            plugin.set_deepspeed_weakref()
 
 
 def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):

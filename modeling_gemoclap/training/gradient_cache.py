@@ -165,11 +165,12 @@ class GradientCache:
             self._compare(self._chunks[number], output)
             names = self._chunks[number]
             parts = [getattr(output, name) * self._gradients[name][rows.to(output[name].device)] for name in names]
-            surrogate = sum(part.sum() for part in parts)
-            if number + 1 == len(self.batch):
-                surrogate = surrogate + sum(getattr(output, name) * self._gradients[name] for name in SCALES)
+            # The others have a gradient of zero, not none: DeepSpeed would add to what was left of the last step.
+            last = number + 1 == len(self.batch)
+            scales = sum(getattr(output, name) * self._gradients[name] for name in SCALES)
+            if last:
                 self._states[-1].restore()
-            yield surrogate
+            yield sum(part.sum() for part in parts) + scales * last
 
     @staticmethod
     def _compare(first: dict[str, torch.Tensor], output) -> None:
