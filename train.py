@@ -79,7 +79,8 @@ def build_trainer(
     config.training_data = [train.training_record()]
     warps = (data_args.time_warp, data_args.mel_warp)
     augmentation = WarpAugmentation(*warps) if any(warps) else None
-    dataset = ClipDataset(train, extractor, config, data_args.max_seconds, augmentation, arguments.seed)
+    options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
+    dataset = ClipDataset(train, extractor, config, *options)
     hidden = data_args.unknown_gender_prob
     collator = GEmoClapCollator(processor, config, hidden) if contrastive else AudioCollator(extractor)
     if contrastive and model_args.centre_projections and not resumed:

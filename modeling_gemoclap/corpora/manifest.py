@@ -1,24 +1,19 @@
-"""A corpus on disk: a folder with `metadata.csv`, one row a clip."""
+"""A corpus on disk: a folder with `metadata.csv`, one row a clip, or with Parquet shards."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import os
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets import Dataset, Features, Value
-from datasets.exceptions import DatasetGenerationError
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+from datasets.fingerprint import Hasher
 
-from ..configuration_gemoclap import EMOTION_WORDS, canonical_emotion, canonical_gender
-
-COLUMNS = ("file_name", "emotion", "gender", "speaker_id")
-
-
-class ManifestError(ValueError):
-    """A corpus folder cannot be used; the message names file and line, what is wrong, and what to do."""
+from .shards import PLACE, ShardReader, read_labels, shards_in
+from .tables import COLUMNS, ManifestError, check_rows, digest, read_csv
 
 
 @dataclass
@@ -29,12 +24,15 @@ class Corpus:
         name: What the corpus is called, the name of its folder unless told otherwise.
         manifest_sha256: Hash of the whole manifest, selected or not: of file, emotion, gender and speaker.
         clips: A `datasets.Dataset` with `path`, `file_name`, `emotion`, `gender`, `speaker_id`, and whatever other
-            columns the manifest has. Emotions and genders are canonical words; an unknown gender or emotion is "".
+            columns the manifest has; of shards, `shard`, `group` and `row` in place of `path`. Emotions and genders
+            are canonical words; an unknown gender or emotion is "".
+        shards: The folder of the shards, where the recordings are in some.
     """
 
     name: str
     manifest_sha256: str
     clips: Dataset
+    shards: str | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -42,17 +40,30 @@ class Corpus:
     @property
     def speakers(self) -> list[str]:
         """Sorted speaker ids."""
-        return sorted(set(self.clips["speaker_id"]))
+        return sorted(pc.unique(self.column("speaker_id")).to_pylist())
 
     @property
     def emotions(self) -> list[str]:
         """Sorted emotions that occur."""
-        return sorted(set(self.clips["emotion"]) - {""})
+        return sorted(set(pc.unique(self.column("emotion")).to_pylist()) - {""})
 
-    def where(self, column: str, keep) -> Corpus:
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column, of all clips."""
+        return self.clips.with_format("arrow")[:][name]
+
+    def where(self, column: str, keep: Callable[[str], bool]) -> Corpus:
         """The clips whose `column` has a value for which `keep` is true."""
-        indices = [index for index, value in enumerate(self.clips[column]) if keep(value)]
-        return Corpus(self.name, self.manifest_sha256, self.clips.select(indices))
+        table = self.clips.with_format("arrow")[:]
+        kept = [value for value in pc.unique(table[column]).to_pylist() if keep(value)]
+        table = table.filter(pc.is_in(table[column], value_set=pa.array(kept, pa.string())))
+        return replace(self, clips=_as_dataset(table, self.clips._fingerprint, column, kept))
+
+    def recordings(self) -> Iterator[str | dict]:
+        """What each clip is read from, in order: its path or, in shards, its bytes."""
+        if self.shards is None:
+            yield from self.clips["path"]
+        else:
+            yield from map(ShardReader(self.shards).read, self.clips)
 
     def cannot_be_used(self, errors: list[str]) -> str:
         """The beginning of an error about clips that are bad: how many, and the first ten."""
@@ -82,10 +93,11 @@ class Corpus:
         Raises:
             ManifestError: If clips have other emotions and `drop_others` is false, or none is left.
         """
-        others = Counter(emotion for emotion in self.clips["emotion"] if emotion and emotion not in emotions)
+        counts = {item["values"]: item["counts"] for item in self.column("emotion").value_counts().to_pylist()}
+        others = {word: count for word, count in counts.items() if word and word not in emotions}
         if others and not drop_others:
             raise ManifestError(
-                f"{self.name}: {dict(others)} clips have emotions that the configuration does not know "
+                f"{self.name}: {others} clips have emotions that the configuration does not know "
                 f"(it knows {', '.join(emotions)}); name them in emotions, or give --drop_other_emotions true"
             )
         corpus = self.where("emotion", lambda emotion: emotion in emotions or not emotion)
@@ -116,98 +128,52 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
     """Read a corpus folder.
 
     Args:
-        data_dir: A folder with `metadata.csv` and its columns `file_name`, `emotion`, `gender`, `speaker_id`.
+        data_dir: A folder with `metadata.csv` and its columns `file_name`, `emotion`, `gender`, `speaker_id`, or with
+            Parquet shards; see `read_labels`.
         name: What to call the corpus; None takes the folder's name.
         emotions: Emotion words beyond the canonical ones that rows may have.
 
     Returns:
-        The corpus. Whether its files can be read is seen when they are read.
+        The corpus. Whether its recordings can be read is seen when they are read.
 
     Raises:
         ManifestError: If the folder or a column is missing, a row has a word that is not known, lacks a speaker,
             repeats a file or leaves the folder.
     """
     folder = Path(data_dir)
-    path = folder / "metadata.csv"
-    if not path.is_file():
+    path, more = folder / "metadata.csv", emotions or []
+    in_shards = not path.is_file() and bool(shards_in(folder))
+    if in_shards:
+        table = read_labels(folder)
+        if not len(table):
+            raise ManifestError(f"{folder}: its shards hold no clips")
+        files, place = shards_in(folder), table.select(PLACE)
+        checked = check_rows(table.select(COLUMNS), lambda row: _place(files, place, row), more)
+        added = {column: place[column] for column in PLACE}
+    elif path.is_file():
+        table, lines = read_csv(path)
+        missing = [column for column in COLUMNS if column not in table.column_names]
+        if missing:
+            found = ", ".join(table.column_names)
+            raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {found}")
+        checked = check_rows(table, lambda row: f"{path}, line {lines[row]}", more)
+        added = {"path": pc.binary_join_element_wise(str(folder.resolve()), checked["file_name"], os.sep)}
+    else:
         raise ManifestError(
-            f"{folder}: no metadata.csv there; a corpus is a folder with one ({', '.join(COLUMNS)}, ...)"
+            f"{folder}: no metadata.csv there; a corpus is a folder with one ({', '.join(COLUMNS)}, ...), "
+            f"or with Parquet shards"
         )
-    table, lines = _read_csv(path)
-    missing = [column for column in COLUMNS if column not in table.column_names]
-    if missing:
-        raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {', '.join(table.column_names)}")
-    rows = [_checked_row(row, f"{path}, line {line}", emotions or []) for line, row in zip(lines, table, strict=True)]
-    _refuse_duplicates(rows, lines, path)
-    digest = hashlib.sha256()
-    for row in sorted(rows, key=lambda row: row["file_name"]):
-        digest.update("\t".join(row[column] for column in COLUMNS).encode() + b"\n")
-    for row in rows:
-        row["path"] = os.path.join(folder.resolve(), row["file_name"])
-    return Corpus(name or folder.resolve().name, digest.hexdigest(), Dataset.from_list(rows))
+    folder, sha256 = folder.resolve(), digest(checked)
+    columns = {column: checked[column] for column in checked.column_names} | added
+    clips = _as_dataset(pa.table(columns), sha256, str(folder), list(columns))
+    return Corpus(name or folder.name, sha256, clips, str(folder) if in_shards else None)
 
 
-def _read_csv(path: Path) -> tuple[Dataset, list[int]]:
-    """The table, and the line of the file that each row ends on."""
-    try:
-        columns, lines = _check_shape(path)
-        # Speakers are text ("03"), and "NA" is a word like any other.
-        text = Features({column: Value("string") for column in columns})
-        options = {"keep_default_na": False, "keep_in_memory": True, "encoding": "utf-8-sig"}
-        return Dataset.from_csv(str(path), features=text, **options), lines
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except (csv.Error, DatasetGenerationError) as error:
-        raise ManifestError(f"{path}: cannot be read as CSV: {error.__cause__ or error}") from None
+def _as_dataset(table: pa.Table, *made_of) -> Dataset:
+    """Named by what it is made of: otherwise datasets would hash the whole table."""
+    return Dataset(table, fingerprint=Hasher.hash(made_of))
 
 
-def _check_shape(path: Path) -> tuple[list[str], list[int]]:
-    """Columns and lines of a CSV file; a row with more or fewer fields would be shifted without a word."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        columns, lines = next(reader, []), []
-        if not columns:
-            raise ManifestError(f"{path}: the file is empty; its first line names the columns {', '.join(COLUMNS)}")
-        if len(set(columns)) != len(columns):
-            raise ManifestError(f"{path}, line 1: a column stands twice in {', '.join(columns)}")
-        for row in filter(None, reader):
-            if len(row) != len(columns):
-                raise ManifestError(
-                    f"{path}, line {reader.line_num}: {len(row)} fields under {len(columns)} columns; "
-                    f"quote fields that hold commas"
-                )
-            lines.append(reader.line_num)
-    if not lines:
-        raise ManifestError(f"{path}: it names no clips")
-    return columns, lines
-
-
-def _checked_row(row: dict, where: str, more_emotions: list[str]) -> dict:
-    row = {key: (value or "").strip() for key, value in row.items()}
-    name = os.path.normpath(row["file_name"])
-    if not row["file_name"] or os.path.isabs(name) or name.split(os.sep)[0] == "..":
-        raise ManifestError(f"{where}: file_name {row['file_name']!r} must be a path inside the corpus folder")
-    if not row["speaker_id"]:
-        raise ManifestError(f"{where}: speaker_id is empty; without speakers no split can be trusted")
-    emotion = canonical_emotion(row["emotion"])
-    if row["emotion"] in more_emotions:
-        emotion = row["emotion"]
-    if row["emotion"] and emotion is None:
-        raise ManifestError(
-            f"{where}: emotion {row['emotion']!r} is not known; known are {', '.join(EMOTION_WORDS)}; "
-            f"correct it, leave it empty if it is unknown, or name it in emotions"
-        )
-    gender = canonical_gender(row["gender"])
-    if row["gender"] and gender is None:
-        raise ManifestError(f"{where}: gender {row['gender']!r} is not known; write female or male, or leave it empty")
-    return {**row, "file_name": name, "emotion": emotion or "", "gender": gender or ""}
-
-
-def _refuse_duplicates(rows: list[dict], lines: list[int], path: Path) -> None:
-    first: dict[str, int] = {}
-    for line, row in zip(lines, rows, strict=True):
-        if row["file_name"] in first:
-            raise ManifestError(
-                f"{path}, line {line}: {row['file_name']} stands already in line {first[row['file_name']]}; keep one"
-            )
-        first[row["file_name"]] = line
+def _place(files: list[Path], place: pa.Table, row: int) -> str:
+    shard, group, number = (place[column][row].as_py() for column in PLACE)
+    return f"{files[shard]}, row {number} of group {group}"

@@ -110,7 +110,7 @@ def evaluate_clips(
         )
     if len(corpus.emotions) < 2:
         raise ValueError(f"{corpus.name}: all clips are {corpus.emotions[0]}; recall needs two emotions or more")
-    answers = pipe(iter(corpus.clips["path"]), batch_size=batch_size, on_error="return")
+    answers = pipe(corpus.recordings(), batch_size=batch_size, on_error="return")
     evaluation = Evaluation(labels, pipe.method, [], seen=seen)
     for clip, answer in zip(corpus.clips, tqdm(answers, total=len(corpus), desc="evaluating"), strict=True):
         if isinstance(answer, dict):

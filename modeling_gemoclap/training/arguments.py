@@ -73,7 +73,7 @@ class ModelArguments:
 class DataArguments:
     """What to train on."""
 
-    data_dir: str | None = _option(None, "Corpus folder with metadata.csv")
+    data_dir: str | None = _option(None, "Corpus folder with metadata.csv, or with Parquet shards")
     corpus_name: str | None = _option(None, "What to call the corpus; none: the folder's name")
     speakers: list[str] | None = _option(None, "Train on these speakers alone", nargs="+")
     exclude_speakers: list[str] | None = _option(None, "Never touch these speakers: the test", nargs="+")

@@ -11,7 +11,7 @@ from .clips import ClipDataset
 from .lora import is_lora
 from .model_card import write_model_card
 from .optimizer import layerwise_groups
-from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler
+from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler, ShardSampler
 
 
 class _TellEpoch(TrainerCallback):
@@ -91,16 +91,23 @@ class SpeechTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, *args, **kwargs):
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        balanced = getattr(self.args, "class_balanced_sampling", False)
+        args_, clips = self.args, self.train_dataset
+        seed = args_.seed if args_.data_seed is None else args_.data_seed
+        balanced = getattr(args_, "class_balanced_sampling", False)
+        ours = isinstance(clips, ClipDataset)
+        if ours and clips.groups is not None:
+            if balanced:
+                raise ValueError("class_balanced_sampling draws clips from anywhere: not of shards, read in order")
+            workers = max(1, args_.dataloader_num_workers)
+            deal = {"processes": args_.world_size, "workers": workers, "drop_last": args_.dataloader_drop_last}
+            return ShardSampler(clips.groups, args_.train_batch_size, seed=seed, **deal)
         if balanced:
-            sampler = ClassBalancedSampler(self.train_dataset.emotion_labels, seed)
-        fills = isinstance(self.train_dataset, ClipDataset) and not self.args.dataloader_drop_last
-        if self.args.world_size == 1 or not fills:
+            sampler = ClassBalancedSampler(clips.emotion_labels, seed)
+        if args_.world_size == 1 or not ours or args_.dataloader_drop_last:
             return sampler if balanced else super()._get_train_sampler(*args, **kwargs)
         # accelerate would fill the last batch with clips that were there before, which would count twice.
-        step = self.args.world_size * self.args.train_batch_size
-        return FilledSampler(sampler if balanced else EpochSampler(len(self.train_dataset), seed), step)
+        step = args_.world_size * args_.train_batch_size
+        return FilledSampler(sampler if balanced else EpochSampler(len(clips), seed), step)
 
     def _whole(self, build, *args, **kwargs):
         """Build a loader that keeps the last clips: `dataloader_drop_last` is for training batches."""

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from transformers.utils import logging
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import COLUMNS, Corpus
+from ..corpora.shards import ShardReader
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 
 logger = logging.get_logger(__name__)
@@ -48,7 +51,7 @@ def read_clips(
     cache_dir: str | None = None,
     num_proc: int | None = None,
 ) -> tuple[Corpus, list[str]]:
-    """Read every clip once, before anything is trained.
+    """Read every clip once, before anything is trained; clips in shards are read when they are needed.
 
     Args:
         corpus: The clips.
@@ -63,6 +66,8 @@ def read_clips(
     Raises:
         AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`; it names them.
     """
+    if corpus.shards:
+        return corpus, []
     columns = datasets.Features(
         {"features": datasets.List(datasets.Value("float32")), "error": datasets.Value("string")}
     )
@@ -93,6 +98,13 @@ def read_clips(
     return Corpus(corpus.name, corpus.manifest_sha256, clips.select(good)), bad
 
 
+def _numbers(words: pa.ChunkedArray, labels: list[str]) -> list[int]:
+    """The labels' numbers; -1 for the empty word."""
+    if unknown := set(words.unique().to_pylist()) - {*labels, ""}:
+        raise ValueError(f"the configuration has no label {', '.join(map(repr, sorted(unknown)))}")
+    return pc.fill_null(pc.index_in(words, value_set=pa.array(labels, pa.string())), -1).to_pylist()
+
+
 class ClipDataset(torch.utils.data.Dataset):
     """Clips with labels, as the collator wants them.
 
@@ -106,6 +118,7 @@ class ClipDataset(torch.utils.data.Dataset):
         max_seconds: Longer clips are cut to this length at a random place.
         augmentation: Changes log-mel features `(frames, num_mel_bins)` anew whenever a clip is drawn.
         seed: Seed of all that is drawn.
+        on_bad_audio: What a clip in a shard does that cannot be used: `"raise"`, or `"skip"` to take no part.
     """
 
     def __init__(
@@ -116,17 +129,30 @@ class ClipDataset(torch.utils.data.Dataset):
         max_seconds: float | None = None,
         augmentation: Callable[[np.ndarray, torch.Generator], np.ndarray] | None = None,
         seed: int = 0,
+        on_bad_audio: str = "raise",
     ):
         if augmentation and extractor.feature_type != "log_mel":
             raise ValueError("time_warp and mel_warp change log-mel features; this audio tower hears raw waves")
-        self.clips = corpus.clips.with_format("numpy", columns=["features"], output_all_columns=True)
+        self.clips = corpus.clips
+        self.reader = ShardReader(corpus.shards) if corpus.shards else None
+        if self.reader is None:
+            self.clips = corpus.clips.with_format("numpy", columns=["features"], output_all_columns=True)
         self.extractor = extractor
         self.max_seconds = max_seconds
         self.augmentation = augmentation
         self.seed = seed
+        self.on_bad_audio = on_bad_audio
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive an epoch see it too
-        self.emotion_labels = [config.emotions.index(word) if word else -1 for word in corpus.clips["emotion"]]
-        self.gender_labels = [config.genders.index(word) if word else -1 for word in corpus.clips["gender"]]
+        self.emotion_labels = _numbers(corpus.column("emotion"), config.emotions)
+        self.gender_labels = _numbers(corpus.column("gender"), config.genders)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """What is read from shards at a time: the group of rows of every clip, `(clips,)`; None outside of shards."""
+        if self.reader is None:
+            return None
+        places = self.clips.select_columns(["shard", "group"]).with_format("numpy")[:]
+        return np.unique(np.stack([places["shard"], places["group"]]), axis=1, return_inverse=True)[1].ravel()
 
     def __len__(self) -> int:
         return len(self.emotion_labels)
@@ -138,20 +164,38 @@ class ClipDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         """A clip with its labels; beyond the last, another draw of that at `index % len`; -1: one to fill up with."""
         if index == -1:
-            return {**self[0], "emotion_label": -1, "gender_label": -1}
+            return self._filler()
         state = np.random.SeedSequence([self.seed, int(self.epoch), index]).generate_state(2)
         generator = torch.Generator().manual_seed(int(state[0]))
         index %= len(self)
         row = self.clips[index]
-        if self.extractor.feature_type == "log_mel":
-            clip = np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
-            clip = self.augmentation(clip, generator) if self.augmentation else clip
-            clip = self._cut(clip, 1 / self.extractor.hop_seconds, generator)
-        else:
-            wave = self._cut(self.extractor.load(row["path"]), self.extractor.sampling_rate, generator)
-            clip = self.extractor.features(wave)
+        try:
+            clip = self._features(row, generator)
+        except AudioError as error:
+            if self.on_bad_audio == "raise":
+                raise AudioError(f"{error}; or give --on_bad_audio skip to train on the rest") from None
+            logger.warning(f"went on without a clip: {error}")
+            return self._filler()
         labels = {"emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}
         return {"clip": clip, **labels, "seed": int(state[1])}
+
+    def _features(self, row: dict, generator: torch.Generator) -> np.ndarray:
+        log_mel = self.extractor.feature_type == "log_mel"
+        if log_mel and "features" in row:
+            clip = np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
+        else:
+            load = self.extractor.load_speech if self.reader else self.extractor.load  # the others were examined
+            clip = load(self.reader.read(row) if self.reader else row["path"])
+        if not log_mel:
+            return self.extractor.features(self._cut(clip, self.extractor.sampling_rate, generator))
+        clip = clip if "features" in row else self.extractor.features(clip)
+        clip = self.augmentation(clip, generator) if self.augmentation else clip
+        return self._cut(clip, 1 / self.extractor.hop_seconds, generator)
+
+    def _filler(self) -> dict:
+        """Noise without labels: it takes no part."""
+        noise = 0.01 * np.random.default_rng(0).standard_normal(self.extractor.sampling_rate)
+        return {"clip": self.extractor.features(noise.astype(np.float32)), "emotion_label": -1, "gender_label": -1}
 
     def _cut(self, clip: np.ndarray, rate: float, generator: torch.Generator) -> np.ndarray:
         if self.max_seconds is None or len(clip) <= self.max_seconds * rate:

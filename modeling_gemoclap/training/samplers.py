@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from ..corpora.shards import GROUPS_AT_A_TIME
+
 
 class EpochSampler(Sampler[int]):
     """Every clip once an epoch, in an order that is a function of seed and epoch alone.
@@ -100,3 +102,62 @@ class ClassBalancedSampler(Sampler[int]):
         for index in order[: self.length].tolist():
             yield index + self.clips * draws[index]
             draws[index] += 1
+
+
+class ShardSampler(Sampler[int]):
+    """Every clip of shards once an epoch, so that each process and worker reads groups of rows of its own.
+
+    The groups are shuffled, their clips dealt out in equal parts, one for each worker of each process, and shuffled
+    within windows of a part. Batches come in the order in which processes and workers take them in turn. Parts that
+    run out are filled up with index -1. The order is a function of seed and epoch, and of the numbers of processes
+    and workers: a run that goes on from a checkpoint skips what it had, unread.
+
+    Args:
+        groups: The group of every clip, `(clips,)`, numbered from 0.
+        batch_size: Clips of a process's batch.
+        processes: How many processes there are.
+        workers: How many workers read for each; with none, 1.
+        seed: Seed of the order.
+        at_a_time: Groups whose clips are shuffled together: what a worker holds in memory.
+        drop_last: Leave out batches that would be filled up.
+    """
+
+    def __init__(
+        self,
+        groups: np.ndarray,
+        batch_size: int,
+        processes: int = 1,
+        workers: int = 1,
+        seed: int = 0,
+        at_a_time: int = GROUPS_AT_A_TIME,
+        drop_last: bool = False,
+    ):
+        self.groups = np.asarray(groups)
+        self.batch_size = batch_size
+        self.processes = processes
+        self.parts = processes * workers
+        self.seed = seed
+        self.window = at_a_time * len(self.groups) // len(np.unique(self.groups))
+        self.epoch = 0
+        count = -(-len(self.groups) // self.parts)  # clips of the largest part
+        self.rounds = len(self.groups) // self.parts // batch_size if drop_last else -(-count // batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rounds * self.parts * self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        turn = rng.permutation(self.groups.max() + 1)
+        parts = np.array_split(np.argsort(turn[self.groups], kind="stable"), self.parts)
+        for part in parts:
+            for start in range(0, len(part), self.window):
+                rng.shuffle(part[start : start + self.window])
+        for start in range(0, self.rounds * self.batch_size, self.batch_size):
+            for number in range(self.parts):  # of the first worker of each process, then of the second ...
+                batch = parts[number][start : start + self.batch_size].tolist()
+                yield from batch
+                yield from [-1] * (self.batch_size - len(batch))

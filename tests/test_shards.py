@@ -1,0 +1,179 @@
+"""Corpora in Parquet shards: written, read, dealt out, trained and judged on."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import TINY, run_script, write_corpus
+
+from modeling_gemoclap import GEmoClapFeatureExtractor, GEmoClapModel
+from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus
+from modeling_gemoclap.corpora.shards import SCHEMA, ShardReader, write_shards
+from modeling_gemoclap.training.clips import ClipDataset
+from modeling_gemoclap.training.samplers import ShardSampler
+
+
+@pytest.fixture(scope="module")
+def sharded(tones, tmp_path_factory):
+    """The tones in four shards of twelve clips, four groups of three each."""
+    folder = tmp_path_factory.mktemp("sharded") / "tones"
+    write_shards(load_corpus(tones), folder, clips_per_shard=12, clips_per_group=3)
+    return folder
+
+
+def test_shards_hold_what_the_files_held(tones, sharded):
+    files, shards = load_corpus(tones), load_corpus(sharded)
+    assert shards.manifest_sha256 == files.manifest_sha256 and shards.speakers == files.speakers
+    assert len(list(sharded.glob("*.parquet"))) == 4
+    held = {clip["file_name"]: sound["bytes"] for clip, sound in zip(shards.clips, shards.recordings(), strict=True)}
+    assert held == {name: (tones / name).read_bytes() for name in files.clips["file_name"]}
+    names = list(shards.clips["file_name"])
+    assert names != sorted(names), "shuffled once"
+    part = shards.of_speakers(["02"]).of_emotions(["sad"], drop_others=True)
+    assert len(part) == 4 and {clip["speaker_id"] for clip in part.clips} == {"02"} and part.shards == shards.shards
+
+
+def test_the_command_writes_them(tones, tmp_path):
+    done = run_script("-m", "modeling_gemoclap.corpora.shards", tones, tmp_path / "out")
+    assert "1 shards" in done.stdout and len(load_corpus(tmp_path / "out")) == 48
+    with pytest.raises(ManifestError, match="shards already"):
+        write_shards(load_corpus(tones), tmp_path / "out")
+
+
+def write(path, rows, schema=SCHEMA):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema), path, row_group_size=2)
+
+
+def row(name="a.wav", emotion="sad", gender="f", speaker_id="1", audio=None):
+    audio = audio or {"bytes": b"x", "path": name}
+    return {"file_name": name, "emotion": emotion, "gender": gender, "speaker_id": speaker_id, "audio": audio}
+
+
+def test_what_is_wrong_with_shards_is_named(tmp_path):
+    write(tmp_path / "x/a.parquet", [row(), row("b.wav"), row("c.wav", "gloomy")])
+    with pytest.raises(ManifestError, match="a.parquet, row 0 of group 1: emotion 'gloomy'"):
+        load_corpus(tmp_path / "x")
+    write(tmp_path / "y/a.parquet", [row()])
+    write(tmp_path / "y/b.parquet", [row()])
+    with pytest.raises(ManifestError, match="b.parquet, row 0 of group 0: a.wav stands already in row 0 of group 0"):
+        load_corpus(tmp_path / "y")
+    write(tmp_path / "z/a.parquet", [{"emotion": "sad", "audio": "a.wav"}], None)
+    with pytest.raises(ManifestError, match=r"a.parquet: no column gender, speaker_id, audio \(a struct"):
+        load_corpus(tmp_path / "z")
+    (tmp_path / "z/a.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ManifestError, match="a.parquet: cannot be read as Parquet"):
+        load_corpus(tmp_path / "z")
+
+
+def test_names_may_come_from_the_recordings(tmp_path):
+    """As `datasets` writes them: an Audio column, and no file_name."""
+    rows = [{name: value for name, value in row(f"{i}.wav").items() if name != "file_name"} for i in range(3)]
+    write(tmp_path / "data/train-00000-of-00001.parquet", rows, None)
+    assert list(load_corpus(tmp_path).clips["file_name"]) == ["0.wav", "1.wav", "2.wav"]
+
+
+@pytest.mark.parametrize(("processes", "workers", "drop_last"), [(1, 1, False), (2, 3, False), (3, 2, True)])
+def test_each_worker_of_each_process_reads_its_own_groups(processes, workers, drop_last):
+    groups, size = np.repeat(np.arange(40), 5), 4
+    sampler = ShardSampler(groups, size, processes, workers, seed=1, at_a_time=3, drop_last=drop_last)
+    orders = []
+    for epoch in (0, 0, 1):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert len(orders[-1]) == len(sampler) and len(sampler) % (size * processes * workers) == 0
+    assert orders[0] == orders[1] != orders[2]
+    drawn = [index for index in orders[0] if index != -1]
+    assert len(drawn) == len(set(drawn)) and (len(drawn) == 200 or drop_last and len(drawn) > 170)
+    assert not drop_last or -1 not in orders[0]
+    batches = [orders[0][start : start + size] for start in range(0, len(orders[0]), size)]
+    read = {}  # what accelerate and torch hand to each worker of each process
+    for process in range(processes):
+        for number, batch in enumerate(batches[process::processes]):
+            read.setdefault((process, number % workers), []).extend(groups[i] for i in batch if i != -1)
+    shared = sum(len(set(found)) for found in read.values()) - len(
+        {group for found in read.values() for group in found}
+    )
+    assert len(read) == processes * workers and shared < processes * workers, "only groups on a border are read twice"
+    assert len({len(found) for found in read.values()}) <= 2
+
+
+def test_groups_are_read_about_once(sharded, make_model, monkeypatch):
+    """In the sampler's order the reader's memory suffices: no group is read for every clip."""
+    corpus, model = load_corpus(sharded), make_model()
+    clips = ClipDataset(corpus, GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=16), model.config)
+    clips.reader.groups = 5
+    read = []
+    original = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **k: read.append(a[1]) or original(*a, **k))
+    for index in ShardSampler(clips.groups, 4, at_a_time=3):
+        clips[index]
+    assert len(read) == 16, "16 groups of three"
+
+
+def weights(folder):
+    return GEmoClapModel.from_pretrained(folder).state_dict()
+
+
+def test_a_run_from_shards_goes_on_where_it_was(sharded, tmp_path):
+    """Interrupted within an epoch, two workers: the same weights, and nothing is read again."""
+    options = ("--data_dir", sharded, "--num_train_epochs", "2", "--dataloader_num_workers", "2")
+    options += ("--per_device_train_batch_size", "5", "--save_strategy", "steps", "--save_steps", "7")
+    options += ("--max_seconds", "0.5", "--exclude_speakers", "04", "--dev_speakers", "03", "--eval_strategy", "epoch")
+    run_script("train.py", *TINY, *options, "--output_dir", tmp_path / "whole")
+    state = json.loads((tmp_path / "whole/trainer_state.json").read_text())
+    assert state["global_step"] == 12, "24 clips in two parts of twelve, three batches of five each: twice six steps"
+    assert sum("eval_uar" in entry for entry in state["log_history"]) == 2
+    more = ("--resume_from_checkpoint", tmp_path / "whole/checkpoint-7", "--output_dir", tmp_path / "resumed")
+    run_script("train.py", *TINY, *options, *more)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_processes_train_from_shards_and_files_judge_alike(tones, sharded, tmp_path):
+    options = ("--data_dir", sharded, "--num_train_epochs", "12", "--exclude_speakers", "04")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    run_script("train.py", *TINY, *options, "--output_dir", tmp_path / "run", launcher=launcher)
+    found = []
+    for folder in (tones, sharded):
+        output = tmp_path / f"results-{len(found)}"
+        run_script(
+            "evaluate.py",
+            "--model",
+            tmp_path / "run",
+            "--data_dir",
+            folder,
+            "--speakers",
+            "04",
+            "--output_dir",
+            output,
+        )
+        found.append(json.loads((output / "results.json").read_text()))
+    assert found[0]["uar"] == found[1]["uar"] > 0.8 and found[0]["n"] == 12
+
+
+def test_bad_clips_in_shards_stop_or_take_no_part(tones, tmp_path):
+    folder = write_corpus(tmp_path / "tones", [["audio/bad.wav", "sad", "female", "05"]])
+    (folder / "audio/bad.wav").write_bytes(b"RIFF")
+    write_shards(load_corpus(folder), tmp_path / "shards")
+    options = ("--data_dir", tmp_path / "shards", "--num_train_epochs", "1", "--output_dir", tmp_path / "run")
+    done = run_script("train.py", *TINY, *options, check=False)
+    assert done.returncode == 1 and "clips-00000.parquet, audio/bad.wav" in done.stderr
+    assert "--on_bad_audio skip" in done.stderr
+    done = run_script("train.py", *TINY, *options, "--on_bad_audio", "skip", "--overwrite_output", "true")
+    assert "went on without a clip" in done.stderr and "Trained on 49 clips" in done.stdout
+    more = ("--on_bad_audio", "skip", "--class_balanced_sampling", "true", "--overwrite_output", "true")
+    done = run_script("train.py", *TINY, *options, *more, check=False)
+    assert done.returncode == 1 and "not of shards" in done.stderr
+
+
+def test_a_reader_goes_to_workers_empty(sharded):
+    import pickle
+
+    reader = ShardReader(sharded)
+    clip = load_corpus(sharded).clips[0]
+    assert len(pickle.dumps(reader)) < 2000 < len(reader.read(clip)["bytes"])
+    assert pickle.loads(pickle.dumps(reader)).read(clip) == reader.read(clip) and len(pickle.dumps(reader)) < 2000
