@@ -59,6 +59,30 @@ def test_bad_rows_are_named(tmp_path, rows, message):
         load_corpus(manifest(tmp_path / "x", rows))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({25_000: ["x.wav", "gloomy", "f", "1"], 30_000: ["y.wav", "sad", "x", "1"]}, "line 25002: emotion 'gloomy'"),
+        ({30_000: ["a/./7.wav", "sad", "f", "1"]}, "line 30002: a/7.wav stands already in line 9;"),
+        ({30_000: ["y.wav", "sad", "f", " "]}, "line 30002: speaker_id is empty"),
+    ],
+)
+def test_many_rows_are_checked_by_column(tmp_path, change, message):
+    rows = [[f"a/{i}.wav", "Sadness", "f", str(i % 9)] for i in range(30_000)] + [["last.wav", "", "", "0"]]
+    corpus = load_corpus(manifest(tmp_path / "good", rows))
+    assert len(corpus) == 30_001 and len(corpus.of_speakers(["8"])) == 3333 and corpus.emotions == ["sad"]
+    for number, row in change.items():
+        rows[number] = row
+    with pytest.raises(ManifestError, match=message):
+        load_corpus(manifest(tmp_path / "bad", rows))
+
+
+def test_lines_are_counted_where_fields_have_several(tmp_path):
+    rows = [["a.wav", "sad", "f", "1", "one\ntwo"], ["b.wav", "gloomy", "f", "1", ""]]
+    with pytest.raises(ManifestError, match="line 4: emotion 'gloomy'"):
+        load_corpus(manifest(tmp_path / "x", rows, [*HEAD, "transcript"]))
+
+
 def test_missing_pieces_are_named(tmp_path):
     with pytest.raises(ManifestError, match="no metadata.csv"):
         load_corpus(tmp_path)

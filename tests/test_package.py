@@ -127,7 +127,9 @@ def test_the_table_of_encoders_is_whole():
     assert all(float(cells[8].split()[0]) < 1e-4 for cells in rows.values())
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/encoders.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/encoders.md", "docs/scaling.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md"]
+)
 def test_pages_link_what_is_there(page):
     for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         if not link.startswith("http"):
