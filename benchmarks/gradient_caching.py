@@ -124,8 +124,8 @@ def main(lengths: list[float], device: str, rounds: int) -> None:
         f"From the second chunk on the gradients of all parameters ({gradients:.0f} MiB) are there while a chunk goes "
         f"forward; in a plain step they come while the graph is being freed. So the ratio falls with longer clips.",
         f"Time: {2 * CHUNK} clips of {lengths[0]:g} s in chunks of {CHUNK} take {ratio:.2f} times as long as in one "
-        f"piece ({step:.1f} s; median of {rounds} rounds in turn). Every clip is embedded twice; a backward takes two "
-        f"forwards, so 4/3 is expected.",
+        f"piece ({step:.1f} s; median of {rounds} rounds in turn). Every clip is embedded twice and a backward "
+        f"takes two forwards: 4/3 by operations, less where a forward without a graph and shorter padding save some.",
         f"Gradient accumulation in its place (compact tower, 32 clips; the mean of the parts' gradients against the "
         f"batch's, norm of the difference over norm): {off} off.",
     ]
