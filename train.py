@@ -36,7 +36,7 @@ from modeling_gemoclap.training.build import (
 from modeling_gemoclap.training.checkpoints import resume_point
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
-from modeling_gemoclap.training.gather import finish, refuse_differences
+from modeling_gemoclap.training.gather import finish, refuse_differences, refuse_different_options
 from modeling_gemoclap.training.initialisation import centre_projections
 from modeling_gemoclap.training.lora import is_lora, save_adapter
 from modeling_gemoclap.training.trainer import ClassifierTrainer, GEmoClapTrainer
@@ -58,6 +58,12 @@ def select_corpora(data: DataArguments, model: ModelArguments) -> tuple[Corpus, 
     return train, corpus.of_speakers(data.dev_speakers) if data.dev_speakers else None, emotions
 
 
+def refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
+    """Make sure that all processes have the same clips in the same order."""
+    refuse_differences(train.sha256_in_order(), f"{train.name}: metadata.csv")
+    refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
+
+
 def build_trainer(
     model_args: ModelArguments, data_args: DataArguments, arguments: GEmoClapTrainingArguments, resumed: bool
 ):
@@ -66,7 +72,7 @@ def build_trainer(
     trainer_class = GEmoClapTrainer if contrastive else ClassifierTrainer
     trainer_class.check(arguments)
     train, dev, emotions = select_corpora(data_args, model_args)
-    refuse_differences(train.manifest_sha256, f"{train.name}: metadata.csv")
+    refuse_different_clips(train, dev)
     with whole_weights(arguments):
         model, processor = (build_model_and_processor if contrastive else build_classifier)(model_args, emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
@@ -74,6 +80,7 @@ def build_trainer(
     with arguments.main_process_first(desc="reading audio"):
         train, skipped = read_clips(train, extractor, *options)
         dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
+    refuse_different_clips(train, dev)  # what one process cannot read is missing there alone
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     config.training_data = [train.training_record()]
@@ -93,7 +100,7 @@ def build_trainer(
         args=arguments,
         data_collator=collator,
         train_dataset=dataset,
-        eval_dataset=dev and ClipDataset(dev, extractor, config),
+        eval_dataset=dev and ClipDataset(dev, extractor, config, on_bad_audio=data_args.on_bad_audio),
         processing_class=processor,
         compute_metrics=war_uar_of_scores,
     )
@@ -103,6 +110,7 @@ def build_trainer(
 def main(argv: list[str]) -> None:
     """Parse, build, train, save."""
     model_args, data_args, arguments = parse_arguments(argv)
+    refuse_different_options({**vars(model_args), **vars(data_args), **arguments.to_dict()})
     checkpoint = resume_point(arguments)
     set_seed(arguments.seed)
     trainer, skipped = build_trainer(model_args, data_args, arguments, resumed=checkpoint is not None)

@@ -62,7 +62,7 @@ def loss_of(model, wrapped, batch, rank, world, chunk=None):
     trainer = trainer_class.__new__(trainer_class)
     trainer.args = SimpleNamespace(world_size=world, process_index=rank)
     trainer.accelerator = Accelerator(cpu=True)
-    trainer._floors, trainer._chunk_size = [], chunk
+    trainer._floors, trainer._chunk_size = (0.0, 0), chunk
     alone = {"gather": lambda tensor: tensor, "largest_batch": lambda rows, device: rows}
     with patch.multiple(trainer_module, **(alone if world == 1 else {"gather": trainer_module.gather})):
         return trainer.compute_loss(wrapped, batch)

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 from conftest import ROOT, TINY, run_script
 
 from modeling_gemoclap import GEmoClapModel
@@ -20,6 +21,26 @@ LAUNCH = """
 import os, runpy, sys
 sys.path.insert(0, os.getcwd())
 sys.argv = ["train.py", *sys.argv[2:], "--data_dir", f"{sys.argv[1]}/corpus-{os.environ['RANK']}"]
+runpy.run_path("train.py", run_name="__main__")
+"""
+OPTIONS = """
+import os, runpy, sys
+sys.path.insert(0, os.getcwd())
+sys.argv = ["train.py", *sys.argv[3:], *sys.argv[1 + int(os.environ["RANK"])].split()]
+runpy.run_path("train.py", run_name="__main__")
+"""
+NOISE = """
+import os, runpy, sys
+import torch
+sys.path.insert(0, os.getcwd())
+from modeling_gemoclap import GEmoClapTrainer
+step = GEmoClapTrainer.training_step
+def tell(self, *args, **kwargs):
+    if self.state.global_step == 0:
+        print("NOISE", self.args.process_index, torch.initial_seed(), flush=True)
+    return step(self, *args, **kwargs)
+GEmoClapTrainer.training_step = tell
+sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """
 
@@ -89,6 +110,90 @@ def test_different_manifests_are_refused(tones, tmp_path):
     done = run_script(tmp_path / "launch.py", tmp_path, *options, launcher=TORCHRUN, check=False)
     assert done.returncode != 0 and "metadata.csv is not the same on all processes" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("", "--seed 7"), "--seed is not the same on all processes (process 0: 42, process 1: 7)"),
+        (("--learning_rate 0.1", "--learning_rate 0.2"), "--learning_rate is not the same on all processes"),
+    ],
+)
+def test_different_options_are_refused(tones, tmp_path, options, message):
+    """As where each node is started by hand with a file of its own."""
+    (tmp_path / "launch.py").write_text(OPTIONS)
+    common = [*TINY, "--output_dir", tmp_path / "run", "--data_dir", tones]
+    done = run_script(tmp_path / "launch.py", *options, *common, launcher=TORCHRUN, check=False)
+    assert done.returncode != 0 and message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["another order", "a clip that one cannot read"])
+def test_clips_that_differ_between_processes_are_refused(tones, tmp_path, what):
+    for rank in (0, 1):
+        shutil.copytree(tones, tmp_path / f"corpus-{rank}")
+    more = ()
+    if what == "another order":
+        head, *rows = (tmp_path / "corpus-1/metadata.csv").read_text().splitlines()
+        (tmp_path / "corpus-1/metadata.csv").write_text("\n".join([head, *reversed(rows)]) + "\n")
+    else:
+        (tmp_path / "corpus-1/audio/02_sad_1.wav").write_bytes(b"")
+        more = ("--on_bad_audio", "skip")
+    (tmp_path / "launch.py").write_text(LAUNCH)
+    options = [*TINY, "--output_dir", tmp_path / "run", "--corpus_name", "tones", *more]
+    done = run_script(tmp_path / "launch.py", tmp_path, *options, launcher=TORCHRUN, check=False)
+    assert done.returncode != 0 and "is not the same on all processes" in done.stderr
+
+
+def test_going_on_from_different_checkpoints_is_refused(tones, tmp_path):
+    """Where each node has a folder of its own."""
+    for rank, step in ((0, 6), (1, 3)):
+        (tmp_path / f"run-{rank}/checkpoint-{step}").mkdir(parents=True)
+        (tmp_path / f"run-{rank}/checkpoint-{step}/trainer_state.json").write_text("{}")
+    (tmp_path / "launch.py").write_text(OPTIONS)
+    own = [f"--output_dir {tmp_path}/run-{rank}" for rank in (0, 1)]
+    common = [*TINY, "--data_dir", tones, "--resume_from_checkpoint", "true"]
+    done = run_script(tmp_path / "launch.py", *own, *common, launcher=TORCHRUN, check=False)
+    assert done.returncode != 0 and "process 0: checkpoint-6, process 1: checkpoint-3" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["files", "shards"])
+def test_a_run_of_two_processes_goes_on_where_it_was(tones, tmp_path, form):
+    """Killed within the second epoch: the same clips in the same order, the same weights."""
+    data = tones
+    if form == "shards":
+        data = tmp_path / "shards"
+        run_script("-m", "modeling_gemoclap.corpora.shards", tones, data)
+    options = ("--data_dir", data, "--exclude_speakers", "04", "--num_train_epochs", "2", "--max_seconds", "0.5")
+    options += ("--per_device_train_batch_size", "4", "--save_strategy", "steps", "--save_steps", "7", "--seed", "3")
+    run = tmp_path / "run"
+    run_script("train.py", *TINY, *options, "--output_dir", run, launcher=TORCHRUN)
+    before = GEmoClapModel.from_pretrained(run).state_dict()
+    (run / "model.safetensors").unlink()
+    shutil.rmtree(run / "checkpoint-10", ignore_errors=True)
+    assert (run / "checkpoint-7").is_dir(), "two steps into the second epoch"
+    done = run_script(
+        "train.py", *TINY, *options, "--output_dir", run, "--resume_from_checkpoint", "true", launcher=TORCHRUN
+    )
+    after = GEmoClapModel.from_pretrained(run).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before), done.stderr[-2000:]
+
+
+def test_layer_drop_under_gradient_checkpointing(tones, tmp_path):
+    """Layers that a process leaves out have no gradient there; the others must not wait for it."""
+    audio = json.dumps({**AUDIO, "num_hidden_layers": 2, "layerdrop": 0.5})
+    options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--audio_config", audio)
+    more = ("--num_train_epochs", "3", "--per_device_train_batch_size", "6", "--gradient_checkpointing", "true")
+    run_script("train.py", *TINY, *options, *more, launcher=TORCHRUN)
+    assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def test_processes_draw_noise_of_their_own(tones, tmp_path):
+    (tmp_path / "noise.py").write_text(NOISE)
+    options = (*TINY, "--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "1")
+    done = run_script(tmp_path / "noise.py", *options, launcher=TORCHRUN)
+    drawn = sorted({line for line in done.stdout.splitlines() if line.startswith("NOISE")})
+    assert [line.split()[1] for line in drawn] == ["0", "1"] and drawn[0].split()[2] != drawn[1].split()[2]
 
 
 def test_accumulation_is_refused(tones, tmp_path):

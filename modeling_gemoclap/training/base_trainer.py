@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, set_seed
 
 from .clips import ClipDataset
+from .gradient_cache import refuse_batch_norm
 from .lora import is_lora
 from .model_card import write_model_card
 from .optimizer import layerwise_groups
@@ -15,12 +16,24 @@ from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler, ShardSa
 
 
 class _TellEpoch(TrainerCallback):
-    """Tells the clips the epoch, of which their draws are a function."""
+    """Tells clips and sampler the epoch, of which their draws and their order are a function.
+
+    accelerate tells the sampler of a fresh epoch only: in a run that goes on it lies deeper than accelerate looks.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.process_index:  # else the n-th clips of all processes would share their dropout
+            set_seed(args.seed + args.process_index)
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        dataset = getattr(train_dataloader, "dataset", None)
-        if hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(int(round(state.epoch or 0, 6)))
+        epoch, loader = int(round(state.epoch or 0, 6)), train_dataloader
+        tell = [getattr(loader, "dataset", None)]
+        while loader is not None:
+            tell.append(getattr(loader, "sampler", None))
+            loader = getattr(loader, "batch_sampler", None)
+        for one in tell:
+            if hasattr(one, "set_epoch"):
+                one.set_epoch(epoch)
 
 
 class SpeechTrainer(Trainer):
@@ -49,6 +62,11 @@ class SpeechTrainer(Trainer):
         self.args.remove_unused_columns = False
         # transformers 4 would checkpoint reentrantly, which cuts the graph at a frozen input and trains nothing above.
         self.args.gradient_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
+        if self.args.ddp_find_unused_parameters is None:
+            # transformers would not look for them under gradient checkpointing; layer drop leaves some out.
+            self.args.ddp_find_unused_parameters = True
+        if self.args.world_size > 1:
+            refuse_batch_norm(self.model, "several processes")
         self.label_names = ["emotion_labels"]
         self.add_callback(_TellEpoch())
         self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -61,8 +79,8 @@ class SpeechTrainer(Trainer):
             args: As for the constructor.
 
         Raises:
-            ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`), or several
-                processes were started that do not know of each other.
+            ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`), several processes
+                were started that do not know of each other, or clips are to be drawn in an order of transformers' own.
         """
         if args.n_gpu > 1:
             raise ValueError(
@@ -74,6 +92,12 @@ class SpeechTrainer(Trainer):
             raise ValueError(
                 f"{started} processes were started, but each would train alone: there is no GPU for them; "
                 f"give --use_cpu true to train on CPUs"
+            )
+
+        if getattr(args, "group_by_length", False) or getattr(args, "train_sampling_strategy", "random") != "random":
+            raise ValueError(
+                "clips are drawn at random, or with --class_balanced_sampling true: leave out group_by_length and "
+                "train_sampling_strategy"
             )
 
     def create_optimizer(self, *args, **kwargs):
@@ -95,6 +119,12 @@ class SpeechTrainer(Trainer):
         seed = args_.seed if args_.data_seed is None else args_.data_seed
         balanced = getattr(args_, "class_balanced_sampling", False)
         ours = isinstance(clips, ClipDataset)
+        step = args_.world_size * args_.train_batch_size
+        if args_.dataloader_drop_last and len(clips) < step:
+            raise ValueError(
+                f"{len(clips)} clips do not fill one step of {step}: give a smaller --per_device_train_batch_size, or "
+                f"--dataloader_drop_last false"
+            )
         if ours and clips.groups is not None:
             if balanced:
                 raise ValueError("class_balanced_sampling draws clips from anywhere: not of shards, read in order")
@@ -103,11 +133,18 @@ class SpeechTrainer(Trainer):
             return ShardSampler(clips.groups, args_.train_batch_size, seed=seed, **deal)
         if balanced:
             sampler = ClassBalancedSampler(clips.emotion_labels, seed)
-        if args_.world_size == 1 or not ours or args_.dataloader_drop_last:
-            return sampler if balanced else super()._get_train_sampler(*args, **kwargs)
-        # accelerate would fill the last batch with clips that were there before, which would count twice.
-        step = args_.world_size * args_.train_batch_size
-        return FilledSampler(sampler if balanced else EpochSampler(len(clips), seed), step)
+        elif not ours or args_.dataloader_drop_last:
+            sampler = super()._get_train_sampler(*args, **kwargs)
+        else:
+            sampler = EpochSampler(len(clips), seed)
+        if args_.world_size == 1 or args_.dataloader_drop_last:
+            return sampler
+        if not ours:
+            raise ValueError(
+                "clips of another dataset than ClipDataset cannot be filled up: those of the last batch would count "
+                "twice; give --dataloader_drop_last true"
+            )
+        return FilledSampler(sampler, step)
 
     def _whole(self, build, *args, **kwargs):
         """Build a loader that keeps the last clips: `dataloader_drop_last` is for training batches."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from .arguments import GEmoClapTrainingArguments
+from .gather import refuse_differences
 
 logger = logging.get_logger(__name__)
 
@@ -45,7 +46,8 @@ def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
         Its path; None to start anew.
 
     Raises:
-        ValueError: If there is no folder to write to, it holds another run, or there is nothing to go on from.
+        ValueError: If there is no folder to write to, it holds another run, there is nothing to go on from, or
+            processes would go on from different checkpoints.
     """
     if arguments.output_dir in (None, "trainer_output"):  # the second is transformers' default
         raise ValueError("give --output_dir, a folder for the checkpoint")
@@ -64,4 +66,5 @@ def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
             f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
             f"with the run in it, or --overwrite_output true"
         )
+    refuse_differences(Path(found).name if found else "none", "the checkpoint to go on from")
     return found

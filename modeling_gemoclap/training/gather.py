@@ -64,6 +64,27 @@ def fill_up(tensor: torch.Tensor | None, rows: int, value: float = 0.0) -> torch
     return torch.cat([tensor, tensor.new_full((rows - len(tensor), *tensor.shape[1:]), value)])
 
 
+def precise(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    """At least float32: what is compared, and what is summed over processes, is not rounded to half precision."""
+    return None if tensor is None else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+# What each process may have for itself: its place, and where its copies lie.
+OWN = {
+    *(
+        "local_rank",
+        "output_dir",
+        "logging_dir",
+        "run_name",
+        "data_dir",
+        "feature_cache_dir",
+        "audio_model",
+        "text_model",
+    ),
+    *("log_level", "log_level_replica", "resume_from_checkpoint", "hub_token", "disable_tqdm", "folds_file"),
+}
+
+
 def refuse_differences(value: str, what: str) -> None:
     """Make sure that all processes have the same.
 
@@ -74,13 +95,37 @@ def refuse_differences(value: str, what: str) -> None:
     Raises:
         ValueError: If another process has another value.
     """
-    if not is_distributed():
-        return
-    values: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    values = _of_all(value)
     if len(set(values)) > 1:
         found = ", ".join(f"process {rank}: {each[:16]}" for rank, each in enumerate(values))
-        raise ValueError(f"{what} is not the same on all processes ({found}): give all of them the same copy")
+        raise ValueError(f"{what} is not the same on all processes ({found}): give all of them the same")
+
+
+def refuse_different_options(options: dict) -> None:
+    """Make sure that all processes were started with the same options, but for paths and ranks.
+
+    Args:
+        options: Names and values.
+
+    Raises:
+        ValueError: If one differs.
+    """
+    mine = {name: repr(value) for name, value in options.items() if name not in OWN}
+    everyone = _of_all(mine)
+    for name in sorted({name for theirs in everyone for name in theirs}):
+        values = [theirs.get(name, "absent") for theirs in everyone]
+        if len(set(values)) > 1:
+            found = ", ".join(f"process {rank}: {each}" for rank, each in enumerate(values))
+            raise ValueError(f"--{name} is not the same on all processes ({found}): start all of them alike")
+
+
+def _of_all(value) -> list:
+    """What every process has."""
+    if not is_distributed():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def finish(trainer) -> None:

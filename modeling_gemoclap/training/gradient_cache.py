@@ -66,8 +66,12 @@ def refuse_chunk_size(size: int | None, batch: int) -> None:
         )
 
 
-def refuse_batch_norm(model: torch.nn.Module) -> None:
-    """Make sure that a clip's embedding does not depend on its chunk.
+def refuse_batch_norm(model: torch.nn.Module, why: str) -> None:
+    """Make sure that a clip's embedding does not depend on the clips that it is computed with.
+
+    Args:
+        model: The model.
+        why: What it would depend on, for the error.
 
     Raises:
         ValueError: If the model has batch norm.
@@ -75,8 +79,8 @@ def refuse_batch_norm(model: torch.nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             raise ValueError(
-                f"contrastive_chunk_size: {name} is batch norm, whose statistics would be those of a chunk and not "
-                f"of the batch: leave it out, or take an encoder without batch norm"
+                f"{why}: {name} is batch norm, whose statistics would not be those of the whole batch: train in one "
+                f"process without chunks, or take an encoder without batch norm"
             )
 
 

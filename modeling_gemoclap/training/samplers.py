@@ -108,9 +108,10 @@ class ShardSampler(Sampler[int]):
     """Every clip of shards once an epoch, so that each process and worker reads groups of rows of its own.
 
     The groups are shuffled, their clips dealt out in equal parts, one for each worker of each process, and shuffled
-    within windows of a part. Batches come in the order in which processes and workers take them in turn. Parts that
-    run out are filled up with index -1. The order is a function of seed and epoch, and of the numbers of processes
-    and workers: a run that goes on from a checkpoint skips what it had, unread.
+    within windows of a part. Batches come in the order in which processes and workers take them in turn. What the
+    parts have left when they cannot all fill another batch is put together into whole batches; the last of an epoch is
+    filled up with index -1. The order is a function of seed and epoch, and of the numbers of processes and workers: a
+    run that goes on from a checkpoint skips what it had, unread.
 
     Args:
         groups: The group of every clip, `(clips,)`, numbered from 0.
@@ -119,7 +120,7 @@ class ShardSampler(Sampler[int]):
         workers: How many workers read for each; with none, 1.
         seed: Seed of the order.
         at_a_time: Groups whose clips are shuffled together: what a worker holds in memory.
-        drop_last: Leave out batches that would be filled up.
+        drop_last: Leave out the clips of a step that would be filled up.
     """
 
     def __init__(
@@ -139,15 +140,16 @@ class ShardSampler(Sampler[int]):
         self.seed = seed
         self.window = at_a_time * len(self.groups) // len(np.unique(self.groups))
         self.epoch = 0
-        count = -(-len(self.groups) // self.parts)  # clips of the largest part
-        self.rounds = len(self.groups) // self.parts // batch_size if drop_last else -(-count // batch_size)
+        self.rounds = len(self.groups) // self.parts // batch_size  # batches that every part fills
+        step = batch_size * processes
+        self.length = (len(self.groups) // step if drop_last else -(-len(self.groups) // step)) * step
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch whose order comes next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.rounds * self.parts * self.batch_size
+        return self.length
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -156,8 +158,10 @@ class ShardSampler(Sampler[int]):
         for part in parts:
             for start in range(0, len(part), self.window):
                 rng.shuffle(part[start : start + self.window])
-        for start in range(0, self.rounds * self.batch_size, self.batch_size):
-            for number in range(self.parts):  # of the first worker of each process, then of the second ...
-                batch = parts[number][start : start + self.batch_size].tolist()
-                yield from batch
-                yield from [-1] * (self.batch_size - len(batch))
+        dealt = self.rounds * self.batch_size
+        for start in range(0, dealt, self.batch_size):
+            for part in parts:  # of the first worker of each process, then of the second ...
+                yield from part[start : start + self.batch_size].tolist()
+        left = np.concatenate([part[dealt:] for part in parts])[: self.length - dealt * self.parts]
+        yield from left.tolist()
+        yield from [-1] * (self.length - dealt * self.parts - len(left))

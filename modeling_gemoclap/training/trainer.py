@@ -13,7 +13,7 @@ from ..losses_gemoclap import contrastive_loss, loss_floor
 from ..modeling_gemoclap import MAX_LOGIT_SCALE
 from .base_trainer import SpeechTrainer
 from .collator import audio_inputs
-from .gather import fill_up, gather, largest_batch
+from .gather import fill_up, gather, largest_batch, precise
 from .gradient_cache import EMBEDDINGS, SCALES, ChunkedBatch, GradientCache, refuse_batch_norm, refuse_chunk_size
 from .lora import add_scales_to, is_lora
 
@@ -62,9 +62,9 @@ class GEmoClapTrainer(SpeechTrainer):
         super().__init__(model, args, *others, **kwargs)
         self._chunk_size = getattr(self.args, "contrastive_chunk_size", None)
         if self._chunk_size is not None:
-            refuse_batch_norm(self.model)
+            refuse_batch_norm(self.model, "contrastive_chunk_size")
         self.add_callback(_KeepScalesBounded())
-        self._floors: list[torch.Tensor] = []
+        self._floors = (0.0, 0)  # their sum since the last log, and of how many
         self._scales: dict[str, torch.Tensor] = {}
         self._class_embeddings: torch.Tensor | None = None
 
@@ -93,14 +93,15 @@ class GEmoClapTrainer(SpeechTrainer):
     def _global_loss(self, model, outputs, labels) -> torch.Tensor:
         rows = largest_batch(len(outputs.audio_embeds), outputs.audio_embeds.device)
         labels = [label if label is None else gather(fill_up(label, rows, -1)) for label in labels]
-        mine = {name: fill_up(getattr(outputs, name, None), rows) for name in EMBEDDINGS}
+        mine = {name: fill_up(precise(getattr(outputs, name, None)), rows) for name in EMBEDDINGS}
         whole = {name: None if embeds is None else gather(embeds) for name, embeds in mine.items()}
         whole |= {name: getattr(outputs, name) for name in SCALES}
         start, processes = self.args.process_index * rows, self.args.world_size
         part = slice(start, start + rows)
         terms = self.accelerator.unwrap_model(model).objective_terms(SimpleNamespace(**whole), *labels, rows=part)
         if model.training:
-            self._floors.append(loss_floor(terms).detach() * processes)
+            total, count = self._floors
+            self._floors = (total + loss_floor(terms).detach() * processes, count + 1)
             self._scales = {name: whole[name].detach() for name in SCALES}  # the parameters may be sharded
         return contrastive_loss(terms) * processes  # gradients, and losses in the log, are averaged over them
 
@@ -136,12 +137,13 @@ class GEmoClapTrainer(SpeechTrainer):
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Add what is needed to read a loss on flat targets; see the class."""
-        if "loss" in logs and self._floors:
-            floor = gather(torch.stack(self._floors).mean()[None]).mean().item()
+        total, count = self._floors
+        if "loss" in logs and count:
+            floor = gather((total / count)[None]).mean().item()
             logs["cross_entropy"] = round(logs["loss"] + floor, 6)
             logs["cross_entropy_floor"] = round(floor, 6)
             logs |= {name: round(scale.item(), 4) for name, scale in self._scales.items()}
-            self._floors.clear()
+            self._floors = (0.0, 0)
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args, **kwargs):
