@@ -183,11 +183,14 @@ def test_chunks_that_cannot_be(make_model, make_trainer, size, message):
         make_trainer(make_model(), size)
 
 
-def test_batch_norm_is_refused(make_model, make_trainer):
+def test_batch_norm_is_refused(make_model, make_trainer, monkeypatch):
     model = make_model("wav2vec2-conformer")
     with pytest.raises(ValueError, match="batch_norm is batch norm"):
         make_trainer(model, 3)
     make_trainer(model)
+    monkeypatch.setattr(GEmoClapTrainingArguments, "world_size", 2)
+    with pytest.raises(ValueError, match="several processes: .*batch_norm is batch norm"):
+        make_trainer(model)
 
 
 def test_plain_arguments_cut_nothing(make_model, tmp_path):

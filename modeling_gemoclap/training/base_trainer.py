@@ -54,6 +54,9 @@ class SpeechTrainer(Trainer):
     def __init__(self, model=None, args=None, *others, **kwargs):
         if args is not None:
             self.check(args)
+            if args.ddp_find_unused_parameters is None:
+                # transformers would not look for them under gradient checkpointing; layer drop leaves some out.
+                args.ddp_find_unused_parameters = True
         super().__init__(model, args, *others, **kwargs)
         if getattr(self.args, "optimizer", "adam") == "adam" and not self.optimizer_cls_and_kwargs:
             betas = (self.args.adam_beta1, self.args.adam_beta2)
@@ -62,9 +65,6 @@ class SpeechTrainer(Trainer):
         self.args.remove_unused_columns = False
         # transformers 4 would checkpoint reentrantly, which cuts the graph at a frozen input and trains nothing above.
         self.args.gradient_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
-        if self.args.ddp_find_unused_parameters is None:
-            # transformers would not look for them under gradient checkpointing; layer drop leaves some out.
-            self.args.ddp_find_unused_parameters = True
         if self.args.world_size > 1:
             refuse_batch_norm(self.model, "several processes")
         self.label_names = ["emotion_labels"]
