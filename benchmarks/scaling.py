@@ -128,7 +128,7 @@ def main() -> None:
     ]
     for gpus in (1, 8, 64):
         cell, epoch, share = prediction(gpus)
-        future.append(f"| {gpus} | {cell:.1f} h | {epoch:,.0f} h | {share:.0%} |")
+        future.append(f"| {gpus} | {cell:.2g} h | {epoch:.2g} h | {share:.0%} |")
     tables = {"encoders": encoders(), "checks": "\n".join(checks), "communication": communication()}
     tables |= {"prediction": "\n".join(future), "machine": results.machine()}
     text = PAGE.read_text(encoding="utf-8")
