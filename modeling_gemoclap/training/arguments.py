@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -109,6 +110,12 @@ class GEmoClapTrainingArguments(TrainingArguments):
         if self.use_cpu and {"RANK", "WORLD_SIZE"} <= os.environ.keys() and not dist.is_initialized():
             dist.init_process_group(self.ddp_backend or "gloo", timeout=self.ddp_timeout_delta)
         super().__post_init__()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process runs; a CPU has no number: transformers 4 would load no optimizer state to cpu:0."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, GEmoClapTrainingArguments]:
