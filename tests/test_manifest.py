@@ -125,7 +125,7 @@ def test_the_hash_is_of_the_whole_manifest(tmp_path, tones):
 
 def test_seen_speakers(tones):
     corpus = load_corpus(tones)
-    record = corpus.of_speakers(["01", "02"]).training_record()
+    record = corpus.of_speakers(["01", "02"]).training_records()[0]
     assert record["num_clips"] == 24
     assert seen_speakers(corpus, [record]) == ["01", "02"]
     assert seen_speakers(Corpus("copy", corpus.manifest_sha256, corpus.clips), [record]) == ["01", "02"]

@@ -1,19 +1,25 @@
-"""A corpus on disk: a folder with `metadata.csv`, one row a clip, or with Parquet shards."""
+"""A corpus on disk: as one downloads it, or a folder with `metadata.csv`, one row a clip, or with Parquet shards."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from transformers.utils import logging
 
+from .catalogue import CORPORA, known_corpus, read_layout
+from .layout import KnownCorpus
 from .shards import PLACE, ShardReader, read_labels, shards_in
 from .tables import COLUMNS, ManifestError, check_rows, digest, read_csv
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -27,12 +33,20 @@ class Corpus:
             columns the manifest has; of shards, `shard`, `group` and `row` in place of `path`. Emotions and genders
             are canonical words; an unknown gender or emotion is "".
         shards: The folder of the shards, where the recordings are in some.
+        known: The published corpus that it is, if it is one.
+        notes: What is to be told beside any figure on it: clips left out, counts that differ.
+        parts: Of a mixture, the names and hashes of its corpora.
+        labels_shuffled: Whether the emotions were dealt out at random: a control.
     """
 
     name: str
     manifest_sha256: str
     clips: Dataset
     shards: str | None = None
+    known: KnownCorpus | None = None
+    notes: list[str] = field(default_factory=list)
+    parts: dict[str, str] = field(default_factory=dict)
+    labels_shuffled: bool = False
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -57,6 +71,12 @@ class Corpus:
         kept = [value for value in pc.unique(table[column]).to_pylist() if keep(value)]
         table = table.filter(pc.is_in(table[column], value_set=pa.array(kept, pa.string())))
         return replace(self, clips=_as_dataset(table, self.clips._fingerprint, column, kept))
+
+    def with_column(self, name: str, values: pa.Array) -> Corpus:
+        """The same clips with other values in a column."""
+        table = self.clips.with_format("arrow")[:]
+        table = table.set_column(table.column_names.index(name), name, values)
+        return replace(self, clips=_as_dataset(table, self.clips._fingerprint, name, values.to_pylist()))
 
     def recordings(self) -> Iterator[str | dict]:
         """What each clip is read from, in order: its path or, in shards, its bytes."""
@@ -111,22 +131,66 @@ class Corpus:
         names = [*COLUMNS, *(PLACE if self.shards else ())]
         return digest(pa.table({name: pc.cast(table[name], pa.string()) for name in names}), names, in_order=True)
 
-    def training_record(self) -> dict:
-        """What a checkpoint remembers of the clips it was trained on."""
-        return {
-            "corpus": self.name,
-            "speakers": self.speakers,
-            "manifest_sha256": self.manifest_sha256,
-            "num_clips": len(self),
-        }
+    def training_records(self) -> list[dict]:
+        """What a checkpoint remembers of the clips it was trained on, a dict for each corpus."""
+        records = []
+        for name, sha256 in (self.parts or {self.name: self.manifest_sha256}).items():
+            start = f"{name}/" if self.parts else ""
+            part = self.where("speaker_id", lambda speaker, start=start: speaker.startswith(start))
+            speakers = [speaker.removeprefix(start) for speaker in part.speakers]
+            record = {"corpus": name, "speakers": speakers, "manifest_sha256": sha256, "num_clips": len(part)}
+            record |= {"licence": CORPORA[name].licence} if name in CORPORA else {}
+            records.append(record | ({"labels_shuffled": True} if self.labels_shuffled else {}))
+        return records
+
+
+def mix(corpora: list[Corpus]) -> Corpus:
+    """Several corpora as one; a speaker is then `CORPUS/SPEAKER`.
+
+    Levels differ by 20 dB and more between corpora: see to it that the feature extractor normalises each clip
+    (`do_normalize`).
+
+    Args:
+        corpora: One or more, not in shards.
+
+    Returns:
+        All their clips; of a single corpus, that corpus.
+
+    Raises:
+        ManifestError: If two have the same name or are the same, or one is in shards.
+    """
+    if len(corpora) == 1:
+        return corpora[0]
+    names = [corpus.name for corpus in corpora]
+    if len(set(names)) < len(names):
+        raise ManifestError(f"two corpora are called {max(names, key=names.count)}: their speakers would be mixed up")
+    if len({corpus.manifest_sha256 for corpus in corpora}) < len(corpora):
+        raise ManifestError(
+            f"{', '.join(names)}: two are the same recordings; a speaker would be trained on and judged"
+        )
+    if in_shards := [corpus.name for corpus in corpora if corpus.shards]:
+        raise ManifestError(f"{', '.join(in_shards)}: shards are not mixed with other corpora; give their recordings")
+    tables = []
+    for corpus in corpora:
+        columns = {name: corpus.column(name) for name in ("path", *COLUMNS)}
+        columns["speaker_id"] = pc.binary_join_element_wise(corpus.name, columns["speaker_id"], "/")
+        columns["file_name"] = pc.binary_join_element_wise(corpus.name, columns["file_name"], "/")
+        tables.append(pa.table(columns))
+    parts = {corpus.name: corpus.manifest_sha256 for corpus in corpora}
+    sha256 = hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
+    clips = _as_dataset(pa.concat_tables(tables), *(corpus.clips._fingerprint for corpus in corpora))
+    notes = [f"{corpus.name}: {note}" for corpus in corpora for note in corpus.notes]
+    return Corpus("+".join(names), sha256, clips, notes=notes, parts=parts)
 
 
 def seen_speakers(corpus: Corpus, training_data: list[dict] | None) -> list[str]:
     """Speakers of `corpus` that a checkpoint was trained on; the same corpus has the same name or manifest."""
     seen = set()
     for record in training_data or []:
-        if record["corpus"] == corpus.name or record["manifest_sha256"] == corpus.manifest_sha256:
-            seen.update(record["speakers"])
+        for name, sha256 in (corpus.parts or {corpus.name: corpus.manifest_sha256}).items():
+            if record["corpus"] == name or record["manifest_sha256"] == sha256:
+                start = f"{name}/" if corpus.parts else ""
+                seen.update(start + speaker for speaker in record["speakers"])
     return sorted(seen & set(corpus.speakers))
 
 
@@ -135,8 +199,8 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
 
     Args:
         data_dir: A folder with `metadata.csv` and its columns `file_name`, `emotion`, `gender`, `speaker_id`, or with
-            Parquet shards; see `read_labels`.
-        name: What to call the corpus; None takes the folder's name.
+            Parquet shards (see `read_labels`), or a published corpus as one downloads it (see `CORPORA`).
+        name: What to call the corpus; None takes the published corpus's name, or the folder's.
         emotions: Emotion words beyond the canonical ones that rows may have.
 
     Returns:
@@ -144,35 +208,53 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
 
     Raises:
         ManifestError: If the folder or a column is missing, a row has a word that is not known, lacks a speaker,
-            repeats a file or leaves the folder.
+            repeats a file or leaves the folder, or the folder holds another published corpus than `name`.
     """
     folder = Path(data_dir)
-    path, more = folder / "metadata.csv", emotions or []
-    in_shards = not path.is_file() and bool(shards_in(folder))
+    in_shards = not (folder / "metadata.csv").is_file() and bool(shards_in(folder))
     if in_shards:
-        table = read_labels(folder)
-        if not len(table):
-            raise ManifestError(f"{folder}: its shards hold no clips")
-        files, place = shards_in(folder), table.select(PLACE)
-        checked = check_rows(table.select(COLUMNS), lambda row: _place(files, place, row), more)
-        added = {column: place[column] for column in PLACE}
-    elif path.is_file():
-        table, lines = read_csv(path)
-        missing = [column for column in COLUMNS if column not in table.column_names]
-        if missing:
-            found = ", ".join(table.column_names)
-            raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {found}")
-        checked = check_rows(table, lambda row: f"{path}, line {lines[row]}", more)
-        added = {"path": pc.binary_join_element_wise(str(folder.resolve()), checked["file_name"], os.sep)}
+        known, checked, added, notes = _from_shards(folder, name, emotions or [])
+    elif (folder / "metadata.csv").is_file():
+        known, checked, added, notes = _from_csv(folder, name, emotions or [])
     else:
-        raise ManifestError(
-            f"{folder}: no metadata.csv there; a corpus is a folder with one ({', '.join(COLUMNS)}, ...), "
-            f"or with Parquet shards"
-        )
+        known, table, notes = read_layout(folder, name)
+        checked = check_rows(table, lambda row: str(folder / table["file_name"][row].as_py()), emotions or [])
+        added = _paths(folder, checked)
+    if known:
+        notes += known.differences(checked["emotion"].to_pylist(), pc.unique(checked["speaker_id"]).to_pylist())
+    for note in notes:
+        logger.warning(f"{folder}: {note}")
     folder, sha256 = folder.resolve(), digest(checked)
     columns = {column: checked[column] for column in checked.column_names} | added
     clips = _as_dataset(pa.table(columns), sha256, str(folder), list(columns))
-    return Corpus(name or folder.name, sha256, clips, str(folder) if in_shards else None)
+    name = name or (known.name if known else folder.name)
+    return Corpus(name, sha256, clips, str(folder) if in_shards else None, known, notes)
+
+
+def _from_csv(folder: Path, name: str | None, emotions: list[str]):
+    path = folder / "metadata.csv"
+    table, lines = read_csv(path)
+    missing = [column for column in COLUMNS if column not in table.column_names]
+    if missing:
+        found = ", ".join(table.column_names)
+        raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {found}")
+    checked = check_rows(table, lambda row: f"{path}, line {lines[row]}", emotions)
+    some = checked["file_name"].slice(0, 1000).to_pylist()
+    return known_corpus(name, some, folder), checked, _paths(folder, checked), []
+
+
+def _from_shards(folder: Path, name: str | None, emotions: list[str]):
+    table = read_labels(folder)
+    if not len(table):
+        raise ManifestError(f"{folder}: its shards hold no clips")
+    files, place = shards_in(folder), table.select(PLACE)
+    checked = check_rows(table.select(COLUMNS), lambda row: _place(files, place, row), emotions)
+    some = checked["file_name"].slice(0, 1000).to_pylist()
+    return known_corpus(name, some, folder), checked, {column: place[column] for column in PLACE}, []
+
+
+def _paths(folder: Path, table: pa.Table) -> dict[str, pa.Array]:
+    return {"path": pc.binary_join_element_wise(str(folder.resolve()), table["file_name"], os.sep)}
 
 
 def _as_dataset(table: pa.Table, *made_of) -> Dataset:

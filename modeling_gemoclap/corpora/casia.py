@@ -1,0 +1,32 @@
+"""CASIA, the Chinese emotional speech corpus as papers use it: `liuchanhg/angry/201.wav`."""
+
+from __future__ import annotations
+
+import re
+
+from .layout import KnownCorpus, code
+
+EMOTIONS = {word: word for word in ("angry", "fear", "happy", "neutral", "sad", "surprise")}
+GENDERS = {"liuchanhg": "female", "zhaoquanyin": "female", "wangzhe": "male", "ZhaoZuoxiang": "male"}
+
+
+def _describe(match: re.Match, _) -> dict:
+    speaker = match["speaker"]
+    return {"speaker_id": speaker, "gender": GENDERS[speaker], "emotion": code(match["emotion"], EMOTIONS, "emotion")}
+
+
+CORPUS = KnownCorpus(
+    name="casia",
+    title="CASIA",
+    licence="research only, by agreement",
+    citation=(
+        "Institute of Automation, Chinese Academy of Sciences: CASIA Chinese emotional speech corpus, 2005; "
+        "four speakers, 50 sentences in six emotions each"
+    ),
+    url="http://www.chineseldc.org",
+    language="zh",
+    path=re.compile(rf"(?:^|/)(?P<speaker>{'|'.join(GENDERS)})/(?P<emotion>[A-Za-z]+)/\d+\.(?:wav|flac)$"),
+    describe=_describe,
+    counts=dict.fromkeys(EMOTIONS, 200),
+    num_speakers=4,
+)

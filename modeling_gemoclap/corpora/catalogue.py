@@ -1,0 +1,72 @@
+"""The published corpora that are known, and which of them a folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from . import casia, cremad, emodb, esd, iemocap, ravdess
+from .layout import KnownCorpus, likeliest, recordings_below
+from .tables import COLUMNS, ManifestError
+
+CORPORA: dict[str, KnownCorpus] = {
+    module.CORPUS.name: module.CORPUS for module in (casia, cremad, emodb, esd, iemocap, ravdess)
+}
+
+
+def known_corpus(name: str | None, files: list[str], folder: Path) -> KnownCorpus | None:
+    """The published corpus that recordings belong to, by their names.
+
+    Args:
+        name: What the corpus is said to be, or None.
+        files: Paths of recordings.
+        folder: Where they lie, for errors.
+
+    Returns:
+        The corpus; None if they look like none and no known corpus was named.
+
+    Raises:
+        ManifestError: If a known corpus was named and these are recordings of another one.
+    """
+    found, named = likeliest(CORPORA.values(), files), CORPORA.get((name or "").lower())
+    if found and named and found is not named:
+        raise ManifestError(
+            f"{folder}: this looks like {found.title}, not like {named.title}: its recordings are named like "
+            f"{files[0]}; give --corpus_name {found.name}, or another folder"
+        )
+    return found
+
+
+def read_layout(folder: Path, name: str | None = None) -> tuple[KnownCorpus, pa.Table, list[str]]:
+    """Read a corpus from the folder that one downloads.
+
+    Args:
+        folder: The folder, or one above it.
+        name: What the corpus is said to be, or None to see from its recordings.
+
+    Returns:
+        The corpus; a table of its recordings; remarks about what was left out.
+
+    Raises:
+        ManifestError: If the folder has no recordings, or none of a known corpus, or of another than was named, or
+            a label is not known.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"{folder}: no such folder")
+    files = recordings_below(folder)
+    titles = ", ".join(corpus.title for corpus in CORPORA.values())
+    own = f"one's own corpus is a folder with a metadata.csv ({', '.join(COLUMNS)}, ...) or with Parquet shards"
+    if not files:
+        raise ManifestError(f"{folder}: no metadata.csv there, and no recordings (.wav, .flac); {own}")
+    known = known_corpus(name, files, folder)
+    if known is None:
+        raise ManifestError(
+            f"{folder}: no metadata.csv there, and its recordings, like {files[0]}, are not named as those of "
+            f"{titles} are; {own}"
+        )
+    rows, notes = known.read(folder, files)
+    if not rows:
+        raise ManifestError(f"{folder}: no recording of {known.title} is left: {'; '.join(notes)}")
+    columns = [*COLUMNS, "session", "transcript"]
+    return known, pa.table({column: pa.array([row[column] for row in rows], pa.string()) for column in columns}), notes

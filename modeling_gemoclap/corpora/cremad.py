@@ -1,0 +1,71 @@
+"""CREMA-D, the Crowd-sourced Emotional Multimodal Actors Dataset: `AudioWAV/1001_DFA_ANG_XX.wav`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .layout import KnownCorpus, code
+from .tables import ManifestError, read_csv
+
+EMOTIONS = {"ANG": "angry", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+SENTENCES = {
+    "IEO": "It's eleven o'clock",
+    "TIE": "That is exactly what happened",
+    "IOM": "I'm on my way to the meeting",
+    "IWW": "I wonder what this is about",
+    "TAI": "The airplane is almost full",
+    "MTI": "Maybe tomorrow it will be cold",
+    "IWL": "I would like a new alarm clock",
+    "ITH": "I think I have a doctor's appointment",
+    "DFA": "Don't forget a jacket",
+    "ITS": "I think I've seen this before",
+    "TSI": "The surface is slick",
+    "WSI": "We'll stop in a couple of minutes",
+}
+DEMOGRAPHICS = "VideoDemographics.csv"
+
+
+def _tables(root: Path, files: list[str]) -> dict:
+    # It lies beside the folder of the recordings, or above it where only that folder was named.
+    folders = [path for path in (root / files[0]).parents if path == root.parent or path.is_relative_to(root)]
+    path = next((folder / DEMOGRAPHICS for folder in folders if (folder / DEMOGRAPHICS).is_file()), None)
+    if path is None:
+        raise ManifestError(
+            f"{root}: no {DEMOGRAPHICS} there or above; it lies beside AudioWAV in CREMA-D's repository and says who "
+            f"is a woman: put it there"
+        )
+    table, _ = read_csv(path)
+    if missing := {"ActorID", "Sex"} - set(table.column_names):
+        raise ManifestError(f"{path}: no column {', '.join(sorted(missing))}; take the file of CREMA-D's repository")
+    return {"genders": dict(zip(table["ActorID"].to_pylist(), table["Sex"].to_pylist(), strict=True))}
+
+
+def _describe(match: re.Match, tables: dict) -> dict:
+    actor = match["actor"]
+    return {
+        "speaker_id": actor,
+        "gender": code(actor, tables["genders"], f"actor in {DEMOGRAPHICS}"),
+        "emotion": code(match["emotion"], EMOTIONS, "emotion code"),
+        "transcript": code(match["sentence"], SENTENCES, "sentence"),
+    }
+
+
+CORPUS = KnownCorpus(
+    name="cremad",
+    title="CREMA-D",
+    licence="ODbL-1.0",
+    citation=(
+        "H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma: CREMA-D: Crowd-sourced Emotional "
+        "Multimodal Actors Dataset. IEEE Transactions on Affective Computing 5(4), 377-390, 2014"
+    ),
+    url="https://github.com/CheyneyComputerScience/CREMA-D",
+    language="en",
+    path=re.compile(
+        r"(?:^|/)(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?:XX|X|LO|MD|HI)\.(?:wav|flac)$"
+    ),
+    describe=_describe,
+    counts={"neutral": 1087, **dict.fromkeys(("angry", "disgust", "fear", "happy", "sad"), 1271)},
+    num_speakers=91,
+    tables=_tables,
+)

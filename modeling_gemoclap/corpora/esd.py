@@ -1,0 +1,64 @@
+"""ESD, the Emotional Speech Database: `0011/Angry/0011_000351.wav`, or with `train/` and the like between."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .layout import KnownCorpus, code
+
+EMOTIONS = {"Angry": "angry", "Happy": "happy", "Neutral": "neutral", "Sad": "sad", "Surprise": "surprise"}
+WOMEN = ("0001", "0002", "0003", "0007", "0009", "0015", "0016", "0017", "0018", "0019")
+GENDERS = {f"{number:04}": "female" if f"{number:04}" in WOMEN else "male" for number in range(1, 21)}
+
+
+def _decoded(path: Path) -> str:
+    """The transcripts of some speakers are in UTF-16 or GBK."""
+    content = path.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("gb18030", errors="replace")
+
+
+def _tables(root: Path, files: list[str]) -> dict:
+    transcripts = {}
+    folders = {root / file[: match.start("speaker")] for file in files if (match := CORPUS.path.search(file))}
+    for folder in folders:
+        for path in folder.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9][0-9][0-9].txt"):
+            lines = (line.split("\t") for line in _decoded(path).splitlines())
+            transcripts |= {fields[0].strip(): fields[1].strip() for fields in lines if len(fields) > 1}
+    return {"transcripts": transcripts}
+
+
+def _describe(match: re.Match, tables: dict) -> dict:
+    speaker = match["speaker"]
+    return {
+        "speaker_id": speaker,
+        "gender": code(speaker, GENDERS, "speaker"),
+        "emotion": code(match["emotion"], EMOTIONS, "emotion"),
+        "transcript": tables["transcripts"].get(match["stem"], ""),
+    }
+
+
+CORPUS = KnownCorpus(
+    name="esd",
+    title="ESD",
+    licence="research only, by agreement",
+    citation=(
+        "K. Zhou, B. Sisman, R. Liu, H. Li: Emotional Voice Conversion: Theory, Databases and ESD. "
+        "Speech Communication 137, 1-18, 2022"
+    ),
+    url="https://github.com/HLTSingapore/Emotional-Speech-Data",
+    language="zh, en",
+    path=re.compile(
+        r"(?:^|/)(?P<speaker>\d{4})/(?P<emotion>[A-Z][a-z]+)/(?:(?:train|test|evaluation)/)?"
+        r"(?P<stem>(?P=speaker)_\d{6})\.(?:wav|flac)$"
+    ),
+    describe=_describe,
+    counts=dict.fromkeys(EMOTIONS.values(), 7000),
+    num_speakers=20,
+    tables=_tables,
+)

@@ -1,0 +1,102 @@
+"""IEMOCAP, four classes: `Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_M000.wav`.
+
+Labels are those of the consensus lines in `Session*/dialog/EmoEvaluation/*.txt`. Happy and excited are one class,
+`happy`; all but angry, happy, neutral and sad are left out. In `Ses01F_impro01_M000` a man speaks: the gender is that
+of the *turn's* speaker, the last letter; the `F` before says only who wore the markers.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .layout import KnownCorpus, LeftOut
+from .tables import ManifestError
+
+CLASSES = {"ang": "angry", "exc": "happy", "hap": "happy", "neu": "neutral", "sad": "sad"}
+OTHERS = {
+    "fru": "frustrated",
+    "fea": "fear",
+    "sur": "surprise",
+    "dis": "disgust",
+    "oth": "other",
+    "xxx": "no majority",
+}
+CONSENSUS = re.compile(r"^\[\s*[\d.]+ - [\d.]+\]\t(\S+)\t(\S+)\t")
+SPOKEN = re.compile(r"^(Ses\S+) \[[\d.]+-[\d.]+\]:\s*(.*)$")
+
+
+def _texts(folder: Path) -> list[tuple[Path, list[str]]]:
+    files = [path for path in sorted(folder.glob("Ses*.txt")) if not path.name.startswith(".")]
+    return [(path, path.read_text(encoding="latin-1").splitlines()) for path in files]
+
+
+def _tables(root: Path, files: list[str]) -> dict:
+    labels, transcripts = {}, {}
+    places = {root / file[: match.start("place")] for file in files if (match := CORPUS.path.search(file))}
+    for session in sorted(path for place in places for path in place.glob("Session[1-5]")):
+        found = _texts(session / "dialog/EmoEvaluation")
+        if not found:
+            raise ManifestError(
+                f"{session}: no dialog/EmoEvaluation/*.txt there, which has the labels; unpack the whole release"
+            )
+        for path, lines in found:
+            for number, line in enumerate(lines, 1):
+                if match := CONSENSUS.match(line):
+                    if match[2] not in CLASSES and match[2] not in OTHERS:
+                        known = ", ".join([*CLASSES, *OTHERS])
+                        raise ManifestError(f"{path}, line {number}: label {match[2]!r} is not known; known: {known}")
+                    labels[match[1]] = match[2]
+        for _, lines in _texts(session / "dialog/transcriptions"):
+            transcripts |= {match[1]: match[2].strip() for line in lines if (match := SPOKEN.match(line))}
+    _refuse_missing(root, labels, files)
+    return {"labels": labels, "transcripts": transcripts}
+
+
+def _refuse_missing(root: Path, labels: dict[str, str], files: list[str]) -> None:
+    there = {Path(file).stem for file in files}
+    missing = [name for name, label in labels.items() if label in CLASSES and name not in there]
+    if missing:
+        raise ManifestError(
+            f"{root}: {len(missing)} recordings that EmoEvaluation names are not there, first {missing[0]}; "
+            f"the download is not whole: unpack Session*/sentences/wav again"
+        )
+
+
+def _describe(match: re.Match, tables: dict) -> dict:
+    name = match["stem"]
+    label = tables["labels"].get(name)
+    if label is None:
+        raise LeftOut("without a line in EmoEvaluation")
+    if label not in CLASSES:
+        raise LeftOut(f"labelled {OTHERS[label]}")
+    gender = match["gender"]
+    return {
+        "speaker_id": f"Ses{match['session']}{gender}",
+        "session": match["session"],
+        "gender": {"F": "female", "M": "male"}[gender],
+        "emotion": CLASSES[label],
+        "transcript": tables["transcripts"].get(name, ""),
+    }
+
+
+CORPUS = KnownCorpus(
+    name="iemocap",
+    title="IEMOCAP",
+    licence="research only, by agreement",
+    citation=(
+        "C. Busso, M. Bulut, C.-C. Lee, A. Kazemzadeh, E. Mower, S. Kim, J. N. Chang, S. Lee, S. S. Narayanan: "
+        "IEMOCAP: Interactive emotional dyadic motion capture database. Language Resources and Evaluation 42(4), "
+        "335-359, 2008"
+    ),
+    url="https://sail.usc.edu/iemocap",
+    language="en",
+    path=re.compile(
+        r"(?:^|/)(?P<place>)Session[1-5]/sentences/wav/[^/]+/"
+        r"(?P<stem>Ses(?P<session>\d\d)[FM]_\w+_(?P<gender>[FM])\d{3})\.(?:wav|flac)$"
+    ),
+    describe=_describe,
+    counts={"angry": 1103, "happy": 595 + 1041, "neutral": 1708, "sad": 1084},
+    num_speakers=10,
+    tables=_tables,
+)

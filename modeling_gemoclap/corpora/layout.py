@@ -1,0 +1,148 @@
+"""What is known of a published corpus, and how its recordings are read from the folder that one downloads."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .tables import ManifestError
+
+AUDIO = (".wav", ".flac")
+
+
+class LeftOut(Exception):
+    """A recording that is not part of the corpus as it is used here; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class KnownCorpus:
+    """A published corpus.
+
+    Args:
+        name: What it is called in commands: `"emodb"`.
+        title: What people call it: `"Emo-DB"`.
+        licence: The licence, by its short name.
+        citation: The paper to cite.
+        url: Where it is to be had.
+        language: Language spoken, by ISO 639-1.
+        path: How the path of a recording ends, with `/`; its groups go to `describe`.
+        describe: From a match of `path` to a row with `emotion`, `gender`, `speaker_id`, and `session` and
+            `transcript` where they exist. It raises `ManifestError` for a label that the corpus does not have,
+            `LeftOut` for a recording that is not used.
+        counts: Recordings of each emotion in the whole corpus.
+        num_speakers: Speakers in the whole corpus.
+        tables: From the corpus's root and its recordings to what `describe` is given beside the match: labels or
+            transcripts that lie in files.
+    """
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    url: str
+    language: str
+    path: re.Pattern
+    describe: Callable[[re.Match, dict], dict]
+    counts: dict[str, int]
+    num_speakers: int
+    tables: Callable[[Path, list[str]], dict] = lambda root, files: {}
+
+    def owns(self, file_name: str) -> bool:
+        """Whether a recording is named as those of this corpus are."""
+        return self.path.search(file_name) is not None
+
+    def read(self, root: Path, files: list[str]) -> tuple[list[dict], list[str]]:
+        """The rows of the recordings below a folder.
+
+        Args:
+            root: The folder.
+            files: Paths of its recordings, relative to it.
+
+        Returns:
+            Dicts with `file_name` and what `describe` gives, and remarks about what was left out.
+
+        Raises:
+            ManifestError: If a label is not known, or two recordings have the same name.
+        """
+        tables, rows, left_out = self.tables(root, files), [], {}
+        first: dict[tuple, str] = {}
+        for file in files:
+            match = self.path.search(file)
+            if match is None:
+                left_out.setdefault(f"not named as recordings of {self.title} are", []).append(file)
+                continue
+            if match[0].lstrip("/") in first:
+                raise ManifestError(
+                    f"{root}: {file} and {first[match[0].lstrip('/')]} are the same recording of {self.title}; "
+                    f"remove one copy, or point to one of the folders"
+                )
+            first[match[0].lstrip("/")] = file
+            try:
+                row = self.describe(match, tables)
+            except LeftOut as reason:
+                left_out.setdefault(str(reason), []).append(file)
+                continue
+            except ManifestError as error:
+                raise ManifestError(f"{root / file}: {error}") from None
+            rows.append({"file_name": file, "session": "", "transcript": "", **row})
+        notes = [f"{len(names)} recordings left out, {why}, first {names[0]}" for why, names in left_out.items()]
+        return rows, notes
+
+    def differences(self, emotions: Iterable[str], speakers: Iterable[str]) -> list[str]:
+        """How a copy's clips differ in number from those of the whole corpus; none where they agree.
+
+        Args:
+            emotions: Emotion of each clip.
+            speakers: Speakers that occur.
+        """
+        found, speakers = Counter(emotions), set(speakers)
+        if found == Counter(self.counts) and len(speakers) == self.num_speakers:
+            return []
+        words = sorted({*found, *self.counts})
+        parts = [
+            f"{word or 'unknown'} {found[word]} of {self.counts.get(word, 0)}"
+            for word in words
+            if found[word] != self.counts.get(word, 0)
+        ]
+        return [
+            f"{self.title} has {sum(self.counts.values())} clips of {self.num_speakers} speakers; "
+            f"here are {sum(found.values())} of {len(speakers)}" + (f" ({', '.join(parts)})" if parts else "")
+        ]
+
+
+def code(value: str, names: dict[str, str], what: str) -> str:
+    """The word that a label code stands for.
+
+    Args:
+        value: The code.
+        names: What the codes stand for.
+        what: What it is a code of, for the error.
+
+    Raises:
+        ManifestError: If there is no such code.
+    """
+    if value not in names:
+        raise ManifestError(f"{value!r} is no {what} of this corpus; it has {', '.join(names)}")
+    return names[value]
+
+
+def recordings_below(folder: Path) -> list[str]:
+    """Audio files below a folder, relative to it, with `/`, sorted; hidden ones are passed over."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        inside = PurePosixPath(Path(place).relative_to(folder).as_posix())
+        names = (name for name in files if not name.startswith(".") and name.lower().endswith(AUDIO))
+        found += [str(inside / name) for name in names]
+    return sorted(found)
+
+
+def likeliest(corpora: Iterable[KnownCorpus], files: list[str]) -> KnownCorpus | None:
+    """The corpus whose recordings most of the files are named like, if more than half of them are."""
+    owned = {corpus: sum(map(corpus.owns, files)) for corpus in corpora}
+    best = max(owned, key=owned.get)
+    return best if 2 * owned[best] > len(files) else None

@@ -1,0 +1,53 @@
+"""RAVDESS, the Ryerson Audio-Visual Database, its spoken audio: `Actor_01/03-01-05-01-02-01-01.wav`."""
+
+from __future__ import annotations
+
+import re
+
+from .layout import KnownCorpus, LeftOut, code
+
+EMOTIONS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fear",
+    "07": "disgust",
+    "08": "surprise",
+}
+STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
+
+
+def _describe(match: re.Match, _) -> dict:
+    if match["channel"] == "02":
+        raise LeftOut("sung, not spoken")
+    if match["modality"] != "03":
+        raise LeftOut("of the videos")
+    actor = match["actor"]
+    return {
+        "speaker_id": actor,
+        "gender": "male" if int(actor) % 2 else "female",
+        "emotion": code(match["emotion"], EMOTIONS, "emotion code"),
+        "transcript": code(match["statement"], STATEMENTS, "statement"),
+    }
+
+
+CORPUS = KnownCorpus(
+    name="ravdess",
+    title="RAVDESS",
+    licence="CC-BY-NC-SA-4.0",
+    citation=(
+        "S. R. Livingstone, F. A. Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "
+        "PLoS ONE 13(5): e0196391, 2018"
+    ),
+    url="https://zenodo.org/record/1188976",
+    language="en",
+    path=re.compile(
+        r"(?:^|/)(?P<modality>\d\d)-(?P<channel>\d\d)-(?P<emotion>\d\d)-\d\d-(?P<statement>\d\d)-\d\d-(?P<actor>\d\d)"
+        r"\.(?:wav|flac)$"
+    ),
+    describe=_describe,
+    counts={"neutral": 96, **dict.fromkeys(("angry", "calm", "disgust", "fear", "happy", "sad", "surprise"), 192)},
+    num_speakers=24,
+)

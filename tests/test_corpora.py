@@ -1,0 +1,184 @@
+"""The published corpora: from their true layouts, and what is wrong with a copy."""
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+from test_manifest import manifest
+from trees import TREES, cremad_tree, emodb_tree, esd_tree, iemocap_tree, ravdess_tree, touch
+
+from modeling_gemoclap.corpora.catalogue import CORPORA
+from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix, seen_speakers
+
+
+def rows_of(corpus):
+    return {row["file_name"].rpartition("/")[2]: row for row in corpus.clips}
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_every_corpus_from_its_own_layout(name, tmp_path):
+    corpus = load_corpus(TREES[name](tmp_path / "downloaded"))
+    known = CORPORA[name]
+    assert corpus.name == name and corpus.known is known and known.licence and known.citation and known.url
+    assert corpus.emotions == sorted(known.counts), "all its emotions, by their canonical words"
+    assert set(corpus.column("gender").to_pylist()) == {"female", "male"}
+    assert all(Path(path).is_file() for path in corpus.clips["path"])
+    assert any(
+        f"has {sum(known.counts.values())} clips of {known.num_speakers} speakers; here" in n for n in corpus.notes
+    )
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_it_is_found_below_the_named_folder_and_by_its_name(name, tmp_path):
+    TREES[name](tmp_path / "downloads" / "unpacked")
+    found = load_corpus(tmp_path / "downloads", name)
+    assert found.name == name and len(found) > 5
+
+
+def test_iemocap_reads_consensus_labels_and_the_turns_speaker(tmp_path):
+    corpus = load_corpus(iemocap_tree(tmp_path / "IEMOCAP_full_release"))
+    assert Counter(corpus.column("emotion").to_pylist()) == {"neutral": 10, "angry": 10, "sad": 10, "happy": 20}
+    row = rows_of(corpus)["Ses03F_impro01_M004.wav"]  # excited
+    expected = {
+        "emotion": "happy",
+        "gender": "male",
+        "speaker_id": "Ses03M",
+        "session": "03",
+        "transcript": "Excuse me.",
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert sum(CORPORA["iemocap"].counts.values()) == 5531 and len(corpus.speakers) == 10
+    notes = " ".join(corpus.notes)
+    assert (
+        "10 recordings left out, labelled frustrated" in notes and "10 recordings left out, labelled no maj" in notes
+    )
+
+
+def test_transcripts_genders_and_splits(tmp_path):
+    corpus = load_corpus(esd_tree(tmp_path / "esd", split="train"))
+    rows = rows_of(corpus)
+    assert rows["0001_000001.wav"]["transcript"] == rows["0009_000001.wav"]["transcript"] == "打远一看"
+    assert (
+        rows["0011_000351.wav"]["transcript"] == "The nine the eggs" and rows["0011_000351.wav"]["emotion"] == "happy"
+    )
+    corpus = load_corpus(cremad_tree(tmp_path / "cremad") / "AudioWAV")  # demographics lie above
+    row = rows_of(corpus)["1002_IEO_SAD_XX.wav"]
+    assert (row["gender"], row["transcript"]) == ("female", "It's eleven o'clock")
+    corpus = load_corpus(ravdess_tree(tmp_path / "ravdess"))
+    assert rows_of(corpus)["03-01-06-01-02-01-02.wav"]["gender"] == "female"
+    assert any("sung, not spoken" in note for note in corpus.notes)
+
+
+@pytest.mark.skipif("GEMOCLAP_CORPORA" not in os.environ, reason="GEMOCLAP_CORPORA names no folder with the corpora")
+@pytest.mark.parametrize("name", ["emodb", "ravdess"])
+def test_layout_and_metadata_of_the_real_corpora_agree(name):
+    folder = Path(os.environ["GEMOCLAP_CORPORA"], name)
+    first, second = rows_of(load_corpus(folder)), rows_of(load_corpus(folder / "audio"))
+    assert first.keys() == second.keys()
+    for file, row in first.items():
+        assert all(row[key] == second[file][key] for key in ("emotion", "gender", "speaker_id", "transcript")), file
+    assert load_corpus(folder).notes == [] == load_corpus(folder / "audio").notes
+
+
+def test_another_corpus_than_was_named(tmp_path):
+    folder = ravdess_tree(tmp_path / "emodb")
+    with pytest.raises(ManifestError, match="this looks like RAVDESS, not like Emo-DB.*--corpus_name ravdess"):
+        load_corpus(folder, "emodb")
+    rows = [["03-01-06-01-02-01-02.wav", "fear", "f", "02"], ["03-01-06-01-02-01-03.wav", "fear", "m", "03"]]
+    with pytest.raises(ManifestError, match="this looks like RAVDESS"):
+        load_corpus(manifest(tmp_path / "x", rows), "emodb")
+
+
+def test_what_is_told_of_a_copy_that_is_not_whole(tmp_path, caplog):
+    folder = emodb_tree(tmp_path / "emodb")
+    touch(folder / "wav/notes.wav")
+    touch(folder / "wav/._03a01Wa.wav")
+    corpus = load_corpus(folder)
+    assert len(corpus) == 70
+    assert corpus.notes[0] == "1 recordings left out, not named as recordings of Emo-DB are, first wav/notes.wav"
+    assert "Emo-DB has 535 clips of 10 speakers; here are 70 of 10 (angry 10 of 127, " in corpus.notes[1]
+    assert corpus.of_speakers(["03"]).notes == corpus.notes, "a selection still tells"
+
+
+def test_iemocap_half_downloaded(tmp_path):
+    folder = iemocap_tree(tmp_path / "iemocap")
+    shutil.rmtree(folder / "Session5")
+    assert len(load_corpus(folder).speakers) == 8, "whole sessions that are not there are told, not refused"
+    (folder / "Session2/sentences/wav/Ses02F_impro01/Ses02F_impro01_F001.wav").unlink()
+    with pytest.raises(
+        ManifestError, match="1 recordings that EmoEvaluation names are not there, first Ses02F_impro01_F"
+    ):
+        load_corpus(folder)
+    shutil.rmtree(folder / "Session2/dialog")
+    with pytest.raises(ManifestError, match="Session2: no dialog/EmoEvaluation"):
+        load_corpus(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "message"),
+    [
+        ("emodb", "wav/03a01Xa.wav", "03a01Xa.wav: 'X' is no emotion letter of this corpus; it has W, L"),
+        ("emodb", "wav/17a01Wa.wav", "17a01Wa.wav: '17' is no speaker"),
+        ("ravdess", "Actor_01/03-01-09-01-01-01-01.wav", "'09' is no emotion code"),
+        ("cremad", "AudioWAV/1099_DFA_ANG_XX.wav", "'1099' is no actor in VideoDemographics.csv"),
+        ("casia", "wangzhe/bored/201.wav", "'bored' is no emotion"),
+        ("esd", "Emotion Speech Dataset/0011/Bored/0011_000351.wav", "'Bored' is no emotion"),
+    ],
+)
+def test_unknown_label_codes_name_the_file(name, file, message, tmp_path):
+    folder = TREES[name](tmp_path / name)
+    touch(folder / file)
+    with pytest.raises(ManifestError, match=message):
+        load_corpus(folder)
+
+
+def test_an_unknown_label_of_iemocap_names_file_and_line(tmp_path):
+    folder = iemocap_tree(tmp_path / "iemocap")
+    path = folder / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
+    path.write_text(path.read_text().replace("\tneu\t", "\tmad\t", 1))
+    with pytest.raises(ManifestError, match="Ses01F_impro01.txt, line 3: label 'mad' is not known"):
+        load_corpus(folder)
+
+
+def test_copies_strangers_and_empty_folders(tmp_path):
+    folder = ravdess_tree(tmp_path / "ravdess")
+    shutil.copytree(folder, folder / "audio_speech_actors_01-24")  # as one distribution of it has it
+    with pytest.raises(ManifestError, match="are the same recording of RAVDESS; remove one copy"):
+        load_corpus(folder)
+    touch(tmp_path / "mine/meeting.wav")
+    with pytest.raises(
+        ManifestError, match="like meeting.wav, are not named as those of CASIA, .* are; one's own corpus"
+    ):
+        load_corpus(tmp_path / "mine")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ManifestError, match="no recordings"):
+        load_corpus(tmp_path / "empty")
+    with pytest.raises(ManifestError, match="no such folder"):
+        load_corpus(tmp_path / "absent")
+    shutil.rmtree(cremad_tree(tmp_path / "c") / "none", ignore_errors=True)
+    (tmp_path / "c/VideoDemographics.csv").unlink()
+    with pytest.raises(ManifestError, match="no VideoDemographics.csv"):
+        load_corpus(tmp_path / "c")
+
+
+def test_a_mixture_keeps_speakers_apart(tmp_path):
+    first, second = load_corpus(emodb_tree(tmp_path / "a")), load_corpus(ravdess_tree(tmp_path / "b"))
+    mixture = mix([first, second])
+    assert mixture.name == "emodb+ravdess" and len(mixture) == len(first) + len(second)
+    assert len(mixture.speakers) == 34 and {"emodb/03", "ravdess/03"} <= set(mixture.speakers)
+    records = mixture.of_speakers(["emodb/03", "ravdess/03", "ravdess/04"]).training_records()
+    assert [(r["corpus"], r["speakers"], r["licence"]) for r in records] == [
+        ("emodb", ["03"], "CC0-1.0"),
+        ("ravdess", ["03", "04"], "CC-BY-NC-SA-4.0"),
+    ]
+    assert seen_speakers(first, records) == ["03"] and seen_speakers(second, records) == ["03", "04"]
+    assert seen_speakers(mixture, records) == ["emodb/03", "ravdess/03", "ravdess/04"]
+    assert pc.count_distinct(mixture.column("file_name")).as_py() == len(mixture)
+    with pytest.raises(ManifestError, match="two corpora are called emodb"):
+        mix([first, first])
+    with pytest.raises(ManifestError, match="two are the same recordings"):
+        mix([first, replace(first, name="copy")])
