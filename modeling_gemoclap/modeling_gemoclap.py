@@ -392,9 +392,12 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
             return_dict: False gives a tuple.
 
         Returns:
-            `logits` of `(batch, emotions)`; `loss` is the mean cross-entropy over known labels, 0 where there is none.
+            `logits` of `(batch, emotions)`, outside of training over `calibration_temperature`; `loss` is the mean
+            cross-entropy over known labels, 0 where there is none.
         """
         logits = self.classifier(self.pool_audio(input_values, input_features, audio_attention_mask))
+        if not self.training:
+            logits = logits / (self.config.calibration_temperature or 1.0)
         loss = None
         if labels is not None:
             known = (labels != -1).sum().clamp_min(1)

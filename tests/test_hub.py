@@ -35,7 +35,7 @@ def test_pushed_and_loaded(tones, tmp_path, environment):
     assert {"config.json", "model.safetensors", "processor_config.json", "pipeline_gemoclap.py", "README.md"} <= set(
         files
     )
-    assert b"| tones | 36 | 01, 02, 03 |" in files["README.md"]
+    assert b"| tones | see its source | 36 | 01, 02, 03 |" in files["README.md"]
     clip = tones / "audio/04_sad_1.wav"
     (tmp_path / "load.py").write_text(LOAD)
     done = subprocess.run(

@@ -51,7 +51,9 @@ def test_what_a_run_leaves_behind(trained, tones):
         assert entry["cross_entropy_floor"] > 0.1 and 1 < entry["audio_scale"] < 100
     assert logs[-1]["loss"] < 0.75 * logs[0]["loss"]
     card = (trained / "README.md").read_text()
-    assert "| tones | 36 | 01, 02, 03 |" in card and "Not evaluated" in card and "SL-GEmo-CLAP" in card
+    assert (
+        "| tones | see its source | 36 | 01, 02, 03 |" in card and "Not evaluated" in card and "SL-GEmo-CLAP" in card
+    )
 
 
 @pytest.mark.parametrize("objective", ["emo", "ml"])
@@ -172,7 +174,7 @@ def test_a_mended_clip_is_read_again(train, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data_dir", "nowhere"], "no metadata.csv"),
+        (["--data_dir", "nowhere"], "nowhere: no such folder"),
         (["--data_dir", "TONES", "--emotions", "angry"], "'happy': 16"),
         (["--data_dir", "TONES", "--emotions", "angry", "--drop_other_emotions", "true"], "two classes"),
         (["--data_dir", "TONES", "--exclude_speakers", "77"], "'77'"),

@@ -74,8 +74,21 @@ class ModelArguments:
 class DataArguments:
     """What to train on."""
 
-    data_dir: str | None = _option(None, "Corpus folder with metadata.csv, or with Parquet shards")
-    corpus_name: str | None = _option(None, "What to call the corpus; none: the folder's name")
+    data_dir: list[str] | None = _option(
+        None, "Corpus folders: as downloaded, with metadata.csv, or with Parquet shards; several are mixed", nargs="+"
+    )
+    corpus_name: list[str] | None = _option(None, "What to call each; none: its own or its folder's name", nargs="+")
+    protocol: str | None = _option(
+        None, "Train all folds of leave-one-session-out, leave-one-speaker-out, 5-folds-by-speaker, ..."
+    )
+    folds_file: str | None = _option(None, "JSON file with a publication's folds, lists of test speakers")
+    folds: list[int] | None = _option(None, "Train these folds of the protocol alone", nargs="+")
+    seeds: list[int] | None = _option(None, "Train with each of these seeds, folds dealt with it too", nargs="+")
+    control: bool = _option(True, "Train each fold of the first seed on shuffled labels too: what chance gives")
+    num_dev_speakers: int = _option(0, "Training speakers to develop on; a calibration is fitted on them")
+    select: str = _option(
+        "last", "Which epoch is kept: the last, or the best on the development speakers", choices=["last", "dev"]
+    )
     speakers: list[str] | None = _option(None, "Train on these speakers alone", nargs="+")
     exclude_speakers: list[str] | None = _option(None, "Never touch these speakers: the test", nargs="+")
     dev_speakers: list[str] | None = _option(None, "Evaluate on these during training, never train on them", nargs="+")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -95,7 +96,7 @@ def read_clips(
     clips = corpus.clips.select_columns(["path", *COLUMNS])  # a manifest may have columns of any name
     clips = datasets.concatenate_datasets([clips, read.select_columns(["features"])], axis=1)
     good = [index for index, error in enumerate(errors) if not error]
-    return Corpus(corpus.name, corpus.manifest_sha256, clips.select(good)), bad
+    return replace(corpus, clips=clips.select(good)), bad
 
 
 def _numbers(words: pa.ChunkedArray, labels: list[str]) -> list[int]:

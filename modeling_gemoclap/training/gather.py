@@ -95,7 +95,7 @@ def refuse_differences(value: str, what: str) -> None:
     Raises:
         ValueError: If another process has another value.
     """
-    values = _of_all(value)
+    values = of_all(value)
     if len(set(values)) > 1:
         found = ", ".join(f"process {rank}: {each[:16]}" for rank, each in enumerate(values))
         raise ValueError(f"{what} is not the same on all processes ({found}): give all of them the same")
@@ -111,7 +111,7 @@ def refuse_different_options(options: dict) -> None:
         ValueError: If one differs.
     """
     mine = {name: repr(value) for name, value in options.items() if name not in OWN}
-    everyone = _of_all(mine)
+    everyone = of_all(mine)
     for name in sorted({name for theirs in everyone for name in theirs}):
         values = [theirs.get(name, "absent") for theirs in everyone]
         if len(set(values)) > 1:
@@ -119,13 +119,20 @@ def refuse_different_options(options: dict) -> None:
             raise ValueError(f"--{name} is not the same on all processes ({found}): start all of them alike")
 
 
-def _of_all(value) -> list:
-    """What every process has."""
+def of_all(value) -> list:
+    """What every process has, in their order."""
     if not is_distributed():
         return [value]
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def release(trainer) -> None:
+    """Let go of a trainer's wrapped model, of no use afterwards, so that another can be trained in this process."""
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    gc.collect()
 
 
 def finish(trainer) -> None:
@@ -138,8 +145,6 @@ def finish(trainer) -> None:
     """
     if not is_distributed():
         return
-    trainer.model_wrapped = trainer.model
-    trainer.accelerator.free_memory()
-    gc.collect()
+    release(trainer)
     dist.barrier()
     dist.destroy_process_group()

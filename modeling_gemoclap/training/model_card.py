@@ -50,6 +50,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         prompts=" · ".join(f'"{prompt}"' for group in config.class_prompts() for prompt in group[:1]),
         epochs=round(state.epoch or 0, 2),
         steps=state.global_step,
+        kept="the best epoch on the development speakers" if state.best_metric is not None else "the last epoch",
         results=_results(state),
     )
     path = Path(output_dir) / "README.md"
@@ -62,8 +63,10 @@ def _results(state: TrainerState) -> str:
     evaluations = [entry for entry in state.log_history if "eval_uar" in entry]
     if not evaluations:
         return NO_RESULTS
-    last = evaluations[-1]
+    chosen = state.best_metric is not None
+    kept = max(evaluations, key=lambda entry: entry["eval_uar"]) if chosen else evaluations[-1]
     return (
-        f"On the development speakers, which were not trained on, after epoch {last.get('epoch', 0):g}: "
-        f"UAR {last['eval_uar']:.3f}, WAR {last['eval_war']:.3f}. On test speakers: not evaluated."
+        f"On the development speakers, which were not trained on{', but chose the epoch' * chosen}, after epoch "
+        f"{kept.get('epoch', 0):g}: UAR {kept['eval_uar']:.3f}, WAR {kept['eval_war']:.3f}. On test speakers: not "
+        f"evaluated."
     )

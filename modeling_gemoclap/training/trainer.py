@@ -39,8 +39,8 @@ class GEmoClapTrainer(SpeechTrainer):
     Logged beside `loss` (the divergence): `cross_entropy`, its floor `cross_entropy_floor` (the entropy of the
     targets), whose difference the loss is, and both scales.
 
-    Evaluation compares audio with the class texts: `predictions` are `(clips, emotions)` cosines and `label_ids`
-    the emotion labels.
+    Evaluation compares audio with the class texts: `predictions` are `(clips, emotions)` logits, the audio scale
+    times the cosines, and `label_ids` the emotion labels.
 
     Args:
         model: A `GEmoClapModel`, or PEFT's around one.
@@ -158,11 +158,12 @@ class GEmoClapTrainer(SpeechTrainer):
         return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Cosines of a batch of clips with the class texts: `(None, (batch, emotions), (batch,))`."""
+        """Logits of a batch of clips against the class texts: `(None, (batch, emotions), (batch,))`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            embeds = model(**audio_inputs(inputs)).audio_embeds
-        return None, (embeds @ self._class_embeddings.to(embeds).T).float(), inputs["emotion_labels"]
+            outputs = model(**audio_inputs(inputs))
+        cosines = (outputs.audio_embeds @ self._class_embeddings.to(outputs.audio_embeds).T).float()
+        return None, outputs.audio_scale.float() * cosines, inputs["emotion_labels"]
 
 
 class ClassifierTrainer(SpeechTrainer):

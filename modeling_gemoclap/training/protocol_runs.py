@@ -1,0 +1,192 @@
+"""A protocol's folds, trained one after the other into `RUN/fold_k/seed_s/`; what is finished is not run again."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..corpora.manifest import Corpus
+from ..corpora.protocols import Protocol, protocol_of, shuffled_labels
+from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
+from .checkpoints import latest_whole_checkpoint
+from .gather import finish, of_all, release
+from .run import choosing_on_dev, select_corpus, split, train_and_save
+
+# What a fold's weights do not depend on, or what the protocol itself records.
+NOT_SETTINGS = {
+    *(
+        "data_dir",
+        "protocol",
+        "folds",
+        "seeds",
+        "folds_file",
+        "feature_cache_dir",
+        "preprocessing_num_workers",
+        "control",
+    ),
+    *("output_dir", "overwrite_output", "resume_from_checkpoint", "seed", "data_seed", "disable_tqdm", "push_to_hub"),
+    *("logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "report_to", "run_name"),
+    *("save_strategy", "save_steps", "save_total_limit", "hub_model_id", "hub_token", "hub_strategy", "project"),
+    *("hub_private_repo", "log_level_replica", "trackio_space_id", "dataloader_num_workers", "local_rank"),
+}
+
+
+def settings_of(model: ModelArguments, data: DataArguments, arguments: GEmoClapTrainingArguments) -> dict:
+    """What the runs of one table have in common: all arguments that change what is learnt."""
+    values = {**dataclasses.asdict(model), **dataclasses.asdict(data), **arguments.to_dict()}
+    values["processes"] = arguments.world_size
+    values = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
+    return json.loads(json.dumps(values, sort_keys=True, default=str))
+
+
+def open_run(folder: Path, settings: dict, corpus: Corpus, overwrite: bool) -> dict:
+    """What `RUN/run.json` says, or would if there is none.
+
+    Raises:
+        ValueError: If the folder holds another run, and may not be overwritten.
+    """
+    path = folder / "run.json"
+    mine = {"corpus": corpus.name, "manifest_sha256": corpus.manifest_sha256, "settings": settings}
+    if overwrite or not folder.is_dir() or not any(folder.iterdir()):
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        return mine | {"protocols": {}, "command": command}
+    if not path.is_file():
+        raise ValueError(f"{folder} is not empty, and holds no protocol's run: give another --output_dir")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differing = [name for name in ("corpus", "manifest_sha256") if found[name] != mine[name]]
+    names = {*found["settings"], *settings}
+    differing += sorted(name for name in names if found["settings"].get(name) != settings.get(name))
+    if differing:
+        raise ValueError(
+            f"{folder} holds another run, with another {', '.join(differing)}: give another --output_dir, or "
+            f"--overwrite_output true to begin anew"
+        )
+    return found
+
+
+def train_protocol(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    arguments: GEmoClapTrainingArguments,
+    compute_metrics: Callable,
+) -> None:
+    """Train every fold and seed of `--protocol`, and a control of shuffled labels; what is finished is passed over.
+
+    Args:
+        model_args: What to train.
+        data_args: On what; `protocol`, `folds`, `seeds` and `control` say which runs.
+        arguments: How.
+        compute_metrics: As for `transformers.Trainer`.
+
+    Raises:
+        ValueError: If the protocol does not fit the corpus, or the folder holds another run.
+    """
+    if data_args.speakers or data_args.exclude_speakers or data_args.dev_speakers:
+        raise ValueError(
+            "--protocol says which speakers are trained on: leave out --speakers, --exclude_speakers and "
+            "--dev_speakers (--num_dev_speakers deals some of each fold's training part)"
+        )
+    arguments = choosing_on_dev(arguments, data_args)
+    corpus, emotions = select_corpus(data_args, model_args)
+    root = Path(arguments.output_dir)
+    main = arguments.process_index == 0
+    settings = settings_of(model_args, data_args, arguments)
+    run = of_all(open_run(root, settings, corpus, arguments.overwrite_output) if main else None)[0]
+    if main and arguments.overwrite_output:
+        for folder in [*root.glob("fold_*"), *root.glob("shuffled_labels")]:
+            shutil.rmtree(folder)
+    trainer = None
+    for seed in data_args.seeds or [arguments.seed]:
+        protocol = protocol_of(data_args.protocol, corpus, seed, data_args.folds_file)
+        remember(run, root, protocol, seed, main)
+        control = data_args.control and seed == min(data_args.seeds or [arguments.seed])
+        for fold in data_args.folds if data_args.folds is not None else range(len(protocol.folds)):
+            if not 0 <= fold < len(protocol.folds):
+                raise ValueError(f"--folds {fold}: {protocol.name} has folds 0 to {len(protocol.folds) - 1}")
+            for shuffled in (False, True) if control else (False,):
+                folder = (root / "shuffled_labels" if shuffled else root) / f"fold_{fold}" / f"seed_{seed}"
+                plan = {"protocol_sha256": protocol.sha256, "fold": fold, "seed": seed, "settings": digest(settings)}
+                if of_all(main and finished(folder, plan))[0]:
+                    continue
+                if trainer is not None:
+                    release(trainer)
+                parts = fold_parts(protocol, corpus, fold, data_args, seed, shuffled)
+                options = (emotions, model_args, data_args, for_fold(arguments, folder, seed), compute_metrics)
+                start = time.perf_counter()
+                checkpoint = latest_whole_checkpoint(folder) if folder.is_dir() else None
+                trainer = train_and_save(parts, *options, checkpoint)
+                if main:
+                    plan |= {"dev": parts[1].speakers if parts[1] else [], "seconds": time.perf_counter() - start}
+                    (folder / "fold.json").write_text(json.dumps(plan, indent=2) + "\n")
+                    print(
+                        f"fold {fold}, seed {seed}{', shuffled labels' * shuffled}: {plan['seconds']:.0f} s",
+                        flush=True,
+                    )
+    if main:
+        print(
+            f"{root}: all folds are trained. Judge them: python evaluate.py --model {root} --protocol {protocol.name}"
+        )
+    if trainer is not None:
+        finish(trainer)
+
+
+def digest(settings: dict) -> str:
+    """Hash of the settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def remember(run: dict, root: Path, protocol: Protocol, seed: int, write: bool) -> None:
+    """Put a protocol into `RUN/run.json`, and print its hash.
+
+    Raises:
+        ValueError: If the run has other folds for this seed.
+    """
+    known = run["protocols"].get(str(seed), protocol.to_dict())
+    others = {one["name"] for one in run["protocols"].values()} - {protocol.name}
+    if others or known != protocol.to_dict():
+        begun = ", ".join(others) or f"{protocol.name} of other folds"
+        raise ValueError(f"{root} was begun with another protocol, {begun}: give another --output_dir")
+    run["protocols"][str(seed)] = protocol.to_dict()
+    if write:
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "run.json").write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"{protocol.name} of {protocol.corpus}, seed {seed}: protocol {protocol.sha256[:16]}", flush=True)
+
+
+def finished(folder: Path, plan: dict) -> bool:
+    """Whether a fold was trained to its end, as planned."""
+    path = folder / "fold.json"
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text())
+    if any(found[name] != value for name, value in plan.items()):
+        raise ValueError(f"{folder} holds another run's fold: give another --output_dir")
+    return True
+
+
+def fold_parts(
+    protocol: Protocol, corpus: Corpus, fold: int, data: DataArguments, seed: int, shuffled: bool
+) -> tuple[Corpus, Corpus | None]:
+    """The training clips of a fold and its development clips; for the control, the labels of both are shuffled."""
+    train, dev = split(protocol.training(corpus, fold), data, seed)
+    overlap = set(train.speakers) & set(protocol.test(corpus, fold).speakers)
+    if protocol.speaker_independent and overlap:
+        raise ValueError(
+            f"{protocol.name}, fold {fold}: speakers {', '.join(sorted(overlap))} are trained on and judged"
+        )
+    return tuple(part and shuffled_labels(part, seed) for part in (train, dev)) if shuffled else (train, dev)
+
+
+def for_fold(arguments: GEmoClapTrainingArguments, folder: Path, seed: int) -> GEmoClapTrainingArguments:
+    """The same arguments for another folder and seed."""
+    own = copy.copy(arguments)
+    own.output_dir, own.seed, own.data_seed = str(folder), seed, None
+    return own

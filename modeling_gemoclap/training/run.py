@@ -1,0 +1,196 @@
+"""One run: corpora, model and trainer from arguments, training, and what is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+from transformers.utils import logging
+
+from ..corpora.manifest import Corpus, load_corpus, mix
+from ..corpora.protocols import development_speakers
+from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
+from .augmentation import WarpAugmentation
+from .base_trainer import SpeechTrainer
+from .build import build_classifier, build_model_and_processor, choose_what_to_train, whole_weights
+from .calibration import fit_temperature
+from .clips import ClipDataset, read_clips
+from .collator import AudioCollator, GEmoClapCollator
+from .gather import refuse_differences
+from .initialisation import centre_projections
+from .lora import is_lora, save_adapter
+from .trainer import ClassifierTrainer, GEmoClapTrainer
+
+logger = logging.get_logger(__name__)
+
+
+def select_corpus(data: DataArguments, model: ModelArguments) -> tuple[Corpus, list[str]]:
+    """The corpora that are named, as one, and the emotions.
+
+    Raises:
+        ValueError: If none is named, or names do not fit.
+    """
+    if not data.data_dir:
+        raise ValueError("give --data_dir, a corpus folder")
+    names = data.corpus_name or [None] * len(data.data_dir)
+    if len(names) != len(data.data_dir):
+        raise ValueError(f"--corpus_name has {len(names)} names for {len(data.data_dir)} folders in --data_dir")
+    corpus = mix([load_corpus(*pair, model.emotions) for pair in zip(data.data_dir, names, strict=True)])
+    emotions = model.emotions or corpus.emotions
+    return corpus.of_emotions(emotions, data.drop_other_emotions), emotions
+
+
+def split(corpus: Corpus, data: DataArguments, seed: int) -> tuple[Corpus, Corpus | None]:
+    """The training clips and, where speakers for them are named or counted, the development clips."""
+    if data.dev_speakers and data.num_dev_speakers:
+        raise ValueError("--dev_speakers names them, --num_dev_speakers deals them: give one of the two")
+    rest = corpus.of_speakers(data.speakers, data.exclude_speakers)
+    dev = data.dev_speakers or (
+        development_speakers(rest, data.num_dev_speakers, seed) if data.num_dev_speakers else []
+    )
+    train = corpus.of_speakers(data.speakers, [*(data.exclude_speakers or []), *dev])
+    if len(train.emotions) < 2:
+        raise ValueError(
+            f"{corpus.name}: the training clips have {train.emotions or 'no emotion'}; two classes are the least"
+        )
+    return train, corpus.of_speakers(dev) if dev else None
+
+
+def choosing_on_dev(arguments: GEmoClapTrainingArguments, data: DataArguments) -> GEmoClapTrainingArguments:
+    """The arguments under `--select dev`: the epoch with the best UAR on the development speakers is kept."""
+    if data.select == "last":
+        return arguments
+    if not (data.dev_speakers or data.num_dev_speakers):
+        raise ValueError("--select dev needs development speakers: give --num_dev_speakers 2, or --dev_speakers")
+    return dataclasses.replace(
+        arguments,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="uar",
+        greater_is_better=True,
+    )
+
+
+def refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
+    """Make sure that all processes have the same clips in the same order."""
+    refuse_differences(train.sha256_in_order(), f"{train.name}: metadata.csv")
+    refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
+
+
+def build_trainer(
+    parts: tuple[Corpus, Corpus | None],
+    emotions: list[str],
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    arguments: GEmoClapTrainingArguments,
+    compute_metrics: Callable,
+    resumed: bool,
+) -> tuple[SpeechTrainer, list[str]]:
+    """Read the clips, make the model, and put both into a trainer.
+
+    Args:
+        parts: Training clips and, if any, development clips.
+        emotions: Emotion classes.
+        model_args: What to train.
+        data_args: On what.
+        arguments: How.
+        compute_metrics: As for `transformers.Trainer`.
+        resumed: Whether the weights will come from a checkpoint.
+
+    Returns:
+        The trainer, and what is wrong with each clip that was skipped.
+    """
+    contrastive = model_args.head == "contrastive"
+    trainer_class = GEmoClapTrainer if contrastive else ClassifierTrainer
+    trainer_class.check(arguments)
+    train, dev = parts
+    refuse_different_clips(train, dev)
+    with whole_weights(arguments):
+        model, processor = (build_model_and_processor if contrastive else build_classifier)(model_args, emotions)
+    extractor, config = getattr(processor, "feature_extractor", processor), model.config
+    if train.parts and not extractor.do_normalize:
+        logger.warning("corpora of different levels are mixed: each clip is brought to unit variance (do_normalize)")
+        extractor.do_normalize = True
+    options = (data_args.on_bad_audio, data_args.feature_cache_dir, data_args.preprocessing_num_workers)
+    with arguments.main_process_first(desc="reading audio"):
+        train, skipped = read_clips(train, extractor, *options)
+        dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
+    refuse_different_clips(train, dev)  # what one process cannot read is missing there alone
+    if len(train.emotions) < 2:
+        raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
+    config.training_data = train.training_records()
+    warps = (data_args.time_warp, data_args.mel_warp)
+    augmentation = WarpAugmentation(*warps) if any(warps) else None
+    options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
+    dataset = ClipDataset(train, extractor, config, *options)
+    hidden = data_args.unknown_gender_prob
+    collator = GEmoClapCollator(processor, config, hidden) if contrastive else AudioCollator(extractor)
+    if contrastive and model_args.centre_projections and not resumed:
+        sample = torch.randperm(len(dataset))[:64].split(4)
+        batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
+        centre_projections(model.to(arguments.device), batches, processor.tokenizer)
+    model = choose_what_to_train(model, model_args)
+    trainer = trainer_class(
+        model=model,
+        args=arguments,
+        data_collator=collator,
+        train_dataset=dataset,
+        eval_dataset=dev and ClipDataset(dev, extractor, config, on_bad_audio=data_args.on_bad_audio),
+        processing_class=processor,
+        compute_metrics=compute_metrics,
+    )
+    return trainer, skipped + skipped_dev
+
+
+def train_and_save(
+    parts: tuple[Corpus, Corpus | None],
+    emotions: list[str],
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    arguments: GEmoClapTrainingArguments,
+    compute_metrics: Callable,
+    checkpoint: str | None = None,
+) -> SpeechTrainer:
+    """Train a model and write its checkpoint; see `build_trainer`.
+
+    Args:
+        parts: See `build_trainer`, as for all others.
+        emotions: See there.
+        model_args: See there.
+        data_args: See there.
+        arguments: See there.
+        compute_metrics: See there.
+        checkpoint: A `checkpoint-N` to go on from.
+
+    Returns:
+        The trainer; `finish` it.
+    """
+    set_seed(arguments.seed)
+    trainer, skipped = build_trainer(
+        parts, emotions, model_args, data_args, arguments, compute_metrics, checkpoint is not None
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.eval_dataset is not None:
+        fit_temperature(trainer)
+    if is_lora(trainer.model):
+        if trainer.is_world_process_zero():
+            save_adapter(trainer.model, Path(arguments.output_dir, "adapter"))
+        trainer.model = trainer.model.merge_and_unload()  # the checkpoint itself loads without PEFT
+    trainer.save_model()
+    trainer.save_state()
+    trainer.create_model_card()
+    if trainer.is_world_process_zero():
+        if skipped:
+            Path(arguments.output_dir, "skipped_clips.json").write_text(json.dumps(skipped, indent=2) + "\n")
+        clips = f"{len(trainer.train_dataset)} clips" + (f", {len(skipped)} skipped" if skipped else "")
+        print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(arguments.output_dir)}", flush=True)
+    if arguments.push_to_hub:
+        trainer.push_to_hub()
+    return trainer
