@@ -2,7 +2,9 @@
 
     python evaluate.py --model runs/sl --data_dir corpora/emodb --speakers 14 15
 
-It writes results.json, predictions.csv and confusion_matrix.png.
+    python evaluate.py --model runs/folds --data_dir corpora/emodb --protocol 5-folds-by-speaker
+
+The second judges a run of train.py --protocol. Both write results.json, results.md, report.html, predictions and PNGs.
 """
 
 import sys
@@ -27,72 +29,106 @@ def parse(argv):
     import argparse
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="checkpoint: a folder, or a name on the Hub")
-    parser.add_argument("--data_dir", required=True, help="corpus folder with metadata.csv")
-    parser.add_argument("--output_dir", help="default: results/MODEL/CORPUS")
-    parser.add_argument("--corpus_name", help="what to call the corpus; default: the folder's name")
+    parser.add_argument(
+        "--model", required=True, help="checkpoint: a folder or a name on the Hub; or a protocol's run"
+    )
+    parser.add_argument("--data_dir", required=True, nargs="+", help="corpus folder; several are mixed")
+    parser.add_argument("--output_dir", help="default: results/MODEL/CORPUS, of a protocol's run RUN/results")
+    parser.add_argument("--corpus_name", nargs="+", help="what to call each; default: its own or its folder's name")
+    parser.add_argument("--protocol", help="as it was trained with; or ravdess-zeroshot, for any checkpoint")
+    parser.add_argument("--folds_file", help="as it was trained with")
+    parser.add_argument("--seeds", nargs="+", type=int, help="judge these seeds of a protocol's run alone")
     parser.add_argument("--speakers", nargs="+", help="judge on these speakers alone")
     parser.add_argument("--exclude_speakers", nargs="+", help="judge on all but these speakers")
+    parser.add_argument("--labels", nargs="+", help="emotions to choose between, by prompts; `corpus`: those it has")
     parser.add_argument("--allow_seen_speakers", action="store_true", help="judge on speakers it was trained on too")
     parser.add_argument("--drop_other_emotions", action="store_true", help="drop clips of emotions it does not know")
     parser.add_argument("--on_bad_audio", choices=["raise", "skip"], default="raise")
+    parser.add_argument("--overwrite_output", action="store_true", help="write over the results of another run")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--device", help="cpu, cuda, ...; default: what there is")
     return parser.parse_args(argv)
 
 
-def load_pipeline(model, device=None):
-    """The checkpoint's pipeline, or its classifier, run by this package's code."""
+def read_corpus(arguments, emotions):
+    """The corpora that are named, as one."""
+    from modeling_gemoclap.corpora.manifest import load_corpus, mix
+
+    names = arguments.corpus_name or [None] * len(arguments.data_dir)
+    if len(names) != len(arguments.data_dir):
+        raise ValueError(f"--corpus_name has {len(names)} names for {len(arguments.data_dir)} folders in --data_dir")
+    return mix([load_corpus(*pair, emotions) for pair in zip(arguments.data_dir, names, strict=True)])
+
+
+def judge_run(arguments, command):
+    """Judge a protocol's run: record, rows of each seed, what is pictured, where it goes."""
     from pathlib import Path
 
-    from modeling_gemoclap import (
-        GEmoClapConfig,
-        GEmoClapFeatureExtractor,
-        GEmoClapForAudioClassification,
-        GEmoClapModel,
-        GEmoClapProcessor,
-        ZeroShotEmotionPipeline,
-    )
-    from modeling_gemoclap.evaluation.classifier import AudioClassifier
-    from modeling_gemoclap.towers_gemoclap import load_whole
+    from modeling_gemoclap.evaluation.loading import class_similarities, load_pipeline
+    from modeling_gemoclap.evaluation.protocol_runs import judge_protocol, read_run
+    from modeling_gemoclap.evaluation.report import protocol_record
 
-    if Path(model, "adapter_config.json").is_file():
-        raise ValueError(f"{model} is a LoRA adapter: give the folder of its run, in which the updates are merged")
-    if Path(model).exists() and not Path(model, "config.json").is_file():
-        raise ValueError(f"{model}: no config.json there; give the folder of a checkpoint")
-    if "GEmoClapForAudioClassification" in (GEmoClapConfig.from_pretrained(model).architectures or []):
-        extractor = GEmoClapFeatureExtractor.from_pretrained(model)
-        return AudioClassifier(load_whole(GEmoClapForAudioClassification, model), extractor, device)
-    loaded = load_whole(GEmoClapModel, model)
-    processor = GEmoClapProcessor.from_pretrained(model)
-    return ZeroShotEmotionPipeline(model=loaded, processor=processor, device=device)
+    root = Path(arguments.model)
+    if arguments.speakers or arguments.exclude_speakers or arguments.labels:
+        raise ValueError("--protocol says what is judged: leave out --speakers, --exclude_speakers and --labels")
+    corpus = read_corpus(arguments, read_run(root)["settings"]["emotions"])
+    options = (arguments.seeds, arguments.folds_file, arguments.batch_size, arguments.on_bad_audio)
+    found = judge_protocol(
+        root, arguments.protocol, corpus, lambda folder: load_pipeline(folder, arguments.device), *options
+    )
+    pipe = load_pipeline(str(found.checkpoint), arguments.device)
+    similarities = class_similarities(pipe, found.pictured, found.embeddings)
+    title = f"fold 0 of seed {next(iter(found.protocols))}"
+    pictured = {"judged": found.pictured, "embeddings": found.embeddings, "similarities": similarities, "title": title}
+    record = protocol_record(found, corpus, arguments.model, command)
+    return record, found.rows, pictured, Path(arguments.output_dir or root / "results")
+
+
+def judge_checkpoint(arguments, command):
+    """Judge one checkpoint; returns as `judge_run`."""
+    from pathlib import Path
+
+    import numpy as np
+
+    from modeling_gemoclap.evaluation import mteb
+    from modeling_gemoclap.evaluation.answers import evaluate_clips
+    from modeling_gemoclap.evaluation.loading import class_similarities, load_pipeline
+    from modeling_gemoclap.evaluation.report import results_record
+
+    pipe = load_pipeline(arguments.model, arguments.device)
+    corpus = read_corpus(arguments, pipe.model.config.emotions)
+    corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
+    choice = {"labels": corpus.emotions if arguments.labels == ["corpus"] else arguments.labels}
+    if arguments.protocol == mteb.NAME:
+        choice = mteb.ravdess_zeroshot(corpus)
+    corpus = corpus.of_emotions(choice["labels"] or pipe.model.config.emotions, arguments.drop_other_emotions)
+    options = (arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers)
+    evaluation = evaluate_clips(pipe, corpus, *options, **choice)
+    record = results_record(evaluation, corpus, pipe.model.config, arguments.model, command)
+    if arguments.protocol:
+        record["protocol"] = f"{arguments.protocol} (accuracy is WAR); {record['protocol']}"
+    judged, embeddings = evaluation.judged(), np.stack(evaluation.embeddings)
+    similarities = class_similarities(pipe, judged, embeddings)
+    pictured = {"judged": judged, "embeddings": embeddings, "similarities": similarities, "title": "all clips"}
+    output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
+    return record, [evaluation.rows], pictured, output_dir
 
 
 def main(argv):
     """Load, judge, write."""
     import shlex
-    from pathlib import Path
 
-    from modeling_gemoclap.corpora.manifest import load_corpus
-    from modeling_gemoclap.evaluation.answers import evaluate_clips
-    from modeling_gemoclap.evaluation.report import as_table, results_record, write_report
+    from modeling_gemoclap.evaluation import mteb
+    from modeling_gemoclap.evaluation.report import as_table, refuse_other_results, remarks, write_report
 
     arguments = parse(argv)
-    pipe = load_pipeline(arguments.model, arguments.device)
-    emotions = pipe.model.config.emotions
-    corpus = load_corpus(arguments.data_dir, arguments.corpus_name, emotions)
-    corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
-    corpus = corpus.of_emotions(emotions, arguments.drop_other_emotions)
-    evaluation = evaluate_clips(
-        pipe, corpus, arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers
-    )
-    record = results_record(evaluation, corpus, arguments.model, shlex.join(["python", "evaluate.py", *argv]))
-    output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
-    write_report(record, evaluation, output_dir)
-    print(f"\n{corpus.name}, {record['protocol']}\n\n{as_table(record)}\n")
-    if evaluation.skipped:
-        print(f"{len(evaluation.skipped)} clips were skipped:\n  " + "\n  ".join(evaluation.skipped))
-    print(f"Confusion matrix: {output_dir / 'confusion_matrix.png'}; all else: {output_dir}")
+    judge = judge_run if arguments.protocol not in (None, mteb.NAME) or arguments.folds_file else judge_checkpoint
+    record, runs, pictured, output_dir = judge(arguments, shlex.join(["python", "evaluate.py", *argv]))
+    refuse_other_results(record, output_dir, arguments.overwrite_output)
+    write_report(record, runs, pictured, output_dir)
+    print(f"\n{record['corpus']}, {record['protocol']}\n\n{as_table(record)}\n")
+    print("\n".join(remarks(record) + [f"  {error}" for error in record["skipped"]]))
+    print(f"\nReport: {output_dir / 'report.html'}; confusion matrix: {output_dir / 'confusion_matrix.png'}")
 
 
 if __name__ == "__main__":

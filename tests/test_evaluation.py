@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +10,12 @@ import soundfile
 from conftest import RATE, ROOT, TONES, run_script, write_corpus
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from test_training import load_script
+from trees import ravdess_tree
 
 import evaluate
+from modeling_gemoclap import GEmoClapConfig
+from modeling_gemoclap.corpora.manifest import load_corpus
+from modeling_gemoclap.evaluation import mteb
 
 METRIC = str(ROOT / "modeling_gemoclap/evaluation/war_uar")
 
@@ -44,7 +49,8 @@ def test_what_an_evaluation_leaves_behind(judge, trained, tones, tmp_path, capsy
     assert results["n"] == 12 and results["uar"] > 0.9 and set(results["recall"]) == set(TONES)
     assert "speaker-independent" in results["protocol"] and results["speakers"] == ["04"]
     rows = list(csv.DictReader(open(tmp_path / "out/predictions.csv")))
-    assert list(rows[0]) == ["file_name", "emotion", "predicted", *(f"score_{e}" for e in results["labels"])]
+    scores = [f"score_{label}" for label in results["labels"]]
+    assert list(rows[0]) == ["file_name", "emotion", "predicted", *scores, "speaker_id", "gender"]
     truth, predicted = ([row[name] for row in rows] for name in ("emotion", "predicted"))
     assert results["confusion"] == confusion_matrix(truth, predicted, labels=results["labels"]).tolist()
     for row in rows:
@@ -118,3 +124,46 @@ def test_from_the_command_line_and_beside_the_library(trained, tones, tmp_path):
     code = "import evaluate; print(evaluate.load, evaluate.__version__)"
     done = run_script("-c", code, env={"PYTHONPATH": str(ROOT)})
     assert "function load" in done.stdout
+
+
+def test_other_emotions_by_words_alone(judge, trained, tones, tmp_path):
+    """A corpus with emotions that were never trained on, and words of one's own."""
+    shutil.copytree(tones, tmp_path / "others")
+    path = tmp_path / "others/metadata.csv"
+    path.write_text(path.read_text().replace(",happy,", ",surprise,"))
+    options = ("--model", trained, "--data_dir", tmp_path / "others", "--speakers", "04")
+    with pytest.raises(ValueError, match="'surprise': 4"):
+        judge(*options, "--output_dir", tmp_path / "out")
+    judge(*options, "--labels", "corpus", "--output_dir", tmp_path / "corpus")
+    results = json.loads((tmp_path / "corpus/results.json").read_text())
+    assert results["labels"] == ["angry", "sad", "surprise"] and results["recall"]["angry"] == 1
+    judge(*options, "--labels", "angry", "sad", "calm", "surprise", "--output_dir", tmp_path / "words")
+    assert json.loads((tmp_path / "words/results.json").read_text())["labels"] == ["angry", "sad", "calm", "surprise"]
+
+
+def test_ravdess_zeroshot_is_mtebs_task(judge, trained, tones, tmp_path, monkeypatch):
+    folder = ravdess_tree(tmp_path / "ravdess")
+    options = ("--model", trained, "--protocol", "ravdess-zeroshot")
+    with pytest.raises(ValueError, match="all 1440 spoken clips of RAVDESS; tones has 48"):
+        judge(*options, "--data_dir", tones, "--allow_seen_speakers", "--output_dir", tmp_path / "out")
+    with pytest.raises(ValueError, match="ravdess has 192"):
+        judge(*options, "--data_dir", folder, "--output_dir", tmp_path / "out")
+    corpus = load_corpus(folder)
+    monkeypatch.setattr(mteb, "CLIPS", len(corpus))
+    words, template = mteb.ravdess_zeroshot(corpus)["words"]
+    prompts = GEmoClapConfig.from_pretrained(trained).class_prompts(words, template)
+    named = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+    assert prompts == [[f"this person is feeling {word}"] for word in named]
+    judge(*options, "--data_dir", folder, "--output_dir", tmp_path / "out")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["protocol"].startswith("ravdess-zeroshot (accuracy is WAR)") and results["n"] == 192
+    assert results["labels"] == list(mteb.WORDS) and set(results["recall"]) == set(mteb.WORDS)
+
+
+def test_results_of_another_run_are_not_written_over(judge, trained, tones, tmp_path):
+    options = ("--model", trained, "--data_dir", tones, "--speakers", "04", "--output_dir", tmp_path / "out")
+    judge(*options)
+    judge(*options)
+    with pytest.raises(ValueError, match="holds the results of another run, with another corpus: "):
+        judge(*options, "--corpus_name", "renamed")
+    judge(*options, "--corpus_name", "renamed", "--overwrite_output")

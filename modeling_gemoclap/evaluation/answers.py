@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from ..corpora.manifest import Corpus, seen_speakers
 from ..feature_extraction_gemoclap import AudioError
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from .classifier import AudioClassifier
-from .metrics import war_uar
+from .statistics import Judged
 
 
 class SeenSpeakersError(ValueError):
@@ -24,14 +25,17 @@ class Evaluation:
     Args:
         labels: The emotions it chose between.
         method: How it chose.
-        rows: A dict a clip: `file_name`, `emotion`, `predicted`, and `score_<label>` for every label.
+        rows: A dict a clip: `file_name`, `emotion`, `predicted`, `score_<label>` for every label, `speaker_id`,
+            `gender`.
+        embeddings: Audio embedding of each clip, `(size,)`.
         skipped: What was wrong with each clip that could not be used.
         seen: Speakers among these that it was trained on.
     """
 
     labels: list[str]
     method: str
-    rows: list[dict]
+    rows: list[dict] = field(default_factory=list)
+    embeddings: list[np.ndarray] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
 
@@ -45,17 +49,12 @@ class Evaluation:
         """Predicted emotions, `(clips,)`."""
         return [row["predicted"] for row in self.rows]
 
-    def metrics(self) -> dict:
-        """`war`, `uar` and `recall` by emotion."""
-        return war_uar(predictions=self.predictions, references=self.references)
-
-    def confusion(self) -> list[list[int]]:
-        """Counts, `(labels, labels)`; rows are true emotions, columns predicted ones."""
-        index = {label: position for position, label in enumerate(self.labels)}
-        counts = [[0] * len(self.labels) for _ in self.labels]
-        for truth, predicted in zip(self.references, self.predictions, strict=True):
-            counts[index[truth]][index[predicted]] += 1
-        return counts
+    def judged(self, fold: int = 0) -> Judged:
+        """The answers as arrays."""
+        columns = {name: np.array([row[name] for row in self.rows]) for name in ("file_name", "speaker_id", "gender")}
+        truth = np.array([self.labels.index(emotion) for emotion in self.references])
+        scores = np.array([[row[f"score_{label}"] for label in self.labels] for row in self.rows])
+        return Judged(self.labels, *columns.values(), np.full(len(truth), fold), truth, scores)
 
 
 def refuse_seen_speakers(corpus: Corpus, config, allow: bool = False) -> list[str]:
@@ -82,6 +81,8 @@ def evaluate_clips(
     batch_size: int = 16,
     on_bad_audio: str = "raise",
     allow_seen_speakers: bool = False,
+    labels: list[str] | None = None,
+    words: tuple[list[str], str] | None = None,
 ) -> Evaluation:
     """Name the emotion of every clip: by the checkpoint's own prompts, or by a classifier's head.
 
@@ -91,6 +92,9 @@ def evaluate_clips(
         batch_size: Clips that go through the model together.
         on_bad_audio: `"raise"`, or `"skip"` to judge on the rest.
         allow_seen_speakers: Judge even on speakers that the checkpoint was trained on.
+        labels: Emotions to choose between; None: the checkpoint's.
+        words: How the labels are called, in their order, and the template that these words are put into; None: the
+            checkpoint's own words and templates.
 
     Returns:
         The answers.
@@ -100,7 +104,8 @@ def evaluate_clips(
         SeenSpeakersError: If the checkpoint was trained on a speaker and that is not allowed.
         ValueError: If fewer than two emotions, or clips without one, are to be judged.
     """
-    labels = list(pipe.model.config.emotions)
+    labels = list(labels or pipe.model.config.emotions)
+    called, template = words or (labels, None)
     seen = refuse_seen_speakers(corpus, pipe.model.config, allow_seen_speakers)
     unlabelled = [clip["file_name"] for clip in corpus.clips if not clip["emotion"]]
     if unlabelled:
@@ -110,15 +115,18 @@ def evaluate_clips(
         )
     if len(corpus.emotions) < 2:
         raise ValueError(f"{corpus.name}: all clips are {corpus.emotions[0]}; recall needs two emotions or more")
-    answers = pipe(corpus.recordings(), batch_size=batch_size, on_error="return")
-    evaluation = Evaluation(labels, pipe.method, [], seen=seen)
+    options = {"candidate_labels": called, "hypothesis_template": template, "return_embeddings": True}
+    answers = pipe(corpus.recordings(), batch_size=batch_size, on_error="return", **options)
+    evaluation = Evaluation(labels, pipe.method, seen=seen)
     for clip, answer in zip(corpus.clips, tqdm(answers, total=len(corpus), desc="evaluating"), strict=True):
-        if isinstance(answer, dict):
+        if "error" in answer:
             evaluation.skipped.append(answer["error"])
             continue
-        scores = {item["label"]: item["score"] for item in answer}
-        row = {"file_name": clip["file_name"], "emotion": clip["emotion"], "predicted": answer[0]["label"]}
-        evaluation.rows.append(row | {f"score_{label}": scores[label] for label in labels})
+        scores = {labels[called.index(item["label"])]: item["score"] for item in answer["emotion"]}
+        row = {"file_name": clip["file_name"], "emotion": clip["emotion"], "predicted": max(scores, key=scores.get)}
+        row |= {f"score_{label}": scores[label] for label in labels}
+        evaluation.rows.append(row | {"speaker_id": clip["speaker_id"], "gender": clip["gender"]})
+        evaluation.embeddings.append(answer["embedding"])
     if evaluation.skipped and (on_bad_audio == "raise" or not evaluation.rows):
         raise AudioError(
             f"{corpus.cannot_be_used(evaluation.skipped)}or give --on_bad_audio skip to judge on the rest"

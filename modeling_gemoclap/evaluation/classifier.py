@@ -31,24 +31,53 @@ class AudioClassifier:
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self.feature_extractor = feature_extractor
 
-    def __call__(self, recordings: Iterable, batch_size: int = 16, on_error: str = "raise") -> Iterator:
+    def __call__(
+        self,
+        recordings: Iterable,
+        batch_size: int = 16,
+        on_error: str = "raise",
+        candidate_labels: list[str] | None = None,
+        hypothesis_template: str | None = None,
+        return_embeddings: bool = False,
+    ) -> Iterator:
         """Answer a stream of recordings.
 
         Args:
             recordings: Paths, bytes or arrays, as `read_audio` has them.
             batch_size: Clips that go through the model together.
             on_error: `"raise"`, or `"return"` to let a bad clip carry its error.
+            candidate_labels: The checkpoint's own: its head has no others.
+            hypothesis_template: None: it has no prompts.
+            return_embeddings: Whether each answer is a dict with `embedding` too.
 
         Returns:
-            An iterator: for each recording `[{"label", "score"}, ...]`, best first, or `{"error": message}`.
+            An iterator: for each recording `[{"label", "score"}, ...]`, best first, with `return_embeddings` a dict
+            with `emotion` (that list) and `embedding`, `(hidden_size,)`; or `{"error": message}`.
+
+        Raises:
+            ValueError: If other labels than its own, or prompts, are asked for.
         """
+        if hypothesis_template or set(candidate_labels or self.model.config.emotions) != set(
+            self.model.config.emotions
+        ):
+            raise ValueError(
+                f"a classifier knows its own emotions alone ({', '.join(self.model.config.emotions)}), and no prompts"
+            )
         extractor = self.feature_extractor
         return in_batches(
-            recordings, batch_size, lambda clip: load_clip(extractor, clip, None, on_error), self._answer
+            recordings,
+            batch_size,
+            lambda clip: load_clip(extractor, clip, None, on_error),
+            lambda clips: self._answer(clips, return_embeddings),
         )
 
     @torch.no_grad()
-    def _answer(self, clips: list) -> list[list[dict]]:
+    def _answer(self, clips: list, return_embeddings: bool) -> list:
         inputs = self.feature_extractor.collate(clips).to(self.model.device)
-        scores = self.model(**inputs).logits.float().softmax(-1).cpu()
-        return [ranked(row, self.model.config.emotions) for row in scores]
+        embeddings = self.model.pool_audio(**inputs)
+        logits = self.model.classifier(embeddings).float() / (self.model.config.calibration_temperature or 1.0)
+        answers = [ranked(row, self.model.config.emotions) for row in logits.softmax(-1).cpu()]
+        if not return_embeddings:
+            return answers
+        pairs = zip(answers, embeddings.float().cpu().numpy(), strict=True)
+        return [{"emotion": answer, "embedding": embedding} for answer, embedding in pairs]

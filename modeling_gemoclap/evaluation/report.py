@@ -1,26 +1,49 @@
-"""The files that an evaluation leaves behind."""
+"""The files that an evaluation leaves behind: results.json, results.md, pictures, predictions, report.html."""
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
-from matplotlib.figure import Figure
 
 from ..corpora.manifest import Corpus
 from .answers import Evaluation
+from .page import write_page
+from .pictures import draw
+from .protocol_runs import JudgedRun
+from .statistics import Judged, calibration, fairness, intervals, mean_scores, over_folds, scores_of
+from .stored import write_rows
 
 
-def results_record(evaluation: Evaluation, corpus: Corpus, model: str, command: str) -> dict:
-    """Everything that `results.json` says.
+def _common(runs: list[Judged], corpus: Corpus, model: str, command: str) -> dict:
+    confusion = sum(run.confusion() for run in runs)
+    return mean_scores(runs) | {
+        "n": len(runs[0]),
+        "labels": runs[0].labels,
+        "confusion": confusion.tolist(),
+        "intervals": intervals(runs),
+        "fairness": fairness(runs),
+        "calibration": calibration(runs),
+        "model": model,
+        "corpus": corpus.name,
+        "licence": corpus.known.licence if corpus.known else None,
+        "citation": corpus.known.citation if corpus.known else None,
+        "speakers": corpus.speakers,
+        "manifest_sha256": corpus.manifest_sha256,
+        "command": command,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, command: str) -> dict:
+    """What `results.json` says of one checkpoint.
 
     Args:
         evaluation: The answers.
         corpus: The clips they are about.
+        config: The checkpoint's configuration.
         model: Name or path of the checkpoint.
         command: The command that made them.
 
@@ -32,60 +55,174 @@ def results_record(evaluation: Evaluation, corpus: Corpus, model: str, command: 
         protocol += f"NOT speaker-independent: trained on speakers {', '.join(evaluation.seen)}"
     else:
         protocol += f"speaker-independent: {len(corpus.speakers)} speakers of {corpus.name} that it was not trained on"
-    return evaluation.metrics() | {
-        "n": len(evaluation.rows),
+    judged = evaluation.judged()
+    best = max(sorted(set(evaluation.references)), key=evaluation.references.count)
+    always = judged.where(slice(None))
+    always.scores = (judged.scores * 0) + [label == best for label in judged.labels]
+    return _common([judged], corpus, model, command) | {
         "protocol": protocol,
-        "labels": evaluation.labels,
-        "confusion": evaluation.confusion(),
-        "model": model,
-        "corpus": corpus.name,
-        "speakers": corpus.speakers,
+        "controls": {"constant": scores_of(always) | {"says": f"always {best}"}, "shuffled_labels": None},
+        "gender_probe": None,
+        "temperature": config.calibration_temperature,
+        "protocols": None,
+        "training_command": None,
+        "per_seed": None,
+        "over_folds": None,
         "seen_speakers": evaluation.seen,
-        "manifest_sha256": corpus.manifest_sha256,
+        "training_data": config.training_data,
         "skipped": evaluation.skipped,
-        "command": command,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "notes": corpus.notes,
     }
 
 
+def protocol_record(found: JudgedRun, corpus: Corpus, model: str, command: str) -> dict:
+    """What `results.json` says of a protocol's run: figures are of pooled answers, averaged over seeds.
+
+    Args:
+        found: The answers.
+        corpus: The clips.
+        model: Folder of the run.
+        command: The command that made them.
+
+    Returns:
+        A dict that JSON can hold.
+    """
+    first = next(iter(found.protocols.values()))
+    kind = "speaker-independent" if first.speaker_independent else "SPEAKER-DEPENDENT: the same speakers in both parts"
+    seeds = list(found.protocols)
+    probe = _probe(found.probe)
+    fitted = [value for value in found.temperatures if value is not None]
+    return _common(found.runs, corpus, model, command) | {
+        "protocol": f"{first.name} ({kind}), {len(first.folds)} folds, seeds {', '.join(map(str, seeds))}; "
+        f"pooled over folds, mean over seeds; {found.method}",
+        "protocols": {
+            str(seed): protocol.to_dict() | {"sha256": protocol.sha256} for seed, protocol in found.protocols.items()
+        },
+        "seeds": seeds,
+        "per_seed": {str(seed): scores_of(run) for seed, run in zip(seeds, found.runs, strict=True)},
+        "over_folds": over_folds(found.runs),
+        "controls": {
+            "constant": scores_of(found.constant) | {"says": "the most frequent emotion of each training part"},
+            "shuffled_labels": scores_of(found.shuffled) if found.shuffled else None,
+        },
+        "gender_probe": probe,
+        "temperature": sum(fitted) / len(fitted) if fitted else None,
+        "settings": found.settings,
+        "training_command": found.command,
+        "seen_speakers": [] if first.speaker_independent else corpus.speakers,
+        "training_data": None,
+        "skipped": found.skipped,
+        "notes": found.notes,
+    }
+
+
+def _probe(pairs: list[tuple[str, str]]) -> dict | None:
+    pairs = [pair for pair in pairs if pair[0]]
+    recalls = [
+        sum(truth == answer for truth, answer in pairs if truth == gender) / sum(truth == gender for truth, _ in pairs)
+        for gender in ("female", "male")
+        if any(truth == gender for truth, _ in pairs)
+    ]
+    return {"uar": sum(recalls) / len(recalls), "n": len(pairs)} if len(recalls) == 2 else None
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
 def as_table(record: dict) -> str:
-    """WAR, UAR and recall by emotion as a Markdown table."""
-    names = ["WAR", "UAR", *record["recall"]]
-    values = [record["war"], record["uar"], *record["recall"].values()]
-    head = f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
-    return head + f"| {' | '.join(f'{100 * value:.1f}' for value in values)} |"
+    """The figures as a Markdown table: the model, a constant answer and, of a protocol, a run on shuffled labels."""
+    emotions = list(record["recall"])
+    head = ["", "WAR", "UAR", "95 % interval of UAR", "macro F1", *emotions]
+    found = record["intervals"]["uar"]
+    rows = [("model", record, f"{_percent(found[0])} to {_percent(found[1])}" if found else "(one speaker)")]
+    rows.append((f"constant ({record['controls']['constant']['says']})", record["controls"]["constant"], ""))
+    if record["controls"]["shuffled_labels"]:
+        rows.append(("trained on shuffled labels", record["controls"]["shuffled_labels"], ""))
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name, values, interval in rows:
+        figures = [values["war"], values["uar"], interval, values["macro_f1"]]
+        figures += [values["recall"].get(emotion) for emotion in emotions]
+        cells = [figure if isinstance(figure, str) else _percent(figure) for figure in figures]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
 
 
-def plot_confusion(record: dict, path: Path) -> None:
-    """Draw the confusion matrix: shares of each true emotion as colour and per cent, with counts below."""
-    counts = np.array(record["confusion"])
-    shares = counts / counts.sum(1, keepdims=True).clip(1)
-    labels = record["labels"]
-    size = 2.2 + 0.8 * len(labels)
-    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    for row, column in np.ndindex(counts.shape):
-        text = f"{100 * shares[row, column]:.0f}\n({counts[row, column]})"
-        colour = "white" if shares[row, column] > 0.55 else "black"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    title = f"{record['corpus']}: UAR {100 * record['uar']:.1f}, WAR {100 * record['war']:.1f} ({record['n']} clips)"
-    axes.set_title(title, fontsize=10)
-    figure.colorbar(image, label="share of the true emotion", shrink=0.8)
-    figure.savefig(path, dpi=150)
+def remarks(record: dict) -> list[str]:
+    """What stands below the table, a sentence each."""
+    text = []
+    if folds := record["over_folds"]:
+        text.append(
+            f"Mean and standard deviation over folds: UAR {_percent(folds['uar']['mean'])} ± "
+            f"{_percent(folds['uar']['std'])}, WAR {_percent(folds['war']['mean'])} ± {_percent(folds['war']['std'])}."
+        )
+    if fair := record["fairness"]:
+        gap = fair["gap_interval"]
+        within = f" (95 % interval {100 * gap[0]:+.1f} to {100 * gap[1]:+.1f})" if gap else ""
+        text.append(
+            f"UAR for women {_percent(fair['uar_female'])} ({fair['num_female']} speakers), for men "
+            f"{_percent(fair['uar_male'])} ({fair['num_male']}): a gap of {100 * fair['gap']:+.1f}{within}."
+        )
+    found, temperature = record["calibration"], record["temperature"]
+    how = f"calibrated, temperature {temperature:.2f}" if temperature else "not calibrated"
+    text.append(
+        f"Expected calibration error {_percent(found['ece'])} (mean best score {_percent(found['confidence'])}, right "
+        f"{_percent(found['accuracy'])}; {how})."
+    )
+    if probe := record["gender_probe"]:
+        text.append(f"Gender can be read from the embeddings with a UAR of {_percent(probe['uar'])} (chance 50).")
+    if record["controls"]["shuffled_labels"] is None and record["protocols"]:
+        text.append("No model was trained on shuffled labels (--control false).")
+    if record["skipped"]:
+        text.append(f"{len(record['skipped'])} clips could not be used and were skipped.")
+    return text + [f"{note[0].upper()}{note[1:]}." for note in record["notes"]]
 
 
-def write_report(record: dict, evaluation: Evaluation, output_dir: Path) -> None:
-    """Write `results.json`, `predictions.csv` and `confusion_matrix.png`."""
+def as_markdown(record: dict) -> str:
+    """The table, what stands below it, the protocol with its hash, and the command."""
+    lines = [f"# {record['corpus']}: {record['n']} clips", record["protocol"], as_table(record)]
+    lines.append("\n".join(f"- {remark}" for remark in remarks(record)))
+    if record["protocols"]:
+        lines.append("\n".join(f"- seed {s}: protocol `{p['sha256']}`" for s, p in record["protocols"].items()))
+    commands = [command for command in (record["training_command"], record["command"]) if command]
+    return "\n\n".join([*lines, "```\n{}\n```".format("\n".join(commands))]) + "\n"
+
+
+def refuse_other_results(record: dict, output_dir: Path, overwrite: bool = False) -> None:
+    """Make sure that results are not written over those of another model, corpus or protocol.
+
+    Raises:
+        ValueError: If there are such, and they may not be written over.
+    """
+    path = output_dir / "results.json"
+    if overwrite or not path.is_file():
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    names = ("model", "corpus", "manifest_sha256")
+    differing = [name for name in names if found.get(name) != record[name]]
+    if differing:
+        raise ValueError(
+            f"{output_dir} holds the results of another run, with another {', '.join(differing)}: give another "
+            f"--output_dir, or --overwrite_output"
+        )
+
+
+def write_report(record: dict, runs: list[list[dict]], pictured: dict, output_dir: Path) -> None:
+    """Write everything.
+
+    Args:
+        record: Of `results_record` or `protocol_record`.
+        runs: Rows of predictions of each seed.
+        pictured: What `draw` needs beside the record: `judged`, `embeddings`, `similarities`, `title`.
+        output_dir: Where.
+    """
     output_dir.mkdir(parents=True, exist_ok=True)
-    plot_confusion(record, output_dir / "confusion_matrix.png")
-    with open(output_dir / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(evaluation.rows[0]))
-        writer.writeheader()
-        writer.writerows(evaluation.rows)
+    pictures = draw(record, output_dir, **pictured)
+    seeds = record.get("seeds")
+    names = [f"predictions_seed_{seed}.csv" for seed in seeds] if seeds else ["predictions.csv"]
+    for name, rows in zip(names, runs, strict=True):
+        write_rows(output_dir / name, rows)
+    (output_dir / "results.md").write_text(as_markdown(record), encoding="utf-8")
+    write_page(record, remarks(record), pictures, output_dir / "report.html")
     text = json.dumps(record, indent=2, ensure_ascii=False)
     (output_dir / "results.json").write_text(text + "\n", encoding="utf-8")

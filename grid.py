@@ -1,0 +1,129 @@
+"""Train and judge every cell of a table by one protocol, and put them side by side.
+
+    python grid.py --config configs/paper_table1.yaml --data_dir IEMOCAP --output_dir runs/table1
+    python grid.py --config configs/readings.yaml --data_dir emodb --output_dir runs/readings --seeds 0 1 2
+
+Started again, it goes on where it was. Options of train.py may follow `--`, and hold for every cell: the first in
+small, with the compact encoder in place of the pretrained ones, is
+
+    python grid.py --config configs/paper_table1.yaml --base configs/compact.yaml --leave_out audio_model ...
+        -- --num_train_epochs 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from modeling_gemoclap.evaluation.comparison import compare
+from modeling_gemoclap.evaluation.stored import load_judged
+
+OURS = ("name", "published")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line; `train` is what stands behind `--`."""
+    argv, train = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML file: base, protocol, cells, vary")
+    parser.add_argument("--data_dir", required=True, nargs="+", help="corpus folder; several are mixed")
+    parser.add_argument("--output_dir", required=True, help="a folder is made in it for each cell")
+    parser.add_argument("--base", help="configuration of train.py in place of the file's")
+    parser.add_argument("--protocol", help="in place of the file's")
+    parser.add_argument("--leave_out", nargs="+", default=[], help="fields of the cells that are not to be set")
+    parser.add_argument("--seeds", nargs="+", default=["0"])
+    parser.add_argument(
+        "--launcher", default=f"{sys.executable} -m accelerate.commands.launch", help="what runs train.py"
+    )
+    return argparse.Namespace(**vars(parser.parse_args(argv)), train=train)
+
+
+def cells_of(path: str) -> tuple[dict, list[dict]]:
+    """The file, and its cells: those that it names, and one for each value that it varies.
+
+    Raises:
+        ValueError: If it has another form, or two cells have the same name.
+    """
+    try:
+        grid = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"--config {path}: cannot be read: {error}") from None
+    if not isinstance(grid, dict) or set(grid) - {"base", "protocol", "cells", "vary"}:
+        raise ValueError(f"{path}: a grid has base, protocol, cells (a list) and vary (fields and lists of values)")
+    cells = list(grid.get("cells") or [])
+    for field, values in (grid.get("vary") or {}).items():
+        cells += [{"name": f"{field} {value}", field: value} for value in values]
+    names = [cell.get("name") for cell in cells]
+    if not cells or None in names or len(set(names)) < len(names):
+        raise ValueError(f"{path}: every cell needs a name of its own")
+    return grid, cells
+
+
+def run(command: list[str]) -> None:
+    """Run a program, told; its failure is ours."""
+    print(f"+ {shlex.join(command)}", flush=True)
+    if code := subprocess.run(command).returncode:
+        raise ValueError(f"stopped: {shlex.join(command)} ended with {code}; start again to go on from here")
+
+
+def run_cell(cell: dict, grid: dict, options: argparse.Namespace) -> Path:
+    """Train and judge a cell; what is there is not done again."""
+    folder = Path(options.output_dir, "".join(c if c.isalnum() or c in ".-" else "_" for c in cell["name"]).lower())
+    protocol, base = options.protocol or grid["protocol"], options.base or grid["base"]
+    data = ["--data_dir", *options.data_dir, "--protocol", protocol, "--seeds", *options.seeds]
+    fields = {name: value for name, value in cell.items() if name not in (*OURS, *options.leave_out)}
+    settings = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
+    train = ["train.py", "--config", base, *settings, *data, "--output_dir", str(folder), *options.train]
+    run([*shlex.split(options.launcher), *train])
+    run([sys.executable, "evaluate.py", "--model", str(folder), *data])
+    return folder
+
+
+def as_table(cells: list[dict], folders: list[Path]) -> str:
+    """Figures of every cell, its difference to the first, paired by speaker, and what was published."""
+    published = any("published" in cell for cell in cells)
+    head = ["", "WAR", "UAR", "95 % interval", "UAR minus that of the first"]
+    head += ["published WAR", "published UAR"] if published else []
+    lines, first = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"], load_judged(folders[0])
+    for cell, folder in zip(cells, folders, strict=True):
+        found = json.loads((folder / "results/results.json").read_text(encoding="utf-8"))
+        low, high = (f"{100 * value:.1f}" for value in found["intervals"]["uar"] or (float("nan"),) * 2)
+        row = [cell["name"], f"{100 * found['war']:.1f}", f"{100 * found['uar']:.1f}", f"{low} to {high}"]
+        difference = compare(first, load_judged(folder)) if folder != folders[0] else None
+        values = [100 * value for value in (difference["difference"], *difference["interval"])] if difference else []
+        row.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*values) if values else "")
+        figures = cell.get("published", {})
+        row += [f"{figures[name]:.2f}" if name in figures else "" for name in ("war", "uar")] if published else []
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Run all cells, and write table.md."""
+    options = parse(argv)
+    grid, cells = cells_of(options.config)
+    folders = [run_cell(cell, grid, options) for cell in cells]
+    table = as_table(cells, folders)
+    notes = (
+        f"{options.protocol or grid['protocol']}, seeds {' '.join(options.seeds)}; intervals over speakers, paired."
+    )
+    if any("published" in cell for cell in cells):
+        notes += f" The published figures are those of {grid['protocol']} with the cells' own encoders."
+    if options.leave_out:
+        notes += f" Left out of every cell: {', '.join(options.leave_out)}."
+    command = shlex.join(["python", "grid.py", *argv])
+    Path(options.output_dir, "table.md").write_text(f"{table}\n\n{notes}\n\n```\n{command}\n```\n", encoding="utf-8")
+    print(f"\n{table}\n\n{notes}\n{Path(options.output_dir, 'table.md')}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"grid.py: {error}")

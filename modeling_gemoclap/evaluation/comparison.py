@@ -1,0 +1,98 @@
+"""Whether one run is better than another, paired by speaker.
+
+    python -m modeling_gemoclap.evaluation.comparison RUN_A RUN_B
+
+Seeds are averaged first. The difference of the pooled UAR has a bootstrap interval, the same speakers being drawn for
+both; Wilcoxon's signed-rank test on the speakers' own UAR is added from six speakers on, with the smallest p that so
+many pairs can give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+import scipy.stats
+
+from .statistics import Judged, interval, resampled, speaker_counts, uar_of
+from .stored import load_judged
+
+FEWEST_PAIRS = 6
+
+
+def compare(first: list[Judged], second: list[Judged]) -> dict:
+    """Compare two runs on the same clips.
+
+    Args:
+        first: One run, a `Judged` for each seed.
+        second: The other.
+
+    Returns:
+        A dict with `uar` (of both), `difference` (second minus first), its `interval`, `speakers`, and `wilcoxon`:
+        `p` and its floor `2 / 2**pairs`, or None where fewer than six speakers differ.
+
+    Raises:
+        ValueError: If they are not about the same clips or labels.
+    """
+    if set(first[0].files) != set(second[0].files) or first[0].labels != second[0].labels:
+        raise ValueError(
+            "the runs were judged on different clips or labels, so they cannot be paired: compare runs of the same "
+            "protocol and corpus"
+        )
+    speakers = np.unique(first[0].speakers)
+    if len(speakers) < 2:
+        raise ValueError("the runs were judged on one speaker: that says nothing of others")
+    counts = [speaker_counts(runs, speakers) for runs in (first, second)]
+    weights = resampled([np.arange(len(speakers))])
+    drawn = [uar_of(np.einsum("bs,rsij->brij", weights, part)).mean(1) for part in counts]
+    pooled = [float(uar_of(part.sum(1)).mean()) for part in counts]
+    own = [uar_of(part).mean(0) for part in counts]
+    return {
+        "uar": pooled,
+        "difference": pooled[1] - pooled[0],
+        "interval": interval(drawn[1] - drawn[0]),
+        "speakers": len(speakers),
+        "wilcoxon": _wilcoxon(own[1] - own[0]),
+    }
+
+
+def _wilcoxon(differences: np.ndarray) -> dict | None:
+    pairs = int(np.count_nonzero(differences))
+    if pairs < FEWEST_PAIRS:
+        return None
+    return {"p": float(scipy.stats.wilcoxon(differences).pvalue), "floor": 2 / 2**pairs, "pairs": pairs}
+
+
+def as_text(found: dict, names: tuple[str, str]) -> str:
+    """A comparison in words."""
+    low, high = (100 * value for value in found["interval"])
+    verdict = "they cannot be told apart" if low <= 0 <= high else "the interval does not hold 0"
+    lines = [
+        f"UAR {100 * found['uar'][0]:.1f} ({names[0]}), {100 * found['uar'][1]:.1f} ({names[1]})",
+        f"difference {100 * found['difference']:+.1f}, 95 % interval over {found['speakers']} speakers "
+        f"[{low:+.1f}, {high:+.1f}]: {verdict}",
+    ]
+    test = found["wilcoxon"]
+    if test:
+        lines.append(
+            f"Wilcoxon p = {test['p']:.3g} ({test['pairs']} pairs; the least possible is {test['floor']:.2g})"
+        )
+    else:
+        lines.append(f"Wilcoxon: not with fewer than {FEWEST_PAIRS} pairs that differ")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Compare two evaluated runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs=2, metavar="RUN", help="folder that evaluate.py has judged")
+    runs = parser.parse_args(argv).runs
+    print(as_text(compare(*(load_judged(run) for run in runs)), tuple(runs)))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"comparison: {error}")

@@ -1,0 +1,198 @@
+"""Judges a run of `train.py --protocol`: every fold by its own checkpoint, on speakers that this has not heard."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ..corpora.manifest import Corpus
+from ..corpora.protocols import Protocol, protocol_of
+from .answers import evaluate_clips
+from .statistics import Judged
+from .stored import judged_of, store, stored, weights_sha256
+
+
+@dataclass
+class JudgedRun:
+    """What is known of a run once it is judged.
+
+    Args:
+        protocols: Protocol of each seed.
+        settings: Settings of the training.
+        command: The command that began it.
+        runs: Pooled answers of each seed.
+        rows: Rows of each seed, as they are written.
+        constant: What the most frequent emotion of each training part would have answered.
+        shuffled: Answers of the models that were trained on shuffled labels, or None.
+        embeddings: Those of one fold's test clips, `(clips, size)`, for a picture; and these clips.
+        probe: True and probed gender of each clip, of all seeds.
+        checkpoint: The checkpoint of that fold.
+        skipped: What was wrong with clips that were left out.
+        notes: What is to be told beside the figures.
+        method: How answers were chosen.
+        temperatures: Calibration temperature of each fold and seed; None where none was fitted.
+    """
+
+    protocols: dict[int, Protocol]
+    settings: dict
+    command: str
+    runs: list[Judged] = field(default_factory=list)
+    rows: list[list[dict]] = field(default_factory=list)
+    constant: Judged | None = None
+    shuffled: Judged | None = None
+    embeddings: np.ndarray | None = None
+    pictured: Judged | None = None
+    probe: list[tuple[str, str]] = field(default_factory=list)
+    checkpoint: Path | None = None
+    skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    method: str = ""
+    temperatures: list[float | None] = field(default_factory=list)
+
+
+def read_run(root: Path) -> dict:
+    """What `RUN/run.json` says.
+
+    Raises:
+        ValueError: If the folder holds no run of a protocol.
+    """
+    path = root / "run.json"
+    if not path.is_file():
+        raise ValueError(f"{root}: no run.json there: --protocol judges a run of train.py --protocol")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def judge_protocol(
+    root: Path,
+    name: str,
+    corpus: Corpus,
+    load: Callable,
+    seeds: list[int] | None = None,
+    folds_file: str | None = None,
+    batch_size: int = 16,
+    on_bad_audio: str = "raise",
+) -> JudgedRun:
+    """Judge every fold and seed; what was judged before is not judged again.
+
+    Args:
+        root: Folder of the run.
+        name: The protocol.
+        corpus: The clips.
+        load: From a checkpoint's folder to its pipeline or classifier.
+        seeds: Judge these alone; None: all that were trained.
+        folds_file: As it was trained with.
+        batch_size: Clips that go through the model together.
+        on_bad_audio: As for `evaluate_clips`.
+
+    Returns:
+        The answers, pooled.
+
+    Raises:
+        ValueError: If the run is of another protocol or corpus, or a fold is not trained to its end.
+    """
+    run = read_run(root)
+    if run["manifest_sha256"] != corpus.manifest_sha256:
+        raise ValueError(
+            f"{root} was trained on another version of {run['corpus']} (hash of the manifest): give that --data_dir"
+        )
+    corpus = corpus.of_emotions(run["settings"]["emotions"] or corpus.emotions, run["settings"]["drop_other_emotions"])
+    seeds = seeds or sorted(map(int, run["protocols"]))
+    protocols = {seed: protocol_of(name, corpus, seed, folds_file) for seed in seeds}
+    for seed, protocol in protocols.items():
+        if run["protocols"].get(str(seed)) != protocol.to_dict():
+            raise ValueError(f"{root} was not trained by {protocol.name} with seed {seed}; see its run.json")
+    found = JudgedRun(protocols, run["settings"], run["command"], notes=list(corpus.notes))
+    options = (load, batch_size, on_bad_audio)
+    for seed, protocol in protocols.items():
+        answers = [_judge_fold(root, protocol, corpus, fold, seed, options) for fold in range(len(protocol.folds))]
+        found.rows.append([row | {"fold": fold} for fold, (rows, *_) in enumerate(answers) for row in rows])
+        found.runs.append(judged_of(found.rows[-1]))
+        found.probe += [(row["gender"], row["gender_probe"]) for row in found.rows[-1] if row["gender_probe"]]
+        found.skipped += [error for *_, record in answers for error in record["skipped"]]
+        found.temperatures += [record["made_of"]["temperature"] for *_, record in answers]
+        if found.embeddings is None:
+            rows, found.embeddings, record = answers[0]
+            found.pictured, found.method = judged_of(rows), record["method"]
+            found.checkpoint = root / "fold_0" / f"seed_{seed}"
+    found.notes += absent_classes(protocols[seeds[0]], corpus)
+    found.constant = _constant(protocols[seeds[0]], corpus, found.runs[0])
+    found.shuffled = _control(root, protocols, corpus, options)
+    return found
+
+
+def _judge_fold(root: Path, protocol: Protocol, corpus: Corpus, fold: int, seed: int, options, probe: bool = True):
+    load, batch_size, on_bad_audio = options
+    folder = root / f"fold_{fold}" / f"seed_{seed}"
+    if not (folder / "fold.json").is_file():
+        raise ValueError(f"{folder} is not trained to its end: run the train.py command again, it goes on from there")
+    dev = json.loads((folder / "fold.json").read_text())["dev"]
+    config = json.loads((folder / "config.json").read_text())
+    test = protocol.test(corpus, fold)
+    made_of = {"weights": weights_sha256(folder), "protocol": protocol.sha256, "on_bad_audio": on_bad_audio}
+    made_of["temperature"] = config.get("calibration_temperature")
+    if (known := stored(folder / "answers", made_of)) is None:
+        pipe = load(str(folder))
+        allow = not protocol.speaker_independent
+        evaluation = evaluate_clips(pipe, test, batch_size, on_bad_audio, allow)
+        train = protocol.training(corpus, fold)
+        train = train.of_speakers(exclude=dev) if dev else train
+        answers = _probe_gender(pipe, train, evaluation.embeddings, batch_size) if probe else None
+        extra = [{"gender_probe": answer} for answer in answers or [""] * len(evaluation.rows)]
+        store(folder / "answers", evaluation, made_of, extra)
+        known = stored(folder / "answers", made_of)
+    return known
+
+
+def _probe_gender(pipe, train: Corpus, embeddings: list[np.ndarray], batch_size: int) -> list[str] | None:
+    """Gender of clips by logistic regression on frozen embeddings, learnt from the fold's training clips."""
+    train = train.where("gender", bool)
+    genders = train.column("gender").to_pylist()
+    if len(set(genders)) < 2:
+        return None
+    answers = pipe(train.recordings(), batch_size=batch_size, on_error="return", return_embeddings=True)
+    pairs = [
+        (answer["embedding"], gender) for answer, gender in zip(answers, genders, strict=True) if "error" not in answer
+    ]
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    probe.fit(np.stack([embedding for embedding, _ in pairs]), [gender for _, gender in pairs])
+    return probe.predict(np.stack(embeddings)).tolist()
+
+
+def absent_classes(protocol: Protocol, corpus: Corpus) -> list[str]:
+    """Which folds judge clips of some emotions only: their own UAR is over those."""
+    notes = []
+    for fold in range(len(protocol.folds)):
+        absent = sorted(set(corpus.emotions) - set(protocol.test(corpus, fold).emotions))
+        if absent:
+            notes.append(f"fold {fold} has no {', '.join(absent)}: its own UAR is over the other emotions")
+    return notes
+
+
+def _constant(protocol: Protocol, corpus: Corpus, run: Judged) -> Judged:
+    """What the most frequent emotion of each fold's training part would have answered."""
+    scores = np.zeros_like(run.scores)
+    for fold in range(len(protocol.folds)):
+        counts = Counter(protocol.training(corpus, fold).column("emotion").to_pylist())
+        counts.pop("", None)
+        scores[run.folds == fold, run.labels.index(max(sorted(counts), key=counts.get))] = 1.0
+    return Judged(run.labels, run.files, run.speakers, run.genders, run.folds, run.truth, scores)
+
+
+def _control(root: Path, protocols: dict[int, Protocol], corpus: Corpus, options) -> Judged | None:
+    root = root / "shuffled_labels"
+    seeds = [seed for seed in protocols if (root / "fold_0" / f"seed_{seed}").is_dir()]
+    if not seeds:
+        return None
+    protocol, rows = protocols[seeds[0]], []
+    for fold in range(len(protocol.folds)):
+        answers, *_ = _judge_fold(root, protocol, corpus, fold, seeds[0], options, probe=False)
+        rows += [row | {"fold": fold} for row in answers]
+    return judged_of(rows)

@@ -1,0 +1,66 @@
+"""`grid.py`: cells, their table, and going on."""
+
+import json
+
+import pytest
+import yaml
+from conftest import ROOT, run_script
+from test_training import load_script
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return load_script("grid")
+
+
+def test_table_1_of_the_paper(grid):
+    """Twelve cells, their published figures as printed, fields that train.py knows."""
+    from modeling_gemoclap.training.arguments import parse_arguments
+
+    found, cells = grid.cells_of(str(ROOT / "configs/paper_table1.yaml"))
+    assert len(cells) == 12 and found["protocol"] == "leave-one-session-out"
+    assert max(cell["published"]["uar"] for cell in cells) == 83.16
+    assert len({(cell["objective"], cell["audio_model"]) for cell in cells}) == 12
+    for cell in cells:
+        fields = [word for name in ("objective", "audio_model") for word in (f"--{name}", cell[name])]
+        model, _, arguments = parse_arguments(["--config", str(ROOT / found["base"]), *fields, "--use_cpu", "true"])
+        assert model.audio_model == cell["audio_model"] and arguments.num_train_epochs == 80
+
+
+def test_what_is_varied(grid):
+    found, cells = grid.cells_of(str(ROOT / "configs/readings.yaml"))
+    assert cells[0] == {"name": "recipe"} and {"name": "alpha 0.5", "alpha": 0.5} in cells and len(cells) == 12
+    assert {name for cell in cells for name in cell} == {"name", "alpha", "targets", "similarity", "sl_texts"}
+
+
+@pytest.mark.parametrize(
+    "content", ["[1, 2]", "{cells: [{alpha: 1}]}", "{colour: red}", "{cells: []}", "{", "vary: {}"]
+)
+def test_bad_grids(grid, tmp_path, content):
+    (tmp_path / "grid.yaml").write_text(content)
+    with pytest.raises(ValueError, match="grid.yaml"):
+        grid.cells_of(str(tmp_path / "grid.yaml"))
+
+
+def test_cells_are_trained_judged_and_compared(tones, tmp_path):
+    cells = {
+        "base": "tests/tiny.yaml",
+        "protocol": "2-folds-by-speaker",
+        "cells": [{"name": "first", "published": {"war": 81.43, "uar": 83.16}}],
+        "vary": {"objective": ["emo", "no-such"]},
+    }
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(cells))
+    command = ["grid.py", "--config", tmp_path / "grid.yaml", "--data_dir", tones, "--output_dir", tmp_path / "runs"]
+    more = ("--", "--num_train_epochs", "2", "--control", "false")
+    done = run_script(*command, *more, check=False)
+    assert done.returncode == 1 and "start again to go on from here" in done.stderr and "no-such" in done.stderr
+    cells["vary"] = {"objective": ["emo"]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(cells))
+    weights = tmp_path / "runs/objective_emo/fold_0/seed_0/model.safetensors"
+    before = weights.stat().st_mtime_ns
+    run_script(*command, *more)
+    assert weights.stat().st_mtime_ns == before, "what was finished is not done again"
+    table = (tmp_path / "runs/table.md").read_text()
+    results = json.loads((tmp_path / "runs/objective_emo/results/results.json").read_text())
+    assert f"| objective emo | {100 * results['war']:.1f} | {100 * results['uar']:.1f} |" in table
+    assert "| 81.43 | 83.16 |" in table and "The published figures are those of 2-folds-by-speaker" in table

@@ -1,0 +1,211 @@
+"""Both commands with a protocol: killed and started again, judged, compared, refused."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, TINY, run_script
+from test_distributed import TORCHRUN
+
+from modeling_gemoclap import GEmoClapFeatureExtractor
+
+SMALL = (*TINY, "--num_train_epochs", "4", "--seed", "0")
+FOLDS = ("--protocol", "4-folds-by-speaker")
+
+
+def judge(run, tones, *options, check=True):
+    return run_script("evaluate.py", "--model", run, "--data_dir", tones, *FOLDS, *options, check=check)
+
+
+def figures(run):
+    results = json.loads((run / "results/results.json").read_text())
+    return {name: value for name, value in results.items() if name not in ("model", "command", "training_command")}
+
+
+@pytest.fixture(scope="module")
+def run(tones, tmp_path_factory):
+    """All folds of two seeds, uninterrupted, and judged."""
+    folder = tmp_path_factory.mktemp("runs") / "folds"
+    run_script("train.py", *SMALL, "--data_dir", tones, *FOLDS, "--seeds", 0, 1, "--output_dir", folder)
+    judge(folder, tones)
+    return folder
+
+
+def kill_when(command, there, count):
+    """Start a program and kill it as soon as so many files are there."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while len(there()) < count and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return len(there())
+
+
+def test_killed_and_started_again_gives_the_same_table(run, tones, tmp_path):
+    folder = tmp_path / "folds"
+    train = ["train.py", *SMALL, "--data_dir", tones, *FOLDS, "--seeds", 0, 1, "--output_dir", folder]
+    done = kill_when(train, lambda: list(folder.glob("fold_*/seed_*/fold.json")), 2)
+    assert 2 <= done < 8
+    first = (folder / "fold_0/seed_0/fold.json").stat().st_mtime_ns
+    (folder / "fold_2/seed_0").mkdir(parents=True, exist_ok=True)
+    (folder / "fold_2/seed_0/model.safetensors").write_bytes(b"half of one")
+    run_script(*train)
+    assert (folder / "fold_0/seed_0/fold.json").stat().st_mtime_ns == first, "finished folds are not run again"
+    evaluate = ["evaluate.py", "--model", folder, "--data_dir", tones, *FOLDS]
+    done = kill_when(evaluate, lambda: list(folder.glob("fold_*/seed_*/answers/answers.json")), 3)
+    assert 3 <= done < 8 and not (folder / "results").exists()
+    judge(folder, tones)
+    assert figures(folder) == figures(run)
+
+
+def test_what_a_run_says(run):
+    results = figures(run)
+    assert results["n"] == 48 and results["seeds"] == [0, 1] and results["protocol"].startswith("4-folds-by-speaker (")
+    for seed in "01":
+        protocol = results["protocols"][seed]
+        assert re.fullmatch("[0-9a-f]{64}", protocol["sha256"]) and sorted(sum(protocol["folds"], [])) == [
+            "01",
+            "02",
+            "03",
+            "04",
+        ]
+    rows = list(csv.DictReader(open(run / "results/predictions_seed_0.csv")))
+    assert len(rows) == len({row["file_name"] for row in rows}) == 48, "each clip is judged once"
+    for row in rows:
+        fold = json.loads((run / f"fold_{row['fold']}/seed_0/config.json").read_text())
+        assert row["speaker_id"] not in fold["training_data"][0]["speakers"], (
+            "by a model that has not heard its speaker"
+        )
+    assert results["uar"] == pytest.approx(sum(one["uar"] for one in results["per_seed"].values()) / 2)
+    controls = results["controls"]
+    assert (
+        controls["constant"]["uar"] == pytest.approx(1 / 3)
+        and 0 <= controls["shuffled_labels"]["uar"] < results["uar"]
+    )
+    config = json.loads((run / "shuffled_labels/fold_0/seed_0/config.json").read_text())
+    assert config["training_data"][0]["labels_shuffled"]
+    assert results["fairness"]["num_female"] == 2 and 0 < results["gender_probe"]["uar"] <= 1
+    assert {"mean", "std"} == set(results["over_folds"]["uar"])
+
+
+def test_the_page_holds_everything(run):
+    page = (run / "results/report.html").read_text()
+    assert 'src="data:image/png;base64,' in page and not re.search(r"(src|href)=\"(?!data:)", page), "self-contained"
+    assert (
+        'name="viewport"' in page
+        and "shuffled labels" in page
+        and "evaluate.py" in page
+        and "train.py --config" in page
+    )
+    for name in ("confusion_matrix", "calibration", "fairness", "projection_gender", "similarity"):
+        assert (run / f"results/{name}.png").read_bytes()[:4] == b"\x89PNG"
+    assert "| trained on shuffled labels |" in (run / "results/results.md").read_text()
+
+
+def test_runs_are_compared(run):
+    done = run_script("-m", "modeling_gemoclap.evaluation.comparison", run, run)
+    assert "difference +0.0" in done.stdout and "cannot be told apart" in done.stdout
+    done = run_script("-m", "modeling_gemoclap.evaluation.comparison", run, ROOT, check=False)
+    assert done.returncode == 1 and "no results.json there" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--num_train_epochs", "5"), "holds another run, with another num_train_epochs"),
+        (("--protocol", "3-folds-by-speaker"), "was begun with another protocol, 4-folds-by-speaker"),
+        (("--exclude_speakers", "01"), "--protocol says which speakers are trained on"),
+        (("--select", "dev"), "--select dev needs development speakers"),
+        (("--folds", "4"), "--folds 4: 4-folds-by-speaker has folds 0 to 3"),
+        (("--protocol", "leave-one-session-out"), "its clips have no session"),
+    ],
+)
+def test_what_training_refuses(run, tones, options, message):
+    before = sorted(path.stat().st_mtime_ns for path in run.rglob("*.safetensors"))
+    arguments = (*SMALL, "--data_dir", tones, *FOLDS, "--output_dir", run, *options)
+    done = run_script("train.py", *arguments, check=False)
+    assert done.returncode == 1 and message in done.stderr
+    assert before == sorted(path.stat().st_mtime_ns for path in run.rglob("*.safetensors"))
+
+
+def test_what_judging_refuses(run, tones, trained, tmp_path):
+    assert "was not trained by 3-folds" in judge(run, tones, "--protocol", "3-folds-by-speaker", check=False).stderr
+    assert "not trained by 4-folds-by-speaker with seed 7" in judge(run, tones, "--seeds", "7", check=False).stderr
+    assert "--protocol says what is judged" in judge(run, tones, "--speakers", "01", check=False).stderr
+    assert "no run.json there" in judge(trained, tones, check=False).stderr
+    done = run_script("evaluate.py", "--model", run, "--data_dir", tones, check=False)
+    assert "the run of a protocol" in done.stderr
+    options = ("--model", trained, "--data_dir", tones, "--speakers", "04", "--output_dir", run / "results")
+    assert "holds the results of another run" in run_script("evaluate.py", *options, check=False).stderr
+    part = tmp_path / "part"
+    run_script(
+        "train.py", *SMALL, "--data_dir", tones, *FOLDS, "--folds", 1, "--control", "false", "--output_dir", part
+    )
+    assert "fold_0/seed_0 is not trained to its end" in judge(part, tones, check=False).stderr
+
+
+def test_selection_and_calibration_see_development_speakers_alone(tones, tmp_path):
+    options = ("--num_dev_speakers", "1", "--select", "dev", "--control", "false", "--output_dir", tmp_path)
+    run_script("train.py", *SMALL, "--data_dir", tones, *FOLDS, *options, "--overwrite_output", "true")
+    for fold in range(4):
+        folder = tmp_path / f"fold_{fold}/seed_0"
+        plan, config = (json.loads((folder / name).read_text()) for name in ("fold.json", "config.json"))
+        protocol = json.loads((tmp_path / "run.json").read_text())["protocols"]["0"]
+        heard = {*plan["dev"], *config["training_data"][0]["speakers"]}
+        assert len(plan["dev"]) == 1 and len(heard) == 3 and not heard & set(protocol["folds"][fold])
+        history = json.loads((folder / "trainer_state.json").read_text())
+        assert history["best_metric"] == max(e["eval_uar"] for e in history["log_history"] if "eval_uar" in e)
+        card = (folder / "README.md").read_text()
+        assert f"UAR {history['best_metric']:.3f}" in card and "best epoch on the development speakers is kept" in card
+    judge(tmp_path, tones)
+    assert "No model was trained on shuffled labels" in (tmp_path / "results/results.md").read_text()
+
+
+def test_two_processes_train_all_folds(run, tones, tmp_path):
+    folder = tmp_path / "folds"
+    options = ("--data_dir", tones, *FOLDS, "--output_dir", folder, "--per_device_train_batch_size", "6")
+    done = run_script("train.py", *SMALL, *options, launcher=TORCHRUN)
+    assert done.stdout.count("Trained on 36 clips") == 8 and len(list(folder.glob("fold_*/seed_0/fold.json"))) == 4
+    judge(folder, tones)
+
+
+def test_a_mixture_is_trained_and_judged(tones, tmp_path):
+    """Speakers of the same name in two corpora stay two; a part of the mixture is known again."""
+    for name in ("here", "there"):
+        shutil.copytree(tones, tmp_path / name)
+    more = tmp_path / "there/metadata.csv"
+    more.write_text("".join(more.read_text().splitlines(keepends=True)[:-1]))
+    data = ("--data_dir", tmp_path / "here", tmp_path / "there", "--corpus_name", "here", "there")
+    options = ("--protocol", "2-folds-by-speaker", "--control", "false", "--output_dir", tmp_path / "run")
+    run_script("train.py", *SMALL, *data, *options, "--feature_config", '{"do_normalize": false}')
+    config = json.loads((tmp_path / "run/fold_0/seed_0/config.json").read_text())
+    assert [record["corpus"] for record in config["training_data"]] == ["here", "there"]
+    extractor = GEmoClapFeatureExtractor.from_pretrained(tmp_path / "run/fold_0/seed_0")
+    assert extractor.do_normalize, "levels differ between corpora"
+    run_script("evaluate.py", "--model", tmp_path / "run", *data, "--protocol", "2-folds-by-speaker")
+    results = json.loads((tmp_path / "run/results/results.json").read_text())
+    assert results["n"] == 95 and results["corpus"] == "here+there" and "here/01" in results["speakers"]
+    judged = set(results["protocols"]["0"]["folds"][0])
+    seen = sorted(speaker.removeprefix("here/") for speaker in {f"here/0{n}" for n in range(1, 5)} - judged)
+    done = run_script("evaluate.py", "--model", tmp_path / "run/fold_0/seed_0", "--data_dir", tones, check=False)
+    assert done.returncode == 1 and "was trained on its speakers" in done.stderr and seen[0] in done.stderr
+
+
+def test_begun_anew_when_asked(run, tones, tmp_path):
+    shutil.copytree(run, tmp_path / "folds")
+    options = ("--data_dir", tones, "--protocol", "2-folds-by-speaker", "--output_dir", tmp_path / "folds")
+    more = ("--overwrite_output", "true", "--control", "false", "--per_device_train_batch_size", "6")
+    run_script("train.py", *SMALL, *options, *more, launcher=TORCHRUN)
+    assert sorted(path.name for path in (tmp_path / "folds").glob("fold_*")) == ["fold_0", "fold_1"]
+    assert not (tmp_path / "folds/shuffled_labels").exists()
