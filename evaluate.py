@@ -50,28 +50,22 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def read_corpus(arguments, emotions):
-    """The corpora that are named, as one."""
-    from modeling_gemoclap.corpora.manifest import load_corpus, mix
-
-    names = arguments.corpus_name or [None] * len(arguments.data_dir)
-    if len(names) != len(arguments.data_dir):
-        raise ValueError(f"--corpus_name has {len(names)} names for {len(arguments.data_dir)} folders in --data_dir")
-    return mix([load_corpus(*pair, emotions) for pair in zip(arguments.data_dir, names, strict=True)])
-
-
 def judge_run(arguments, command):
     """Judge a protocol's run: record, rows of each seed, what is pictured, where it goes."""
     from pathlib import Path
 
+    from modeling_gemoclap.corpora.manifest import load_corpora
     from modeling_gemoclap.evaluation.loading import class_similarities, load_pipeline
     from modeling_gemoclap.evaluation.protocol_runs import judge_protocol, read_run
-    from modeling_gemoclap.evaluation.report import protocol_record
+    from modeling_gemoclap.evaluation.report import protocol_record, refuse_other_results
 
     root = Path(arguments.model)
     if arguments.speakers or arguments.exclude_speakers or arguments.labels:
         raise ValueError("--protocol says what is judged: leave out --speakers, --exclude_speakers and --labels")
-    corpus = read_corpus(arguments, read_run(root)["settings"]["emotions"])
+    corpus = load_corpora(arguments.data_dir, arguments.corpus_name, read_run(root)["settings"]["emotions"])
+    asked = corpus.identity | {"model": arguments.model}
+    output_dir = Path(arguments.output_dir or root / "results")
+    refuse_other_results(asked, output_dir, arguments.overwrite_output)
     options = (arguments.seeds, arguments.folds_file, arguments.batch_size, arguments.on_bad_audio)
     found = judge_protocol(
         root, arguments.protocol, corpus, lambda folder: load_pipeline(folder, arguments.device), *options
@@ -80,8 +74,8 @@ def judge_run(arguments, command):
     similarities = class_similarities(pipe, found.pictured, found.embeddings)
     title = f"fold 0 of seed {next(iter(found.protocols))}"
     pictured = {"judged": found.pictured, "embeddings": found.embeddings, "similarities": similarities, "title": title}
-    record = protocol_record(found, corpus, arguments.model, command)
-    return record, found.rows, pictured, Path(arguments.output_dir or root / "results")
+    record = protocol_record(found, corpus, arguments.model, command) | {"asked": asked}
+    return record, found.rows, pictured, output_dir
 
 
 def judge_checkpoint(arguments, command):
@@ -90,27 +84,34 @@ def judge_checkpoint(arguments, command):
 
     import numpy as np
 
+    from modeling_gemoclap.corpora.manifest import load_corpora
     from modeling_gemoclap.evaluation import mteb
-    from modeling_gemoclap.evaluation.answers import evaluate_clips
+    from modeling_gemoclap.evaluation.answers import evaluate_clips, labelled, refuse_one_emotion
     from modeling_gemoclap.evaluation.loading import class_similarities, load_pipeline
-    from modeling_gemoclap.evaluation.report import results_record
+    from modeling_gemoclap.evaluation.report import refuse_other_results, results_record
 
     pipe = load_pipeline(arguments.model, arguments.device)
-    corpus = read_corpus(arguments, pipe.model.config.emotions)
+    corpus = load_corpora(arguments.data_dir, arguments.corpus_name, pipe.model.config.emotions)
     corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
     choice = {"labels": corpus.emotions if arguments.labels == ["corpus"] else arguments.labels}
     if arguments.protocol == mteb.NAME:
         choice = mteb.ravdess_zeroshot(corpus)
-    corpus = corpus.of_emotions(choice["labels"] or pipe.model.config.emotions, arguments.drop_other_emotions)
+    labels = choice["labels"] or pipe.model.config.emotions
+    corpus, notes = labelled(corpus.of_emotions(labels, arguments.drop_other_emotions))
+    asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol}
+    asked |= {"labels": list(labels), "speakers": corpus.speakers}
+    output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
+    refuse_other_results(asked, output_dir, arguments.overwrite_output)
     options = (arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers)
     evaluation = evaluate_clips(pipe, corpus, *options, **choice)
-    record = results_record(evaluation, corpus, pipe.model.config, arguments.model, command)
+    refuse_one_emotion(evaluation.references, corpus, evaluation.skipped)
+    record = results_record(evaluation, corpus, pipe.model.config, arguments.model, command, notes) | {"asked": asked}
     if arguments.protocol:
+        mteb.refuse_skipped(evaluation.skipped)
         record["protocol"] = f"{arguments.protocol} (accuracy is WAR); {record['protocol']}"
     judged, embeddings = evaluation.judged(), np.stack(evaluation.embeddings)
     similarities = class_similarities(pipe, judged, embeddings)
     pictured = {"judged": judged, "embeddings": embeddings, "similarities": similarities, "title": "all clips"}
-    output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
     return record, [evaluation.rows], pictured, output_dir
 
 
@@ -119,12 +120,11 @@ def main(argv):
     import shlex
 
     from modeling_gemoclap.evaluation import mteb
-    from modeling_gemoclap.evaluation.report import as_table, refuse_other_results, remarks, write_report
+    from modeling_gemoclap.evaluation.report import as_table, remarks, write_report
 
     arguments = parse(argv)
     judge = judge_run if arguments.protocol not in (None, mteb.NAME) or arguments.folds_file else judge_checkpoint
     record, runs, pictured, output_dir = judge(arguments, shlex.join(["python", "evaluate.py", *argv]))
-    refuse_other_results(record, output_dir, arguments.overwrite_output)
     write_report(record, runs, pictured, output_dir)
     print(f"\n{record['corpus']}, {record['protocol']}\n\n{as_table(record)}\n")
     print("\n".join(remarks(record) + [f"  {error}" for error in record["skipped"]]))

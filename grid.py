@@ -21,8 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from modeling_gemoclap.evaluation.comparison import compare
-from modeling_gemoclap.evaluation.stored import load_judged
+from modeling_gemoclap.evaluation.comparison import compare_runs
 
 OURS = ("name", "published")
 
@@ -38,6 +37,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--protocol", help="in place of the file's")
     parser.add_argument("--leave_out", nargs="+", default=[], help="fields of the cells that are not to be set")
     parser.add_argument("--seeds", nargs="+", default=["0"])
+    for option in ("--corpus_name", "--folds_file", "--on_bad_audio"):
+        parser.add_argument(option, nargs="+", default=[], help="for train.py and evaluate.py, as there")
     parser.add_argument(
         "--launcher", default=f"{sys.executable} -m accelerate.commands.launch", help="what runs train.py"
     )
@@ -59,7 +60,7 @@ def cells_of(path: str) -> tuple[dict, list[dict]]:
     cells = list(grid.get("cells") or [])
     for field, values in (grid.get("vary") or {}).items():
         cells += [{"name": f"{field} {value}", field: value} for value in values]
-    names = [cell.get("name") for cell in cells]
+    names = [_folder(cell) if cell.get("name") else None for cell in cells]
     if not cells or None in names or len(set(names)) < len(names):
         raise ValueError(f"{path}: every cell needs a name of its own")
     return grid, cells
@@ -72,13 +73,27 @@ def run(command: list[str]) -> None:
         raise ValueError(f"stopped: {shlex.join(command)} ended with {code}; start again to go on from here")
 
 
+def _words(value) -> list[str]:
+    """A field's value as train.py reads it on the command line."""
+    if isinstance(value, list):
+        return list(map(str, value))
+    return [json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+def _folder(cell: dict) -> str:
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in cell["name"]).lower()
+
+
 def run_cell(cell: dict, grid: dict, options: argparse.Namespace) -> Path:
     """Train and judge a cell; what is there is not done again."""
-    folder = Path(options.output_dir, "".join(c if c.isalnum() or c in ".-" else "_" for c in cell["name"]).lower())
+    folder = Path(options.output_dir, _folder(cell))
     protocol, base = options.protocol or grid["protocol"], options.base or grid["base"]
     data = ["--data_dir", *options.data_dir, "--protocol", protocol, "--seeds", *options.seeds]
+    for option in ("corpus_name", "folds_file", "on_bad_audio"):
+        values = getattr(options, option)
+        data += [f"--{option}", *values] if values else []
     fields = {name: value for name, value in cell.items() if name not in (*OURS, *options.leave_out)}
-    settings = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
+    settings = [word for name, value in fields.items() for word in (f"--{name}", *_words(value))]
     train = ["train.py", "--config", base, *settings, *data, "--output_dir", str(folder), *options.train]
     run([*shlex.split(options.launcher), *train])
     run([sys.executable, "evaluate.py", "--model", str(folder), *data])
@@ -90,12 +105,12 @@ def as_table(cells: list[dict], folders: list[Path]) -> str:
     published = any("published" in cell for cell in cells)
     head = ["", "WAR", "UAR", "95 % interval", "UAR minus that of the first"]
     head += ["published WAR", "published UAR"] if published else []
-    lines, first = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"], load_judged(folders[0])
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for cell, folder in zip(cells, folders, strict=True):
         found = json.loads((folder / "results/results.json").read_text(encoding="utf-8"))
         low, high = (f"{100 * value:.1f}" for value in found["intervals"]["uar"] or (float("nan"),) * 2)
         row = [cell["name"], f"{100 * found['war']:.1f}", f"{100 * found['uar']:.1f}", f"{low} to {high}"]
-        difference = compare(first, load_judged(folder)) if folder != folders[0] else None
+        difference = compare_runs(folders[0], folder) if folder != folders[0] else None
         values = [100 * value for value in (difference["difference"], *difference["interval"])] if difference else []
         row.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*values) if values else "")
         figures = cell.get("published", {})

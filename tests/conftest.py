@@ -81,7 +81,7 @@ def tone(emotion: str, seed: int, seconds: float = 0.6, level: float = 0.1) -> n
     return (level * (wave + 0.1 * rng.standard_normal(len(time)))).astype(np.float32)
 
 
-def write_corpus(folder: Path, rows: list[list[str]] | None = None, clips: int = 4) -> Path:
+def write_corpus(folder: Path, rows: list[list[str]] | None = None, clips: int = 4, salt: str = "") -> Path:
     """Tones whose pitch is their emotion, by four speakers of two genders."""
     (folder / "audio").mkdir(parents=True)
     written = []
@@ -89,7 +89,7 @@ def write_corpus(folder: Path, rows: list[list[str]] | None = None, clips: int =
         for emotion in TONES:
             for number in range(clips):
                 name = f"audio/{speaker}_{emotion}_{number}.wav"
-                seed = hash_of(name)
+                seed = hash_of(name + salt)
                 soundfile.write(folder / name, tone(emotion, seed, 0.4 + 0.1 * number), RATE)
                 written.append([name, emotion, gender, speaker])
     with open(folder / "metadata.csv", "w", newline="") as file:

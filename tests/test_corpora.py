@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from conftest import write_corpus
 from test_manifest import manifest
+from test_protocols import corpus_of
 from trees import TREES, cremad_tree, emodb_tree, esd_tree, iemocap_tree, ravdess_tree, touch
 
 from modeling_gemoclap.corpora.catalogue import CORPORA
@@ -180,5 +182,62 @@ def test_a_mixture_keeps_speakers_apart(tmp_path):
     assert pc.count_distinct(mixture.column("file_name")).as_py() == len(mixture)
     with pytest.raises(ManifestError, match="two corpora are called emodb"):
         mix([first, first])
-    with pytest.raises(ManifestError, match="two are the same recordings"):
-        mix([first, replace(first, name="copy")])
+    copy = load_corpus(emodb_tree(tmp_path / "c/wav_files"), "berlin")
+    for one in (replace(first, name="copy"), copy.where("speaker_id", lambda speaker: speaker != "03")):
+        with pytest.raises(ManifestError, match="are the same recordings; a speaker would be trained on and judged"):
+            mix([second, first, one])
+    assert seen_speakers(copy, records) == ["03"], "known by its recordings, whatever it is called"
+
+
+def test_copies_of_one_s_own_recordings_are_not_mixed(tmp_path):
+    """Another name, another folder within, a row fewer: the bytes tell."""
+    first = write_corpus(tmp_path / "first")
+    shutil.copytree(first / "audio", tmp_path / "second/wav")
+    lines = (first / "metadata.csv").read_text().replace("audio/", "wav/").splitlines(keepends=True)
+    (tmp_path / "second/metadata.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(ManifestError, match="_0.wav are the same recordings"):
+        mix([load_corpus(first), load_corpus(tmp_path / "second")])
+
+
+def test_development_speakers_are_remembered():
+    corpus = corpus_of({"01": "female", "02": "male", "03": "female"})
+    records = corpus.of_speakers(["01"]).training_records(corpus.of_speakers(["02"]))
+    assert records[0]["speakers"] == ["01"] and records[0]["dev_speakers"] == ["02"]
+    assert seen_speakers(corpus, records) == ["01", "02"]
+
+
+def test_a_manifest_that_contradicts_the_names_is_told(tmp_path):
+    folder = emodb_tree(tmp_path / "emodb")
+    names = sorted(path.name for path in folder.rglob("*.wav"))
+    wrong = [
+        f"wav/{name},{'happy' if name[5] == 'W' else 'sad'},female,{name[:2]}" for name in names if name[5] in "WT"
+    ]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,emotion,gender,speaker_id", *wrong]) + "\n")
+    notes = load_corpus(folder).notes
+    assert "in the gender of 10 clips, first wav/03" in notes[0]
+    assert "in the emotion of 10 clips, first wav/03a01Wa.wav (happy, by its name angry)" in notes[1]
+    assert len(notes) == 3
+
+
+@pytest.mark.parametrize(
+    ("tree", "first", "second"),
+    [
+        (emodb_tree, "wav/03a01Wa.wav", "wav/03a01Wa.flac"),
+        (esd_tree, "0011/Angry/0011_000351.wav", "0011/Angry/train/0011_000351.wav"),
+    ],
+)
+def test_one_recording_in_two_forms_is_refused(tree, first, second, tmp_path):
+    folder = tree(tmp_path / "corpus")
+    places = [path.parents[first.count("/")] for path in folder.rglob(first.rpartition("/")[2])] or [folder]
+    touch(places[0] / first)
+    touch(places[0] / second)
+    with pytest.raises(ManifestError, match="are the same recording of"):
+        load_corpus(folder)
+
+
+def test_capital_suffixes_and_names_that_promise_too_much(tmp_path):
+    touch(tmp_path / "emodb/wav/03a01Wa.WAV")
+    touch(tmp_path / "emodb/wav/08a01Ta.WAV")
+    assert len(load_corpus(tmp_path / "emodb")) == 2
+    corpus = load_corpus(write_corpus(tmp_path / "ravdess"))
+    assert corpus.name == "ravdess" and "licence" not in corpus.training_records()[0], "a folder's name is no licence"

@@ -63,9 +63,9 @@ def test_what_an_evaluation_leaves_behind(judge, trained, tones, tmp_path, capsy
 
 def test_seen_speakers_are_refused_unless_allowed_and_then_told(judge, trained, tones, tmp_path):
     options = ("--model", trained, "--data_dir", tones, "--output_dir", tmp_path / "out")
-    with pytest.raises(ValueError, match="trained on its speakers 01, 02, 03.*--speakers 04"):
+    with pytest.raises(ValueError, match="trained or developed on its speakers 01, 02, 03.*--speakers 04"):
         judge(*options)
-    with pytest.raises(ValueError, match="trained on its speakers 01, 02, 03"):
+    with pytest.raises(ValueError, match="developed on its speakers 01, 02, 03"):
         judge(*options, "--corpus_name", "renamed")
     assert not (tmp_path / "out").exists()
     judge(*options, "--allow_seen_speakers")
@@ -105,10 +105,14 @@ def test_corpora_that_do_not_fit(judge, trained, tmp_path):
     judge(*options, "--drop_other_emotions")
     rewrite(lambda row: [row[0] if row[1] == "sad" else f"gone/{row[0]}", row[1], "", "x"])
     with pytest.raises(ValueError, match="without the 8 bad clips fewer than two"):
-        judge(*options, "--on_bad_audio", "skip")
+        judge(*options, "--on_bad_audio", "skip", "--overwrite_output")
     rewrite(lambda row: [row[0], "", "", "x"])
-    with pytest.raises(ValueError, match="no emotion"):
+    with pytest.raises(ValueError, match="all clips are without an emotion"):
         judge(*options)
+    rewrite(lambda row: [row[0], "" if row[1] == "sad" else row[1], "", "x"])
+    judge(*options, "--overwrite_output")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["n"] == 8 and "4 clips have no emotion to compare with, and were not judged" in results["notes"]
     with pytest.raises(ValueError, match="no config.json"):
         judge("--model", tmp_path, "--data_dir", corpus)
 
@@ -118,9 +122,13 @@ def test_from_the_command_line_and_beside_the_library(trained, tones, tmp_path):
     options = ("--model", trained, "--data_dir", tones, "--output_dir", tmp_path / "out", "--speakers")
     done = run_script("evaluate.py", *options, "04")
     assert "| WAR | UAR |" in done.stdout
-    done = run_script("evaluate.py", *options, "01", check=False)
+    done = run_script("evaluate.py", *options, "01", "--output_dir", tmp_path / "other", check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("evaluate.py: tones: the checkpoint was trained on")
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("evaluate.py: tones: the checkpoint was trained or developed on")
+    )
     code = "import evaluate; print(evaluate.load, evaluate.__version__)"
     done = run_script("-c", code, env={"PYTHONPATH": str(ROOT)})
     assert "function load" in done.stdout

@@ -14,9 +14,11 @@ from trees import TREES, iemocap_tree
 from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
 from modeling_gemoclap.corpora.protocols import (
     ProtocolError,
+    absent_classes,
     check,
     deal_speakers,
     development_speakers,
+    not_judged,
     protocol_of,
     read_folds,
     shuffled_labels,
@@ -134,7 +136,7 @@ def test_bad_lists_of_folds(content, message, tmp_path):
     ("folds", "message"),
     [
         ([["03", "99"], ["10"]], "made has no speaker 99; it has 03, 08"),
-        ([["03", "10"], ["10"]], "speaker 10 is judged in two folds"),
+        ([["03", "10"], ["10"]], "speaker 10 is named twice"),
         ([sorted(EMODB)], "fold 0 leaves nothing to train on"),
     ],
 )
@@ -142,6 +144,36 @@ def test_lists_that_do_not_fit(folds, message, tmp_path):
     (tmp_path / "folds.json").write_text(json.dumps(folds))
     with pytest.raises(ProtocolError, match=message):
         protocol_of(None, corpus_of(EMODB), folds_file=tmp_path / "folds.json")
+
+
+def test_what_a_list_leaves_out(tmp_path):
+    (tmp_path / "folds.json").write_text('[["03", "08"], ["09"]]')
+    protocol = protocol_of("2-folds-by-speaker", corpus_of(EMODB), folds_file=tmp_path / "folds.json")
+    assert not_judged(protocol, corpus_of(EMODB)) == sorted(set(EMODB) - {"03", "08", "09"})
+    with pytest.raises(ProtocolError, match="2 folds there, not the 5 of 5-folds-by-speaker"):
+        protocol_of("5-folds-by-speaker", corpus_of(EMODB), folds_file=tmp_path / "folds.json")
+
+
+def test_classes_that_a_fold_lacks_are_told():
+    corpus = corpus_of(EMODB)
+    only = corpus.emotions[0]
+    emotions = [
+        only if speaker == "03" else word if word != only else corpus.emotions[1]
+        for speaker, word in zip(
+            corpus.column("speaker_id").to_pylist(), corpus.column("emotion").to_pylist(), strict=True
+        )
+    ]
+    notes = absent_classes(
+        protocol_of("leave-one-speaker-out", corpus), corpus.with_column("emotion", pa.array(emotions))
+    )
+    assert f"fold 0 has no {only} to train on, and cannot answer so" in notes
+    assert any(note.startswith("fold 0 judges no") for note in notes)
+
+
+def test_blank_sessions_are_no_session():
+    corpus = corpus_of(EMODB, sessions={speaker: "" if speaker == "03" else "1" for speaker in EMODB})
+    with pytest.raises(ProtocolError, match="4 clips have no session, first 03-0.wav"):
+        protocol_of("leave-one-session-out", corpus)
 
 
 @pytest.mark.parametrize("name", ["5fold", "K-folds-by-speaker", "", "leave-one-out"])

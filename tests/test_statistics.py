@@ -169,8 +169,26 @@ def test_seeds_are_averaged_first():
     assert compare([five], [random_run(2, speakers=5)])["wilcoxon"] is None, "five pairs are too few"
 
 
+def test_the_order_of_seeds_is_no_difference():
+    """Sums of the same figures differ by 1e-17."""
+    seeds = [random_run(seed, skill=0.95) for seed in range(3)]
+    found = compare(seeds, [seeds[1], seeds[2], seeds[0]])
+    assert found["interval"] == [0, 0] and found["wilcoxon"] is None
+    assert "cannot be told apart" in as_text(found, ("a", "b"))
+
+
+def test_a_clip_of_unknown_gender_does_not_hide_its_speaker():
+    run = random_run(0)
+    run.genders[-1] = ""
+    assert fairness([run])["num_male"] == 4
+
+
 def test_what_cannot_be_paired():
     run = random_run(0)
+    other = run.where(slice(None))
+    other.truth = 2 - run.truth
+    with pytest.raises(ValueError, match="other labels to be right"):
+        compare([run], [other])
     with pytest.raises(ValueError, match="different clips"):
         compare([run], [run.where(np.arange(len(run)) > 3)])
     alone = run.where(run.speakers == "00")

@@ -25,7 +25,7 @@ CORPUS = KnownCorpus(
     ),
     url="http://www.chineseldc.org",
     language="zh",
-    path=re.compile(rf"(?:^|/)(?P<speaker>{'|'.join(GENDERS)})/(?P<emotion>[A-Za-z]+)/\d+\.(?:wav|flac)$"),
+    path=re.compile(rf"(?:^|/)(?P<speaker>{'|'.join(GENDERS)})/(?P<emotion>[A-Za-z]+)/(?P<number>\d+)\.(?:wav|flac)$"),
     describe=_describe,
     counts=dict.fromkeys(EMOTIONS, 200),
     num_speakers=4,

@@ -62,7 +62,7 @@ CORPUS = KnownCorpus(
     url="https://github.com/CheyneyComputerScience/CREMA-D",
     language="en",
     path=re.compile(
-        r"(?:^|/)(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?:XX|X|LO|MD|HI)\.(?:wav|flac)$"
+        r"(?:^|/)(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<level>XX|X|LO|MD|HI)\.(?:wav|flac)$"
     ),
     describe=_describe,
     counts={"neutral": 1087, **dict.fromkeys(("angry", "disgust", "fear", "happy", "sad"), 1271)},

@@ -54,7 +54,9 @@ CORPUS = KnownCorpus(
     ),
     url="http://emodb.bilderbar.info",
     language="de",
-    path=re.compile(r"(?:^|/)(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])[a-z]?\.(?:wav|flac)$"),
+    path=re.compile(
+        r"(?:^|/)(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])(?P<version>[a-z]?)\.(?:wav|flac)$"
+    ),
     describe=_describe,
     counts={"angry": 127, "boredom": 81, "disgust": 46, "fear": 69, "happy": 71, "neutral": 79, "sad": 62},
     num_speakers=10,

@@ -25,7 +25,7 @@ def _decoded(path: Path) -> str:
 
 def _tables(root: Path, files: list[str]) -> dict:
     transcripts = {}
-    folders = {root / file[: match.start("speaker")] for file in files if (match := CORPUS.path.search(file))}
+    folders = {root / file[: match.start("speaker")] for file in files if (match := CORPUS.match(file))}
     for folder in folders:
         for path in folder.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9][0-9][0-9].txt"):
             lines = (line.split("\t") for line in _decoded(path).splitlines())

@@ -33,7 +33,7 @@ def _texts(folder: Path) -> list[tuple[Path, list[str]]]:
 
 def _tables(root: Path, files: list[str]) -> dict:
     labels, transcripts = {}, {}
-    places = {root / file[: match.start("place")] for file in files if (match := CORPUS.path.search(file))}
+    places = {root / file[: match.start("place")] for file in files if (match := CORPUS.match(file))}
     for session in sorted(path for place in places for path in place.glob("Session[1-5]")):
         found = _texts(session / "dialog/EmoEvaluation")
         if not found:

@@ -36,7 +36,7 @@ class KnownCorpus:
         counts: Recordings of each emotion in the whole corpus.
         num_speakers: Speakers in the whole corpus.
         tables: From the corpus's root and its recordings to what `describe` is given beside the match: labels or
-            transcripts that lie in files.
+            transcripts that lie in files; None where the name of a recording says all.
     """
 
     name: str
@@ -49,11 +49,15 @@ class KnownCorpus:
     describe: Callable[[re.Match, dict], dict]
     counts: dict[str, int]
     num_speakers: int
-    tables: Callable[[Path, list[str]], dict] = lambda root, files: {}
+    tables: Callable[[Path, list[str]], dict] | None = None
+
+    def match(self, file_name: str) -> re.Match | None:
+        """The match of `path` in a recording's name, its suffix in small letters."""
+        return self.path.search(str(PurePosixPath(file_name).with_suffix(PurePosixPath(file_name).suffix.lower())))
 
     def owns(self, file_name: str) -> bool:
         """Whether a recording is named as those of this corpus are."""
-        return self.path.search(file_name) is not None
+        return self.match(file_name) is not None
 
     def read(self, root: Path, files: list[str]) -> tuple[list[dict], list[str]]:
         """The rows of the recordings below a folder.
@@ -68,19 +72,18 @@ class KnownCorpus:
         Raises:
             ManifestError: If a label is not known, or two recordings have the same name.
         """
-        tables, rows, left_out = self.tables(root, files), [], {}
+        tables, rows, left_out = self.tables(root, files) if self.tables else {}, [], {}
         first: dict[tuple, str] = {}
         for file in files:
-            match = self.path.search(file)
+            match = self.match(file)
             if match is None:
                 left_out.setdefault(f"not named as recordings of {self.title} are", []).append(file)
                 continue
-            if match[0].lstrip("/") in first:
+            if (other := first.setdefault(tuple(match.groupdict().items()), file)) != file:
                 raise ManifestError(
-                    f"{root}: {file} and {first[match[0].lstrip('/')]} are the same recording of {self.title}; "
+                    f"{root}: {file} and {other} are the same recording of {self.title}; "
                     f"remove one copy, or point to one of the folders"
                 )
-            first[match[0].lstrip("/")] = file
             try:
                 row = self.describe(match, tables)
             except LeftOut as reason:
@@ -91,6 +94,27 @@ class KnownCorpus:
             rows.append({"file_name": file, "session": "", "transcript": "", **row})
         notes = [f"{len(names)} recordings left out, {why}, first {names[0]}" for why, names in left_out.items()]
         return rows, notes
+
+    def contradictions(self, rows: Iterable[tuple[str, str, str]]) -> list[str]:
+        """Where a manifest says otherwise than the names of the recordings; copies with wrong labels are about.
+
+        Args:
+            rows: File, emotion and gender of each clip.
+        """
+        found: dict[str, list[str]] = {}
+        for file, emotion, gender in rows if self.tables is None else ():
+            try:
+                row = self.describe(self.match(file), {}) if self.owns(file) else None
+            except (LeftOut, ManifestError):
+                continue
+            for what, given in (("emotion", emotion), ("gender", gender)):
+                if row and given and row[what] != given:
+                    found.setdefault(what, []).append(f"{file} ({given}, by its name {row[what]})")
+        return [
+            f"the manifest contradicts the names of {self.title}'s recordings in the {what} of {len(files)} clips, "
+            f"first {files[0]}"
+            for what, files in found.items()
+        ]
 
     def differences(self, emotions: Iterable[str], speakers: Iterable[str]) -> list[str]:
         """How a copy's clips differ in number from those of the whole corpus; none where they agree.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import combinations, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
-from .catalogue import CORPORA, known_corpus, read_layout
+from .catalogue import known_corpus, read_layout
 from .layout import KnownCorpus
 from .shards import PLACE, ShardReader, read_labels, shards_in
 from .tables import COLUMNS, ManifestError, check_rows, digest, read_csv
@@ -35,7 +37,7 @@ class Corpus:
         shards: The folder of the shards, where the recordings are in some.
         known: The published corpus that it is, if it is one.
         notes: What is to be told beside any figure on it: clips left out, counts that differ.
-        parts: Of a mixture, the names and hashes of its corpora.
+        parts: Of a mixture, its corpora, whole.
         labels_shuffled: Whether the emotions were dealt out at random: a control.
     """
 
@@ -45,7 +47,7 @@ class Corpus:
     shards: str | None = None
     known: KnownCorpus | None = None
     notes: list[str] = field(default_factory=list)
-    parts: dict[str, str] = field(default_factory=dict)
+    parts: list[Corpus] = field(default_factory=list)
     labels_shuffled: bool = False
 
     def __len__(self) -> int:
@@ -60,6 +62,11 @@ class Corpus:
     def emotions(self) -> list[str]:
         """Sorted emotions that occur."""
         return sorted(set(pc.unique(self.column("emotion")).to_pylist()) - {""})
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Its name and the hash of its manifest."""
+        return {"corpus": self.name, "manifest_sha256": self.manifest_sha256}
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column, of all clips."""
@@ -131,15 +138,27 @@ class Corpus:
         names = [*COLUMNS, *(PLACE if self.shards else ())]
         return digest(pa.table({name: pc.cast(table[name], pa.string()) for name in names}), names, in_order=True)
 
-    def training_records(self) -> list[dict]:
-        """What a checkpoint remembers of the clips it was trained on, a dict for each corpus."""
+    def by_part(self) -> Iterator[tuple[Corpus, str]]:
+        """The corpora that it consists of, and how their speakers' names begin in it."""
+        for part in self.parts or [self]:
+            yield part, f"{part.name}/" if self.parts else ""
+
+    def training_records(self, dev: Corpus | None = None) -> list[dict]:
+        """What a checkpoint remembers of the clips it was trained on, a dict for each corpus.
+
+        Args:
+            dev: What it was developed on: its epoch chosen, or its scores calibrated.
+        """
         records = []
-        for name, sha256 in (self.parts or {self.name: self.manifest_sha256}).items():
-            start = f"{name}/" if self.parts else ""
+        for whole, start in self.by_part():
             part = self.where("speaker_id", lambda speaker, start=start: speaker.startswith(start))
             speakers = [speaker.removeprefix(start) for speaker in part.speakers]
-            record = {"corpus": name, "speakers": speakers, "manifest_sha256": sha256, "num_clips": len(part)}
-            record |= {"licence": CORPORA[name].licence} if name in CORPORA else {}
+            record = {"corpus": whole.name, "speakers": speakers, "num_clips": len(part)}
+            record["manifest_sha256"] = whole.manifest_sha256
+            if dev:
+                found = [speaker.removeprefix(start) for speaker in dev.speakers if speaker.startswith(start)]
+                record["dev_speakers"] = found
+            record |= {"known": whole.known.name, "licence": whole.known.licence} if whole.known else {}
             records.append(record | ({"labels_shuffled": True} if self.labels_shuffled else {}))
         return records
 
@@ -164,33 +183,52 @@ def mix(corpora: list[Corpus]) -> Corpus:
     names = [corpus.name for corpus in corpora]
     if len(set(names)) < len(names):
         raise ManifestError(f"two corpora are called {max(names, key=names.count)}: their speakers would be mixed up")
-    if len({corpus.manifest_sha256 for corpus in corpora}) < len(corpora):
-        raise ManifestError(
-            f"{', '.join(names)}: two are the same recordings; a speaker would be trained on and judged"
-        )
     if in_shards := [corpus.name for corpus in corpora if corpus.shards]:
         raise ManifestError(f"{', '.join(in_shards)}: shards are not mixed with other corpora; give their recordings")
+    for first, second in combinations(corpora, 2):
+        refuse_copies(first, second)
     tables = []
     for corpus in corpora:
         columns = {name: corpus.column(name) for name in ("path", *COLUMNS)}
         columns["speaker_id"] = pc.binary_join_element_wise(corpus.name, columns["speaker_id"], "/")
         columns["file_name"] = pc.binary_join_element_wise(corpus.name, columns["file_name"], "/")
         tables.append(pa.table(columns))
-    parts = {corpus.name: corpus.manifest_sha256 for corpus in corpora}
-    sha256 = hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()
+    hashes = {corpus.name: corpus.manifest_sha256 for corpus in corpora}
+    sha256 = hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
     clips = _as_dataset(pa.concat_tables(tables), *(corpus.clips._fingerprint for corpus in corpora))
     notes = [f"{corpus.name}: {note}" for corpus in corpora for note in corpus.notes]
-    return Corpus("+".join(names), sha256, clips, notes=notes, parts=parts)
+    return Corpus("+".join(names), sha256, clips, notes=notes, parts=list(corpora))
+
+
+def refuse_copies(first: Corpus, second: Corpus) -> None:
+    """Make sure that two corpora are not copies of the same recordings, or of some of them.
+
+    Raises:
+        ManifestError: If they are one published corpus, or a recording has the same name and bytes in both.
+    """
+    twice = first.manifest_sha256 == second.manifest_sha256 or (first.known and first.known is second.known)
+    paths = {Path(path).stem: path for path in first.clips["path"]}
+    both = [(paths[Path(path).stem], path) for path in second.clips["path"] if Path(path).stem in paths]
+    there = (pair for pair in both if all(map(os.path.isfile, pair)))
+    same = [pair for pair in islice(there, 100) if filecmp.cmp(*pair, shallow=False)]
+    if twice or same:
+        what = f"{same[0][0]} and {same[0][1]}" if same else "two"
+        raise ManifestError(
+            f"{first.name}, {second.name}: {what} are the same recordings; a speaker would be trained on and judged"
+        )
 
 
 def seen_speakers(corpus: Corpus, training_data: list[dict] | None) -> list[str]:
-    """Speakers of `corpus` that a checkpoint was trained on; the same corpus has the same name or manifest."""
+    """Speakers of `corpus` that a checkpoint was trained or developed on.
+
+    The same corpus has the same name or manifest, or is the same published one.
+    """
     seen = set()
     for record in training_data or []:
-        for name, sha256 in (corpus.parts or {corpus.name: corpus.manifest_sha256}).items():
-            if record["corpus"] == name or record["manifest_sha256"] == sha256:
-                start = f"{name}/" if corpus.parts else ""
-                seen.update(start + speaker for speaker in record["speakers"])
+        for part, start in corpus.by_part():
+            same = record["corpus"] == part.name or record["manifest_sha256"] == part.manifest_sha256
+            if same or (part.known and record.get("known") == part.known.name):
+                seen.update(start + speaker for speaker in [*record["speakers"], *record.get("dev_speakers", [])])
     return sorted(seen & set(corpus.speakers))
 
 
@@ -221,6 +259,8 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
         checked = check_rows(table, lambda row: str(folder / table["file_name"][row].as_py()), emotions or [])
         added = _paths(folder, checked)
     if known:
+        columns = (checked[column].to_pylist() for column in ("file_name", "emotion", "gender"))
+        notes += known.contradictions(zip(*columns, strict=True))
         notes += known.differences(checked["emotion"].to_pylist(), pc.unique(checked["speaker_id"]).to_pylist())
     for note in notes:
         logger.warning(f"{folder}: {note}")
@@ -229,6 +269,23 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
     clips = _as_dataset(pa.table(columns), sha256, str(folder), list(columns))
     name = name or (known.name if known else folder.name)
     return Corpus(name, sha256, clips, str(folder) if in_shards else None, known, notes)
+
+
+def load_corpora(data_dirs: list[str], names: list[str] | None = None, emotions: list[str] | None = None) -> Corpus:
+    """Read one corpus or several, and mix them; see `load_corpus` and `mix`.
+
+    Args:
+        data_dirs: Their folders.
+        names: What to call each.
+        emotions: Emotion words beyond the canonical ones.
+
+    Raises:
+        ManifestError: As these.
+    """
+    names = names or [None] * len(data_dirs)
+    if len(names) != len(data_dirs):
+        raise ManifestError(f"--corpus_name has {len(names)} names for {len(data_dirs)} folders in --data_dir")
+    return mix([load_corpus(*pair, emotions) for pair in zip(data_dirs, names, strict=True)])
 
 
 def _from_csv(folder: Path, name: str | None, emotions: list[str]):

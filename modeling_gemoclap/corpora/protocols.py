@@ -139,6 +139,8 @@ def protocol_of(name: str | None, corpus: Corpus, seed: int = 0, folds_file: str
         if not name.endswith("by-speaker"):
             raise ProtocolError(f"--folds_file has folds of speakers: give --protocol K-folds-by-speaker, not {name}")
         folds, seed_of_folds = read_folds(folds_file, seed)
+        if match and int(match[1]) != len(folds):
+            raise ProtocolError(f"--folds_file {folds_file}: {len(folds)} folds there, not the {match[1]} of {name}")
         return check(Protocol(f"{len(folds)}-folds-by-speaker", corpus.name, folds, seed_of_folds), corpus)
     if name == "leave-one-speaker-out":
         return check(Protocol(name, corpus.name, [[speaker] for speaker in corpus.speakers]), corpus)
@@ -161,6 +163,8 @@ def _sessions(corpus: Corpus) -> list[list[str]]:
             f"{corpus.name}: its clips have no session; give --protocol leave-one-speaker-out, or a column session in "
             f"metadata.csv"
         )
+    if blank := [file for file, own in zip(corpus.column("file_name").to_pylist(), sessions, strict=True) if not own]:
+        raise ProtocolError(f"{corpus.name}: {len(blank)} clips have no session, first {blank[0]}; fill the column in")
     pairs = set(zip(sessions, corpus.column("speaker_id").to_pylist(), strict=True))
     return [sorted(speaker for own, speaker in pairs if own == session) for session in sorted(set(sessions))]
 
@@ -227,11 +231,29 @@ def check(protocol: Protocol, corpus: Corpus) -> Protocol:
             + (f"; it has {', '.join(sorted(there))}" if protocol.speaker_independent else "")
         )
     if twice := sorted(value for value, count in judged.items() if count > 1):
-        raise ProtocolError(f"{protocol.name}: {word} {twice[0]} is judged in two folds; each may stand in one")
+        raise ProtocolError(f"{protocol.name}: {word} {twice[0]} is named twice; each may stand in one fold, once")
     for number, fold in enumerate(protocol.folds):
         if not fold or not there - set(fold):
             raise ProtocolError(f"{protocol.name}: fold {number} leaves nothing to {'train on' if fold else 'judge'}")
     return protocol
+
+
+def not_judged(protocol: Protocol, corpus: Corpus) -> list[str]:
+    """Speakers or files that no fold judges: those of a publication may leave some out."""
+    return sorted(
+        set(corpus.column(protocol.by).unique().to_pylist()) - {value for fold in protocol.folds for value in fold}
+    )
+
+
+def absent_classes(protocol: Protocol, corpus: Corpus) -> list[str]:
+    """Which folds train or judge on clips of some emotions only: a fold's own UAR is over those that it judges."""
+    notes, every = [], set(corpus.emotions)
+    for fold in range(len(protocol.folds)):
+        if absent := sorted(every - set(protocol.test(corpus, fold).emotions)):
+            notes.append(f"fold {fold} judges no {', '.join(absent)}: its own UAR is over the other emotions")
+        if absent := sorted(every - set(protocol.training(corpus, fold).emotions)):
+            notes.append(f"fold {fold} has no {', '.join(absent)} to train on, and cannot answer so")
+    return notes
 
 
 def development_speakers(corpus: Corpus, number: int, seed: int) -> list[str]:

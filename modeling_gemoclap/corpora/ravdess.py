@@ -24,7 +24,7 @@ def _describe(match: re.Match, _) -> dict:
         raise LeftOut("sung, not spoken")
     if match["modality"] != "03":
         raise LeftOut("of the videos")
-    actor = match["actor"]
+    actor = code(match["actor"], {f"{number:02}": f"{number:02}" for number in range(1, 25)}, "actor")
     return {
         "speaker_id": actor,
         "gender": "male" if int(actor) % 2 else "female",
@@ -44,8 +44,8 @@ CORPUS = KnownCorpus(
     url="https://zenodo.org/record/1188976",
     language="en",
     path=re.compile(
-        r"(?:^|/)(?P<modality>\d\d)-(?P<channel>\d\d)-(?P<emotion>\d\d)-\d\d-(?P<statement>\d\d)-\d\d-(?P<actor>\d\d)"
-        r"\.(?:wav|flac)$"
+        r"(?:^|/)(?P<modality>\d\d)-(?P<channel>\d\d)-(?P<emotion>\d\d)-(?P<level>\d\d)-(?P<statement>\d\d)"
+        r"-(?P<take>\d\d)-(?P<actor>\d\d)\.(?:wav|flac)$"
     ),
     describe=_describe,
     counts={"neutral": 96, **dict.fromkeys(("angry", "calm", "disgust", "fear", "happy", "sad", "surprise"), 192)},

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..corpora.manifest import Corpus, seen_speakers
+from ..corpora.protocols import genders_of
 from ..feature_extraction_gemoclap import AudioError
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from .classifier import AudioClassifier
@@ -58,7 +59,7 @@ class Evaluation:
 
 
 def refuse_seen_speakers(corpus: Corpus, config, allow: bool = False) -> list[str]:
-    """Speakers of `corpus` that a checkpoint was trained on.
+    """Speakers of `corpus` that a checkpoint was trained or developed on.
 
     Raises:
         SeenSpeakersError: If there are any and they are not allowed.
@@ -67,12 +68,39 @@ def refuse_seen_speakers(corpus: Corpus, config, allow: bool = False) -> list[st
     if seen and not allow:
         unseen = sorted(set(corpus.speakers) - set(seen))
         raise SeenSpeakersError(
-            f"{corpus.name}: the checkpoint was trained on its speakers {', '.join(seen)}; a figure on them would be "
-            f"false. "
+            f"{corpus.name}: the checkpoint was trained or developed on its speakers {', '.join(seen)}; a figure on "
+            f"them would be false. "
             + (f"Give --speakers {' '.join(unseen)}" if unseen else "Choose another corpus")
             + ", or --allow_seen_speakers, which the result will then say"
         )
     return seen
+
+
+def labelled(corpus: Corpus) -> tuple[Corpus, list[str]]:
+    """The clips that have an emotion, and a remark about the others.
+
+    Raises:
+        ValueError: If there are fewer than two emotions, or a speaker has two genders.
+    """
+    genders_of(corpus)
+    known = corpus.where("emotion", bool)
+    if len(known.emotions) < 2:
+        raise ValueError(
+            f"{corpus.name}: all clips are {known.emotions[0] if len(known) else 'without an emotion'}; recall needs "
+            f"two emotions or more"
+        )
+    left = len(corpus) - len(known)
+    return known, [f"{left} clips have no emotion to compare with, and were not judged"] if left else []
+
+
+def refuse_one_emotion(truth: list[str], corpus: Corpus, skipped: list[str]) -> None:
+    """Make sure that two emotions are left once bad clips were skipped.
+
+    Raises:
+        ValueError: If not.
+    """
+    if len(set(truth)) < 2:
+        raise ValueError(f"{corpus.name}: without the {len(skipped)} bad clips fewer than two emotions are left")
 
 
 def evaluate_clips(
@@ -102,7 +130,7 @@ def evaluate_clips(
     Raises:
         AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`; they are named.
         SeenSpeakersError: If the checkpoint was trained on a speaker and that is not allowed.
-        ValueError: If fewer than two emotions, or clips without one, are to be judged.
+        ValueError: If clips without an emotion are to be judged.
     """
     labels = list(labels or pipe.model.config.emotions)
     called, template = words or (labels, None)
@@ -113,8 +141,6 @@ def evaluate_clips(
             f"{corpus.name}: {len(unlabelled)} clips have no emotion to compare with, first {unlabelled[0]}; "
             f"label them, or take their rows out of metadata.csv"
         )
-    if len(corpus.emotions) < 2:
-        raise ValueError(f"{corpus.name}: all clips are {corpus.emotions[0]}; recall needs two emotions or more")
     options = {"candidate_labels": called, "hypothesis_template": template, "return_embeddings": True}
     answers = pipe(corpus.recordings(), batch_size=batch_size, on_error="return", **options)
     evaluation = Evaluation(labels, pipe.method, seen=seen)
@@ -130,9 +156,5 @@ def evaluate_clips(
     if evaluation.skipped and (on_bad_audio == "raise" or not evaluation.rows):
         raise AudioError(
             f"{corpus.cannot_be_used(evaluation.skipped)}or give --on_bad_audio skip to judge on the rest"
-        )
-    if len(set(evaluation.references)) < 2:
-        raise ValueError(
-            f"{corpus.name}: without the {len(evaluation.skipped)} bad clips fewer than two emotions are left"
         )
     return evaluation

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 import scipy.stats
 
 from .statistics import Judged, interval, resampled, speaker_counts, uar_of
-from .stored import load_judged
+from .stored import load_judged, protocols_of
 
 FEWEST_PAIRS = 6
 
@@ -40,6 +41,9 @@ def compare(first: list[Judged], second: list[Judged]) -> dict:
             "the runs were judged on different clips or labels, so they cannot be paired: compare runs of the same "
             "protocol and corpus"
         )
+    truths = [dict(zip(run.files, run.truth, strict=True)) for run in (*first, *second)]
+    if any(truth != truths[0] for truth in truths):
+        raise ValueError("the runs hold other labels to be right, or other clips in some seed: they cannot be paired")
     speakers = np.unique(first[0].speakers)
     if len(speakers) < 2:
         raise ValueError("the runs were judged on one speaker: that says nothing of others")
@@ -50,11 +54,34 @@ def compare(first: list[Judged], second: list[Judged]) -> dict:
     own = [uar_of(part).mean(0) for part in counts]
     return {
         "uar": pooled,
-        "difference": pooled[1] - pooled[0],
-        "interval": interval(drawn[1] - drawn[0]),
+        "difference": _rounded(pooled[1] - pooled[0]),
+        "interval": interval(_rounded(drawn[1] - drawn[0])),
         "speakers": len(speakers),
-        "wilcoxon": _wilcoxon(own[1] - own[0]),
+        "wilcoxon": _wilcoxon(_rounded(own[1] - own[0])),
     }
+
+
+def _rounded(difference):
+    """Means of the same figures in another order differ by 1e-17: that is no difference."""
+    return np.round(difference, 12) + 0.0
+
+
+def compare_runs(first: str | Path, second: str | Path) -> dict:
+    """`compare` two runs that `evaluate.py` has judged.
+
+    Args:
+        first: One run's folder.
+        second: The other's.
+
+    Raises:
+        ValueError: As `compare`, or if they were judged by different protocols.
+    """
+    judged = [load_judged(run) for run in (first, second)]
+    protocols = [protocols_of(run) for run in (first, second)]
+    both = set(protocols[0]) & set(protocols[1])
+    if not both or any(protocols[0][seed] != protocols[1][seed] for seed in both):
+        raise ValueError(f"{first} and {second} were judged by different protocols or folds: they cannot be paired")
+    return compare(*judged)
 
 
 def _wilcoxon(differences: np.ndarray) -> dict | None:
@@ -88,7 +115,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs=2, metavar="RUN", help="folder that evaluate.py has judged")
     runs = parser.parse_args(argv).runs
-    print(as_text(compare(*(load_judged(run) for run in runs)), tuple(runs)))
+    print(as_text(compare_runs(*runs), tuple(runs)))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,16 @@ WORDS = {
 CLIPS = 1440
 
 
+def refuse_skipped(skipped: list[str]) -> None:
+    """Make sure that no clip was left out.
+
+    Raises:
+        ValueError: If one was.
+    """
+    if skipped:
+        raise ValueError(f"{NAME} is all {CLIPS} clips, and {len(skipped)} could not be used: {skipped[0]}")
+
+
 def ravdess_zeroshot(corpus: Corpus) -> dict:
     """What `evaluate_clips` is to choose between.
 

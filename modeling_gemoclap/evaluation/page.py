@@ -8,12 +8,13 @@ from pathlib import Path
 import jinja2
 
 
-def write_page(record: dict, remarks: list[str], pictures: list[tuple[str, str]], path: Path) -> None:
+def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list[tuple[str, str]], path: Path) -> None:
     """Write the report as one page, pictures and all.
 
     Args:
         record: What `results.json` says.
         remarks: Sentences below the table.
+        calibrated: How scores were calibrated.
         pictures: Names of PNGs beside `path`, and what they show.
         path: Where the page goes.
     """
@@ -29,6 +30,6 @@ def write_page(record: dict, remarks: list[str], pictures: list[tuple[str, str]]
     if record["controls"]["shuffled_labels"]:
         rows.append(("shuffled labels", record["controls"]["shuffled_labels"]))
     page = environment.get_template("report_page.html").render(
-        record=record, remarks=remarks, images=images, rows=rows
+        record=record, remarks=remarks, images=images, rows=rows, calibrated=calibrated
     )
     path.write_text(page, encoding="utf-8")

@@ -14,10 +14,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..corpora.manifest import Corpus
-from ..corpora.protocols import Protocol, protocol_of
-from .answers import evaluate_clips
+from ..corpora.protocols import Protocol, absent_classes, not_judged, protocol_of
+from .answers import evaluate_clips, labelled, refuse_one_emotion
 from .statistics import Judged
-from .stored import judged_of, store, stored, weights_sha256
+from .stored import answers_of, checkpoint_sha256, judged_of, recordings_sha256, store, stored
 
 
 @dataclass
@@ -27,11 +27,12 @@ class JudgedRun:
     Args:
         protocols: Protocol of each seed.
         settings: Settings of the training.
-        command: The command that began it.
+        commands: The commands of the training.
         runs: Pooled answers of each seed.
         rows: Rows of each seed, as they are written.
-        constant: What the most frequent emotion of each training part would have answered.
+        constant: What the most frequent emotion of each training part would have answered, for each seed.
         shuffled: Answers of the models that were trained on shuffled labels, or None.
+        no_control: Why there are none.
         embeddings: Those of one fold's test clips, `(clips, size)`, for a picture; and these clips.
         probe: True and probed gender of each clip, of all seeds.
         checkpoint: The checkpoint of that fold.
@@ -43,11 +44,12 @@ class JudgedRun:
 
     protocols: dict[int, Protocol]
     settings: dict
-    command: str
+    commands: list[str]
     runs: list[Judged] = field(default_factory=list)
     rows: list[list[dict]] = field(default_factory=list)
-    constant: Judged | None = None
+    constant: list[Judged] = field(default_factory=list)
     shuffled: Judged | None = None
+    no_control: str = ""
     embeddings: np.ndarray | None = None
     pictured: Judged | None = None
     probe: list[tuple[str, str]] = field(default_factory=list)
@@ -104,12 +106,13 @@ def judge_protocol(
             f"{root} was trained on another version of {run['corpus']} (hash of the manifest): give that --data_dir"
         )
     corpus = corpus.of_emotions(run["settings"]["emotions"] or corpus.emotions, run["settings"]["drop_other_emotions"])
+    _, unlabelled = labelled(corpus)
     seeds = seeds or sorted(map(int, run["protocols"]))
     protocols = {seed: protocol_of(name, corpus, seed, folds_file) for seed in seeds}
     for seed, protocol in protocols.items():
         if run["protocols"].get(str(seed)) != protocol.to_dict():
             raise ValueError(f"{root} was not trained by {protocol.name} with seed {seed}; see its run.json")
-    found = JudgedRun(protocols, run["settings"], run["command"], notes=list(corpus.notes))
+    found = JudgedRun(protocols, run["settings"], run["commands"], notes=[*corpus.notes, *unlabelled])
     options = (load, batch_size, on_bad_audio)
     for seed, protocol in protocols.items():
         answers = [_judge_fold(root, protocol, corpus, fold, seed, options) for fold in range(len(protocol.folds))]
@@ -122,9 +125,17 @@ def judge_protocol(
             rows, found.embeddings, record = answers[0]
             found.pictured, found.method = judged_of(rows), record["method"]
             found.checkpoint = root / "fold_0" / f"seed_{seed}"
-    found.notes += absent_classes(protocols[seeds[0]], corpus)
-    found.constant = _constant(protocols[seeds[0]], corpus, found.runs[0])
-    found.shuffled = _control(root, protocols, corpus, options)
+    refuse_one_emotion([row["emotion"] for row in found.rows[0]], corpus, found.skipped)
+    for seed, protocol in protocols.items():
+        if left := not_judged(protocol, corpus):
+            found.notes.append(f"no fold judges {', '.join(left[:20])}")
+        start = f"seed {seed}, " * (len(protocols) > 1)
+        found.notes += [f"{start}{note}" for note in absent_classes(protocol, corpus)]
+    found.notes = list(dict.fromkeys(found.notes))
+    found.constant = [
+        _constant(protocol, corpus, judged) for protocol, judged in zip(protocols.values(), found.runs, strict=True)
+    ]
+    found.shuffled, found.no_control = _control(root, run, corpus, options)
     return found
 
 
@@ -135,8 +146,9 @@ def _judge_fold(root: Path, protocol: Protocol, corpus: Corpus, fold: int, seed:
         raise ValueError(f"{folder} is not trained to its end: run the train.py command again, it goes on from there")
     dev = json.loads((folder / "fold.json").read_text())["dev"]
     config = json.loads((folder / "config.json").read_text())
-    test = protocol.test(corpus, fold)
-    made_of = {"weights": weights_sha256(folder), "protocol": protocol.sha256, "on_bad_audio": on_bad_audio}
+    test = protocol.test(corpus, fold).where("emotion", bool)
+    made_of = {"checkpoint": checkpoint_sha256(folder), "protocol": protocol.sha256, "on_bad_audio": on_bad_audio}
+    made_of["recordings"] = recordings_sha256(test)
     made_of["temperature"] = config.get("calibration_temperature")
     if (known := stored(folder / "answers", made_of)) is None:
         pipe = load(str(folder))
@@ -147,7 +159,7 @@ def _judge_fold(root: Path, protocol: Protocol, corpus: Corpus, fold: int, seed:
         answers = _probe_gender(pipe, train, evaluation.embeddings, batch_size) if probe else None
         extra = [{"gender_probe": answer} for answer in answers or [""] * len(evaluation.rows)]
         store(folder / "answers", evaluation, made_of, extra)
-        known = stored(folder / "answers", made_of)
+        return answers_of(folder / "answers")
     return known
 
 
@@ -166,16 +178,6 @@ def _probe_gender(pipe, train: Corpus, embeddings: list[np.ndarray], batch_size:
     return probe.predict(np.stack(embeddings)).tolist()
 
 
-def absent_classes(protocol: Protocol, corpus: Corpus) -> list[str]:
-    """Which folds judge clips of some emotions only: their own UAR is over those."""
-    notes = []
-    for fold in range(len(protocol.folds)):
-        absent = sorted(set(corpus.emotions) - set(protocol.test(corpus, fold).emotions))
-        if absent:
-            notes.append(f"fold {fold} has no {', '.join(absent)}: its own UAR is over the other emotions")
-    return notes
-
-
 def _constant(protocol: Protocol, corpus: Corpus, run: Judged) -> Judged:
     """What the most frequent emotion of each fold's training part would have answered."""
     scores = np.zeros_like(run.scores)
@@ -186,13 +188,22 @@ def _constant(protocol: Protocol, corpus: Corpus, run: Judged) -> Judged:
     return Judged(run.labels, run.files, run.speakers, run.genders, run.folds, run.truth, scores)
 
 
-def _control(root: Path, protocols: dict[int, Protocol], corpus: Corpus, options) -> Judged | None:
+def _control(root: Path, run: dict, corpus: Corpus, options) -> tuple[Judged | None, str]:
+    """Answers of the models that were trained on shuffled labels; or why there are none."""
     root = root / "shuffled_labels"
-    seeds = [seed for seed in protocols if (root / "fold_0" / f"seed_{seed}").is_dir()]
+    seeds = sorted({int(path.name.removeprefix("seed_")) for path in root.glob("fold_*/seed_*")})
     if not seeds:
-        return None
-    protocol, rows = protocols[seeds[0]], []
+        return None, "no model was trained on shuffled labels (--control false)"
+    known = run["protocols"][str(seeds[0])]
+    protocol, rows = Protocol(**known), []
+    folders = [root / f"fold_{fold}" / f"seed_{seeds[0]}" for fold in range(len(protocol.folds))]
+    missing = [folder for folder in folders if not (folder / "fold.json").is_file()]
+    if missing:
+        return (
+            None,
+            f"the control of shuffled labels is not whole, {missing[0].name} of {missing[0].parent.name} lacks",
+        )
     for fold in range(len(protocol.folds)):
         answers, *_ = _judge_fold(root, protocol, corpus, fold, seeds[0], options, probe=False)
         rows += [row | {"fold": fold} for row in answers]
-    return judged_of(rows)
+    return judged_of(rows), ""

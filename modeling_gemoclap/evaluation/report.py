@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from ..corpora.files import write_json
 from ..corpora.manifest import Corpus
 from .answers import Evaluation
 from .page import write_page
@@ -19,6 +20,7 @@ from .stored import write_rows
 
 def _common(runs: list[Judged], corpus: Corpus, model: str, command: str) -> dict:
     confusion = sum(run.confusion() for run in runs)
+    known = [part.known for part, _ in corpus.by_part() if part.known]
     return mean_scores(runs) | {
         "n": len(runs[0]),
         "labels": runs[0].labels,
@@ -28,16 +30,16 @@ def _common(runs: list[Judged], corpus: Corpus, model: str, command: str) -> dic
         "calibration": calibration(runs),
         "model": model,
         "corpus": corpus.name,
-        "licence": corpus.known.licence if corpus.known else None,
-        "citation": corpus.known.citation if corpus.known else None,
-        "speakers": corpus.speakers,
+        "licence": "; ".join(part.licence for part in known) or None,
+        "citation": "; ".join(part.citation for part in known) or None,
+        "speakers": sorted(set(runs[0].speakers.tolist())),
         "manifest_sha256": corpus.manifest_sha256,
         "command": command,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
 
 
-def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, command: str) -> dict:
+def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, command: str, notes: list[str]) -> dict:
     """What `results.json` says of one checkpoint.
 
     Args:
@@ -46,6 +48,7 @@ def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, c
         config: The checkpoint's configuration.
         model: Name or path of the checkpoint.
         command: The command that made them.
+        notes: What is to be told beside the corpus's own remarks.
 
     Returns:
         A dict that JSON can hold.
@@ -53,6 +56,8 @@ def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, c
     protocol = f"{evaluation.method}; "
     if evaluation.seen:
         protocol += f"NOT speaker-independent: trained on speakers {', '.join(evaluation.seen)}"
+    elif any(record.get("labels_shuffled") for record in config.training_data or []):
+        protocol += "A CONTROL, trained on shuffled labels"
     else:
         protocol += f"speaker-independent: {len(corpus.speakers)} speakers of {corpus.name} that it was not trained on"
     judged = evaluation.judged()
@@ -63,7 +68,8 @@ def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, c
         "protocol": protocol,
         "controls": {"constant": scores_of(always) | {"says": f"always {best}"}, "shuffled_labels": None},
         "gender_probe": None,
-        "temperature": config.calibration_temperature,
+        "temperatures": [config.calibration_temperature],
+        "temperature_of_other_labels": evaluation.labels != list(config.emotions),
         "protocols": None,
         "training_command": None,
         "per_seed": None,
@@ -71,7 +77,7 @@ def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, c
         "seen_speakers": evaluation.seen,
         "training_data": config.training_data,
         "skipped": evaluation.skipped,
-        "notes": corpus.notes,
+        "notes": [*corpus.notes, *notes],
     }
 
 
@@ -91,7 +97,6 @@ def protocol_record(found: JudgedRun, corpus: Corpus, model: str, command: str) 
     kind = "speaker-independent" if first.speaker_independent else "SPEAKER-DEPENDENT: the same speakers in both parts"
     seeds = list(found.protocols)
     probe = _probe(found.probe)
-    fitted = [value for value in found.temperatures if value is not None]
     return _common(found.runs, corpus, model, command) | {
         "protocol": f"{first.name} ({kind}), {len(first.folds)} folds, seeds {', '.join(map(str, seeds))}; "
         f"pooled over folds, mean over seeds; {found.method}",
@@ -102,13 +107,15 @@ def protocol_record(found: JudgedRun, corpus: Corpus, model: str, command: str) 
         "per_seed": {str(seed): scores_of(run) for seed, run in zip(seeds, found.runs, strict=True)},
         "over_folds": over_folds(found.runs),
         "controls": {
-            "constant": scores_of(found.constant) | {"says": "the most frequent emotion of each training part"},
+            "constant": mean_scores(found.constant) | {"says": "the most frequent emotion of each training part"},
             "shuffled_labels": scores_of(found.shuffled) if found.shuffled else None,
         },
         "gender_probe": probe,
-        "temperature": sum(fitted) / len(fitted) if fitted else None,
+        "temperatures": found.temperatures,
+        "temperature_of_other_labels": False,
+        "no_control": found.no_control,
         "settings": found.settings,
-        "training_command": found.command,
+        "training_command": "\n".join(found.commands),
         "seen_speakers": [] if first.speaker_independent else corpus.speakers,
         "training_data": None,
         "skipped": found.skipped,
@@ -163,19 +170,32 @@ def remarks(record: dict) -> list[str]:
             f"UAR for women {_percent(fair['uar_female'])} ({fair['num_female']} speakers), for men "
             f"{_percent(fair['uar_male'])} ({fair['num_male']}): a gap of {100 * fair['gap']:+.1f}{within}."
         )
-    found, temperature = record["calibration"], record["temperature"]
-    how = f"calibrated, temperature {temperature:.2f}" if temperature else "not calibrated"
+    found = record["calibration"]
     text.append(
         f"Expected calibration error {_percent(found['ece'])} (mean best score {_percent(found['confidence'])}, right "
-        f"{_percent(found['accuracy'])}; {how})."
+        f"{_percent(found['accuracy'])}; {how_calibrated(record)})."
     )
+    alike = "; the probe has heard these speakers too" if record["seen_speakers"] else ""
     if probe := record["gender_probe"]:
-        text.append(f"Gender can be read from the embeddings with a UAR of {_percent(probe['uar'])} (chance 50).")
-    if record["controls"]["shuffled_labels"] is None and record["protocols"]:
-        text.append("No model was trained on shuffled labels (--control false).")
+        text.append(
+            f"Gender can be read from the embeddings with a UAR of {_percent(probe['uar'])} (chance 50){alike}."
+        )
+    if record.get("no_control"):
+        text.append(f"{record['no_control'][0].upper()}{record['no_control'][1:]}.")
     if record["skipped"]:
         text.append(f"{len(record['skipped'])} clips could not be used and were skipped.")
     return text + [f"{note[0].upper()}{note[1:]}." for note in record["notes"]]
+
+
+def how_calibrated(record: dict) -> str:
+    """Whether scores are calibrated, and by which temperatures."""
+    fitted = [value for value in record["temperatures"] if value is not None]
+    if not fitted:
+        return "not calibrated"
+    of = f" in {len(fitted)} of {len(record['temperatures'])} models" if len(record["temperatures"]) > 1 else ""
+    values = f"{min(fitted):.2f}" + (f" to {max(fitted):.2f}" if len(fitted) > 1 else "")
+    other = ", fitted on its own labels and not on these" if record["temperature_of_other_labels"] else ""
+    return f"calibrated{of}, temperature {values}{other}"
 
 
 def as_markdown(record: dict) -> str:
@@ -188,8 +208,13 @@ def as_markdown(record: dict) -> str:
     return "\n\n".join([*lines, "```\n{}\n```".format("\n".join(commands))]) + "\n"
 
 
-def refuse_other_results(record: dict, output_dir: Path, overwrite: bool = False) -> None:
-    """Make sure that results are not written over those of another model, corpus or protocol.
+def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False) -> None:
+    """Make sure, before anything is judged, that results are not written over those of another model or selection.
+
+    Args:
+        asked: What is to be judged; it is written into `results.json` as `asked`.
+        output_dir: Where.
+        overwrite: Whether others may be written over.
 
     Raises:
         ValueError: If there are such, and they may not be written over.
@@ -197,9 +222,8 @@ def refuse_other_results(record: dict, output_dir: Path, overwrite: bool = False
     path = output_dir / "results.json"
     if overwrite or not path.is_file():
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    names = ("model", "corpus", "manifest_sha256")
-    differing = [name for name in names if found.get(name) != record[name]]
+    found = json.loads(path.read_text(encoding="utf-8"))["asked"]
+    differing = [name for name in asked if found.get(name) != asked[name]]
     if differing:
         raise ValueError(
             f"{output_dir} holds the results of another run, with another {', '.join(differing)}: give another "
@@ -217,12 +241,13 @@ def write_report(record: dict, runs: list[list[dict]], pictured: dict, output_di
         output_dir: Where.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
+    for path in output_dir.glob("predictions*.csv"):
+        path.unlink()
     pictures = draw(record, output_dir, **pictured)
     seeds = record.get("seeds")
     names = [f"predictions_seed_{seed}.csv" for seed in seeds] if seeds else ["predictions.csv"]
     for name, rows in zip(names, runs, strict=True):
         write_rows(output_dir / name, rows)
     (output_dir / "results.md").write_text(as_markdown(record), encoding="utf-8")
-    write_page(record, remarks(record), pictures, output_dir / "report.html")
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    (output_dir / "results.json").write_text(text + "\n", encoding="utf-8")
+    write_page(record, remarks(record), how_calibrated(record), pictures, output_dir / "report.html")
+    write_json(output_dir / "results.json", record)

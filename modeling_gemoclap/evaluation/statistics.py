@@ -136,7 +136,7 @@ def fairness(runs: list[Judged]) -> dict | None:
 
     Speakers are drawn within their gender; a mean is over the emotions that occur in each.
     """
-    genders = dict(zip(runs[0].speakers, runs[0].genders, strict=True))
+    genders = dict(sorted(zip(runs[0].speakers, runs[0].genders, strict=True)))  # "" comes before "female"
     groups = [sorted(speaker for speaker in genders if genders[speaker] == gender) for gender in ("female", "male")]
     if not all(groups):
         return None

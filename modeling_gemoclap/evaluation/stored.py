@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..corpora.files import write_json
+from ..corpora.manifest import Corpus
 from .answers import Evaluation
 from .statistics import Judged
 
@@ -55,14 +57,36 @@ def load_judged(run: str | Path) -> list[Judged]:
     folder = next((path for path in (Path(run, "results"), Path(run)) if (path / "results.json").is_file()), None)
     if folder is None:
         raise ValueError(f"{run}: no results.json there: judge it by evaluate.py first")
-    files = sorted(folder.glob("predictions_seed_*.csv")) or [folder / ANSWERS]
+    seeds = json.loads((folder / "results.json").read_text(encoding="utf-8")).get("seeds")
+    files = [folder / f"predictions_seed_{seed}.csv" for seed in seeds] if seeds else [folder / ANSWERS]
     return [judged_of(sorted(read_rows(path), key=lambda row: row["file_name"])) for path in files]
 
 
-def weights_sha256(checkpoint: Path) -> str:
-    """Hash of a checkpoint's weights and configuration."""
+def protocols_of(run: str | Path) -> dict | None:
+    """The protocol of each seed of a judged run, or what was judged of one checkpoint."""
+    path = next(path for path in (Path(run, "results"), Path(run)) if (path / "results.json").is_file())
+    found = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    if not found["protocols"]:
+        return {"speaker_independent": not found["seen_speakers"]}
+    return {seed: {"name": one["name"], "folds": one["folds"]} for seed, one in found["protocols"].items()}
+
+
+def recordings_sha256(corpus: Corpus) -> str:
+    """Hash of which recordings there are, their sizes and times."""
+    found = hashlib.sha256(corpus.sha256_in_order().encode())
+    for path in [] if corpus.shards else corpus.clips["path"]:
+        state = os.stat(path) if os.path.exists(path) else None
+        found.update(f"{path}\t{state and (state.st_size, state.st_mtime_ns)}\n".encode())
+    return found.hexdigest()
+
+
+def checkpoint_sha256(checkpoint: Path) -> str:
+    """Hash of a checkpoint: weights, configuration, processor, tokenizer."""
     found = hashlib.sha256()
-    for path in [*sorted(checkpoint.glob("*.safetensors")), checkpoint / "config.json"]:
+    notes = {"fold.json", "trainer_state.json", "skipped_clips.json"}
+    files = [path for path in checkpoint.glob("*.json") if path.name not in notes and not path.name.startswith(".")]
+    for path in [*sorted(checkpoint.glob("*.safetensors")), *sorted(files)]:
+        found.update(path.name.encode())
         with open(path, "rb") as file:
             while block := file.read(2**22):
                 found.update(block)
@@ -79,22 +103,28 @@ def store(folder: Path, evaluation: Evaluation, made_of: dict, extra: list[dict]
         extra: More columns, a dict for each row.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / DONE).unlink(missing_ok=True)  # killed while the others are written, this is not to vouch for them
     np.save(folder / EMBEDDINGS, np.stack(evaluation.embeddings).astype(np.float32))
     write_rows(folder / ANSWERS, [row | more for row, more in zip(evaluation.rows, extra, strict=True)])
     record = {"made_of": made_of, "skipped": evaluation.skipped, "method": evaluation.method}
-    (folder / DONE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / DONE, record)
 
 
 def stored(folder: Path, made_of: dict) -> tuple[list[dict], np.ndarray, dict] | None:
-    """A fold's answers, if they are there and made of the same.
+    """A fold's answers, if they are there, made of the same, and about all clips.
 
     Returns:
         The rows, the embeddings `(clips, size)`, and what else is known of them; or None.
     """
-    path = folder / DONE
-    if not path.is_file():
+    if not (folder / DONE).is_file():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record["made_of"] != made_of:
+    record = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    if record["made_of"] != made_of or record["skipped"]:  # what could not be used may have been mended
         return None
+    return answers_of(folder)
+
+
+def answers_of(folder: Path) -> tuple[list[dict], np.ndarray, dict]:
+    """The rows, the embeddings `(clips, size)`, and what else is known of a fold's answers that are there."""
+    record = json.loads((folder / DONE).read_text(encoding="utf-8"))
     return read_rows(folder / ANSWERS), np.load(folder / EMBEDDINGS), record

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from ..corpora.files import write_json
 from .arguments import GEmoClapTrainingArguments
 from .gather import refuse_differences
 
@@ -33,6 +34,27 @@ def latest_whole_checkpoint(folder: str | Path) -> str | None:
         except (OSError, ValueError):
             logger.warning(f"{path} was not written to its end, and is passed over")
     return None
+
+
+def find_best_again(checkpoint: str, output_dir: str) -> None:
+    """Mend where a run's best checkpoint lies, if the run was moved; transformers would keep the last in its place.
+
+    Args:
+        checkpoint: What the run goes on from.
+        output_dir: Its folder as it is now.
+
+    Raises:
+        ValueError: If the best checkpoint is gone.
+    """
+    path = Path(checkpoint, "trainer_state.json")
+    state = json.loads(path.read_text())
+    best = state.get("best_model_checkpoint")
+    if best is None:
+        return
+    here = Path(output_dir, Path(best).name)
+    if not here.is_dir():
+        raise ValueError(f"{here}, the best checkpoint so far, is gone: begin anew with --overwrite_output true")
+    write_json(path, state | {"best_model_checkpoint": str(here)})
 
 
 def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:

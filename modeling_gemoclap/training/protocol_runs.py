@@ -13,12 +13,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from transformers.utils import logging
+
+from ..corpora.files import write_json
 from ..corpora.manifest import Corpus
-from ..corpora.protocols import Protocol, protocol_of, shuffled_labels
+from ..corpora.protocols import Protocol, absent_classes, protocol_of, shuffled_labels
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .checkpoints import latest_whole_checkpoint
 from .gather import finish, of_all, release
 from .run import choosing_on_dev, select_corpus, split, train_and_save
+
+logger = logging.get_logger(__name__)
 
 # What a fold's weights do not depend on, or what the protocol itself records.
 NOT_SETTINGS = {
@@ -55,11 +60,11 @@ def open_run(folder: Path, settings: dict, corpus: Corpus, overwrite: bool) -> d
     """
     path = folder / "run.json"
     mine = {"corpus": corpus.name, "manifest_sha256": corpus.manifest_sha256, "settings": settings}
-    if overwrite or not folder.is_dir() or not any(folder.iterdir()):
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        return mine | {"protocols": {}, "command": command}
-    if not path.is_file():
+    empty = not folder.is_dir() or not any(folder.iterdir())
+    if not empty and not path.is_file():
         raise ValueError(f"{folder} is not empty, and holds no protocol's run: give another --output_dir")
+    if overwrite or empty:
+        return mine | {"protocols": {}, "commands": []}
     found = json.loads(path.read_text(encoding="utf-8"))
     differing = [name for name in ("corpus", "manifest_sha256") if found[name] != mine[name]]
     names = {*found["settings"], *settings}
@@ -100,17 +105,18 @@ def train_protocol(
     main = arguments.process_index == 0
     settings = settings_of(model_args, data_args, arguments)
     run = of_all(open_run(root, settings, corpus, arguments.overwrite_output) if main else None)[0]
+    protocols = plan_protocols(run, root, corpus, data_args, arguments)
     if main and arguments.overwrite_output:
-        for folder in [*root.glob("fold_*"), *root.glob("shuffled_labels")]:
+        for folder in [*root.glob("fold_*"), *root.glob("shuffled_labels"), *root.glob("results")]:
             shutil.rmtree(folder)
+    if main:
+        remember(run, root, protocols)
+        for note in absent_classes(protocols[min(protocols)], corpus):
+            logger.warning(note)
     trainer = None
-    for seed in data_args.seeds or [arguments.seed]:
-        protocol = protocol_of(data_args.protocol, corpus, seed, data_args.folds_file)
-        remember(run, root, protocol, seed, main)
-        control = data_args.control and seed == min(data_args.seeds or [arguments.seed])
+    for seed, protocol in protocols.items():
+        control = data_args.control and seed == min(protocols)
         for fold in data_args.folds if data_args.folds is not None else range(len(protocol.folds)):
-            if not 0 <= fold < len(protocol.folds):
-                raise ValueError(f"--folds {fold}: {protocol.name} has folds 0 to {len(protocol.folds) - 1}")
             for shuffled in (False, True) if control else (False,):
                 folder = (root / "shuffled_labels" if shuffled else root) / f"fold_{fold}" / f"seed_{seed}"
                 plan = {"protocol_sha256": protocol.sha256, "fold": fold, "seed": seed, "settings": digest(settings)}
@@ -125,15 +131,13 @@ def train_protocol(
                 trainer = train_and_save(parts, *options, checkpoint)
                 if main:
                     plan |= {"dev": parts[1].speakers if parts[1] else [], "seconds": time.perf_counter() - start}
-                    (folder / "fold.json").write_text(json.dumps(plan, indent=2) + "\n")
+                    write_json(folder / "fold.json", plan)
                     print(
                         f"fold {fold}, seed {seed}{', shuffled labels' * shuffled}: {plan['seconds']:.0f} s",
                         flush=True,
                     )
     if main:
-        print(
-            f"{root}: all folds are trained. Judge them: python evaluate.py --model {root} --protocol {protocol.name}"
-        )
+        told(root, protocols, data_args)
     if trainer is not None:
         finish(trainer)
 
@@ -143,22 +147,59 @@ def digest(settings: dict) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def remember(run: dict, root: Path, protocol: Protocol, seed: int, write: bool) -> None:
-    """Put a protocol into `RUN/run.json`, and print its hash.
+def plan_protocols(
+    run: dict, root: Path, corpus: Corpus, data: DataArguments, arguments: GEmoClapTrainingArguments
+) -> dict[int, Protocol]:
+    """The protocol of each seed, before anything is trained or removed.
 
     Raises:
-        ValueError: If the run has other folds for this seed.
+        ValueError: If one does not fit the corpus, seeds judge different clips, or the run has other folds.
     """
-    known = run["protocols"].get(str(seed), protocol.to_dict())
-    others = {one["name"] for one in run["protocols"].values()} - {protocol.name}
-    if others or known != protocol.to_dict():
-        begun = ", ".join(others) or f"{protocol.name} of other folds"
-        raise ValueError(f"{root} was begun with another protocol, {begun}: give another --output_dir")
-    run["protocols"][str(seed)] = protocol.to_dict()
-    if write:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / "run.json").write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    seeds = data.seeds or [arguments.seed]
+    protocols = {seed: protocol_of(data.protocol, corpus, seed, data.folds_file) for seed in seeds}
+    for seed, protocol in protocols.items():
+        known = run["protocols"].get(str(seed), protocol.to_dict())
+        others = {one["name"] for one in run["protocols"].values()} - {protocol.name}
+        if others or known != protocol.to_dict():
+            begun = ", ".join(others) or f"{protocol.name} of other folds"
+            raise ValueError(f"{root} was begun with another protocol, {begun}: give another --output_dir")
+        every = range(len(protocol.folds))
+        for fold in data.folds if data.folds is not None else every:
+            if fold not in every:
+                raise ValueError(f"--folds {fold}: {protocol.name} has folds 0 to {every[-1]}")
+            fold_parts(protocol, corpus, fold, data, seed, shuffled=False)
+    all_folds = [*run["protocols"].values(), *(protocol.to_dict() for protocol in protocols.values())]
+    if len({tuple(sorted(value for fold in one["folds"] for value in fold)) for one in all_folds}) > 1:
+        raise ValueError(f"{root}: the seeds' folds judge different clips, so their figures have no mean")
+    return protocols
+
+
+def remember(run: dict, root: Path, protocols: dict[int, Protocol]) -> None:
+    """Put protocols and the command into `RUN/run.json`, and print the protocols' hashes."""
+    run["protocols"] |= {str(seed): protocol.to_dict() for seed, protocol in protocols.items()}
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    run["commands"] += [command] if command not in run["commands"] else []
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(root / "run.json", run)
+    for seed, protocol in protocols.items():
         print(f"{protocol.name} of {protocol.corpus}, seed {seed}: protocol {protocol.sha256[:16]}", flush=True)
+
+
+def told(root: Path, protocols: dict[int, Protocol], data: DataArguments) -> None:
+    """Print what is trained, and how it is judged."""
+    wanted = [
+        root / f"fold_{fold}" / f"seed_{seed}" / "fold.json"
+        for seed, protocol in protocols.items()
+        for fold in range(len(protocol.folds))
+    ]
+    left = [path for path in wanted if not path.is_file()]
+    if left:
+        print(f"{root}: {len(wanted) - len(left)} of {len(wanted)} folds are trained")
+        return
+    name = next(iter(protocols.values())).name
+    more = ["--folds_file", data.folds_file] if data.folds_file else []
+    command = shlex.join(["--model", str(root), "--data_dir", *data.data_dir, "--protocol", name, *more])
+    print(f"{root}: all folds are trained. Judge them: python evaluate.py {command}")
 
 
 def finished(folder: Path, plan: dict) -> bool:

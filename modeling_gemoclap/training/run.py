@@ -12,13 +12,14 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging
 
-from ..corpora.manifest import Corpus, load_corpus, mix
+from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.protocols import development_speakers
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .augmentation import WarpAugmentation
 from .base_trainer import SpeechTrainer
 from .build import build_classifier, build_model_and_processor, choose_what_to_train, whole_weights
 from .calibration import fit_temperature
+from .checkpoints import find_best_again
 from .clips import ClipDataset, read_clips
 from .collator import AudioCollator, GEmoClapCollator
 from .gather import refuse_differences
@@ -30,17 +31,22 @@ logger = logging.get_logger(__name__)
 
 
 def select_corpus(data: DataArguments, model: ModelArguments) -> tuple[Corpus, list[str]]:
-    """The corpora that are named, as one, and the emotions.
+    """The clips to train and to develop on, as one corpus, and the emotions.
+
+    Of speakers that are kept for a test nothing is taken, not even that they have an emotion.
 
     Raises:
         ValueError: If none is named, or names do not fit.
     """
     if not data.data_dir:
         raise ValueError("give --data_dir, a corpus folder")
-    names = data.corpus_name or [None] * len(data.data_dir)
-    if len(names) != len(data.data_dir):
-        raise ValueError(f"--corpus_name has {len(names)} names for {len(data.data_dir)} folders in --data_dir")
-    corpus = mix([load_corpus(*pair, model.emotions) for pair in zip(data.data_dir, names, strict=True)])
+    corpus = load_corpora(data.data_dir, data.corpus_name, model.emotions)
+    if both := sorted({*(data.exclude_speakers or [])} & {*(data.dev_speakers or [])}):
+        raise ValueError(
+            f"--exclude_speakers and --dev_speakers both name {', '.join(both)}: a test is not developed on"
+        )
+    wanted = [*data.speakers, *(data.dev_speakers or [])] if data.speakers else None
+    corpus = corpus.of_speakers(wanted, data.exclude_speakers)
     emotions = model.emotions or corpus.emotions
     return corpus.of_emotions(emotions, data.drop_other_emotions), emotions
 
@@ -49,15 +55,16 @@ def split(corpus: Corpus, data: DataArguments, seed: int) -> tuple[Corpus, Corpu
     """The training clips and, where speakers for them are named or counted, the development clips."""
     if data.dev_speakers and data.num_dev_speakers:
         raise ValueError("--dev_speakers names them, --num_dev_speakers deals them: give one of the two")
-    rest = corpus.of_speakers(data.speakers, data.exclude_speakers)
     dev = data.dev_speakers or (
-        development_speakers(rest, data.num_dev_speakers, seed) if data.num_dev_speakers else []
+        development_speakers(corpus, data.num_dev_speakers, seed) if data.num_dev_speakers else []
     )
-    train = corpus.of_speakers(data.speakers, [*(data.exclude_speakers or []), *dev])
+    train = corpus.of_speakers(exclude=dev)
     if len(train.emotions) < 2:
         raise ValueError(
             f"{corpus.name}: the training clips have {train.emotions or 'no emotion'}; two classes are the least"
         )
+    if dev and not corpus.of_speakers(dev).emotions:
+        raise ValueError(f"{corpus.name}: no clip of the development speakers {', '.join(dev)} has an emotion")
     return train, corpus.of_speakers(dev) if dev else None
 
 
@@ -125,7 +132,7 @@ def build_trainer(
     refuse_different_clips(train, dev)  # what one process cannot read is missing there alone
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
-    config.training_data = train.training_records()
+    config.training_data = train.training_records(dev)
     warps = (data_args.time_warp, data_args.mel_warp)
     augmentation = WarpAugmentation(*warps) if any(warps) else None
     options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
@@ -176,6 +183,8 @@ def train_and_save(
     trainer, skipped = build_trainer(
         parts, emotions, model_args, data_args, arguments, compute_metrics, checkpoint is not None
     )
+    if checkpoint and arguments.load_best_model_at_end:
+        find_best_again(checkpoint, arguments.output_dir)
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.eval_dataset is not None:
         fit_temperature(trainer)
