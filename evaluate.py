@@ -86,7 +86,7 @@ def judge_checkpoint(arguments, command):
 
     from modeling_gemoclap.corpora.manifest import load_corpora
     from modeling_gemoclap.evaluation import mteb
-    from modeling_gemoclap.evaluation.answers import evaluate_clips, labelled, refuse_one_emotion
+    from modeling_gemoclap.evaluation.answers import evaluate_clips, labelled, refuse_one_emotion, refuse_seen_speakers
     from modeling_gemoclap.evaluation.loading import class_similarities, load_pipeline
     from modeling_gemoclap.evaluation.report import refuse_other_results, results_record
 
@@ -100,6 +100,7 @@ def judge_checkpoint(arguments, command):
     corpus, notes = labelled(corpus.of_emotions(labels, arguments.drop_other_emotions))
     asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol}
     asked |= {"labels": list(labels), "speakers": corpus.speakers}
+    refuse_seen_speakers(corpus, pipe.model.config, arguments.allow_seen_speakers)
     output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
     refuse_other_results(asked, output_dir, arguments.overwrite_output)
     options = (arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers)
