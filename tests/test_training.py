@@ -11,10 +11,10 @@ import soundfile
 import torch
 from conftest import RATE, ROOT, TINY, TONES, run_script, tone, write_corpus
 
-from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
+from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.training.arguments import parse_arguments
-from modeling_gemoclap.training.augmentation import WarpAugmentation
+from modeling_gemoclap.training.augmentation import DECIBELS, Augmentation
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
@@ -281,16 +281,64 @@ def test_collator_writes_the_texts(make_model, make_processor, fields, texts):
 
 def test_warping_is_identity_at_zero_and_moves_otherwise():
     features = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
-    assert np.allclose(WarpAugmentation()(features), features, atol=1e-5)
-    lengths = {WarpAugmentation(time_warp=0.3)(features).shape[0] for _ in range(20)}
+    assert np.allclose(Augmentation()(features), features, atol=1e-5) and not Augmentation()
+    lengths = {Augmentation(time_warp=0.3)(features).shape[0] for _ in range(20)}
     assert min(lengths) >= 37 and max(lengths) <= 68 and len(lengths) > 5
     ramp = np.tile(np.arange(16, dtype=np.float32), (50, 1))
     torch.manual_seed(1)
-    warped = WarpAugmentation(mel_warp=0.2)(ramp)
+    warped = Augmentation(mel_warp=0.2)(ramp)
     slope = warped[0, 5] / 5
     assert slope != pytest.approx(1, abs=1e-3) and np.exp(-0.2) <= slope <= np.exp(0.2)
     with pytest.raises(ValueError, match="time_warp"):
-        WarpAugmentation(time_warp=2.0)
+        Augmentation(time_warp=2.0)
+
+
+def test_what_a_microphone_a_room_and_noise_do():
+    features = np.random.default_rng(0).standard_normal((80, 16)).astype(np.float32)
+    torch.manual_seed(0)
+    curves = np.stack([Augmentation(equalizer_db=3.0)(features) - features for _ in range(400)])
+    assert np.ptp(curves, axis=1).max() < 1e-5, "the same at all times"
+    at_first_band = curves[:, 0, 0] * 4.0 / DECIBELS  # where all four cosines are one
+    assert at_first_band.std() == pytest.approx(3.0 * 2, rel=0.1)
+    noisy = Augmentation(noise_prob=1.0, noise_snr_db=(0.0, 0.0))(features)
+    power, louder = (np.exp(part * 4.0 + 1.0) for part in (features, noisy))
+    assert (louder >= power * 0.999).all() and 1.3 < louder.mean() / power.mean() < 4
+    click = np.full((80, 16), -4.0, np.float32)
+    click[10] = 2.0
+    room = Augmentation(reverb_prob=1.0)(click) * 4.0
+    assert np.abs(room[:11] - click[:11] * 4.0).max() < 2, "echoes come after the sound"
+    assert (np.diff(room[11:40, 0]) < 0).all() and room[11, 0] < room[10, 0]
+
+
+def test_mixing_within_a_class(tones):
+    corpus, _ = read_clips(load_corpus(tones), GEmoClapFeatureExtractor(feature_type="log_mel"))
+    config = GEmoClapConfig(emotions=corpus.emotions)
+    extractor = GEmoClapFeatureExtractor(feature_type="log_mel")
+    whole, mixed = (ClipDataset(corpus, extractor, config, augmentation=a) for a in (None, Augmentation(mix_prob=1.0)))
+    pairs = [(whole[index]["clip"], mixed[index]["clip"]) for index in range(12)]
+    assert all(len(one) <= len(other) for other, one in pairs) and any(
+        not np.allclose(other[: len(one)], one, atol=0.01) for other, one in pairs
+    )
+    label, gender = whole.emotion_labels[3], whole.gender_labels[3]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        found = mixed._another(3, generator)
+        places = [n for n in range(len(whole)) if len(whole[n]["clip"]) == len(found)]
+        same = [n for n in places if np.array_equal(whole[n]["clip"], found)]
+        assert same and {(whole.emotion_labels[n], whole.gender_labels[n]) for n in same} == {(label, gender)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise_prob": 1.5}, "noise_prob=1.5 is a share"),
+        ({"noise_snr_db": (20.0, 10.0)}, "noise_snr_db"),
+        ({"equalizer_db": -1.0}, "equalizer_db=-1.0 must lie between 0 and 20"),
+    ],
+)
+def test_augmentation_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**options)
 
 
 def test_empty_gender_and_emotion_are_unknown_and_train(train, tmp_path):
@@ -311,7 +359,7 @@ def test_draws_change_with_epoch_and_draw_and_with_nothing_else(tones, make_mode
     extractor = make_processor(model).feature_extractor
     corpus, _ = read_clips(load_corpus(tones), extractor)
     dataset, again = (
-        ClipDataset(corpus, extractor, model.config, 0.2, WarpAugmentation(0.1, 0.1), seed=3) for _ in range(2)
+        ClipDataset(corpus, extractor, model.config, 0.2, Augmentation(0.1, 0.1), seed=3) for _ in range(2)
     )
     first = dataset[5]
     torch.rand(7), np.random.rand(7), again[6]  # what else was drawn is of no matter

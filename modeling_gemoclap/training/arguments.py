@@ -99,6 +99,15 @@ class DataArguments:
     max_seconds: float | None = _option(None, "Longer training clips are cut to this length at a random place")
     time_warp: float = _option(0.0, "Training clips are spoken up to exp(this) times faster or slower (log-mel only)")
     mel_warp: float = _option(0.0, "Their formants and pitch move by up to this factor's logarithm (log-mel only)")
+    equalizer_db: float = _option(
+        0.0, "Another microphone: standard deviation in dB of random curves over the mel axis (log-mel only)"
+    )
+    noise_prob: float = _option(0.0, "Share of the training clips that get noise of a random colour (log-mel only)")
+    noise_snr_db: list[float] = _option([10.0, 40.0], "Its least and greatest distance below the clip, dB", nargs=2)
+    reverb_prob: float = _option(0.0, "Share of the training clips that are put into a room (log-mel only)")
+    mix_prob: float = _option(
+        0.0, "Share of the training clips that another of the same emotion and gender is laid under (log-mel only)"
+    )
     unknown_gender_prob: float = _option(
         0.0, "Share of the clips whose gender is hidden from the loss, so that emotion-only prompts are learnt too"
     )

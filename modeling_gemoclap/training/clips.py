@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import COLUMNS, Corpus
 from ..corpora.shards import ShardReader
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
+from .augmentation import Augmentation
 
 logger = logging.get_logger(__name__)
 
@@ -128,12 +128,17 @@ class ClipDataset(torch.utils.data.Dataset):
         extractor: GEmoClapFeatureExtractor,
         config: GEmoClapConfig,
         max_seconds: float | None = None,
-        augmentation: Callable[[np.ndarray, torch.Generator], np.ndarray] | None = None,
+        augmentation: Augmentation | None = None,
         seed: int = 0,
         on_bad_audio: str = "raise",
     ):
         if augmentation and extractor.feature_type != "log_mel":
-            raise ValueError("time_warp and mel_warp change log-mel features; this audio tower hears raw waves")
+            raise ValueError(
+                "time_warp, mel_warp, equalizer_db, noise_prob, reverb_prob and mix_prob change log-mel features; "
+                "this audio tower hears raw waves: leave them at 0"
+            )
+        if corpus.shards and augmentation and augmentation.mix_prob:
+            raise ValueError("mix_prob would read shards out of their order: leave it at 0, or give the recordings")
         self.clips = corpus.clips
         self.reader = ShardReader(corpus.shards) if corpus.shards else None
         if self.reader is None:
@@ -144,6 +149,7 @@ class ClipDataset(torch.utils.data.Dataset):
         self.seed = seed
         self.on_bad_audio = on_bad_audio
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive an epoch see it too
+        self._alike: dict[tuple[int, int], list[int]] = {}
         self.emotion_labels = _numbers(corpus.column("emotion"), config.emotions)
         self.gender_labels = _numbers(corpus.column("gender"), config.genders)
 
@@ -171,7 +177,7 @@ class ClipDataset(torch.utils.data.Dataset):
         index %= len(self)
         row = self.clips[index]
         try:
-            clip = self._features(row, generator)
+            clip = self._features(row, generator, index)
         except AudioError as error:
             if self.on_bad_audio == "raise":
                 raise AudioError(f"{error}; or give --on_bad_audio skip to train on the rest") from None
@@ -180,7 +186,7 @@ class ClipDataset(torch.utils.data.Dataset):
         labels = {"emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}
         return {"clip": clip, **labels, "seed": int(state[1])}
 
-    def _features(self, row: dict, generator: torch.Generator) -> np.ndarray:
+    def _features(self, row: dict, generator: torch.Generator, index: int) -> np.ndarray:
         log_mel = self.extractor.feature_type == "log_mel"
         if log_mel and "features" in row:
             clip = np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
@@ -190,8 +196,19 @@ class ClipDataset(torch.utils.data.Dataset):
         if not log_mel:
             return self.extractor.features(self._cut(clip, self.extractor.sampling_rate, generator))
         clip = clip if "features" in row else self.extractor.features(clip)
-        clip = self.augmentation(clip, generator) if self.augmentation else clip
+        if self.augmentation:
+            clip = self.augmentation(clip, generator, lambda: self._another(index, generator))
         return self._cut(clip, 1 / self.extractor.hop_seconds, generator)
+
+    def _another(self, index: int, generator: torch.Generator) -> np.ndarray:
+        """The features of a clip of the same emotion and gender."""
+        labels = (self.emotion_labels[index], self.gender_labels[index])
+        alike = self._alike.get(labels)
+        if alike is None:
+            every = zip(self.emotion_labels, self.gender_labels, strict=True)
+            alike = self._alike[labels] = [number for number, pair in enumerate(every) if pair == labels]
+        row = self.clips[alike[int(torch.randint(len(alike), (), generator=generator))]]
+        return np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
 
     def _filler(self) -> dict:
         """Noise without labels: it takes no part."""

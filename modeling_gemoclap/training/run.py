@@ -14,8 +14,9 @@ from transformers.utils import logging
 
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.protocols import development_speakers
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
-from .augmentation import WarpAugmentation
+from .augmentation import Augmentation
 from .base_trainer import SpeechTrainer
 from .build import build_classifier, build_model_and_processor, choose_what_to_train, whole_weights
 from .calibration import fit_temperature
@@ -91,6 +92,13 @@ def refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
     refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
 
 
+def augmentation_of(data: DataArguments, extractor: GEmoClapFeatureExtractor) -> Augmentation | None:
+    """What is changed in training clips, or None."""
+    names = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "noise_snr_db", "reverb_prob", "mix_prob")
+    features = {name: getattr(extractor, name) for name in ("log_mel_mean", "log_mel_std", "hop_seconds")}
+    return Augmentation(**{name: getattr(data, name) for name in names}, **features) or None
+
+
 def build_trainer(
     parts: tuple[Corpus, Corpus | None],
     emotions: list[str],
@@ -133,8 +141,7 @@ def build_trainer(
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     config.training_data = train.training_records(dev)
-    warps = (data_args.time_warp, data_args.mel_warp)
-    augmentation = WarpAugmentation(*warps) if any(warps) else None
+    augmentation = augmentation_of(data_args, extractor)
     options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
     dataset = ClipDataset(train, extractor, config, *options)
     hidden = data_args.unknown_gender_prob
