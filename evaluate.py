@@ -86,7 +86,13 @@ def judge_checkpoint(arguments, command):
 
     from modeling_gemoclap.corpora.manifest import load_corpora
     from modeling_gemoclap.evaluation import mteb
-    from modeling_gemoclap.evaluation.answers import evaluate_clips, labelled, refuse_one_emotion, refuse_seen_speakers
+    from modeling_gemoclap.evaluation.answers import (
+        evaluate_clips,
+        labelled,
+        refuse_one_emotion,
+        refuse_seen_speakers,
+        unknown_words,
+    )
     from modeling_gemoclap.evaluation.loading import class_similarities, load_pipeline
     from modeling_gemoclap.evaluation.report import refuse_other_results, results_record
 
@@ -98,6 +104,7 @@ def judge_checkpoint(arguments, command):
         choice = mteb.ravdess_zeroshot(corpus)
     labels = choice["labels"] or pipe.model.config.emotions
     corpus, notes = labelled(corpus.of_emotions(labels, arguments.drop_other_emotions))
+    notes += unknown_words(pipe, labels, choice.get("words"))
     asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol}
     asked |= {"labels": list(labels), "speakers": corpus.speakers}
     refuse_seen_speakers(corpus, pipe.model.config, arguments.allow_seen_speakers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from transformers import AutoConfig
 from transformers.configuration_utils import PretrainedConfig
@@ -53,6 +54,25 @@ def prompt_word(emotion: str) -> str:
     """The word an emotion takes in a prompt (`"fear"` -> `"fearful"`); an unknown one stands for itself."""
     name = canonical_emotion(emotion)
     return EMOTION_WORDS[name][0] if name else emotion
+
+
+def words_in(prompts: list[str]) -> list[str]:
+    """The words of prompts in small letters, each once, in their order."""
+    return list(dict.fromkeys(word for prompt in prompts for word in re.findall(r"[^\W\d_]+", prompt.lower())))
+
+
+def _check_synonyms(synonyms: dict, emotions: list[str]) -> dict[str, list[str]]:
+    """No word may stand for two of the emotions; those of other emotions are left aside."""
+    if not isinstance(synonyms, dict) or any(not isinstance(words, (list, tuple)) for words in synonyms.values()):
+        raise ValueError(f"emotion_synonyms must be lists of words by emotion, got {synonyms!r}")
+    kept = {emotion: list(synonyms[emotion]) for emotion in emotions if synonyms.get(emotion)}
+    words = [(word, emotion) for emotion in emotions for word in {prompt_word(emotion), *kept.get(emotion, [])}]
+    for word, emotion in words:
+        if others := sorted({own for other, own in words if other == word} - {emotion}):
+            raise ValueError(f"emotion_synonyms: {word!r} stands for {emotion} and for {others[0]}")
+        if canonical_emotion(word) in set(emotions) - {emotion}:
+            raise ValueError(f"emotion_synonyms: {word!r} of {emotion} is a name of {canonical_emotion(word)}")
+    return kept
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
@@ -210,6 +230,8 @@ class GEmoClapConfig(PretrainedConfig):
         sl_texts: Text of a clip under `"sl"`: `"joint"` (emotion and gender) or `"emotion"`.
         emotions: Emotion classes; labels index this list.
         genders: Gender classes; labels index this list.
+        emotion_synonyms: Other words that training draws for an emotion beside the one it takes in a prompt, by
+            emotion: `{"angry": ["furious"]}`; at inference its own word alone stands for a class.
         emotion_templates: Prompts with one `{}` for the emotion's word.
         gender_templates: Prompts with one `{}` for the gender.
         joint_templates: Prompts with `{emotion}` and `{gender}`.
@@ -222,6 +244,9 @@ class GEmoClapConfig(PretrainedConfig):
         logit_scale_init_value: Initial logarithm of both scales (the paper's epsilon); default `ln(1 / 0.07)`.
         logit_scale_trainable: Whether the scales are learnt.
         calibration_temperature: Divides the logits of zero-shot scores where it is fitted; None is 1.
+        calibrated_on: What that temperature was fitted on, in words.
+        known_words: Words that a text tower from scratch was trained on: of others it knows nothing. None for a
+            pretrained one.
         training_data: What the checkpoint was trained on: a list of dicts with `corpus`, `speakers`,
             `manifest_sha256` and `num_clips`.
         initializer_range: Standard deviation of the projections' initial weights.
@@ -252,6 +277,7 @@ class GEmoClapConfig(PretrainedConfig):
         sl_texts: str = "joint",
         emotions=("angry", "happy", "neutral", "sad"),
         genders=("female", "male"),
+        emotion_synonyms: dict[str, list[str]] | None = None,
         emotion_templates=("this person is feeling {}",),
         gender_templates=("this person is {}",),
         joint_templates=("this {gender} person is feeling {emotion}",),
@@ -263,6 +289,8 @@ class GEmoClapConfig(PretrainedConfig):
         logit_scale_init_value: float = math.log(1 / 0.07),
         logit_scale_trainable: bool = True,
         calibration_temperature: float | None = None,
+        calibrated_on: str | None = None,
+        known_words: list[str] | None = None,
         training_data: list[dict] | None = None,
         initializer_range: float = 0.02,
         **kwargs,
@@ -282,6 +310,7 @@ class GEmoClapConfig(PretrainedConfig):
         self.sl_texts = _check_choice("sl_texts", sl_texts, SL_TEXTS)
         self.emotions = _check_words("emotions", emotions)
         self.genders = _check_words("genders", genders)
+        self.emotion_synonyms = _check_synonyms(emotion_synonyms or {}, self.emotions)
         self.emotion_templates = _check_templates("emotion_templates", emotion_templates, ("{}",))
         self.gender_templates = _check_templates("gender_templates", gender_templates, ("{}",))
         self.joint_templates = _check_templates("joint_templates", joint_templates, ("{gender}", "{emotion}"))
@@ -293,6 +322,8 @@ class GEmoClapConfig(PretrainedConfig):
         self.logit_scale_init_value = logit_scale_init_value
         self.logit_scale_trainable = logit_scale_trainable
         self.calibration_temperature = calibration_temperature
+        self.calibrated_on = calibrated_on
+        self.known_words = known_words
         self.training_data = training_data
         self.initializer_range = initializer_range
         parts = _attention_of(audio_config=self.audio_config, text_config=self.text_config)
@@ -307,20 +338,40 @@ class GEmoClapConfig(PretrainedConfig):
         """Whether a clip's text carries emotion and gender together."""
         return self.objective == "sl" and self.sl_texts == "joint"
 
-    def emotion_prompts(self, emotion: str) -> list[str]:
-        """The emotion-only prompts of one emotion, one a template."""
-        return [template.replace("{}", prompt_word(emotion)) for template in self.emotion_templates]
+    def words_of(self, emotion: str, synonyms: bool = True) -> list[str]:
+        """The word that an emotion takes in a prompt and, if asked for, its synonyms."""
+        return [prompt_word(emotion), *(self.emotion_synonyms.get(emotion, []) if synonyms else [])]
+
+    def emotion_prompts(self, emotion: str, synonyms: bool = False) -> list[str]:
+        """The emotion-only prompts of one emotion, one a template and word."""
+        words = self.words_of(emotion, synonyms)
+        return [template.replace("{}", word) for word in words for template in self.emotion_templates]
 
     def gender_prompts(self, gender: str) -> list[str]:
         """The gender prompts of one gender, one a template."""
         return [template.replace("{}", gender) for template in self.gender_templates]
 
-    def joint_prompts(self, emotion: str, gender: str) -> list[str]:
-        """The prompts that carry both attributes, one a template."""
+    def joint_prompts(self, emotion: str, gender: str, synonyms: bool = False) -> list[str]:
+        """The prompts that carry both attributes, one a template and word."""
         return [
-            template.replace("{emotion}", prompt_word(emotion)).replace("{gender}", gender)
+            template.replace("{emotion}", word).replace("{gender}", gender)
+            for word in self.words_of(emotion, synonyms)
             for template in self.joint_templates
         ]
+
+    def training_prompts(self) -> list[str]:
+        """Every prompt that training draws from."""
+        prompts = [prompt for emotion in self.emotions for prompt in self.emotion_prompts(emotion, synonyms=True)]
+        for gender in self.genders:
+            prompts += self.gender_prompts(gender)
+            prompts += [prompt for e in self.emotions for prompt in self.joint_prompts(e, gender, synonyms=True)]
+        return prompts
+
+    def unknown_words(self, prompts: list[str]) -> list[str]:
+        """Words of prompts that the text tower was never trained on, in their order; none for a pretrained one."""
+        if self.known_words is None:
+            return []
+        return [word for word in words_in(prompts) if word not in self.known_words]
 
     def class_prompts(self, labels=None, hypothesis_template=None) -> list[list[str]]:
         """Prompts whose mean embedding stands for each label at inference.

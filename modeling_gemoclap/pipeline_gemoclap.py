@@ -7,8 +7,11 @@ from itertools import islice
 
 import torch
 from transformers import Pipeline
+from transformers.utils import logging
 
 from .feature_extraction_gemoclap import is_one_recording
+
+logger = logging.get_logger(__name__)
 
 OPTIONS = {
     "candidate_labels": None,
@@ -139,10 +142,18 @@ class ZeroShotEmotionPipeline(Pipeline):
     def _embed_classes(self, prompts: list[list[str]]) -> torch.Tensor:
         key = tuple(map(tuple, prompts))
         if key not in self._class_embeddings:
+            self._tell_unknown_words([prompt for group in prompts for prompt in group])
             if len(self._class_embeddings) >= 16:
                 self._class_embeddings.pop(next(iter(self._class_embeddings)))
             self._class_embeddings[key] = self.model.get_class_embeddings(prompts, self.processor.tokenizer)
         return self._class_embeddings[key]
+
+    def _tell_unknown_words(self, prompts: list[str]) -> None:
+        if unknown := self.model.config.unknown_words(prompts):
+            logger.warning(
+                f"the text encoder has never seen {', '.join(map(repr, unknown))}: what it makes of prompts with such "
+                f"words is a guess; it knows {', '.join(sorted(self.model.config.known_words))}"
+            )
 
     def _run(self, stream, batch_size: int, options: dict) -> Iterator:
         extractor = self.processor.feature_extractor

@@ -151,6 +151,31 @@ def test_configuration_refuses(fields):
         GEmoClapConfig(**fields)
 
 
+def test_synonyms_are_for_training_alone():
+    synonyms = {"angry": ["furious"], "fear": ["afraid", "scared"]}
+    config = GEmoClapConfig(emotions=["angry", "sad"], objective="emo", emotion_synonyms=synonyms)
+    assert config.emotion_synonyms == {"angry": ["furious"]}, "those of its own emotions"
+    assert config.emotion_prompts("angry", synonyms=True) == [
+        "this person is feeling angry",
+        "this person is feeling furious",
+    ]
+    assert config.class_prompts() == [["this person is feeling angry"], ["this person is feeling sad"]]
+    assert GEmoClapConfig.from_dict(config.to_dict()).emotion_synonyms == config.emotion_synonyms
+    for wrong, message in (
+        ({"angry": ["sad"]}, "'sad' stands for angry and for sad"),
+        ({"angry": ["sadness"]}, "'sadness' of angry is a name of sad"),
+        ({"angry": "furious"}, "lists of words"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            GEmoClapConfig(emotions=["angry", "sad"], emotion_synonyms=wrong)
+
+
+def test_words_that_a_text_tower_never_saw():
+    config = GEmoClapConfig(known_words=["this", "person", "is", "feeling", "angry"])
+    assert config.unknown_words(["This person is feeling livid!", "feeling livid"]) == ["livid"]
+    assert GEmoClapConfig().unknown_words(["whatever"]) == [], "a pretrained one has seen most words"
+
+
 def test_configuration_prompts():
     config = GEmoClapConfig(emotions=["fear", "surprise", "sleepy"])
     assert config.class_prompts()[0] == [

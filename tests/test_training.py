@@ -2,7 +2,9 @@
 
 import csv
 import importlib.util
+import io
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -10,11 +12,14 @@ import pytest
 import soundfile
 import torch
 from conftest import RATE, ROOT, TINY, TONES, run_script, tone, write_corpus
+from safetensors.torch import load_file
+from transformers import pipeline
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.training.arguments import parse_arguments
 from modeling_gemoclap.training.augmentation import DECIBELS, Augmentation
+from modeling_gemoclap.training.calibration import temperature_of
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
@@ -87,6 +92,48 @@ def test_resumed_equals_uninterrupted(train, tones, tmp_path):
     train(*options, "--output_dir", tmp_path / "parts", *resume)
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_calibrated_by_answers_to_speakers_who_were_left_out(train, tones, tmp_path, caplog):
+    run = tmp_path / "run"
+    options = ("--data_dir", tones, "--output_dir", run, "--num_train_epochs", "2", "--calibration_folds", "4")
+    train(*options)
+    files = sorted(run.glob("calibration/fold_*.safetensors"))
+    parts = [load_file(path) for path in files]
+    assert len(files) == 4 and all(part["logits"].shape == (12, 3) for part in parts), "each speaker once"
+    logits, labels = (torch.cat([part[name] for part in parts]) for name in ("logits", "labels"))
+    config = GEmoClapConfig.from_pretrained(run)
+    assert config.calibration_temperature == pytest.approx(temperature_of(logits, labels))
+    assert config.calibrated_on == "out-of-fold answers to the training speakers, 4 folds"
+    assert f"{config.calibration_temperature:.3g}, fitted on out-of-fold" in (run / "README.md").read_text()
+    times = [path.stat().st_mtime_ns for path in files]
+    train(*options, "--overwrite_output", "true")
+    assert times == [path.stat().st_mtime_ns for path in files], "what is finished is not done again"
+    train(*options, "--overwrite_output", "true", "--learning_rate", "1e-3")
+    assert not set(times) & {path.stat().st_mtime_ns for path in files}, "with other settings it is"
+    for more, message in ((("--num_dev_speakers", "1"), "leave out development"), ((), "5: 2 to 4 speakers")):
+        with pytest.raises(ValueError, match=message):
+            train(*options, "--overwrite_output", "true", "--calibration_folds", "5", *more)
+
+
+def test_synonyms_are_learnt_and_other_words_told(train, tones, tmp_path, caplog):
+    synonyms = json.dumps({"angry": ["furious"], "happy": ["joyful"], "sad": ["gloomy"]})
+    templates = ("--joint_templates", "this {gender} person is feeling {emotion}", "a {emotion} {gender} voice")
+    options = ("--exclude_speakers", "04", "--emotion_synonyms", synonyms, *templates)
+    train("--data_dir", tones, "--output_dir", tmp_path / "run", *options)
+    config = GEmoClapConfig.from_pretrained(tmp_path / "run")
+    assert {"furious", "voice", "female", "angry"} <= set(config.known_words) and "livid" not in config.known_words
+    pipe = pipeline("zero-shot-emotion-recognition", model=str(tmp_path / "run"), trust_remote_code=True)
+    clips = [tones / f"audio/04_{emotion}_0.wav" for emotion in TONES]
+    words = ["furious", "joyful", "gloomy"]
+    found = [answer[0]["label"] for answer in pipe([str(clip) for clip in clips], candidate_labels=words)]
+    assert found == words, "a synonym is as good as the word"
+    stream, handler = io.StringIO(), None
+    handler = logging.StreamHandler(stream)
+    logging.getLogger("transformers_modules").addHandler(handler)
+    logging.getLogger("transformers").addHandler(handler)
+    pipe(str(clips[0]), candidate_labels=["livid", "joyful"])
+    assert "has never seen 'livid'" in stream.getvalue() and "it knows a, angry" in stream.getvalue()
 
 
 def test_development_figures_are_of_every_clip(train, tones, tmp_path):

@@ -93,6 +93,17 @@ def labelled(corpus: Corpus) -> tuple[Corpus, list[str]]:
     return known, [f"{left} clips have no emotion to compare with, and were not judged"] if left else []
 
 
+def unknown_words(pipe, labels: list[str], words: tuple[list[str], str] | None) -> list[str]:
+    """A remark about words that the checkpoint's text encoder was never trained on, if the labels bring such."""
+    config = pipe.model.config
+    if not hasattr(pipe.model, "text_model"):
+        return []
+    unknown = config.unknown_words(
+        [prompt for group in config.class_prompts(*(words or (labels,))) for prompt in group]
+    )
+    return [f"the text encoder has never seen {', '.join(unknown)}: answers by them are guesses"] if unknown else []
+
+
 def refuse_one_emotion(truth: list[str], corpus: Corpus, skipped: list[str]) -> None:
     """Make sure that two emotions are left once bad clips were skipped.
 

@@ -63,6 +63,9 @@ class ModelArguments:
     logit_scale_trainable: bool = _option(True, "Whether the scales are learnt")
     centre_projections: bool = _option(True, "Start from projections that are centred on 64 training clips")
     emotions: list[str] | None = _option(None, "Emotion classes; none: those of the corpus", nargs="+")
+    emotion_synonyms: str | None = _option(
+        None, "Other words for emotions, drawn in training, as a JSON object of lists"
+    )
     emotion_templates: list[str] = _option(["this person is feeling {}"], "Emotion prompts", nargs="+")
     gender_templates: list[str] = _option(["this person is {}"], "Gender prompts", nargs="+")
     joint_templates: list[str] = _option(
@@ -86,6 +89,9 @@ class DataArguments:
     seeds: list[int] | None = _option(None, "Train with each of these seeds, folds dealt with it too", nargs="+")
     control: bool = _option(True, "Train each fold of the first seed on shuffled labels too: what chance gives")
     num_dev_speakers: int = _option(0, "Training speakers to develop on; a calibration is fitted on them")
+    calibration_folds: int = _option(
+        0, "Calibrate by answers to training speakers out of so many folds, each left out of a training of its own"
+    )
     select: str = _option(
         "last", "Which epoch is kept: the last, or the best on the development speakers", choices=["last", "dev"]
     )

@@ -10,13 +10,14 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaConfig, RobertaTokenizerFast, TrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
 
-from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
+from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, words_in
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor
 from .arguments import ModelArguments, json_fields
 from .lora import add_lora
 
+VOCABULARY = 600  # 256 bytes and what merges of the prompts' words give
 SMALL_TEXT_ENCODER = {
     "hidden_size": 128,
     "num_hidden_layers": 2,
@@ -31,14 +32,14 @@ SMALL_TEXT_ENCODER = {
 
 def build_tokenizer(config: GEmoClapConfig) -> RobertaTokenizerFast:
     """A byte-level tokenizer learnt from the configuration's prompts; it can write any other text too."""
-    prompts = [prompt for emotion in config.emotions for prompt in config.emotion_prompts(emotion)]
-    for gender in config.genders:
-        prompts += config.gender_prompts(gender)
-        prompts += [prompt for emotion in config.emotions for prompt in config.joint_prompts(emotion, gender)]
     tokenizer = ByteLevelBPETokenizer()
     special_tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer.train_from_iterator(
-        prompts, vocab_size=400, min_frequency=1, special_tokens=special_tokens, show_progress=False
+        config.training_prompts(),
+        vocab_size=VOCABULARY,
+        min_frequency=1,
+        special_tokens=special_tokens,
+        show_progress=False,
     )
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_model(folder)
@@ -63,7 +64,16 @@ def _fields(arguments: ModelArguments, emotions: list[str]) -> dict:
         "gender_templates",
         "joint_templates",
     )
-    return {name: getattr(arguments, name) for name in names} | {"emotions": emotions}
+    synonyms = json_fields(arguments.emotion_synonyms, "emotion_synonyms")
+    return {name: getattr(arguments, name) for name in names} | {"emotions": emotions, "emotion_synonyms": synonyms}
+
+
+def _prompts_drawn(config: GEmoClapConfig) -> list[str]:
+    """The training prompts that this objective ever shows to its text tower."""
+    emotions = [p for emotion in config.emotions for p in config.emotion_prompts(emotion, synonyms=True)]
+    if config.objective == "ml":
+        return emotions + [prompt for gender in config.genders for prompt in config.gender_prompts(gender)]
+    return config.training_prompts() if config.uses_joint_texts else emotions
 
 
 def _prefixed(tower: str, options: dict) -> dict:
@@ -107,6 +117,7 @@ def build_model_and_processor(
         )
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
     tokenizer = build_tokenizer(config)
+    config.known_words = words_in(_prompts_drawn(config))
     config.text_config = RobertaConfig(**{**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer), **text})
     return GEmoClapModel(config).train(), GEmoClapProcessor(_compact_extractor(config, features), tokenizer)
 

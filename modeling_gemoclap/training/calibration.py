@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers.utils import logging
 
@@ -45,11 +50,46 @@ def fit_temperature(trainer) -> None:
     Args:
         trainer: A trained `GEmoClapTrainer` or `ClassifierTrainer` with an `eval_dataset`.
     """
+    logits, labels = answers(trainer)
+    speakers = f"{len(trainer.eval_dataset)} clips of development speakers"
+    calibrate(trainer, logits, labels, speakers)
+
+
+def answers(trainer) -> tuple[torch.Tensor, torch.Tensor]:
+    """The trainer's logits `(clips, emotions)` and labels `(clips,)` of its development clips."""
     found = trainer.predict(trainer.eval_dataset)
-    labels = torch.from_numpy(found.label_ids)
-    temperature = temperature_of(torch.from_numpy(found.predictions), labels)
-    if temperature is None:
-        logger.warning(
-            f"no calibration: the {len(labels)} development clips are all right, or none better than chance"
-        )
-    trainer.accelerator.unwrap_model(trainer.model).config.calibration_temperature = temperature
+    return torch.from_numpy(found.predictions), torch.from_numpy(found.label_ids)
+
+
+def store_answers(path: Path, made_of: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    """Write answers to a safetensors file, which is there whole or not at all; `made_of` is what they depend on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    save_file({"logits": logits.contiguous(), "labels": labels.contiguous()}, part, metadata={"made_of": made_of})
+    os.replace(part, path)
+
+
+def stored_answers(path: Path, made_of: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Logits and labels that `store_answers` wrote, if they are there and made of the same."""
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as file:
+        if file.metadata().get("made_of") != made_of:
+            return None
+        return file.get_tensor("logits"), file.get_tensor("labels")
+
+
+def calibrate(trainer, logits: torch.Tensor, labels: torch.Tensor, what: str) -> None:
+    """Fit `calibration_temperature` and put it into the configuration.
+
+    Args:
+        trainer: Of the model that is calibrated.
+        logits: `(clips, emotions)`.
+        labels: `(clips,)`; -1 is left out.
+        what: What they are, for the card.
+    """
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    config.calibration_temperature = temperature_of(logits, labels)
+    config.calibrated_on = what if config.calibration_temperature else None
+    if config.calibration_temperature is None:
+        logger.warning(f"no calibration: the answers to {what} are all right, or none better than chance")

@@ -38,7 +38,8 @@ class GEmoClapCollator:
 
     Args:
         processor: Makes the model inputs.
-        config: Objective, words and templates; where a kind of prompt has several templates, one is drawn a clip.
+        config: Objective, words and templates; where a kind of prompt has several templates, or an emotion synonyms,
+            one of each is drawn a clip.
         unknown_gender_prob: Share of the clips whose gender is hidden.
     """
 
@@ -86,9 +87,11 @@ class GEmoClapCollator:
         if emotion == -1:
             return ""
         if self.config.uses_joint_texts and gender != -1:
-            prompts = self.config.joint_prompts(self.config.emotions[emotion], self.config.genders[gender])
+            prompts = self.config.joint_prompts(
+                self.config.emotions[emotion], self.config.genders[gender], synonyms=True
+            )
         else:
-            prompts = self.config.emotion_prompts(self.config.emotions[emotion])
+            prompts = self.config.emotion_prompts(self.config.emotions[emotion], synonyms=True)
         return self._draw(prompts, generator)
 
     def _gender_text(self, gender: int, generator: torch.Generator | None) -> str:

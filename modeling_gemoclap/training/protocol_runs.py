@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import hashlib
 import json
 import shlex
 import shutil
@@ -22,34 +20,9 @@ from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .checkpoints import latest_whole_checkpoint
 from .gather import finish, of_all, release
 from .run import choosing_on_dev, select_corpus, split, train_and_save
+from .settings import digest, settings_of
 
 logger = logging.get_logger(__name__)
-
-# What a fold's weights do not depend on, or what the protocol itself records.
-NOT_SETTINGS = {
-    *(
-        "data_dir",
-        "protocol",
-        "folds",
-        "seeds",
-        "folds_file",
-        "feature_cache_dir",
-        "preprocessing_num_workers",
-        "control",
-    ),
-    *("output_dir", "overwrite_output", "resume_from_checkpoint", "seed", "data_seed", "disable_tqdm", "push_to_hub"),
-    *("logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "report_to", "run_name"),
-    *("save_strategy", "save_steps", "save_total_limit", "hub_model_id", "hub_token", "hub_strategy", "project"),
-    *("hub_private_repo", "log_level_replica", "trackio_space_id", "dataloader_num_workers", "local_rank"),
-}
-
-
-def settings_of(model: ModelArguments, data: DataArguments, arguments: GEmoClapTrainingArguments) -> dict:
-    """What the runs of one table have in common: all arguments that change what is learnt."""
-    values = {**dataclasses.asdict(model), **dataclasses.asdict(data), **arguments.to_dict()}
-    values["processes"] = arguments.world_size
-    values = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
-    return json.loads(json.dumps(values, sort_keys=True, default=str))
 
 
 def open_run(folder: Path, settings: dict, corpus: Corpus, overwrite: bool) -> dict:
@@ -140,11 +113,6 @@ def train_protocol(
         told(root, protocols, data_args)
     if trainer is not None:
         finish(trainer)
-
-
-def digest(settings: dict) -> str:
-    """Hash of the settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def plan_protocols(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -10,22 +11,24 @@ from pathlib import Path
 
 import torch
 from transformers import set_seed
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
 from ..corpora.manifest import Corpus, load_corpora
-from ..corpora.protocols import development_speakers
+from ..corpora.protocols import deal_speakers, development_speakers, genders_of
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .augmentation import Augmentation
 from .base_trainer import SpeechTrainer
 from .build import build_classifier, build_model_and_processor, choose_what_to_train, whole_weights
-from .calibration import fit_temperature
+from .calibration import answers, calibrate, fit_temperature, store_answers, stored_answers
 from .checkpoints import find_best_again
 from .clips import ClipDataset, read_clips
 from .collator import AudioCollator, GEmoClapCollator
-from .gather import refuse_differences
+from .gather import of_all, refuse_differences, release
 from .initialisation import centre_projections
 from .lora import is_lora, save_adapter
+from .settings import digest, settings_of
 from .trainer import ClassifierTrainer, GEmoClapTrainer
 
 logger = logging.get_logger(__name__)
@@ -163,6 +166,59 @@ def build_trainer(
     return trainer, skipped + skipped_dev
 
 
+def out_of_fold_answers(
+    parts: tuple[Corpus, Corpus | None],
+    emotions: list[str],
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    arguments: GEmoClapTrainingArguments,
+    compute_metrics: Callable,
+) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """Answers to every training speaker by models that were trained without; finished folds are not run again.
+
+    Args:
+        parts: See `build_trainer`, as for all others.
+        emotions: See there.
+        model_args: See there.
+        data_args: See there; `calibration_folds` is how many.
+        arguments: See there.
+        compute_metrics: See there.
+
+    Returns:
+        Logits `(clips, emotions)`, labels `(clips,)`, and what they are, in words.
+
+    Raises:
+        ValueError: If there are fewer speakers than folds, or development speakers too.
+    """
+    train, dev = parts
+    if dev:
+        raise ValueError("--calibration_folds calibrates on training speakers: leave out development speakers")
+    if not 2 <= data_args.calibration_folds <= len(train.speakers):
+        raise ValueError(f"--calibration_folds {data_args.calibration_folds}: 2 to {len(train.speakers)} speakers")
+    found = []
+    for number, speakers in enumerate(deal_speakers(genders_of(train), data_args.calibration_folds, arguments.seed)):
+        folder = Path(arguments.output_dir, "calibration", f"fold_{number}")
+        path = folder.with_suffix(".safetensors")
+        halves = (train.of_speakers(exclude=speakers), train.of_speakers(speakers))
+        clips = [half.sha256_in_order() for half in halves]
+        made_of = digest({"clips": clips, "seed": arguments.seed} | settings_of(model_args, data_args, arguments))
+        if not of_all(stored_answers(path, made_of) is not None)[0]:
+            own = copy.copy(arguments)
+            own.output_dir, own.load_best_model_at_end = str(folder), False
+            own.save_strategy, own.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
+            set_seed(arguments.seed)
+            trainer, _ = build_trainer(halves, emotions, model_args, data_args, own, compute_metrics, resumed=False)
+            trainer.train()
+            logits, labels = answers(trainer)
+            if trainer.is_world_process_zero():
+                store_answers(path, made_of, logits, labels)
+            trainer.accelerator.wait_for_everyone()
+            release(trainer)
+        found.append(stored_answers(path, made_of))
+    logits, labels = map(torch.cat, zip(*found, strict=True))
+    return logits, labels, f"out-of-fold answers to the training speakers, {len(found)} folds"
+
+
 def train_and_save(
     parts: tuple[Corpus, Corpus | None],
     emotions: list[str],
@@ -186,6 +242,9 @@ def train_and_save(
     Returns:
         The trainer; `finish` it.
     """
+    held_out = None
+    if data_args.calibration_folds:
+        held_out = out_of_fold_answers(parts, emotions, model_args, data_args, arguments, compute_metrics)
     set_seed(arguments.seed)
     trainer, skipped = build_trainer(
         parts, emotions, model_args, data_args, arguments, compute_metrics, checkpoint is not None
@@ -193,7 +252,9 @@ def train_and_save(
     if checkpoint and arguments.load_best_model_at_end:
         find_best_again(checkpoint, arguments.output_dir)
     trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.eval_dataset is not None:
+    if held_out:
+        calibrate(trainer, *held_out)
+    elif trainer.eval_dataset is not None:
         fit_temperature(trainer)
     if is_lora(trainer.model):
         if trainer.is_world_process_zero():
