@@ -105,6 +105,8 @@ def judge_protocol(
         raise ValueError(
             f"{root} was trained on another version of {run['corpus']} (hash of the manifest): give that --data_dir"
         )
+    excluded = run["settings"]["exclude_speakers"]
+    corpus = corpus.of_speakers(exclude=excluded)
     corpus = corpus.of_emotions(run["settings"]["emotions"] or corpus.emotions, run["settings"]["drop_other_emotions"])
     _, unlabelled = labelled(corpus)
     seeds = seeds or sorted(map(int, run["protocols"]))
@@ -113,6 +115,7 @@ def judge_protocol(
         if run["protocols"].get(str(seed)) != protocol.to_dict():
             raise ValueError(f"{root} was not trained by {protocol.name} with seed {seed}; see its run.json")
     found = JudgedRun(protocols, run["settings"], run["commands"], notes=[*corpus.notes, *unlabelled])
+    found.notes += [f"speakers {', '.join(excluded)} have no part in this"] if excluded else []
     options = (load, batch_size, on_bad_audio)
     for seed, protocol in protocols.items():
         answers = [_judge_fold(root, protocol, corpus, fold, seed, options) for fold in range(len(protocol.folds))]

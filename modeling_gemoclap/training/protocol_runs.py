@@ -67,10 +67,10 @@ def train_protocol(
     Raises:
         ValueError: If the protocol does not fit the corpus, or the folder holds another run.
     """
-    if data_args.speakers or data_args.exclude_speakers or data_args.dev_speakers:
+    if data_args.speakers or data_args.dev_speakers:
         raise ValueError(
-            "--protocol says which speakers are trained on: leave out --speakers, --exclude_speakers and "
-            "--dev_speakers (--num_dev_speakers deals some of each fold's training part)"
+            "--protocol says which speakers are trained on: leave out --speakers and --dev_speakers "
+            "(--num_dev_speakers deals some of each fold's training part; --exclude_speakers leaves some out of all)"
         )
     arguments = choosing_on_dev(arguments, data_args)
     corpus, emotions = select_corpus(data_args, model_args)
