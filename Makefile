@@ -26,7 +26,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	ruff check .
 	ruff format --check .
-	python -m pytest -q -n 2 --dist loadfile
+	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 format: $(VENV)/installed
 	ruff check --fix .

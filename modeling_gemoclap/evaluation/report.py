@@ -222,7 +222,7 @@ def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False)
     path = output_dir / "results.json"
     if overwrite or not path.is_file():
         return
-    found = json.loads(path.read_text(encoding="utf-8"))["asked"]
+    found = json.loads(path.read_text(encoding="utf-8")).get("asked", {})
     differing = [name for name in asked if found.get(name) != asked[name]]
     if differing:
         raise ValueError(

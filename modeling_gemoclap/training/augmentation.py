@@ -78,12 +78,14 @@ class Augmentation:
         Returns:
             Features of as many bands; of other length under `time_warp`.
         """
-        random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         if self.time_warp or self.mel_warp:
-            features = self._warp(features, random)
+            features = self._warp(features, generator)
+        if not any((self.equalizer_db, self.noise_prob, self.reverb_prob, self.mix_prob)):
+            return features
+        random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         power = features * self.log_mel_std + self.log_mel_mean
         if self.mix_prob and random.random() < self.mix_prob and other is not None:
-            power = self._mix(power, self._warp(other(), random) * self.log_mel_std + self.log_mel_mean, random)
+            power = self._mix(power, self._warp(other(), generator) * self.log_mel_std + self.log_mel_mean, random)
         if self.reverb_prob and random.random() < self.reverb_prob:
             power = self._reverberate(power, random)
         if self.equalizer_db:
@@ -92,14 +94,16 @@ class Augmentation:
             power = self._add_noise(power, random)
         return ((power - self.log_mel_mean) / self.log_mel_std).astype(np.float32)
 
-    def _warp(self, features: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def _warp(self, features: np.ndarray, generator: torch.Generator | None) -> np.ndarray:
         frames, bands = features.shape
-        widths = np.array([self.time_warp, self.mel_warp])
-        speed, formants = np.exp(random.uniform(-widths, widths))
+        speed, formants = (
+            math.exp((2 * torch.rand((), generator=generator).item() - 1) * width)
+            for width in (self.time_warp, self.mel_warp)
+        )
         time = torch.linspace(-1, 1, max(round(frames / speed), 2))
-        mel = (2 * torch.arange(bands) * float(formants) / (bands - 1) - 1).clamp(max=1)
+        mel = (2 * torch.arange(bands) * formants / (bands - 1) - 1).clamp(max=1)
         grid = torch.stack(torch.meshgrid(time, mel, indexing="ij")[::-1], dim=-1)[None]
-        image = torch.from_numpy(np.array(features, dtype=np.float32))[None, None]
+        image = torch.from_numpy(np.array(features))[None, None]
         return F.grid_sample(image, grid, padding_mode="border", align_corners=True)[0, 0].numpy()
 
     @staticmethod
