@@ -85,17 +85,12 @@ def judge_checkpoint(arguments, command):
     import numpy as np
 
     from modeling_gemoclap.corpora.manifest import load_corpora
-    from modeling_gemoclap.evaluation import mteb
-    from modeling_gemoclap.evaluation.answers import (
-        evaluate_clips,
-        labelled,
-        refuse_one_emotion,
-        refuse_seen_speakers,
-        unknown_words,
-    )
+    from modeling_gemoclap.evaluation import answers, mteb
     from modeling_gemoclap.evaluation.loading import class_similarities, load_pipeline
     from modeling_gemoclap.evaluation.report import refuse_other_results, results_record
 
+    if arguments.seeds:
+        raise ValueError("--seeds is for a protocol's run: give --protocol, or leave it out")
     pipe = load_pipeline(arguments.model, arguments.device)
     corpus = load_corpora(arguments.data_dir, arguments.corpus_name, pipe.model.config.emotions)
     corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
@@ -103,16 +98,16 @@ def judge_checkpoint(arguments, command):
     if arguments.protocol == mteb.NAME:
         choice = mteb.ravdess_zeroshot(corpus)
     labels = choice["labels"] or pipe.model.config.emotions
-    corpus, notes = labelled(corpus.of_emotions(labels, arguments.drop_other_emotions))
-    notes += unknown_words(pipe, labels, choice.get("words"))
+    corpus, notes = answers.labelled(corpus.of_emotions(labels, arguments.drop_other_emotions))
+    notes += answers.unknown_words(pipe, labels, choice.get("words"))
     asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol}
     asked |= {"labels": list(labels), "speakers": corpus.speakers}
-    refuse_seen_speakers(corpus, pipe.model.config, arguments.allow_seen_speakers)
+    answers.refuse_seen_speakers(corpus, pipe.model.config, arguments.allow_seen_speakers)
     output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
     refuse_other_results(asked, output_dir, arguments.overwrite_output)
     options = (arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers)
-    evaluation = evaluate_clips(pipe, corpus, *options, **choice)
-    refuse_one_emotion(evaluation.references, corpus, evaluation.skipped)
+    evaluation = answers.evaluate_clips(pipe, corpus, *options, **choice)
+    answers.refuse_one_emotion(evaluation.references, corpus, evaluation.skipped)
     record = results_record(evaluation, corpus, pipe.model.config, arguments.model, command, notes) | {"asked": asked}
     if arguments.protocol:
         mteb.refuse_skipped(evaluation.skipped)

@@ -59,6 +59,8 @@ def cells_of(path: str) -> tuple[dict, list[dict]]:
         raise ValueError(f"{path}: a grid has base, protocol, cells (a list) and vary (fields and lists of values)")
     cells = list(grid.get("cells") or [])
     for field, values in (grid.get("vary") or {}).items():
+        if not isinstance(values, list):
+            raise ValueError(f"{path}: vary: {field} must be a list of values, as [{values}]")
         cells += [{"name": f"{field} {value}", field: value} for value in values]
     names = [_folder(cell) if cell.get("name") else None for cell in cells]
     if not cells or None in names or len(set(names)) < len(names):
@@ -123,13 +125,16 @@ def main(argv: list[str]) -> None:
     """Run all cells, and write table.md."""
     options = parse(argv)
     grid, cells = cells_of(options.config)
+    for name in ("base", "protocol"):
+        if not (getattr(options, name) or grid.get(name)):
+            raise ValueError(f"{options.config}: no {name} there; name one in it, or give --{name}")
     folders = [run_cell(cell, grid, options) for cell in cells]
     table = as_table(cells, folders)
     notes = (
         f"{options.protocol or grid['protocol']}, seeds {' '.join(options.seeds)}; intervals over speakers, paired."
     )
     if any("published" in cell for cell in cells):
-        notes += f" The published figures are those of {grid['protocol']} with the cells' own encoders."
+        notes += f" The published figures are those of {grid.get('protocol')} with the cells' own encoders."
     if options.leave_out:
         notes += f" Left out of every cell: {', '.join(options.leave_out)}."
     command = shlex.join(["python", "grid.py", *argv])

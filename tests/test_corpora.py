@@ -189,6 +189,15 @@ def test_a_mixture_keeps_speakers_apart(tmp_path):
     assert seen_speakers(copy, records) == ["03"], "known by its recordings, whatever it is called"
 
 
+def test_a_folder_above_two_corpora_is_no_corpus(tmp_path):
+    emodb_tree(tmp_path / "emodb")
+    ravdess_tree(tmp_path / "ravdess")
+    with pytest.raises(
+        ManifestError, match="holds 70 recordings of Emo-DB and 193 recordings of RAVDESS: point to one"
+    ):
+        load_corpus(tmp_path)
+
+
 def test_copies_of_one_s_own_recordings_are_not_mixed(tmp_path):
     """Another name, another folder within, a row fewer: the bytes tell."""
     first = write_corpus(tmp_path / "first")

@@ -115,6 +115,10 @@ def test_corpora_that_do_not_fit(judge, trained, tmp_path):
     assert results["n"] == 8 and "4 clips have no emotion to compare with, and were not judged" in results["notes"]
     with pytest.raises(ValueError, match="no config.json"):
         judge("--model", tmp_path, "--data_dir", corpus)
+    with pytest.raises(ValueError, match="absent: no such folder, and no such model"):
+        judge("--model", tmp_path / "absent", "--data_dir", corpus)
+    with pytest.raises(ValueError, match="--seeds is for a protocol's run"):
+        judge(*options, "--seeds", "0")
 
 
 def test_from_the_command_line_and_beside_the_library(trained, tones, tmp_path):

@@ -34,7 +34,8 @@ def test_what_is_varied(grid):
 
 
 @pytest.mark.parametrize(
-    "content", ["[1, 2]", "{cells: [{alpha: 1}]}", "{colour: red}", "{cells: []}", "{", "vary: {}"]
+    "content",
+    ["[1, 2]", "{cells: [{alpha: 1}]}", "{colour: red}", "{cells: []}", "{", "vary: {}", "vary: {alpha: 0.5}"],
 )
 def test_bad_grids(grid, tmp_path, content):
     (tmp_path / "grid.yaml").write_text(content)

@@ -30,6 +30,10 @@ def known_corpus(name: str | None, files: list[str], folder: Path) -> KnownCorpu
         ManifestError: If a known corpus was named and these are recordings of another one.
     """
     found, named = likeliest(CORPORA.values(), files), CORPORA.get((name or "").lower())
+    counts = {corpus.title: sum(map(corpus.owns, files)) for corpus in CORPORA.values()}
+    several = [f"{count} recordings of {title}" for title, count in counts.items() if 10 * count > len(files)]
+    if len(several) > 1:
+        raise ManifestError(f"{folder} holds {' and '.join(several)}: point to one of them, or to each")
     if found and named and found is not named:
         raise ManifestError(
             f"{folder}: this looks like {found.title}, not like {named.title}: its recordings are named like "

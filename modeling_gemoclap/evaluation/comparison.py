@@ -3,8 +3,8 @@
     python -m modeling_gemoclap.evaluation.comparison RUN_A RUN_B
 
 Seeds are averaged first. The difference of the pooled UAR has a bootstrap interval, the same speakers being drawn for
-both; Wilcoxon's signed-rank test on the speakers' own UAR is added from six speakers on, with the smallest p that so
-many pairs can give.
+both; Wilcoxon's signed-rank test on the speakers' own UAR is added from six speakers on whose UAR differs, with the
+smallest p that so many pairs can give.
 """
 
 from __future__ import annotations

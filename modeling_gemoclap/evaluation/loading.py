@@ -24,7 +24,7 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
         device: Where it runs; None: where there is a GPU, there.
 
     Raises:
-        ValueError: If the folder holds no checkpoint, or a LoRA adapter.
+        ValueError: If there is no such folder or model, or it is no checkpoint but a LoRA adapter.
     """
     if Path(model, "adapter_config.json").is_file():
         raise ValueError(f"{model} is a LoRA adapter: give the folder of its run, in which the updates are merged")
@@ -32,7 +32,12 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
         raise ValueError(f"{model} is the run of a protocol, with a checkpoint for each fold: give --protocol")
     if Path(model).exists() and not Path(model, "config.json").is_file():
         raise ValueError(f"{model}: no config.json there; give the folder of a checkpoint")
-    if "GEmoClapForAudioClassification" in (GEmoClapConfig.from_pretrained(model).architectures or []):
+    try:
+        config = GEmoClapConfig.from_pretrained(model)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{model}: no such folder, and no such model on the Hub or in its cache ({reason})") from None
+    if "GEmoClapForAudioClassification" in (config.architectures or []):
         extractor = GEmoClapFeatureExtractor.from_pretrained(model)
         return AudioClassifier(load_whole(GEmoClapForAudioClassification, model), extractor, device)
     loaded = load_whole(GEmoClapModel, model)

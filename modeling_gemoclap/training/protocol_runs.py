@@ -105,6 +105,8 @@ def train_protocol(
                 if main:
                     plan |= {"dev": parts[1].speakers if parts[1] else [], "seconds": time.perf_counter() - start}
                     write_json(folder / "fold.json", plan)
+                    for resumable in folder.glob("checkpoint-*"):  # of no use to a fold that is finished
+                        shutil.rmtree(resumable)
                     print(
                         f"fold {fold}, seed {seed}{', shuffled labels' * shuffled}: {plan['seconds']:.0f} s",
                         flush=True,
