@@ -92,6 +92,11 @@ class Corpus:
         else:
             yield from map(ShardReader(self.shards).read, self.clips)
 
+    def file_states(self) -> bytes:
+        """Path, size and time of every recording, a line each: a change of a file shows in it."""
+        states = [(path, os.stat(path) if os.path.exists(path) else None) for path in self.clips["path"]]
+        return "".join(f"{path}\t{s and (s.st_size, s.st_mtime_ns)}\n" for path, s in states).encode()
+
     def cannot_be_used(self, errors: list[str]) -> str:
         """The beginning of an error about clips that are bad: how many, and the first ten."""
         shown = "\n  ".join(errors[:10]) + (f"\n  ... and {len(errors) - 10} more" if len(errors) > 10 else "")

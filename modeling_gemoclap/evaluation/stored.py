@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
-from ..corpora.files import write_json
+from ..corpora.files import whole, write_json
 from ..corpora.manifest import Corpus
 from .answers import Evaluation
 from .statistics import Judged
@@ -20,12 +19,10 @@ ANSWERS, EMBEDDINGS, DONE = "predictions.csv", "embeddings.npy", "answers.json"
 
 def write_rows(path: Path, rows: list[dict]) -> None:
     """Write a CSV file; it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
+    with whole(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, path)
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -45,6 +42,14 @@ def judged_of(rows: list[dict]) -> Judged:
     )
 
 
+def _results(run: str | Path) -> tuple[Path, dict]:
+    """The folder of a run's results, and what `results.json` says."""
+    folder = next((path for path in (Path(run, "results"), Path(run)) if (path / "results.json").is_file()), None)
+    if folder is None:
+        raise ValueError(f"{run}: no results.json there: judge it by evaluate.py first")
+    return folder, json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
 def load_judged(run: str | Path) -> list[Judged]:
     """The pooled answers of a run that `evaluate.py` has judged, one `Judged` for each seed, clips by file name.
 
@@ -54,18 +59,15 @@ def load_judged(run: str | Path) -> list[Judged]:
     Raises:
         ValueError: If it was not judged.
     """
-    folder = next((path for path in (Path(run, "results"), Path(run)) if (path / "results.json").is_file()), None)
-    if folder is None:
-        raise ValueError(f"{run}: no results.json there: judge it by evaluate.py first")
-    seeds = json.loads((folder / "results.json").read_text(encoding="utf-8")).get("seeds")
+    folder, found = _results(run)
+    seeds = found.get("seeds")
     files = [folder / f"predictions_seed_{seed}.csv" for seed in seeds] if seeds else [folder / ANSWERS]
     return [judged_of(sorted(read_rows(path), key=lambda row: row["file_name"])) for path in files]
 
 
 def protocols_of(run: str | Path) -> dict | None:
     """The protocol of each seed of a judged run, or what was judged of one checkpoint."""
-    path = next(path for path in (Path(run, "results"), Path(run)) if (path / "results.json").is_file())
-    found = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    _, found = _results(run)
     if not found["protocols"]:
         return {"speaker_independent": not found["seen_speakers"]}
     return {seed: {"name": one["name"], "folds": one["folds"]} for seed, one in found["protocols"].items()}
@@ -73,11 +75,8 @@ def protocols_of(run: str | Path) -> dict | None:
 
 def recordings_sha256(corpus: Corpus) -> str:
     """Hash of which recordings there are, their sizes and times."""
-    found = hashlib.sha256(corpus.sha256_in_order().encode())
-    for path in [] if corpus.shards else corpus.clips["path"]:
-        state = os.stat(path) if os.path.exists(path) else None
-        found.update(f"{path}\t{state and (state.st_size, state.st_mtime_ns)}\n".encode())
-    return found.hexdigest()
+    states = b"" if corpus.shards else corpus.file_states()
+    return hashlib.sha256(corpus.sha256_in_order().encode() + states).hexdigest()
 
 
 def checkpoint_sha256(checkpoint: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -10,6 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers.utils import logging
+
+from ..corpora.files import whole
 
 logger = logging.get_logger(__name__)
 BOUNDS = (0.01, 100.0)
@@ -64,9 +65,8 @@ def answers(trainer) -> tuple[torch.Tensor, torch.Tensor]:
 def store_answers(path: Path, made_of: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
     """Write answers to a safetensors file, which is there whole or not at all; `made_of` is what they depend on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file({"logits": logits.contiguous(), "labels": labels.contiguous()}, part, metadata={"made_of": made_of})
-    os.replace(part, path)
+    with whole(path) as part:
+        save_file({"logits": logits.contiguous(), "labels": labels.contiguous()}, part, metadata={"made_of": made_of})
 
 
 def stored_answers(path: Path, made_of: str) -> tuple[torch.Tensor, torch.Tensor] | None:

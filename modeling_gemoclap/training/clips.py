@@ -39,9 +39,7 @@ def _cache_file(corpus: Corpus, extractor: GEmoClapFeatureExtractor, cache_dir: 
     folder = Path(cache_dir or os.path.join(datasets.config.HF_DATASETS_CACHE, "gemoclap"))
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(json.dumps(extractor.to_dict(), sort_keys=True, default=str).encode())
-    for path in corpus.clips["path"]:
-        stat = os.stat(path) if os.path.exists(path) else None
-        digest.update(f"{path}\t{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
+    digest.update(corpus.file_states())
     return folder / f"features-{digest.hexdigest()[:32]}.arrow"
 
 
