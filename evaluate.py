@@ -99,7 +99,7 @@ def judge_checkpoint(arguments, command):
         choice = mteb.ravdess_zeroshot(corpus)
     labels = choice["labels"] or pipe.model.config.emotions
     corpus, notes = answers.labelled(corpus.of_emotions(labels, arguments.drop_other_emotions))
-    notes += answers.unknown_words(pipe, labels, choice.get("words"))
+    notes += answers.absent_labels(corpus, labels) + answers.unknown_words(pipe, labels, choice.get("words"))
     asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol}
     asked |= {"labels": list(labels), "speakers": corpus.speakers}
     answers.refuse_seen_speakers(corpus, pipe.model.config, arguments.allow_seen_speakers)

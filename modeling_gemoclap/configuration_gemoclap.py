@@ -90,6 +90,17 @@ def _check_words(name: str, words) -> list[str]:
     return words
 
 
+def refuse_one_word(name: str, words) -> list[str]:
+    """Make sure that there is something to choose between.
+
+    Raises:
+        ValueError: If there is one word alone.
+    """
+    if len(words) == 1:
+        raise ValueError(f"{name} names {words[0]!r} alone, which every clip would then be: give two or more")
+    return words
+
+
 def _check_templates(name: str, templates, fields: tuple[str, ...]) -> list[str]:
     templates = [templates] if isinstance(templates, str) else list(templates)
     for template in templates:
@@ -308,7 +319,7 @@ class GEmoClapConfig(PretrainedConfig):
         self.similarity = _check_choice("similarity", similarity, SIMILARITIES)
         self.targets = _check_choice("targets", targets, TARGETS)
         self.sl_texts = _check_choice("sl_texts", sl_texts, SL_TEXTS)
-        self.emotions = _check_words("emotions", emotions)
+        self.emotions = refuse_one_word("emotions", _check_words("emotions", emotions))
         self.genders = _check_words("genders", genders)
         self.emotion_synonyms = _check_synonyms(emotion_synonyms or {}, self.emotions)
         self.emotion_templates = _check_templates("emotion_templates", emotion_templates, ("{}",))

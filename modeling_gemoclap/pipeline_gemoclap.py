@@ -9,6 +9,7 @@ import torch
 from transformers import Pipeline
 from transformers.utils import logging
 
+from .configuration_gemoclap import refuse_one_word
 from .feature_extraction_gemoclap import is_one_recording
 
 logger = logging.get_logger(__name__)
@@ -129,7 +130,8 @@ class ZeroShotEmotionPipeline(Pipeline):
         kwargs |= {name: value for name, value in asked.items() if value is not None}
         options = {**OPTIONS, **self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]}
         prompts = self.model.config.class_prompts(options["candidate_labels"], options["hypothesis_template"])
-        options["candidate_labels"] = list(options["candidate_labels"] or self.model.config.emotions)
+        labels = list(options["candidate_labels"] or self.model.config.emotions)
+        options["candidate_labels"] = refuse_one_word("candidate_labels", labels)
         options["class_embeddings"] = self._embed_classes(prompts)
         if options["return_gender"]:
             options["gender_embeddings"] = self._embed_classes(self.model.config.gender_class_prompts())

@@ -103,6 +103,8 @@ def test_corpora_that_do_not_fit(judge, trained, tmp_path):
     with pytest.raises(ValueError, match="'fear': 4"):
         judge(*options)
     judge(*options, "--drop_other_emotions")
+    notes = json.loads((tmp_path / "out/results.json").read_text())["notes"]
+    assert any(note.startswith("no clip is sad: answers so are wrong") for note in notes)
     rewrite(lambda row: [row[0] if row[1] == "sad" else f"gone/{row[0]}", row[1], "", "x"])
     with pytest.raises(ValueError, match="without the 8 bad clips fewer than two"):
         judge(*options, "--on_bad_audio", "skip", "--overwrite_output")

@@ -99,6 +99,8 @@ def test_labels_and_templates_of_ones_own(pipe, clips):
         pipe(clips[0], hypothesis_template="no place")
     with pytest.raises(ValueError, match="twice"):
         pipe(clips[0], candidate_labels=["sad", "sad"])
+    with pytest.raises(ValueError, match="'sad' alone, which every clip would then be: give two or more"):
+        pipe(clips[0], candidate_labels=["sad"])
 
 
 def test_templates_are_averaged(pipe, clips):

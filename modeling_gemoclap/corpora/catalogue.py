@@ -42,6 +42,12 @@ def known_corpus(name: str | None, files: list[str], folder: Path) -> KnownCorpu
     return found
 
 
+def where_to_get(name: str) -> str:
+    """The end of an error about a corpus that is not there: where it can be had, if its name is known."""
+    corpus = CORPORA.get(name.lower().replace("-", ""))
+    return f"; {corpus.title} can be had from {corpus.url} ({corpus.licence})" if corpus else ""
+
+
 def read_layout(folder: Path, name: str | None = None) -> tuple[KnownCorpus, pa.Table, list[str]]:
     """Read a corpus from the folder that one downloads.
 
@@ -57,12 +63,13 @@ def read_layout(folder: Path, name: str | None = None) -> tuple[KnownCorpus, pa.
             a label is not known.
     """
     if not folder.is_dir():
-        raise ManifestError(f"{folder}: no such folder")
+        raise ManifestError(f"{folder}: no such folder{where_to_get(name or folder.name)}")
     files = recordings_below(folder)
     titles = ", ".join(corpus.title for corpus in CORPORA.values())
     own = f"one's own corpus is a folder with a metadata.csv ({', '.join(COLUMNS)}, ...) or with Parquet shards"
     if not files:
-        raise ManifestError(f"{folder}: no metadata.csv there, and no recordings (.wav, .flac); {own}")
+        place = where_to_get(name or folder.name)
+        raise ManifestError(f"{folder}: no metadata.csv there, and no recordings (.wav, .flac); {own}{place}")
     known = known_corpus(name, files, folder)
     if known is None:
         raise ManifestError(

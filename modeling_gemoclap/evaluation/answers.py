@@ -93,6 +93,12 @@ def labelled(corpus: Corpus) -> tuple[Corpus, list[str]]:
     return known, [f"{left} clips have no emotion to compare with, and were not judged"] if left else []
 
 
+def absent_labels(corpus: Corpus, labels: list[str]) -> list[str]:
+    """A remark about labels that no clip has."""
+    absent = [label for label in labels if label not in corpus.emotions]
+    return [f"no clip is {' or '.join(absent)}: answers so are wrong, and UAR is over the others"] if absent else []
+
+
 def unknown_words(pipe, labels: list[str], words: tuple[list[str], str] | None) -> list[str]:
     """A remark about words that the checkpoint's text encoder was never trained on, if the labels bring such."""
     config = pipe.model.config
