@@ -62,7 +62,7 @@ def cells_of(path: str) -> tuple[dict, list[dict]]:
         if not isinstance(values, list):
             raise ValueError(f"{path}: vary: {field} must be a list of values, as [{values}]")
         cells += [{"name": f"{field} {value}", field: value} for value in values]
-    names = [_folder(cell) if cell.get("name") else None for cell in cells]
+    names = [folder_of(cell) if cell.get("name") else None for cell in cells]
     if not cells or None in names or len(set(names)) < len(names):
         raise ValueError(f"{path}: every cell needs a name of its own")
     return grid, cells
@@ -82,13 +82,14 @@ def _words(value) -> list[str]:
     return [json.dumps(value) if isinstance(value, dict) else str(value)]
 
 
-def _folder(cell: dict) -> str:
+def folder_of(cell: dict) -> str:
+    """The name of a cell's folder."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in cell["name"]).lower()
 
 
 def run_cell(cell: dict, grid: dict, options: argparse.Namespace) -> Path:
     """Train and judge a cell; what is there is not done again."""
-    folder = Path(options.output_dir, _folder(cell))
+    folder = Path(options.output_dir, folder_of(cell))
     protocol, base = options.protocol or grid["protocol"], options.base or grid["base"]
     data = ["--data_dir", *options.data_dir, "--protocol", protocol, "--seeds", *options.seeds]
     for option in ("corpus_name", "folds_file", "on_bad_audio"):

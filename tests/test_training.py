@@ -17,11 +17,13 @@ from transformers import pipeline
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpus
-from modeling_gemoclap.training.arguments import parse_arguments
+from modeling_gemoclap.training.arguments import ModelArguments, parse_arguments
 from modeling_gemoclap.training.augmentation import DECIBELS, Augmentation
+from modeling_gemoclap.training.build import build_model_and_processor
 from modeling_gemoclap.training.calibration import temperature_of
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
+from modeling_gemoclap.training.initialisation import learn_prompts
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
 
 
@@ -229,6 +231,10 @@ def test_a_mended_clip_is_read_again(train, tmp_path):
         (["--data_dir", "TONES", "--audio_config", "{not json"], "audio_config.*JSON"),
         (["--data_dir", "TONES", "--alpha", "2"], "alpha"),
         (["--data_dir", "TONES", "--mel_warp", "3"], "mel_warp"),
+        (
+            ["--data_dir", "TONES", "--prompt_steps", "9", "--text_model", "x"],
+            "--prompt_steps teaches",
+        ),
         ([], "--data_dir"),
     ],
 )
@@ -423,3 +429,42 @@ def test_the_trainer_tells_the_epoch(train, tones, tmp_path, monkeypatch):
     monkeypatch.setattr(ClipDataset, "set_epoch", lambda self, epoch: told.append(epoch))
     train("--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "4")
     assert sorted(set(told)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
+def test_prompts_that_mean_the_same_are_learnt_before_any_audio(objective):
+    """Cosines of prompts come to the entries of eq. 7's matrix, over templates and synonyms; the audio tower rests."""
+    words = {"emotion_synonyms": '{"angry": ["furious", "irate"], "sad": ["gloomy"]}', "alpha": 0.8}
+    several = {"emotion_templates": ["this person is {}", "a {} voice"], "gender_templates": ["a {} speaker", "{}"]}
+    joint = ["this {gender} person is {emotion}", "a {emotion} {gender} voice"]
+    arguments = ModelArguments(objective=objective, projection_dim=16, joint_templates=joint, **words, **several)
+    torch.manual_seed(0)
+    model, processor = build_model_and_processor(arguments, ["angry", "happy", "sad"])
+    heard = {name: value.clone() for name, value in model.audio_model.state_dict().items()}
+    collator = GEmoClapCollator(processor, model.config)
+    learn_prompts(model, collator, 250, seed=1)
+    config = model.config
+    assert all(torch.equal(value, heard[name]) for name, value in model.audio_model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    labels = [(emotion, gender) for emotion in range(3) for gender in (-1, 0, 1)]
+    prompts = [
+        config.joint_prompts(config.emotions[emotion], config.genders[gender], synonyms=True)
+        if config.uses_joint_texts and gender != -1
+        else config.emotion_prompts(config.emotions[emotion], synonyms=True)
+        for emotion, gender in labels
+    ]
+    classes = model.get_class_embeddings(prompts, processor.tokenizer)
+    spread = [
+        model.get_text_features(**collator.tokenize(group)) @ one for group, one in zip(prompts, classes, strict=True)
+    ]
+    assert min(part.min().item() for part in spread) > 0.9
+    for (one, women), (other, men), cosine in (
+        (labels[i], labels[j], (classes[i] @ classes[j]).item()) for i in range(9) for j in range(9)
+    ):
+        both = objective == "sl" and -1 not in (women, men)
+        expected = 0.8 * (one == other) + 0.2 * (women == men) if both else float(one == other)
+        if objective != "sl" or both:
+            assert cosine == pytest.approx(expected, abs=0.12)
+    if objective == "ml":
+        genders = model.get_class_embeddings(config.gender_class_prompts(), processor.tokenizer)
+        assert abs((genders @ classes.T).max()) < 0.2 and abs(genders[0] @ genders[1]) < 0.2

@@ -62,6 +62,9 @@ class ModelArguments:
     logit_scale_init_value: float = _option(math.log(1 / 0.07), "Initial logarithm of both scales")
     logit_scale_trainable: bool = _option(True, "Whether the scales are learnt")
     centre_projections: bool = _option(True, "Start from projections that are centred on 64 training clips")
+    prompt_steps: int = _option(
+        0, "Steps in which the text tower learns, before any audio, which prompts mean the same"
+    )
     emotions: list[str] | None = _option(None, "Emotion classes; none: those of the corpus", nargs="+")
     emotion_synonyms: str | None = _option(
         None, "Other words for emotions, drawn in training, as a JSON object of lists"

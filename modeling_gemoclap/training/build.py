@@ -102,6 +102,8 @@ def build_model_and_processor(
     audio, text, features = (
         json_fields(getattr(arguments, name), name) for name in ("audio_config", "text_config", "feature_config")
     )
+    if arguments.text_model and arguments.prompt_steps:
+        raise ValueError("--prompt_steps teaches a text encoder from scratch its words: with --text_model give 0")
     if arguments.audio_model and arguments.text_model:
         options = {**_prefixed("audio", audio), **_prefixed("text", text)}
         model = GEmoClapModel.from_audio_text_pretrained(

@@ -67,15 +67,16 @@ class GEmoClapCollator:
             genders[drawn < self.unknown_gender_prob] = -1
         batch = dict(self.processor.feature_extractor.collate([example["clip"] for example in examples]))
         drawn = zip(emotions, genders, generators, strict=True)
-        texts = [self._text(emotion, gender, generator) for emotion, gender, generator in drawn]
-        batch |= self._tokenize(texts)
+        texts = [self.text(emotion, gender, generator) for emotion, gender, generator in drawn]
+        batch |= self.tokenize(texts)
         if self.config.objective == "ml":
             drawn = zip(genders, generators, strict=True)
-            texts = [self._gender_text(gender, generator) for gender, generator in drawn]
-            batch |= {f"gender_{key}": value for key, value in self._tokenize(texts).items()}
+            texts = [self.gender_text(gender, generator) for gender, generator in drawn]
+            batch |= {f"gender_{key}": value for key, value in self.tokenize(texts).items()}
         return batch | {"emotion_labels": emotions, "gender_labels": genders}
 
-    def _tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
+    def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask`, each `(texts, tokens)`."""
         tokens = self.processor(text=texts)
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
@@ -83,7 +84,8 @@ class GEmoClapCollator:
     def _generator(example: dict) -> torch.Generator | None:
         return torch.Generator().manual_seed(example["seed"]) if "seed" in example else None
 
-    def _text(self, emotion: int, gender: int, generator: torch.Generator | None) -> str:
+    def text(self, emotion: int, gender: int, generator: torch.Generator | None) -> str:
+        """A prompt for a clip's labels, one of those that fit; "" where the emotion is not known (-1)."""
         if emotion == -1:
             return ""
         if self.config.uses_joint_texts and gender != -1:
@@ -94,7 +96,8 @@ class GEmoClapCollator:
             prompts = self.config.emotion_prompts(self.config.emotions[emotion], synonyms=True)
         return self._draw(prompts, generator)
 
-    def _gender_text(self, gender: int, generator: torch.Generator | None) -> str:
+    def gender_text(self, gender: int, generator: torch.Generator | None) -> str:
+        """A gender prompt, or "" where the gender is not known (-1)."""
         return "" if gender == -1 else self._draw(self.config.gender_prompts(self.config.genders[gender]), generator)
 
     @staticmethod

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch.nn import functional as F
 
 from ..modeling_gemoclap import GEmoClapModel, GEmoClapProjection
-from .collator import audio_inputs
+from .collator import GEmoClapCollator, audio_inputs
+
+PROMPTS_A_STEP, PROMPT_LEARNING_RATE = 32, 1e-3
 
 
 @torch.no_grad()
@@ -54,3 +57,49 @@ def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.T
     tokens = tokenizer(prompts, padding=True, truncation=True, return_tensors="pt").to(model.device)
     centre_projection(model.text_projection, model.pool_text(tokens["input_ids"], tokens["attention_mask"]))
     model.train(was_training)
+
+
+def learn_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, seed: int) -> None:
+    """Teach a text tower from scratch, before it meets any audio, which prompts mean the same.
+
+    A tower that has yet to find out that a synonym or a template changes nothing is a moving target, and a small
+    corpus has not the clips to aim at it: the audio tower learns the less. So the prompts of each label are first
+    drawn towards one direction: `sqrt(alpha) e + sqrt(1 - alpha) g` with a direction of its own for each emotion and
+    gender, all orthogonal, so that the cosine of two prompts is the entry of eq. 7's `M` for their labels. Training
+    moves them afterwards.
+
+    Args:
+        model: The model; its text tower and projection are changed.
+        collator: Draws the prompts.
+        steps: How many.
+        seed: Of what is drawn: processes that start alike stay alike.
+    """
+    config, generator = model.config, torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(
+        [*model.text_model.parameters(), *model.text_projection.parameters()], lr=PROMPT_LEARNING_RATE
+    )
+    count = len(config.emotions) + len(config.genders)
+    directions = torch.randn(config.projection_dim, count, generator=generator)
+    if config.projection_dim >= count:
+        directions = torch.linalg.qr(directions)[0]
+    directions = F.normalize(directions.T, dim=-1).to(model.device).split([len(config.emotions), len(config.genders)])
+
+    def draw_together(prompts: list[str], towards: torch.Tensor) -> torch.Tensor:
+        tokens = {name: value.to(model.device) for name, value in collator.tokenize(prompts).items()}
+        return 1 - (model.get_text_features(**tokens) * F.normalize(towards, dim=-1)).sum(-1).mean()
+
+    for _ in range(steps):
+        emotions = torch.randint(len(config.emotions), (PROMPTS_A_STEP,), generator=generator)
+        genders = torch.randint(len(config.genders), (PROMPTS_A_STEP,), generator=generator)
+        known = torch.rand(PROMPTS_A_STEP, generator=generator) < (2 / 3 if config.uses_joint_texts else 0)
+        towards, of_gender = directions[0][emotions], directions[1][genders]
+        mixed = config.alpha**0.5 * towards + (1 - config.alpha) ** 0.5 * of_gender
+        shown = torch.where(known, genders, -1)
+        prompts = [collator.text(*pair, generator) for pair in zip(emotions, shown, strict=True)]
+        loss = draw_together(prompts, torch.where(known[:, None].to(model.device), mixed, towards))
+        if config.objective == "ml":
+            loss = loss + draw_together([collator.gender_text(one, generator) for one in genders], of_gender)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    optimizer.zero_grad()

@@ -26,7 +26,7 @@ from .checkpoints import find_best_again
 from .clips import ClipDataset, read_clips
 from .collator import AudioCollator, GEmoClapCollator
 from .gather import of_all, refuse_differences, release
-from .initialisation import centre_projections
+from .initialisation import centre_projections, learn_prompts
 from .lora import is_lora, save_adapter
 from .settings import digest, settings_of
 from .trainer import ClassifierTrainer, GEmoClapTrainer
@@ -153,6 +153,8 @@ def build_trainer(
         sample = torch.randperm(len(dataset))[:64].split(4)
         batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
         centre_projections(model.to(arguments.device), batches, processor.tokenizer)
+    if contrastive and model_args.prompt_steps and not resumed:
+        learn_prompts(model.to(arguments.device), collator, model_args.prompt_steps, arguments.seed)
     model = choose_what_to_train(model, model_args)
     trainer = trainer_class(
         model=model,
