@@ -85,10 +85,9 @@ def ship(checkpoint: dict, run: Runner) -> dict:
 
 def rerun(name: str, run: Runner) -> dict:
     """Rerun one part: what its JSON file says."""
-    if name in PLAN["rows"]:
-        return {"title": PLAN["rows"][name]["title"]} | rerun_row(PLAN["rows"][name], run)
-    if name in PLAN["tables"]:
-        return {"title": PLAN["tables"][name]["title"]} | rerun_table(PLAN["tables"][name], run)
+    for parts, again in ((PLAN["rows"], rerun_row), (PLAN["tables"], rerun_table)):
+        if name in parts:
+            return {"title": parts[name]["title"]} | again(parts[name], run)
     if name == "checkpoint":
         return ship(PLAN["checkpoint"], run)
     return words.measured(CHECKPOINT, run.corpora / "emodb", PLAN["words"])

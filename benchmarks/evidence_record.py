@@ -38,6 +38,7 @@ def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
     history = [json.loads(path.read_text())["log_history"] for path in states]
     losses = [[entry["loss"] for entry in one if "loss" in entry][-1] for one in history]
     seconds = sum(entry["train_runtime"] for one in history for entry in one if "train_runtime" in entry)
+    scores, calibrated = [scores_of(run) for run in runs], calibration(runs)
     apart = [run.where(np.isin(run.speakers, untouched)) for run in runs] if untouched else None
     return {
         "protocol": told[0]["protocol"],
@@ -45,13 +46,13 @@ def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
         "speakers": len(set(runs[0].speakers)),
         **mean_scores(runs),
         "intervals": intervals(runs),
-        "per_seed": [{name: scores_of(run)[name] for name in ("uar", "war")} for run in runs],
+        "per_seed": [{name: one[name] for name in ("uar", "war")} for one in scores],
         "untouched": apart and mean_scores(apart) | {"n": len(apart[0]), "intervals": intervals(apart)},
         "over_folds": over_folds(runs),
         "chance": {name: control and control["uar"] for name, control in told[0]["controls"].items()},
         "fairness": fairness(runs),
         "gender_probe": told[0]["gender_probe"],
-        "calibration": {name: calibration(runs)[name] for name in ("ece", "confidence", "accuracy")},
+        "calibration": {name: calibrated[name] for name in ("ece", "confidence", "accuracy")},
         "losses": [float(loss) for loss in losses],
         "trainings": len(history),
         "training_seconds": round(seconds),

@@ -19,7 +19,7 @@ PLAN = yaml.safe_load(Path(__file__).with_name("evidence.yaml").read_text(encodi
 
 def recipe_sha256(name: str) -> str:
     """Hash of all that a part is made by: its options, its grid, the configuration; comments have no part in it."""
-    part = next((PLAN[kind][name] for kind in ("rows", "tables") if name in PLAN[kind]), PLAN.get(name))
+    part = (PLAN | PLAN["rows"] | PLAN["tables"])[name]
     made_by = [PLAN["options"], {key: part[key] for key in part if key not in ("title", "beside", "untouched")}]
     for path in {PLAN["config"], part.get("grid", PLAN["config"])}:
         made_by.append(yaml.safe_load((ROOT / path).read_text(encoding="utf-8")))

@@ -33,13 +33,13 @@ def measured(checkpoint: Path, corpus: Path, asked: dict) -> dict:
     found = evaluate_clips(pipe, clips)
     embeddings = np.stack(found.embeddings)
 
-    def texts(words: list[str]) -> np.ndarray:
-        """Class texts with other words in the checkpoint's own templates; `class_prompts` would put its own back."""
-        templates = config.joint_templates if config.uses_joint_texts else config.emotion_templates
-        filled = [[one.replace("{emotion}", word).replace("{}", word) for one in templates] for word in words]
+    own_templates = config.joint_templates if config.uses_joint_texts else config.emotion_templates
+
+    def text_of(word: str) -> np.ndarray:
+        """A class text with another word in the checkpoint's own templates; `class_prompts` would put its own back."""
         genders = config.genders if config.uses_joint_texts else [""]
-        prompts = [[one.replace("{gender}", gender) for gender in genders for one in group] for group in filled]
-        return embedded(prompts)
+        filled = [one.replace("{emotion}", word).replace("{}", word) for one in own_templates]
+        return embedded([[one.replace("{gender}", gender) for gender in genders for one in filled]])[0]
 
     def embedded(prompts: list[list[str]]) -> np.ndarray:
         return pipe.model.get_class_embeddings(prompts, tokenizer).float().cpu().numpy()
@@ -48,10 +48,9 @@ def measured(checkpoint: Path, corpus: Path, asked: dict) -> dict:
         answers = [config.emotions[place] for place in (embeddings @ classes.T).argmax(1)]
         return war_uar(answers, found.references)
 
-    own_words = [config.words_of(emotion)[0] for emotion in config.emotions]
     own = embedded(config.class_prompts())
-    trained = set(config.training_prompts())
-    if seen := [one for one in asked["templates"] if one.replace("{}", own_words[0]) in trained]:
+    first, trained = config.words_of(config.emotions[0])[0], set(config.training_prompts())
+    if seen := [one for one in asked["templates"] if one.replace("{}", first) in trained]:
         raise ValueError(f"templates that training saw cannot be held out: {seen}")
     templates = []
     for template in asked["templates"]:
@@ -61,7 +60,8 @@ def measured(checkpoint: Path, corpus: Path, asked: dict) -> dict:
     words = []
     for place, emotion in enumerate(config.emotions):
         for word in [*config.words_of(emotion), asked["unknown"]]:
-            classes = texts([*own_words[:place], word, *own_words[place + 1 :]])
+            classes = own.copy()
+            classes[place] = text_of(word)
             scores = judge(classes)
             words.append(
                 {
@@ -74,11 +74,10 @@ def measured(checkpoint: Path, corpus: Path, asked: dict) -> dict:
                     "uar": scores["uar"],
                 }
             )
-    count = len(config.joint_templates if config.uses_joint_texts else config.emotion_templates)
     return {
         "n": len(found.rows),
         "speakers": asked["speakers"],
-        "own": judge(own) | {"templates": count},
+        "own": judge(own) | {"templates": len(own_templates)},
         "templates": templates,
         "words": words,
     }

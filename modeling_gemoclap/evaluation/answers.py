@@ -95,7 +95,8 @@ def labelled(corpus: Corpus) -> tuple[Corpus, list[str]]:
 
 def absent_labels(corpus: Corpus, labels: list[str]) -> list[str]:
     """A remark about labels that no clip has."""
-    absent = [label for label in labels if label not in corpus.emotions]
+    there = corpus.emotions
+    absent = [label for label in labels if label not in there]
     return [f"no clip is {' or '.join(absent)}: answers so are wrong, and UAR is over the others"] if absent else []
 
 
