@@ -40,6 +40,11 @@ def parse(argv):
     parser.add_argument("--seeds", nargs="+", type=int, help="judge these seeds of a protocol's run alone")
     parser.add_argument("--speakers", nargs="+", help="judge on these speakers alone")
     parser.add_argument("--exclude_speakers", nargs="+", help="judge on all but these speakers")
+    parser.add_argument("--emotion_map", help="what words of the corpus stand for, as for train.py")
+    parser.add_argument(
+        "--layer_similarity", action="store_true", help="compare clips layer by layer, before and after"
+    )
+    parser.add_argument("--before", help="with --layer_similarity: what the training began with; default: as it says")
     parser.add_argument("--labels", nargs="+", help="emotions to choose between, by prompts; `corpus`: those it has")
     parser.add_argument("--allow_seen_speakers", action="store_true", help="judge on speakers it was trained on too")
     parser.add_argument("--drop_other_emotions", action="store_true", help="drop clips of emotions it does not know")
@@ -50,84 +55,19 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def judge_run(arguments, command):
-    """Judge a protocol's run: record, rows of each seed, what is pictured, where it goes."""
-    from pathlib import Path
-
-    from modeling_gemoclap.corpora.manifest import load_corpora
-    from modeling_gemoclap.evaluation.loading import class_similarities, load_pipeline
-    from modeling_gemoclap.evaluation.protocol_runs import judge_protocol, read_run
-    from modeling_gemoclap.evaluation.report import protocol_record, refuse_other_results
-
-    root = Path(arguments.model)
-    if arguments.speakers or arguments.exclude_speakers or arguments.labels:
-        raise ValueError("--protocol says what is judged: leave out --speakers, --exclude_speakers and --labels")
-    corpus = load_corpora(arguments.data_dir, arguments.corpus_name, read_run(root)["settings"]["emotions"])
-    asked = corpus.identity | {"model": arguments.model}
-    output_dir = Path(arguments.output_dir or root / "results")
-    refuse_other_results(asked, output_dir, arguments.overwrite_output)
-    options = (arguments.seeds, arguments.folds_file, arguments.batch_size, arguments.on_bad_audio)
-    found = judge_protocol(
-        root, arguments.protocol, corpus, lambda folder: load_pipeline(folder, arguments.device), *options
-    )
-    pipe = load_pipeline(str(found.checkpoint), arguments.device)
-    similarities = class_similarities(pipe, found.pictured, found.embeddings)
-    title = f"fold 0 of seed {next(iter(found.protocols))}"
-    pictured = {"judged": found.pictured, "embeddings": found.embeddings, "similarities": similarities, "title": title}
-    record = protocol_record(found, corpus, arguments.model, command) | {"asked": asked}
-    return record, found.rows, pictured, output_dir
-
-
-def judge_checkpoint(arguments, command):
-    """Judge one checkpoint; returns as `judge_run`."""
-    from pathlib import Path
-
-    import numpy as np
-
-    from modeling_gemoclap.corpora.manifest import load_corpora
-    from modeling_gemoclap.evaluation import answers, mteb
-    from modeling_gemoclap.evaluation.loading import class_similarities, load_pipeline
-    from modeling_gemoclap.evaluation.report import refuse_other_results, results_record
-
-    if arguments.seeds:
-        raise ValueError("--seeds is for a protocol's run: give --protocol, or leave it out")
-    pipe = load_pipeline(arguments.model, arguments.device)
-    corpus = load_corpora(arguments.data_dir, arguments.corpus_name, pipe.model.config.emotions)
-    corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
-    choice = {"labels": corpus.emotions if arguments.labels == ["corpus"] else arguments.labels}
-    if arguments.protocol == mteb.NAME:
-        choice = mteb.ravdess_zeroshot(corpus)
-    labels = choice["labels"] or pipe.model.config.emotions
-    corpus, notes = answers.labelled(corpus.of_emotions(labels, arguments.drop_other_emotions))
-    notes += answers.absent_labels(corpus, labels) + answers.unknown_words(pipe, labels, choice.get("words"))
-    asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol}
-    asked |= {"labels": list(labels), "speakers": corpus.speakers}
-    answers.refuse_seen_speakers(corpus, pipe.model.config, arguments.allow_seen_speakers)
-    output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
-    refuse_other_results(asked, output_dir, arguments.overwrite_output)
-    options = (arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers)
-    evaluation = answers.evaluate_clips(pipe, corpus, *options, **choice)
-    answers.refuse_one_emotion(evaluation.references, corpus, evaluation.skipped)
-    record = results_record(evaluation, corpus, pipe.model.config, arguments.model, command, notes) | {"asked": asked}
-    if arguments.protocol:
-        mteb.refuse_skipped(evaluation.skipped)
-        record["protocol"] = f"{arguments.protocol} (accuracy is WAR); {record['protocol']}"
-    judged, embeddings = evaluation.judged(), np.stack(evaluation.embeddings)
-    similarities = class_similarities(pipe, judged, embeddings)
-    pictured = {"judged": judged, "embeddings": embeddings, "similarities": similarities, "title": "all clips"}
-    return record, [evaluation.rows], pictured, output_dir
-
-
 def main(argv):
     """Load, judge, write."""
     import shlex
 
-    from modeling_gemoclap.evaluation import mteb
+    from modeling_gemoclap.evaluation import judging, mteb
     from modeling_gemoclap.evaluation.report import as_table, remarks, write_report
 
-    arguments = parse(argv)
-    judge = judge_run if arguments.protocol not in (None, mteb.NAME) or arguments.folds_file else judge_checkpoint
-    record, runs, pictured, output_dir = judge(arguments, shlex.join(["python", "evaluate.py", *argv]))
+    arguments, command = parse(argv), shlex.join(["python", "evaluate.py", *argv])
+    if arguments.layer_similarity:
+        return print(judging.judge_layer_similarity(arguments, command))
+    of_run = arguments.protocol not in (None, mteb.NAME) or arguments.folds_file
+    judge = judging.judge_run if of_run else judging.judge_checkpoint
+    record, runs, pictured, output_dir = judge(arguments, command)
     write_report(record, runs, pictured, output_dir)
     print(f"\n{record['corpus']}, {record['protocol']}\n\n{as_table(record)}\n")
     print("\n".join(remarks(record) + [f"  {error}" for error in record["skipped"]]))

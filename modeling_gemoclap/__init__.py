@@ -1,12 +1,19 @@
 """GEmo-CLAP: speech emotion recognition by gender-aware contrastive language-audio pretraining."""
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioXVector,
+    AutoProcessor,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
 from .configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
-from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel, GEmoClapOutput
+from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel, GEmoClapOutput
 from .pipeline_gemoclap import ZeroShotEmotionPipeline
 from .processing_gemoclap import GEmoClapProcessor
 
@@ -18,6 +25,7 @@ __all__ = [
     "GEmoClapConfig",
     "GEmoClapFeatureExtractor",
     "GEmoClapForAudioClassification",
+    "GEmoClapForXVector",
     "GEmoClapModel",
     "GEmoClapOutput",
     "GEmoClapProcessor",  # GEmoClapTrainer is left out: a star import must not need accelerate
@@ -31,6 +39,7 @@ AutoConfig.register("gemoclap_audio", GEmoClapAudioConfig, exist_ok=True)
 AutoModel.register(GEmoClapConfig, GEmoClapModel, exist_ok=True)
 AutoModel.register(GEmoClapAudioConfig, GEmoClapAudioModel, exist_ok=True)
 AutoModelForAudioClassification.register(GEmoClapConfig, GEmoClapForAudioClassification, exist_ok=True)
+AutoModelForAudioXVector.register(GEmoClapConfig, GEmoClapForXVector, exist_ok=True)
 AutoFeatureExtractor.register(GEmoClapConfig, GEmoClapFeatureExtractor, exist_ok=True)
 AutoProcessor.register(GEmoClapConfig, GEmoClapProcessor, exist_ok=True)
 if "zero-shot-emotion-recognition" not in PIPELINE_REGISTRY.get_supported_tasks():

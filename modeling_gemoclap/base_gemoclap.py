@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -99,27 +99,80 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         elif isinstance(module, GEmoClapAudioPooling) and module.layer_weights is not None:
             nn.init.zeros_(module.layer_weights)
 
-    def pool_audio(self, input_values=None, input_features=None, audio_attention_mask=None) -> torch.Tensor:
+    def pool_audio(
+        self, input_values=None, input_features=None, audio_attention_mask=None, audio_frames=None
+    ) -> torch.Tensor:
         """One vector a clip from the audio tower's true frames.
 
         Args:
             input_values: `(batch, samples)`, for towers that hear raw waves; for AST `(batch, frames, mel)`.
             input_features: `(batch, frames, mel)`, for spectrogram towers; for Whisper `(batch, mel, frames)`.
             audio_attention_mask: `(batch, samples or frames)`, 1 for true input and 0 for padding at the end.
+            audio_frames: `(batch, frames, hidden_size)` in place of both: what `frames_of` gave, padded; the mask is
+                then of these.
 
         Returns:
             `(batch, hidden_size)`, or twice that for `"mean_std"`; the same for a clip whatever it is batched with.
 
         Raises:
-            ValueError: If not exactly one of the two inputs is given, or the device lacks the model's precision.
+            ValueError: If not exactly one of the inputs is given, or the device lacks the model's precision.
         """
-        if (input_values is None) == (input_features is None):
-            raise ValueError("give input_values (raw waves) or input_features (spectrograms), one of the two")
-        inputs = (input_features if input_values is None else input_values).to(self.dtype)
+        if audio_frames is not None:
+            return self.audio_pooling([audio_frames.to(self.dtype)], audio_attention_mask)
+        inputs = self._one_input(input_values, input_features)
         with self._naming_lacking_precision():
             if audio_attention_mask is None or ignores_padding(self.config.audio_config):
                 return self._pool(inputs, audio_attention_mask)
-            return self._pool_by_length(inputs, audio_attention_mask)
+            return self._by_length(
+                inputs, audio_attention_mask, lambda rows: list(self._pool(rows, None)), torch.stack
+            )
+
+    def frames_of(self, input_values=None, input_features=None, audio_attention_mask=None) -> list[torch.Tensor]:
+        """The audio tower's output for each clip: arguments and errors as `pool_audio`.
+
+        Returns:
+            One `(frames, hidden_size)` a clip, its true frames alone.
+        """
+        inputs = self._one_input(input_values, input_features)
+
+        def encode(rows: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
+            states, true = encode_frames(self.audio_model, rows, mask)
+            return (
+                list(states[-1])
+                if true is None
+                else [row[own.bool()] for row, own in zip(states[-1], true, strict=True)]
+            )
+
+        with self._naming_lacking_precision():
+            if audio_attention_mask is None or ignores_padding(self.config.audio_config):
+                return encode(inputs, audio_attention_mask)
+            return self._by_length(inputs, audio_attention_mask, lambda rows: encode(rows, None), list)
+
+    def layer_means(self, input_values=None, input_features=None, audio_attention_mask=None) -> torch.Tensor:
+        """Mean over a clip's true frames of what goes into the first Transformer layer and of what each layer gives.
+
+        Arguments and errors as `pool_audio`.
+
+        Returns:
+            `(batch, layers + 1, hidden_size)`.
+        """
+        inputs = self._one_input(input_values, input_features)
+
+        def encode(rows: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+            states, true = encode_frames(self.audio_model, rows, mask, all_layers=True)
+            stacked = torch.stack(states, 1)
+            true = stacked.new_ones(stacked.shape[0], stacked.shape[2]) if true is None else true.to(stacked.dtype)
+            return (stacked * true[:, None, :, None]).sum(2) / true.sum(1)[:, None, None]
+
+        with self._naming_lacking_precision():
+            if audio_attention_mask is None or ignores_padding(self.config.audio_config):
+                return encode(inputs, audio_attention_mask)
+            return self._by_length(inputs, audio_attention_mask, lambda rows: list(encode(rows, None)), torch.stack)
+
+    def _one_input(self, input_values, input_features) -> torch.Tensor:
+        if (input_values is None) == (input_features is None):
+            raise ValueError("give input_values (raw waves) or input_features (spectrograms), one of the two")
+        return (input_features if input_values is None else input_values).to(self.dtype)
 
     @contextmanager
     def _naming_lacking_precision(self) -> Iterator[None]:
@@ -137,15 +190,26 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         states, frames = encode_frames(self.audio_model, inputs, mask, self.config.use_weighted_layer_sum)
         return self.audio_pooling(states, frames)
 
-    def _pool_by_length(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """As `_pool` for towers that padding leaks into: clips of one length at a time, none of them padded."""
-        lengths = mask.sum(1)
-        order, pooled = [], []
+    @staticmethod
+    def _by_length(inputs: torch.Tensor, mask: torch.Tensor, run: Callable, join: Callable):
+        """Run towers that padding leaks into: clips of one length at a time, none of them padded."""
+        lengths, found = mask.sum(1), [None] * len(inputs)
         for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero()[:, 0]
-            order.append(rows)
-            pooled.append(self._pool(inputs[rows, :length], None))
-        return torch.cat(pooled)[torch.cat(order).argsort()]
+            rows = (lengths == length).nonzero()[:, 0].tolist()
+            for row, value in zip(rows, run(inputs[rows, :length]), strict=True):
+                found[row] = value
+        return join(found)
+
+    def freeze_feature_projection(self) -> None:
+        """Train nothing of what brings the convolutions' output to the Transformer's width.
+
+        Raises:
+            ValueError: If the audio tower has no such part.
+        """
+        if not hasattr(self.audio_model, "feature_projection"):
+            kind = self.config.audio_config.model_type
+            raise ValueError(f"freeze_feature_projection: a {kind!r} model has no feature projection; leave it out")
+        self.audio_model.feature_projection.requires_grad_(False)
 
     def freeze_feature_encoder(self) -> None:
         """Train no convolution (or patch) that hears the signal; the Transformer layers go on learning.

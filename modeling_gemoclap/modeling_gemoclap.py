@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput, XVectorOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -336,10 +336,59 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         )
 
 
-class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
+class _AudioAlone(GEmoClapPreTrainedModel):
+    """What the models without a text tower share."""
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: GEmoClapConfig, audio_model: PreTrainedModel | None = None):
+        if config.custom_pipelines:  # the zero-shot pipeline wants texts
+            config = copy.deepcopy(config)
+            config.custom_pipelines = {}
+        super().__init__(config)
+        self._add_audio_tower(audio_model)
+
+    @classmethod
+    def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> _AudioAlone:
+        """Start from a pretrained audio encoder; arguments and errors as `from_audio_text_pretrained`."""
+        dtype = _precision(kwargs)
+        kwargs, audio, _ = _split_by_tower(kwargs)
+        tower = load_audio_tower(audio_name_or_path, **audio)
+        return cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).to(dtype).eval()
+
+
+class GEmoClapForXVector(_AudioAlone):
+    """An audio tower and its pooling alone: embeddings that know no words and no classes.
+
+    Losses on embeddings train it; GEmo-CLAP and the classifier start from it (`train.py --init_from`).
+
+    Args:
+        config: The configuration.
+        audio_model: A ready audio tower in place of a fresh one.
+
+    Example:
+        >>> model = AutoModelForAudioXVector.from_pretrained("ser-stage1", trust_remote_code=True)
+        >>> model(**extractor(wave, sampling_rate=16000)).embeddings.shape
+        torch.Size([1, 768])
+    """
+
+    def __init__(self, config: GEmoClapConfig, audio_model: PreTrainedModel | None = None):
+        super().__init__(config, audio_model)
+        self.post_init()
+
+    def forward(
+        self, input_values=None, input_features=None, audio_attention_mask=None, return_dict: bool | None = None
+    ) -> XVectorOutput:
+        """Embed audio: arguments and errors as `pool_audio`; `embeddings` are `(batch, output_size)`."""
+        output = XVectorOutput(embeddings=self.pool_audio(input_values, input_features, audio_attention_mask))
+        return output.to_tuple() if return_dict is False else output
+
+
+class GEmoClapForAudioClassification(_AudioAlone):
     """The baseline: the same audio tower and pooling, a linear or two-layer head, and cross-entropy.
 
-    It has no text tower; `from_pretrained` on a contrastive checkpoint takes over the audio tower and its pooling.
+    It has no text tower, and transformers' own pipeline serves it; `from_pretrained` on another checkpoint takes over
+    the audio tower and its pooling.
 
     Args:
         config: The configuration; its `emotions` are the classes, `classifier_hidden_size` makes the head two layers.
@@ -351,28 +400,14 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
         tensor([2])
     """
 
-    accepts_loss_kwargs = False
-
     def __init__(self, config: GEmoClapConfig, audio_model: PreTrainedModel | None = None):
-        if config.custom_pipelines:  # the zero-shot pipeline wants texts: transformers' own serves this model
-            config = copy.deepcopy(config)
-            config.custom_pipelines = {}
-        super().__init__(config)
-        self._add_audio_tower(audio_model)
+        super().__init__(config, audio_model)
         size, inner, classes = self.audio_pooling.output_size, config.classifier_hidden_size, len(config.emotions)
         hidden = [nn.Linear(size, inner), nn.ReLU()] if inner else []
         self.classifier = nn.Sequential(
             nn.Dropout(config.classifier_dropout), *hidden, nn.Linear(inner or size, classes)
         )
         self.post_init()
-
-    @classmethod
-    def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> GEmoClapForAudioClassification:
-        """Put a fresh head on a pretrained audio encoder; arguments and errors as `from_audio_text_pretrained`."""
-        dtype = _precision(kwargs)
-        kwargs, audio, _ = _split_by_tower(kwargs)
-        tower = load_audio_tower(audio_name_or_path, **audio)
-        return cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).to(dtype).eval()
 
     def forward(
         self,
@@ -381,6 +416,7 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
         audio_attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
+        audio_frames: torch.Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Classify audio and, given labels, take the loss over this batch.
 
@@ -390,12 +426,13 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
             audio_attention_mask: Likewise.
             labels: `(batch,)`, indices into `config.emotions`; -1, unknown, is left out.
             return_dict: False gives a tuple.
+            audio_frames: As for `pool_audio`.
 
         Returns:
             `logits` of `(batch, emotions)`, outside of training over `calibration_temperature`; `loss` is the mean
             cross-entropy over known labels, 0 where there is none.
         """
-        logits = self.classifier(self.pool_audio(input_values, input_features, audio_attention_mask))
+        logits = self.classifier(self.pool_audio(input_values, input_features, audio_attention_mask, audio_frames))
         if not self.training:
             logits = logits / (self.config.calibration_temperature or 1.0)
         loss = None
@@ -407,4 +444,5 @@ class GEmoClapForAudioClassification(GEmoClapPreTrainedModel):
 
 
 GEmoClapModel.register_for_auto_class("AutoModel")
+GEmoClapForXVector.register_for_auto_class("AutoModelForAudioXVector")
 GEmoClapForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")

@@ -53,17 +53,26 @@ class GEmoClapProcessor(ProcessorMixin):
             ValueError: If the feature extractor or the tokenizer is missing.
         """
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(audio_name_or_path, **features)
+        return cls(extractor, cls.load_tokenizer(text_name_or_path))
+
+    @staticmethod
+    def load_tokenizer(name: str):
+        """The tokenizer of a pretrained text encoder.
+
+        Raises:
+            ValueError: If it is missing.
+        """
         reason = "what is there knows no word"
         try:
-            tokenizer = AutoTokenizer.from_pretrained(text_name_or_path)
+            tokenizer = AutoTokenizer.from_pretrained(name)
         except Exception as error:  # the tokenizers of a missing file raise what they like, a bare Exception among it
             tokenizer, reason = None, str(error).splitlines()[0]
         if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers 5 makes empty ones
             raise ValueError(
-                f"{text_name_or_path}: no tokenizer beside the text encoder (tokenizer.json, or vocab.json and "
-                f"merges.txt, or vocab.txt): copy it there from the encoder's own repository ({reason})"
+                f"{name}: no tokenizer beside the text encoder (tokenizer.json, or vocab.json and merges.txt, or "
+                f"vocab.txt): copy it there from the encoder's own repository ({reason})"
             )
-        return cls(extractor, tokenizer)
+        return tokenizer
 
     @property
     def model_input_names(self) -> list[str]:

@@ -84,10 +84,11 @@ def tone(emotion: str, seed: int, seconds: float = 0.6, level: float = 0.1) -> n
 
 
 def write_corpus(folder: Path, rows: list[list[str]] | None = None, clips: int = 4, salt: str = "") -> Path:
-    """Tones whose pitch is their emotion, by four speakers of two genders."""
+    """Tones whose pitch is their emotion, by four speakers of two genders; salt makes others."""
     (folder / "audio").mkdir(parents=True)
     written = []
     for speaker, gender in (("01", "female"), ("02", "male"), ("03", "female"), ("04", "male")):
+        speaker = salt + speaker
         for emotion in TONES:
             for number in range(clips):
                 name = f"audio/{speaker}_{emotion}_{number}.wav"

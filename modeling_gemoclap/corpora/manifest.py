@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
+from ..configuration_gemoclap import EMOTION_WORDS, canonical_emotion
 from .catalogue import known_corpus, read_layout
 from .layout import KnownCorpus
 from .shards import PLACE, ShardReader, read_labels, shards_in
@@ -148,6 +150,13 @@ class Corpus:
         for part in self.parts or [self]:
             yield part, f"{part.name}/" if self.parts else ""
 
+    def part_numbers(self) -> list[int]:
+        """The number of the corpus that each clip comes from, 0 where it is no mixture."""
+        starts = [start for _, start in self.by_part()]
+        speakers = pc.unique(self.column("speaker_id")).to_pylist()
+        numbers = {one: next(i for i, start in enumerate(starts) if one.startswith(start)) for one in speakers}
+        return [numbers[speaker] for speaker in self.column("speaker_id").to_pylist()]
+
     def training_records(self, dev: Corpus | None = None) -> list[dict]:
         """What a checkpoint remembers of the clips it was trained on, a dict for each corpus.
 
@@ -237,7 +246,12 @@ def seen_speakers(corpus: Corpus, training_data: list[dict] | None) -> list[str]
     return sorted(seen & set(corpus.speakers))
 
 
-def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: list[str] | None = None) -> Corpus:
+def load_corpus(
+    data_dir: str | os.PathLike,
+    name: str | None = None,
+    emotions: list[str] | None = None,
+    emotion_map: dict[str, str] | str | None = None,
+) -> Corpus:
     """Read a corpus folder.
 
     Args:
@@ -245,6 +259,7 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
             Parquet shards (see `read_labels`), or a published corpus as one downloads it (see `CORPORA`).
         name: What to call the corpus; None takes the published corpus's name, or the folder's.
         emotions: Emotion words beyond the canonical ones that rows may have.
+        emotion_map: What words of rows stand for: canonical words, or some of `emotions`; as a dict or its JSON.
 
     Returns:
         The corpus. Whether its recordings can be read is seen when they are read.
@@ -253,15 +268,16 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
         ManifestError: If the folder or a column is missing, a row has a word that is not known, lacks a speaker,
             repeats a file or leaves the folder, or the folder holds another published corpus than `name`.
     """
+    emotions = words_for_emotions(emotions or [], emotion_map)
     folder = Path(data_dir)
     in_shards = not (folder / "metadata.csv").is_file() and bool(shards_in(folder))
     if in_shards:
-        known, checked, added, notes = _from_shards(folder, name, emotions or [])
+        known, checked, added, notes = _from_shards(folder, name, emotions)
     elif (folder / "metadata.csv").is_file():
-        known, checked, added, notes = _from_csv(folder, name, emotions or [])
+        known, checked, added, notes = _from_csv(folder, name, emotions)
     else:
         known, table, notes = read_layout(folder, name)
-        checked = check_rows(table, lambda row: str(folder / table["file_name"][row].as_py()), emotions or [])
+        checked = check_rows(table, lambda row: str(folder / table["file_name"][row].as_py()), emotions)
         added = _paths(folder, checked)
     if known:
         columns = (checked[column].to_pylist() for column in ("file_name", "emotion", "gender"))
@@ -276,13 +292,43 @@ def load_corpus(data_dir: str | os.PathLike, name: str | None = None, emotions: 
     return Corpus(name, sha256, clips, str(folder) if in_shards else None, known, notes)
 
 
-def load_corpora(data_dirs: list[str], names: list[str] | None = None, emotions: list[str] | None = None) -> Corpus:
+def words_for_emotions(emotions: list[str], emotion_map: dict[str, str] | str | None) -> dict[str, str]:
+    """What words beyond the canonical ones stand for: those in `emotions` for themselves, others by `emotion_map`.
+
+    Raises:
+        ManifestError: If a word is mapped to one that is not known, or the map is no JSON object.
+    """
+    words, given = {emotion: emotion for emotion in emotions}, emotion_map
+    try:
+        emotion_map = json.loads(given) if isinstance(given, str) else given or {}
+    except json.JSONDecodeError:
+        emotion_map = None
+    if not isinstance(emotion_map, dict):
+        raise ManifestError(f'--emotion_map: must be a JSON object, as \'{{"wut": "angry"}}\', got {given}')
+    for word, emotion in emotion_map.items():
+        known = emotion if emotion in words else canonical_emotion(str(emotion))
+        if not known:
+            raise ManifestError(
+                f"--emotion_map: {word!r} cannot stand for {emotion!r}, which is not known; known are "
+                f"{', '.join([*EMOTION_WORDS, *emotions])}"
+            )
+        words[word] = known
+    return words
+
+
+def load_corpora(
+    data_dirs: list[str],
+    names: list[str] | None = None,
+    emotions: list[str] | None = None,
+    emotion_map: dict[str, str] | str | None = None,
+) -> Corpus:
     """Read one corpus or several, and mix them; see `load_corpus` and `mix`.
 
     Args:
         data_dirs: Their folders.
         names: What to call each.
         emotions: Emotion words beyond the canonical ones.
+        emotion_map: What words of rows stand for.
 
     Raises:
         ManifestError: As these.
@@ -290,10 +336,10 @@ def load_corpora(data_dirs: list[str], names: list[str] | None = None, emotions:
     names = names or [None] * len(data_dirs)
     if len(names) != len(data_dirs):
         raise ManifestError(f"--corpus_name has {len(names)} names for {len(data_dirs)} folders in --data_dir")
-    return mix([load_corpus(*pair, emotions) for pair in zip(data_dirs, names, strict=True)])
+    return mix([load_corpus(*pair, emotions, emotion_map) for pair in zip(data_dirs, names, strict=True)])
 
 
-def _from_csv(folder: Path, name: str | None, emotions: list[str]):
+def _from_csv(folder: Path, name: str | None, emotions: dict[str, str]):
     path = folder / "metadata.csv"
     table, lines = read_csv(path)
     missing = [column for column in COLUMNS if column not in table.column_names]
@@ -305,7 +351,7 @@ def _from_csv(folder: Path, name: str | None, emotions: list[str]):
     return known_corpus(name, some, folder), checked, _paths(folder, checked), []
 
 
-def _from_shards(folder: Path, name: str | None, emotions: list[str]):
+def _from_shards(folder: Path, name: str | None, emotions: dict[str, str]):
     table = read_labels(folder)
     if not len(table):
         raise ManifestError(f"{folder}: its shards hold no clips")

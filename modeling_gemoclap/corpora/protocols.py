@@ -150,7 +150,11 @@ def protocol_of(name: str | None, corpus: Corpus, seed: int = 0, folds_file: str
     if match[2] == "by-speaker":
         if not 2 <= k <= speakers:
             raise ProtocolError(f"{corpus.name}: {k} folds of {speakers} speakers; give 2 to {speakers}")
-        return check(Protocol(name, corpus.name, deal_speakers(genders_of(corpus), k, seed), seed), corpus)
+        genders, folds = genders_of(corpus), [[] for _ in range(k)]
+        for _, start in corpus.by_part():  # each by itself, so that a mixture's folds are those of its corpora
+            own = {speaker: gender for speaker, gender in genders.items() if speaker.startswith(start)}
+            folds = [fold + dealt for fold, dealt in zip(folds, deal_speakers(own, k, seed), strict=True)]
+        return check(Protocol(name, corpus.name, folds, seed), corpus)
     if k < 2:
         raise ProtocolError(f"{name}: two folds are the least")
     return check(Protocol(name, corpus.name, _deal_clips(corpus, k, seed), seed, "file_name"), corpus)

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -74,13 +74,13 @@ def _read(reader, path: Path) -> tuple[pa.Table, array]:
     return pa.Table.from_batches(parts, schema).combine_chunks(), lines
 
 
-def check_rows(table: pa.Table, where: Callable[[int], str], more_emotions: list[str]) -> pa.Table:
+def check_rows(table: pa.Table, where: Callable[[int], str], more_emotions: Mapping[str, str]) -> pa.Table:
     """Check a manifest by column and bring its words into their canonical form.
 
     Args:
         table: Text columns, `COLUMNS` among them.
         where: How errors name a row.
-        more_emotions: Emotion words beyond the canonical ones.
+        more_emotions: Emotion words beyond the canonical ones, and what each stands for.
 
     Returns:
         The table; emotions and genders are canonical words, or "" where unknown.
@@ -154,12 +154,12 @@ def _check_words(words: pa.Array, canonical: Callable[[str], str | None], messag
     return pa.array(known, pa.string()).take(encoded.indices), None
 
 
-def _check_emotions(words: pa.Array, more: list[str]):
+def _check_emotions(words: pa.Array, more: Mapping[str, str]):
     message = (
-        f"emotion {{!r}} is not known; known are {', '.join(EMOTION_WORDS)}; "
-        f"correct it, leave it empty if it is unknown, or name it in emotions"
+        f"emotion {{!r}} is not known; known are {', '.join(EMOTION_WORDS)}; correct it, leave it empty if it is "
+        f"unknown, name it in emotions, or say which of these it stands for (--emotion_map)"
     )
-    return _check_words(words, lambda word: word if word in more else canonical_emotion(word), message)
+    return _check_words(words, lambda word: more.get(word) or canonical_emotion(word), message)
 
 
 def _check_genders(words: pa.Array):

@@ -40,6 +40,11 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
     if "GEmoClapForAudioClassification" in (config.architectures or []):
         extractor = GEmoClapFeatureExtractor.from_pretrained(model)
         return AudioClassifier(load_whole(GEmoClapForAudioClassification, model), extractor, device)
+    if "GEmoClapForXVector" in (config.architectures or []):
+        raise ValueError(
+            f"{model} embeds clips and names no emotion: train a classifier or GEmo-CLAP on it "
+            f"(train.py --init_from {model}), or give --layer_similarity"
+        )
     loaded = load_whole(GEmoClapModel, model)
     processor = GEmoClapProcessor.from_pretrained(model)
     return ZeroShotEmotionPipeline(model=loaded, processor=processor, device=device)

@@ -15,6 +15,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..configuration_gemoclap import OBJECTIVES, POOLINGS, SIMILARITIES, SL_TEXTS, TARGETS, TEXT_POOLINGS
+from .supcon_sampler import NEGATIVES
 
 
 def _option(default, help: str, **metadata):
@@ -27,15 +28,27 @@ def _option(default, help: str, **metadata):
 class ModelArguments:
     """What to train."""
 
-    audio_model: str | None = _option(None, "Pretrained audio encoder, by name or path; none: the compact one")
+    audio_model: str | None = _option(
+        None, "Pretrained audio encoder, by name or path; none, or compact: the compact one from scratch"
+    )
     text_model: str | None = _option(None, "Pretrained text encoder, by name or path; none: a small one from scratch")
     audio_config: str | None = _option(None, "Fields of the audio tower's configuration, as a JSON object")
     text_config: str | None = _option(None, "Fields of the text tower's configuration, as a JSON object")
     feature_config: str | None = _option(None, "Fields of the feature extractor, as a JSON object")
     head: str = _option(
         "contrastive",
-        "What is trained: a model of audio and words, or the baseline, a classifier by cross-entropy",
-        choices=["contrastive", "classifier"],
+        "What is trained: a model of audio and words; the baseline, a classifier by cross-entropy; or an encoder by "
+        "the supervised contrastive losses of Xiang's first stage",
+        choices=["contrastive", "classifier", "supcon"],
+    )
+    init_from: str | None = _option(
+        None, "Checkpoint whose audio tower and pooling to start from; of a protocol's run each fold takes its own"
+    )
+    supcon_temperature: float = _option(0.07, "Temperature of InfoNCE (head supcon)")
+    supcon_alpha: float = _option(0.5, "Weight of positive pairs in the cosine margin loss (head supcon)")
+    supcon_margin: float = _option(0.4, "Negative pairs whose cosine is below are left alone (head supcon)")
+    supcon_negatives: str = _option(
+        "emotion", "What negatives differ in: emotion, or emotion or corpus (head supcon)", choices=list(NEGATIVES)
     )
     classifier_hidden_size: int | None = _option(None, "Hidden width of the classifier's head; none: it is linear")
     classifier_dropout: float = _option(0.0, "Dropout before the classifier's head")
@@ -48,6 +61,7 @@ class ModelArguments:
     use_weighted_layer_sum: bool = _option(False, "Pool a learnt mean over the layers, not the last one")
     text_pooling: str = _option("first", "How tokens become one vector", choices=list(TEXT_POOLINGS))
     freeze_feature_encoder: bool = _option(False, "Train no convolution that hears the signal")
+    freeze_feature_projection: bool = _option(False, "Nor what brings their output to the Transformer's width")
     freeze_audio_encoder: bool = _option(False, "Train nothing of the audio tower")
     freeze_text_encoder: bool = _option(False, "Train nothing of the text tower")
     unfreeze_last_n_layers: int | None = _option(
@@ -84,6 +98,9 @@ class DataArguments:
         None, "Corpus folders: as downloaded, with metadata.csv, or with Parquet shards; several are mixed", nargs="+"
     )
     corpus_name: list[str] | None = _option(None, "What to call each; none: its own or its folder's name", nargs="+")
+    emotion_map: str | None = _option(
+        None, "What the corpora's own words for emotions stand for, as a JSON object of words"
+    )
     protocol: str | None = _option(
         None, "Train all folds of leave-one-session-out, leave-one-speaker-out, 5-folds-by-speaker, ..."
     )
@@ -129,6 +146,17 @@ class GEmoClapTrainingArguments(TrainingArguments):
     """How to train: all of Trainer's arguments, and these."""
 
     optimizer: str = _option("adam", "Plain Adam, as in the paper, or what --optim names", choices=["adam", "optim"])
+    encoder_lr_factor: float = _option(1.0, "Learning rate of the encoders over that of what is new")
+    lr_milestones: list[float] | None = _option(
+        None,
+        "After these epochs the learning rate is multiplied by --lr_gamma, in place of --lr_scheduler_type",
+        nargs="+",
+    )
+    lr_gamma: float = _option(0.1, "See --lr_milestones")
+    cache_frozen_frames: bool = _option(
+        False,
+        "With --freeze_audio_encoder true: compute what the audio encoder gives for a clip once, not anew each epoch",
+    )
     layerwise_lr_decay: float = _option(1.0, "Learning rate of a layer over that of the layer above it")
     class_balanced_sampling: bool = _option(False, "Draw every emotion equally often")
     contrastive_chunk_size: int | None = _option(
@@ -167,6 +195,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, GEm
     config = parser.parse_known_args(argv)[0].config if any(arg.startswith("--config") for arg in argv) else None
     from_file = _as_command_line(config, groups) if config else []
     *arguments, _ = parser.parse_args_into_dataclasses(from_file + argv, look_for_args_file=False)
+    if arguments[0].audio_model == "compact":  # so that the command line can take a file's encoder back
+        arguments[0].audio_model = None
     return tuple(arguments)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, set_seed
 
 from .clips import ClipDataset
+from .frozen import FrameDataset
 from .gradient_cache import refuse_batch_norm
 from .lora import is_lora
 from .model_card import write_model_card
@@ -101,24 +103,36 @@ class SpeechTrainer(Trainer):
             )
 
     def create_optimizer(self, *args, **kwargs):
-        """As Trainer's, with `layerwise_lr_decay`."""
-        decay = getattr(self.args, "layerwise_lr_decay", 1.0)
-        if decay == 1.0 or self.optimizer is not None:
+        """As Trainer's, with `layerwise_lr_decay` and `encoder_lr_factor`."""
+        decay, factor = (getattr(self.args, name, 1.0) for name in ("layerwise_lr_decay", "encoder_lr_factor"))
+        if decay == factor == 1.0 or self.optimizer is not None:
             return super().create_optimizer(*args, **kwargs)
         optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
             self.args, self.model
         )
         model = self.model.get_base_model() if is_lora(self.model) else self.model
         decayed = set(self.get_decay_parameter_names(model))
-        groups = layerwise_groups(model, self.args.learning_rate, decay, self.args.weight_decay, decayed)
+        groups = layerwise_groups(model, self.args.learning_rate, decay, self.args.weight_decay, decayed, factor)
         self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """As Trainer's; with `lr_milestones` the rate is multiplied by `lr_gamma` after each of these epochs."""
+        milestones = getattr(self.args, "lr_milestones", None)
+        if not milestones or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        epoch = num_training_steps / self.args.num_train_epochs
+        steps = [round(milestone * epoch) for milestone in milestones]
+        optimizer = self.optimizer if optimizer is None else optimizer
+        factor, self._created_lr_scheduler = self.args.lr_gamma, True
+        self.lr_scheduler = LambdaLR(optimizer, lambda step: factor ** sum(step >= at for at in steps))
+        return self.lr_scheduler
 
     def _get_train_sampler(self, *args, **kwargs):
         args_, clips = self.args, self.train_dataset
         seed = args_.seed if args_.data_seed is None else args_.data_seed
         balanced = getattr(args_, "class_balanced_sampling", False)
-        ours = isinstance(clips, ClipDataset)
+        ours = isinstance(clips, (ClipDataset, FrameDataset))
         step = args_.world_size * args_.train_batch_size
         if args_.dataloader_drop_last and len(clips) < step:
             raise ValueError(

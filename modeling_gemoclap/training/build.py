@@ -9,14 +9,18 @@ from contextlib import contextmanager
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaConfig, RobertaTokenizerFast, TrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
+from transformers.utils import logging
 
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, words_in
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
-from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
+from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor
+from ..towers_gemoclap import load_text_tower
 from .arguments import ModelArguments, json_fields
 from .lora import add_lora
+from .start import load_start, take_over
 
+logger = logging.get_logger(__name__)
 VOCABULARY = 600  # 256 bytes and what merges of the prompts' words give
 SMALL_TEXT_ENCODER = {
     "hidden_size": 128,
@@ -104,6 +108,15 @@ def build_model_and_processor(
     )
     if arguments.text_model and arguments.prompt_steps:
         raise ValueError("--prompt_steps teaches a text encoder from scratch its words: with --text_model give 0")
+    if arguments.init_from:
+        start, extractor = load_start(arguments)
+        name, tower = arguments.text_model, None
+        if name:
+            tower = load_text_tower(name, arguments.text_pooling, **text)
+        config = GEmoClapConfig(start.config.audio_config, tower and tower.config, **values)
+        tokenizer = GEmoClapProcessor.load_tokenizer(name) if tower else _small_text_tower(config, text)
+        model = take_over(GEmoClapModel(config, start.audio_model, tower), start)
+        return model.train(), GEmoClapProcessor(extractor, tokenizer)
     if arguments.audio_model and arguments.text_model:
         options = {**_prefixed("audio", audio), **_prefixed("text", text)}
         model = GEmoClapModel.from_audio_text_pretrained(
@@ -118,33 +131,43 @@ def build_model_and_processor(
             "give both --audio_model and --text_model, or neither: half a pretrained pair is not trained here"
         )
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
-    tokenizer = build_tokenizer(config)
-    config.known_words = words_in(_prompts_drawn(config))
-    config.text_config = RobertaConfig(**{**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer), **text})
+    tokenizer = _small_text_tower(config, text)
     return GEmoClapModel(config).train(), GEmoClapProcessor(_compact_extractor(config, features), tokenizer)
 
 
-def build_classifier(
+def _small_text_tower(config: GEmoClapConfig, fields: dict) -> RobertaTokenizerFast:
+    """Put a text tower that is to be made from scratch into `config`; its tokenizer."""
+    tokenizer = build_tokenizer(config)
+    config.known_words = words_in(_prompts_drawn(config))
+    config.text_config = RobertaConfig(**{**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer), **fields})
+    return tokenizer
+
+
+def build_audio_model(
     arguments: ModelArguments, emotions: list[str]
-) -> tuple[GEmoClapForAudioClassification, GEmoClapFeatureExtractor]:
-    """The baseline on the same audio towers.
+) -> tuple[GEmoClapForAudioClassification | GEmoClapForXVector, GEmoClapFeatureExtractor]:
+    """The baseline, or an encoder without a head, on the same audio towers.
 
     Args:
         arguments: As for `build_model_and_processor`; what is for texts is left aside.
         emotions: Emotion classes.
 
     Returns:
-        The classifier in training mode, and its feature extractor.
+        The model in training mode, and its feature extractor.
     """
+    model_class = GEmoClapForAudioClassification if arguments.head == "classifier" else GEmoClapForXVector
     names = ("pooling", "use_weighted_layer_sum", "classifier_hidden_size", "classifier_dropout")
     values = {name: getattr(arguments, name) for name in names} | {"emotions": emotions}
     audio, features = (json_fields(getattr(arguments, name), name) for name in ("audio_config", "feature_config"))
+    if arguments.init_from:
+        start, extractor = load_start(arguments)
+        config = GEmoClapConfig(audio_config=start.config.audio_config, **values)
+        return take_over(model_class(config, start.audio_model), start).train(), extractor
     if arguments.audio_model:
-        options = _prefixed("audio", audio) | values
-        model = GEmoClapForAudioClassification.from_audio_pretrained(arguments.audio_model, **options)
+        model = model_class.from_audio_pretrained(arguments.audio_model, **_prefixed("audio", audio), **values)
         return model.train(), GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
-    return GEmoClapForAudioClassification(config).train(), _compact_extractor(config, features)
+    return model_class(config).train(), _compact_extractor(config, features)
 
 
 @contextmanager
@@ -179,7 +202,7 @@ def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):
     """
     frozen = arguments.freeze_audio_encoder, arguments.freeze_feature_encoder, arguments.freeze_text_encoder
     if arguments.lora_towers:
-        if arguments.head == "classifier":
+        if arguments.head != "contrastive":
             raise ValueError("--lora_towers is for the contrastive model: leave it out, or give --head contrastive")
         if any(frozen) or arguments.unfreeze_last_n_layers is not None:
             raise ValueError(
@@ -196,8 +219,14 @@ def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):
         model.unfreeze_last_n_layers(arguments.unfreeze_last_n_layers)
     if arguments.freeze_audio_encoder:
         model.freeze_audio_encoder()
-    if arguments.freeze_feature_encoder:
-        model.freeze_feature_encoder()
+    scratch = not (arguments.audio_model or arguments.init_from)
+    if scratch and (arguments.freeze_feature_encoder or arguments.freeze_feature_projection):
+        logger.warning("the audio encoder is trained from scratch: nothing is frozen, all of it learns")
+    elif not scratch:
+        if arguments.freeze_feature_encoder:
+            model.freeze_feature_encoder()
+        if arguments.freeze_feature_projection:
+            model.freeze_feature_projection()
     if arguments.freeze_text_encoder and hasattr(model, "text_model"):
         model.freeze_text_encoder()
     return model

@@ -11,7 +11,7 @@ from ..processing_gemoclap import GEmoClapProcessor
 
 def audio_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What of a batch is for `get_audio_features` and `pool_audio`."""
-    names = ("input_values", "input_features", "audio_attention_mask")
+    names = ("input_values", "input_features", "audio_frames", "audio_attention_mask")
     return {name: batch[name] for name in names if name in batch}
 
 

@@ -9,6 +9,9 @@ from transformers import TrainerState
 
 OBJECTIVE_NAMES = {"emo": "Emo-CLAP", "ml": "ML-GEmo-CLAP", "sl": "SL-GEmo-CLAP"}
 NO_RESULTS = "Not evaluated. `python evaluate.py --model DIR --data_dir DIR` judges it on speakers it has not heard."
+NO_ANSWERS = (
+    "It names no emotion. `python evaluate.py --model DIR --data_dir DIR --layer_similarity` compares clips by it."
+)
 
 
 def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate: int, trained_parameters: int) -> Path:
@@ -25,13 +28,14 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         The path of the card.
     """
     config = model.config
-    classifier = not hasattr(model, "text_model")
-    towers = ("audio",) if classifier else ("audio", "text")
+    contrastive, classifier = hasattr(model, "text_model"), hasattr(model, "classifier")
+    towers = ("audio", "text") if contrastive else ("audio",)
     sources = {tower: getattr(getattr(config, f"{tower}_config"), "_name_or_path", "") for tower in towers}
+    staged = any("stage" in record for record in config.training_data or [])
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="audio-classification",
-        tags=["speech-emotion-recognition", "gemo-clap", "speech", *([] if classifier else ["zero-shot"])],
+        pipeline_tag="audio-classification" if contrastive or classifier else "feature-extraction",
+        tags=["speech-emotion-recognition", "gemo-clap", "speech", *(["zero-shot"] if contrastive else [])],
         base_model=[source for source in sources.values() if source and not Path(source).exists()] or None,
     )
     card = ModelCard.from_template(
@@ -39,9 +43,11 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         template_path=str(Path(__file__).with_name("card_template.md")),
         name=Path(output_dir).resolve().name,
         config=config,
+        contrastive=contrastive,
         classifier=classifier,
-        objective_name="a classifier" if classifier else OBJECTIVE_NAMES[config.objective],
-        audio_source=f"pretrained: {Path(sources['audio']).name}" if sources["audio"] else "trained from scratch",
+        objective_name=_objective_name(model),
+        audio_source=_audio_source(sources["audio"], staged),
+        staged=staged,
         text_source=f"pretrained: {Path(sources['text']).name}" if sources.get("text") else "trained from scratch",
         pretrained=any(sources.values()),
         sampling_rate=sampling_rate,
@@ -51,12 +57,23 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         epochs=round(state.epoch or 0, 2),
         steps=state.global_step,
         kept="the best epoch on the development speakers" if state.best_metric is not None else "the last epoch",
-        results=_results(state),
+        results=_results(state) if contrastive or classifier else NO_ANSWERS,
     )
     path = Path(output_dir) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     card.save(path)
     return path
+
+
+def _audio_source(name: str, staged: bool) -> str:
+    source = f"pretrained: {Path(name).name}" if name else "trained from scratch"
+    return f"{source}, then on the clips of the pretraining below" if staged else source
+
+
+def _objective_name(model) -> str:
+    if hasattr(model, "text_model"):
+        return OBJECTIVE_NAMES[model.config.objective]
+    return "a classifier" if hasattr(model, "classifier") else "an encoder that is yet to be given a head"
 
 
 def _results(state: TrainerState) -> str:

@@ -21,6 +21,7 @@ from .checkpoints import latest_whole_checkpoint
 from .gather import finish, of_all, release
 from .run import choosing_on_dev, select_corpus, split, train_and_save
 from .settings import digest, settings_of
+from .start import refuse_heard, start_of_fold, start_sha256
 
 logger = logging.get_logger(__name__)
 
@@ -79,6 +80,11 @@ def train_protocol(
     settings = settings_of(model_args, data_args, arguments)
     run = of_all(open_run(root, settings, corpus, arguments.overwrite_output) if main else None)[0]
     protocols = plan_protocols(run, root, corpus, data_args, arguments)
+    for seed, protocol in protocols.items():
+        for fold in data_args.folds if data_args.folds is not None else range(len(protocol.folds)):
+            own_args = start_of_fold(model_args, fold, seed)
+            if own_args.init_from and protocol.speaker_independent:
+                refuse_heard(own_args.init_from, protocol.test(corpus, fold), fold)
     if main and arguments.overwrite_output:
         for folder in [*root.glob("fold_*"), *root.glob("shuffled_labels"), *root.glob("results")]:
             shutil.rmtree(folder)
@@ -88,17 +94,19 @@ def train_protocol(
             logger.warning(note)
     trainer = None
     for seed, protocol in protocols.items():
-        control = data_args.control and seed == min(protocols)
+        control = data_args.control and model_args.head != "supcon" and seed == min(protocols)
         for fold in data_args.folds if data_args.folds is not None else range(len(protocol.folds)):
             for shuffled in (False, True) if control else (False,):
                 folder = (root / "shuffled_labels" if shuffled else root) / f"fold_{fold}" / f"seed_{seed}"
                 plan = {"protocol_sha256": protocol.sha256, "fold": fold, "seed": seed, "settings": digest(settings)}
+                own_args = start_of_fold(model_args, fold, seed)
+                plan |= {"start_sha256": start_sha256(own_args)} if own_args.init_from else {}
                 if of_all(main and finished(folder, plan))[0]:
                     continue
                 if trainer is not None:
                     release(trainer)
                 parts = fold_parts(protocol, corpus, fold, data_args, seed, shuffled)
-                options = (emotions, model_args, data_args, for_fold(arguments, folder, seed), compute_metrics)
+                options = (emotions, own_args, data_args, for_fold(arguments, folder, seed), compute_metrics)
                 start = time.perf_counter()
                 checkpoint = latest_whole_checkpoint(folder) if folder.is_dir() else None
                 trainer = train_and_save(parts, *options, checkpoint)
@@ -112,7 +120,7 @@ def train_protocol(
                         flush=True,
                     )
     if main:
-        told(root, protocols, data_args)
+        told(root, protocols, data_args, model_args.head)
     if trainer is not None:
         finish(trainer)
 
@@ -155,7 +163,7 @@ def remember(run: dict, root: Path, protocols: dict[int, Protocol]) -> None:
         print(f"{protocol.name} of {protocol.corpus}, seed {seed}: protocol {protocol.sha256[:16]}", flush=True)
 
 
-def told(root: Path, protocols: dict[int, Protocol], data: DataArguments) -> None:
+def told(root: Path, protocols: dict[int, Protocol], data: DataArguments, head: str) -> None:
     """Print what is trained, and how it is judged."""
     wanted = [
         root / f"fold_{fold}" / f"seed_{seed}" / "fold.json"
@@ -168,7 +176,8 @@ def told(root: Path, protocols: dict[int, Protocol], data: DataArguments) -> Non
         return
     name = next(iter(protocols.values())).name
     more = ["--folds_file", data.folds_file] if data.folds_file else []
-    command = shlex.join(["--model", str(root), "--data_dir", *data.data_dir, "--protocol", name, *more])
+    judged = ["--layer_similarity"] if head == "supcon" else ["--protocol", name, *more]
+    command = shlex.join(["--model", str(root), "--data_dir", *data.data_dir, *judged])
     print(f"{root}: all folds are trained. Judge them: python evaluate.py {command}")
 
 

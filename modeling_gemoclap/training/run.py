@@ -14,24 +14,29 @@ from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
-from ..corpora.manifest import Corpus, load_corpora
+from ..corpora.manifest import Corpus, load_corpora, seen_speakers
 from ..corpora.protocols import deal_speakers, development_speakers, genders_of
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .augmentation import Augmentation
 from .base_trainer import SpeechTrainer
-from .build import build_classifier, build_model_and_processor, choose_what_to_train, whole_weights
+from .build import build_audio_model, build_model_and_processor, choose_what_to_train, whole_weights
 from .calibration import answers, calibrate, fit_temperature, store_answers, stored_answers
 from .checkpoints import find_best_again
 from .clips import ClipDataset, read_clips
 from .collator import AudioCollator, GEmoClapCollator
+from .frozen import FrameCollator, frozen_frames
 from .gather import of_all, refuse_differences, release
 from .initialisation import centre_projections, learn_prompts
 from .lora import is_lora, save_adapter
 from .settings import digest, settings_of
+from .supcon_trainer import SupConTrainer
 from .trainer import ClassifierTrainer, GEmoClapTrainer
 
 logger = logging.get_logger(__name__)
+TRAINERS = {"contrastive": GEmoClapTrainer, "classifier": ClassifierTrainer, "supcon": SupConTrainer}
+SUPCON = ("temperature", "alpha", "margin", "negatives")
+AUGMENTATIONS = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "reverb_prob", "mix_prob")
 
 
 def select_corpus(data: DataArguments, model: ModelArguments) -> tuple[Corpus, list[str]]:
@@ -44,7 +49,7 @@ def select_corpus(data: DataArguments, model: ModelArguments) -> tuple[Corpus, l
     """
     if not data.data_dir:
         raise ValueError("give --data_dir, a corpus folder")
-    corpus = load_corpora(data.data_dir, data.corpus_name, model.emotions)
+    corpus = load_corpora(data.data_dir, data.corpus_name, model.emotions, data.emotion_map)
     if both := sorted({*(data.exclude_speakers or [])} & {*(data.dev_speakers or [])}):
         raise ValueError(
             f"--exclude_speakers and --dev_speakers both name {', '.join(both)}: a test is not developed on"
@@ -97,9 +102,9 @@ def refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
 
 def augmentation_of(data: DataArguments, extractor: GEmoClapFeatureExtractor) -> Augmentation | None:
     """What is changed in training clips, or None."""
-    names = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "noise_snr_db", "reverb_prob", "mix_prob")
     features = {name: getattr(extractor, name) for name in ("log_mel_mean", "log_mel_std", "hop_seconds")}
-    return Augmentation(**{name: getattr(data, name) for name in names}, **features) or None
+    features |= {name: getattr(data, name) for name in (*AUGMENTATIONS, "noise_snr_db")}
+    return Augmentation(**features) or None
 
 
 def build_trainer(
@@ -126,12 +131,13 @@ def build_trainer(
         The trainer, and what is wrong with each clip that was skipped.
     """
     contrastive = model_args.head == "contrastive"
-    trainer_class = GEmoClapTrainer if contrastive else ClassifierTrainer
+    trainer_class = TRAINERS[model_args.head]
     trainer_class.check(arguments)
     train, dev = parts
+    refuse_what_is_not_for_it(model_args, data_args, arguments, dev)
     refuse_different_clips(train, dev)
     with whole_weights(arguments):
-        model, processor = (build_model_and_processor if contrastive else build_classifier)(model_args, emotions)
+        model, processor = (build_model_and_processor if contrastive else build_audio_model)(model_args, emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
     if train.parts and not extractor.do_normalize:
         logger.warning("corpora of different levels are mixed: each clip is brought to unit variance (do_normalize)")
@@ -143,7 +149,12 @@ def build_trainer(
     refuse_different_clips(train, dev)  # what one process cannot read is missing there alone
     if len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
-    config.training_data = train.training_records(dev)
+    if dev and (heard := seen_speakers(dev, config.training_data)):
+        logger.warning(
+            f"the development speakers {', '.join(heard)} were heard in pretraining: what is chosen or calibrated on "
+            f"them is too favourable"
+        )
+    config.training_data = [*(config.training_data or []), *train.training_records(dev)]
     augmentation = augmentation_of(data_args, extractor)
     options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
     dataset = ClipDataset(train, extractor, config, *options)
@@ -156,16 +167,54 @@ def build_trainer(
     if contrastive and model_args.prompt_steps and not resumed:
         learn_prompts(model.to(arguments.device), collator, model_args.prompt_steps, arguments.seed)
     model = choose_what_to_train(model, model_args)
+    held_out = dev and ClipDataset(dev, extractor, config, on_bad_audio=data_args.on_bad_audio)
+    if arguments.cache_frozen_frames:
+        model, collator = model.to(arguments.device), FrameCollator()
+        with arguments.main_process_first(desc="encoding audio"):
+            dataset = frozen_frames(model, train, dataset, extractor, data_args.feature_cache_dir)
+            held_out = dev and frozen_frames(model, dev, held_out, extractor, data_args.feature_cache_dir)
+    more = {}
+    if model_args.head == "supcon":
+        names = [part.name for part, _ in train.by_part()], config.emotions
+        more = {"corpora": train.part_numbers(), "names": names}
+        more |= {name: getattr(model_args, f"supcon_{name}") for name in SUPCON}
     trainer = trainer_class(
         model=model,
         args=arguments,
         data_collator=collator,
         train_dataset=dataset,
-        eval_dataset=dev and ClipDataset(dev, extractor, config, on_bad_audio=data_args.on_bad_audio),
+        eval_dataset=held_out,
         processing_class=processor,
         compute_metrics=compute_metrics,
+        **more,
     )
     return trainer, skipped + skipped_dev
+
+
+def refuse_what_is_not_for_it(
+    model: ModelArguments, data: DataArguments, arguments: GEmoClapTrainingArguments, dev: Corpus | None
+) -> None:
+    """Make sure that what is asked for can be had of this head and of frozen frames.
+
+    Raises:
+        ValueError: If not; it says what to leave out.
+    """
+    if model.head == "supcon" and (dev or data.calibration_folds):
+        raise ValueError(
+            "head supcon names no emotion, so there is nothing to develop on or to calibrate: leave out "
+            "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
+        )
+    if not arguments.cache_frozen_frames:
+        return
+    changed = [name for name in (*AUGMENTATIONS, "max_seconds") if getattr(data, name)]
+    if model.head != "classifier" or not model.freeze_audio_encoder:
+        raise ValueError("--cache_frozen_frames is for --head classifier with --freeze_audio_encoder true")
+    if changed or model.use_weighted_layer_sum:
+        wrong = ", ".join(f"--{name}" for name in changed) or "--use_weighted_layer_sum"
+        raise ValueError(
+            f"--cache_frozen_frames keeps the last layer's frames of whole clips as they are: leave out {wrong}, or "
+            f"give --cache_frozen_frames false"
+        )
 
 
 def out_of_fold_answers(

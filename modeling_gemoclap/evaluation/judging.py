@@ -1,0 +1,120 @@
+"""What `evaluate.py` does, from its command line to what is written."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from ..configuration_gemoclap import GEmoClapConfig
+from ..corpora.manifest import Corpus, load_corpora
+from . import answers, mteb
+from .layer_similarity import judge_layers, write_layers
+from .loading import class_similarities, load_pipeline
+from .protocol_runs import judge_protocol, read_run
+from .report import protocol_record, refuse_other_results, results_record
+
+
+def _corpus(arguments: argparse.Namespace, emotions: list[str] | None, emotion_map: str | None = None) -> Corpus:
+    emotion_map = arguments.emotion_map or emotion_map
+    return load_corpora(arguments.data_dir, arguments.corpus_name, emotions, emotion_map)
+
+
+def judge_run(arguments: argparse.Namespace, command: str) -> tuple:
+    """Judge a protocol's run.
+
+    Args:
+        arguments: The command line of evaluate.py.
+        command: The same, as one types it.
+
+    Returns:
+        What `write_report` wants: the record, rows of each seed, what is pictured, and where it goes.
+
+    Raises:
+        ValueError: If what is asked for cannot be judged, or another run's results lie there.
+    """
+    root = Path(arguments.model)
+    if arguments.speakers or arguments.exclude_speakers or arguments.labels:
+        raise ValueError("--protocol says what is judged: leave out --speakers, --exclude_speakers and --labels")
+    settings = read_run(root)["settings"]
+    corpus = _corpus(arguments, settings["emotions"], settings.get("emotion_map"))
+    asked = corpus.identity | {"model": arguments.model}
+    output_dir = Path(arguments.output_dir or root / "results")
+    refuse_other_results(asked, output_dir, arguments.overwrite_output)
+    options = (arguments.seeds, arguments.folds_file, arguments.batch_size, arguments.on_bad_audio)
+    found = judge_protocol(
+        root, arguments.protocol, corpus, lambda folder: load_pipeline(folder, arguments.device), *options
+    )
+    pipe = load_pipeline(str(found.checkpoint), arguments.device)
+    similarities = class_similarities(pipe, found.pictured, found.embeddings)
+    title = f"fold 0 of seed {next(iter(found.protocols))}"
+    pictured = {"judged": found.pictured, "embeddings": found.embeddings, "similarities": similarities, "title": title}
+    record = protocol_record(found, corpus, arguments.model, command) | {"asked": asked}
+    return record, found.rows, pictured, output_dir
+
+
+def judge_checkpoint(arguments: argparse.Namespace, command: str) -> tuple:
+    """Judge one checkpoint; arguments, return and errors as `judge_run`."""
+    if arguments.seeds:
+        raise ValueError("--seeds is for a protocol's run: give --protocol, or leave it out")
+    pipe = load_pipeline(arguments.model, arguments.device)
+    corpus = _corpus(arguments, pipe.model.config.emotions)
+    corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
+    choice = {"labels": corpus.emotions if arguments.labels == ["corpus"] else arguments.labels}
+    if arguments.protocol == mteb.NAME:
+        choice = mteb.ravdess_zeroshot(corpus)
+    labels = choice["labels"] or pipe.model.config.emotions
+    corpus, notes = answers.labelled(corpus.of_emotions(labels, arguments.drop_other_emotions))
+    notes += answers.absent_labels(corpus, labels) + answers.unknown_words(pipe, labels, choice.get("words"))
+    asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol}
+    asked |= {"labels": list(labels), "speakers": corpus.speakers}
+    answers.refuse_seen_speakers(corpus, pipe.model.config, arguments.allow_seen_speakers)
+    output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
+    refuse_other_results(asked, output_dir, arguments.overwrite_output)
+    options = (arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers)
+    evaluation = answers.evaluate_clips(pipe, corpus, *options, **choice)
+    answers.refuse_one_emotion(evaluation.references, corpus, evaluation.skipped)
+    record = results_record(evaluation, corpus, pipe.model.config, arguments.model, command, notes) | {"asked": asked}
+    if arguments.protocol:
+        mteb.refuse_skipped(evaluation.skipped)
+        record["protocol"] = f"{arguments.protocol} (accuracy is WAR); {record['protocol']}"
+    judged, embeddings = evaluation.judged(), np.stack(evaluation.embeddings)
+    similarities = class_similarities(pipe, judged, embeddings)
+    pictured = {"judged": judged, "embeddings": embeddings, "similarities": similarities, "title": "all clips"}
+    return record, [evaluation.rows], pictured, output_dir
+
+
+def judge_layer_similarity(arguments: argparse.Namespace, command: str) -> str:
+    """Compare clips layer by layer, before and after training, and write numbers and picture.
+
+    Args:
+        arguments: See `judge_run`.
+        command: See there.
+
+    Returns:
+        What there is to print.
+
+    Raises:
+        ValueError: See there.
+    """
+    root = Path(arguments.model)
+    if arguments.protocol or arguments.folds_file or arguments.labels:
+        raise ValueError("--layer_similarity takes a run's own protocol: leave out --protocol, --folds_file, --labels")
+    if (root / "run.json").is_file():
+        settings = read_run(root)["settings"]
+        if arguments.speakers or arguments.exclude_speakers:
+            raise ValueError("the run's protocol says what is judged: leave out --speakers and --exclude_speakers")
+        excluded = settings["exclude_speakers"]
+        corpus = _corpus(arguments, settings["emotions"], settings.get("emotion_map")).of_speakers(exclude=excluded)
+    else:
+        corpus = _corpus(arguments, GEmoClapConfig.from_pretrained(arguments.model).emotions)
+        corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
+    output_dir = Path(arguments.output_dir or root / "layer_similarity")
+    options = (arguments.device, arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers)
+    record = judge_layers(root, corpus, arguments.before, *options)
+    table = write_layers(record | corpus.identity | {"command": command}, output_dir)
+    pairs = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in record["pairs"].items())
+    errors = "".join(f"\n  {error}" for error in record["skipped"])
+    about = f"{corpus.name}: {record['clips']} clips that were not trained on, pairs: {pairs}"
+    return f"\n{about}{errors}\n\n{table}\n\nPicture: {output_dir / 'layer_similarity.png'}"

@@ -1,0 +1,212 @@
+"""How alike clips of one emotion are, and clips of two, layer by layer of an audio tower (Xiang's Figure 4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+from transformers import PretrainedConfig, set_seed
+
+from ..base_gemoclap import GEmoClapPreTrainedModel
+from ..configuration_gemoclap import GEmoClapConfig
+from ..corpora.files import write_json
+from ..corpora.manifest import Corpus
+from ..corpora.protocols import Protocol
+from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
+from ..modeling_gemoclap import GEmoClapForXVector
+from ..pipeline_gemoclap import in_batches, load_clip
+from ..towers_gemoclap import load_whole
+from .answers import refuse_seen_speakers
+
+KINDS = {"positive": "one emotion", "positive_across": "one emotion, two corpora", "negative": "two emotions"}
+
+
+def pair_sums(means: np.ndarray, emotions: list[str], corpora: list[int]) -> dict[str, tuple[np.ndarray, int]]:
+    """Sums of the cosines of all pairs of clips, by kind of pair, without making the pairs.
+
+    With `u` of unit length, the sum over the pairs of a group is `(|sum u|^2 - n) / 2`.
+
+    Args:
+        means: A clip's mean frame in each layer, `(clips, layers, hidden_size)`.
+        emotions: Emotion of each clip.
+        corpora: Corpus of each clip.
+
+    Returns:
+        For each kind of pair the sum `(layers,)` and the number of pairs.
+    """
+    units = means.astype(np.float64)
+    units /= np.linalg.norm(units, axis=-1, keepdims=True).clip(1e-12)
+
+    def within(groups: list) -> tuple[np.ndarray, int]:
+        total, count = np.zeros(units.shape[1]), 0
+        for group in sorted(set(groups)):
+            mine = units[[own == group for own in groups]]
+            total += (np.square(mine.sum(0)).sum(-1) - len(mine)) / 2
+            count += len(mine) * (len(mine) - 1) // 2
+        return total, count
+
+    every, same = within([0] * len(units)), within(emotions)
+    near = within(list(zip(emotions, corpora, strict=True)))
+    return {
+        "positive": same,
+        "positive_across": (same[0] - near[0], same[1] - near[1]),
+        "negative": (every[0] - same[0], every[1] - same[1]),
+    }
+
+
+def layer_means(
+    model: GEmoClapPreTrainedModel,
+    extractor: GEmoClapFeatureExtractor,
+    corpus: Corpus,
+    batch_size: int = 16,
+    on_bad_audio: str = "raise",
+) -> tuple[np.ndarray, list[int], list[str]]:
+    """The mean frame of each clip in each layer: what goes into the first Transformer layer, then what each gives.
+
+    Args:
+        model: Any model of ours.
+        extractor: Its extractor.
+        corpus: The clips.
+        batch_size: Clips that go through the model together.
+        on_bad_audio: `"raise"`, or `"skip"`.
+
+    Returns:
+        `(clips, layers + 1, hidden_size)`, the places of these clips in the corpus, and what is wrong with others.
+
+    Raises:
+        AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`.
+    """
+
+    @torch.no_grad()
+    def answer(clips: list) -> list:
+        inputs = extractor.collate(clips).to(model.device)
+        return list(model.layer_means(**inputs).float().cpu().numpy())
+
+    stream = in_batches(
+        corpus.recordings(), batch_size, lambda clip: load_clip(extractor, clip, None, "return"), answer
+    )
+    found = list(tqdm(stream, total=len(corpus), desc="encoding"))
+    bad = [item["error"] for item in found if isinstance(item, dict)]
+    kept = [place for place, item in enumerate(found) if not isinstance(item, dict)]
+    if bad and (on_bad_audio == "raise" or not kept):
+        raise AudioError(f"{corpus.cannot_be_used(bad)}or give --on_bad_audio skip to go on without")
+    return np.stack([found[place] for place in kept]), kept, bad
+
+
+def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrainedModel, str]:
+    """An encoder as it was before training, and what it is, in words.
+
+    Args:
+        config: Of the trained one.
+        name: A checkpoint of ours or a pretrained encoder; None: what the trained one started from, where its
+            configuration tells, else an encoder with fresh weights.
+    """
+    if name and PretrainedConfig.get_config_dict(name)[0].get("model_type") == GEmoClapConfig.model_type:
+        return load_whole(GEmoClapForXVector, name), name
+    name = name or getattr(config.audio_config, "_name_or_path", "")
+    if name:
+        return GEmoClapForXVector.from_audio_pretrained(name), name
+    set_seed(0)
+    return GEmoClapForXVector(GEmoClapConfig(audio_config=config.audio_config)).eval(), "fresh weights"
+
+
+def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tuple[Path, Corpus]]:
+    """Each checkpoint and the clips that it has not heard: of a protocol's run every fold with what that judges.
+
+    Raises:
+        ValueError: If a fold is not trained to its end.
+        SeenSpeakersError: If a checkpoint has heard the speakers, and that is not allowed.
+    """
+    if not (root / "run.json").is_file():
+        refuse_seen_speakers(corpus, GEmoClapConfig.from_pretrained(root), allow_seen)
+        yield root, corpus
+        return
+    for seed, found in json.loads((root / "run.json").read_text(encoding="utf-8"))["protocols"].items():
+        protocol = Protocol(**found)
+        for fold in range(len(protocol.folds)):
+            folder = root / f"fold_{fold}" / f"seed_{seed}"
+            if not (folder / "fold.json").is_file():
+                raise ValueError(f"{folder} is not trained to its end: run the train.py command again")
+            clips = protocol.test(corpus, fold)
+            refuse_seen_speakers(clips, GEmoClapConfig.from_pretrained(folder), not protocol.speaker_independent)
+            yield folder, clips
+
+
+def judge_layers(
+    root: Path,
+    corpus: Corpus,
+    start: str | None = None,
+    device: str | None = None,
+    batch_size: int = 16,
+    on_bad_audio: str = "raise",
+    allow_seen: bool = False,
+) -> dict:
+    """Mean cosine of positive and negative pairs in every layer, before and after training.
+
+    Args:
+        root: A checkpoint, or a protocol's run, whose folds' pairs are put together.
+        corpus: Clips; pairs are those of clips with an emotion.
+        start: As `before` has it.
+        device: Where the models run.
+        batch_size: Clips that go through a model together.
+        on_bad_audio: As for `layer_means`.
+        allow_seen: Judge even on speakers that were trained on.
+
+    Returns:
+        `before` and `after`: for each kind of pair a list, a number a layer; `pairs`, `clips`, `before_is`, `skipped`.
+
+    Raises:
+        ValueError: If there are no pairs.
+    """
+    corpus = corpus.where("emotion", bool)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    sums: dict[str, dict] = {"before": {}, "after": {}}
+    skipped, clips, was = [], 0, ""
+    for folder, judged in checkpoints_of(root, corpus, allow_seen):
+        extractor = GEmoClapFeatureExtractor.from_pretrained(folder)
+        first, was = before(GEmoClapConfig.from_pretrained(folder), start)
+        emotions, corpora = judged.column("emotion").to_pylist(), judged.part_numbers()
+        for when, model in (("before", first), ("after", load_whole(GEmoClapForXVector, str(folder)))):
+            options = (extractor, judged, batch_size, on_bad_audio)
+            means, kept, bad = layer_means(model.to(device).eval(), *options)
+            found = pair_sums(means, [emotions[place] for place in kept], [corpora[place] for place in kept])
+            for kind, (total, count) in found.items():
+                known = sums[when].get(kind, (0.0, 0))
+                sums[when][kind] = (known[0] + total, known[1] + count)
+        skipped, clips = skipped + bad, clips + len(kept)
+    pairs = {kind: count for kind, (_, count) in sums["after"].items() if count}
+    if not {"positive", "negative"} <= set(pairs):
+        raise ValueError(f"{corpus.name}: these clips make no pairs of one emotion and of two; give more of them")
+    record = {when: {kind: (sums[when][kind][0] / pairs[kind]).tolist() for kind in pairs} for when in sums}
+    return record | {"pairs": pairs, "clips": clips, "before_is": was, "skipped": skipped}
+
+
+def write_layers(record: dict, folder: Path) -> str:
+    """Write `layer_similarity.json` and `layer_similarity.png`.
+
+    Returns:
+        The numbers as a table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "layer_similarity.json", record)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, when in zip(figure.subplots(1, 2, sharey=True), ("before", "after"), strict=True):
+        for kind, values in record[when].items():
+            axes.plot(range(len(values)), values, marker="o", markersize=3, label=KINDS[kind])
+        axes.set_title(f"{when}: {record['before_is']}" if when == "before" else when, fontsize=10)
+        axes.set_xlabel("layer (0: what goes into the first)")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("mean cosine of pairs of clips")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(folder / "layer_similarity.png", dpi=150)
+    head = [f"{when}: {KINDS[kind]}" for when in ("before", "after") for kind in record[when]]
+    lines = [f"| layer | {' | '.join(head)} |", f"|{'---|' * (len(head) + 1)}"]
+    columns = [record[when][kind] for when in ("before", "after") for kind in record[when]]
+    for layer, values in enumerate(zip(*columns, strict=True)):
+        lines.append(f"| {layer} | {' | '.join(f'{value:.3f}' for value in values)} |")
+    return "\n".join(lines)
