@@ -65,6 +65,8 @@ def main(argv):
     arguments, command = parse(argv), shlex.join(["python", "evaluate.py", *argv])
     if arguments.layer_similarity:
         return print(judging.judge_layer_similarity(arguments, command))
+    if arguments.before:
+        raise ValueError("--before is for --layer_similarity")
     of_run = arguments.protocol not in (None, mteb.NAME) or arguments.folds_file
     judge = judging.judge_run if of_run else judging.judge_checkpoint
     record, runs, pictured, output_dir = judge(arguments, command)

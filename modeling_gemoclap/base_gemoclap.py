@@ -117,62 +117,89 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: If not exactly one of the inputs is given, or the device lacks the model's precision.
         """
-        if audio_frames is not None:
-            return self.audio_pooling([audio_frames.to(self.dtype)], audio_attention_mask)
-        inputs = self._one_input(input_values, input_features)
-        with self._naming_lacking_precision():
-            if audio_attention_mask is None or ignores_padding(self.config.audio_config):
-                return self._pool(inputs, audio_attention_mask)
-            return self._by_length(
-                inputs, audio_attention_mask, lambda rows: list(self._pool(rows, None)), torch.stack
-            )
+        if audio_frames is None:
+            return self._run(self._pool, input_values, input_features, audio_attention_mask)
+        if input_values is not None or input_features is not None:
+            raise ValueError("give audio_frames, or what the tower hears, not both")
+        return self.audio_pooling([audio_frames.to(self.dtype)], audio_attention_mask)
 
-    def frames_of(self, input_values=None, input_features=None, audio_attention_mask=None) -> list[torch.Tensor]:
-        """The audio tower's output for each clip: arguments and errors as `pool_audio`.
+    def frames_of(
+        self,
+        input_values: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
+        """The audio tower's output for each clip, its true frames alone.
+
+        Args:
+            input_values: As for `pool_audio`.
+            input_features: Likewise.
+            audio_attention_mask: Likewise.
 
         Returns:
-            One `(frames, hidden_size)` a clip, its true frames alone.
+            One `(frames, hidden_size)` a clip.
+
+        Raises:
+            ValueError: As `pool_audio`.
         """
-        inputs = self._one_input(input_values, input_features)
 
-        def encode(rows: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
-            states, true = encode_frames(self.audio_model, rows, mask)
-            return (
-                list(states[-1])
-                if true is None
-                else [row[own.bool()] for row, own in zip(states[-1], true, strict=True)]
-            )
+        def encode(inputs: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
+            states, true = encode_frames(self.audio_model, inputs, mask)
+            if true is None:
+                return list(states[-1])
+            return [frames[own.bool()] for frames, own in zip(states[-1], true, strict=True)]
 
-        with self._naming_lacking_precision():
-            if audio_attention_mask is None or ignores_padding(self.config.audio_config):
-                return encode(inputs, audio_attention_mask)
-            return self._by_length(inputs, audio_attention_mask, lambda rows: encode(rows, None), list)
+        return self._run(encode, input_values, input_features, audio_attention_mask)
 
-    def layer_means(self, input_values=None, input_features=None, audio_attention_mask=None) -> torch.Tensor:
+    def layer_means(
+        self,
+        input_values: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Mean over a clip's true frames of what goes into the first Transformer layer and of what each layer gives.
 
-        Arguments and errors as `pool_audio`.
+        Args:
+            input_values: As for `pool_audio`.
+            input_features: Likewise.
+            audio_attention_mask: Likewise.
 
         Returns:
             `(batch, layers + 1, hidden_size)`.
-        """
-        inputs = self._one_input(input_values, input_features)
 
-        def encode(rows: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-            states, true = encode_frames(self.audio_model, rows, mask, all_layers=True)
+        Raises:
+            ValueError: As `pool_audio`, or if the tower's layers run at another rate than its output (SEW).
+        """
+
+        def encode(inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+            states, true = encode_frames(self.audio_model, inputs, mask, all_layers=True)
             stacked = torch.stack(states, 1)
             true = stacked.new_ones(stacked.shape[0], stacked.shape[2]) if true is None else true.to(stacked.dtype)
             return (stacked * true[:, None, :, None]).sum(2) / true.sum(1)[:, None, None]
 
-        with self._naming_lacking_precision():
-            if audio_attention_mask is None or ignores_padding(self.config.audio_config):
-                return encode(inputs, audio_attention_mask)
-            return self._by_length(inputs, audio_attention_mask, lambda rows: list(encode(rows, None)), torch.stack)
+        return self._run(encode, input_values, input_features, audio_attention_mask)
 
-    def _one_input(self, input_values, input_features) -> torch.Tensor:
+    def _run(self, encode: Callable, input_values, input_features, mask: torch.Tensor | None):
+        """Encode a batch: together where padding is safe, else clips of one length at a time, none of them padded.
+
+        `encode` goes from inputs `(batch, ...)` and their mask to a row, or an item of a list, for every clip.
+        """
         if (input_values is None) == (input_features is None):
             raise ValueError("give input_values (raw waves) or input_features (spectrograms), one of the two")
-        return (input_features if input_values is None else input_values).to(self.dtype)
+        inputs = (input_features if input_values is None else input_values).to(self.dtype)
+        with self._naming_lacking_precision():
+            if mask is None or ignores_padding(self.config.audio_config):
+                return encode(inputs, mask)
+            lengths, order, parts = mask.sum(1), [], []
+            for length in lengths.unique().tolist():
+                rows = (lengths == length).nonzero()[:, 0]
+                order.append(rows)
+                parts.append(encode(inputs[rows, :length], None))
+        places = torch.cat(order).argsort()
+        if isinstance(parts[0], torch.Tensor):
+            return torch.cat(parts)[places]
+        items = [item for part in parts for item in part]
+        return [items[place] for place in places.tolist()]
 
     @contextmanager
     def _naming_lacking_precision(self) -> Iterator[None]:
@@ -189,16 +216,6 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     def _pool(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         states, frames = encode_frames(self.audio_model, inputs, mask, self.config.use_weighted_layer_sum)
         return self.audio_pooling(states, frames)
-
-    @staticmethod
-    def _by_length(inputs: torch.Tensor, mask: torch.Tensor, run: Callable, join: Callable):
-        """Run towers that padding leaks into: clips of one length at a time, none of them padded."""
-        lengths, found = mask.sum(1), [None] * len(inputs)
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero()[:, 0].tolist()
-            for row, value in zip(rows, run(inputs[rows, :length]), strict=True):
-                found[row] = value
-        return join(found)
 
     def freeze_feature_projection(self) -> None:
         """Train nothing of what brings the convolutions' output to the Transformer's width.
@@ -243,3 +260,25 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         self.freeze_audio_encoder()
         for layer in layers[len(layers) - n :]:
             layer.requires_grad_(True)
+
+
+def split_by_tower(options: dict) -> tuple[dict, dict, dict]:
+    """Options of the whole, of the audio tower and of the text tower; `text_pooling` is the whole's."""
+    parts: tuple[dict, dict, dict] = {}, {}, {}
+    for name, value in options.items():
+        part = 1 if name.startswith("audio_") else 2 if name.startswith("text_") and name != "text_pooling" else 0
+        name = name.removeprefix(("", "audio_", "text_")[part])
+        if part and name in ("dtype", "torch_dtype"):
+            raise ValueError("towers and projections have one precision: give dtype, not audio_dtype or text_dtype")
+        parts[part][name] = value
+    return parts
+
+
+def precision_of(options: dict) -> torch.dtype:
+    """Take `dtype`, as transformers spells it, out of the options; float32 where there is none."""
+    value = options.pop("torch_dtype", None)
+    value = options.pop("dtype", value)
+    dtype = torch.float32 if value in (None, "auto") else getattr(torch, str(value).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype={value!r} is not known; give torch.bfloat16, torch.float16 or torch.float32")
+    return dtype

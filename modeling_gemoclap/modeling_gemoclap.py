@@ -14,7 +14,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput, XVectorOutpu
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .base_gemoclap import GEmoClapPreTrainedModel
+from .base_gemoclap import GEmoClapPreTrainedModel, precision_of, split_by_tower
 from .configuration_gemoclap import GEmoClapConfig
 from .losses_gemoclap import contrastive_loss, objective_terms
 from .towers_gemoclap import build_text_tower, load_audio_tower, load_text_tower
@@ -60,28 +60,6 @@ class GEmoClapProjection(nn.Module):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Map `(batch, hidden_size)` to `(batch, projection_dim)` of unit length."""
         return F.normalize(self.linear2(self.dropout(F.gelu(self.linear1(pooled)))), dim=-1)
-
-
-def _split_by_tower(options: dict) -> tuple[dict, dict, dict]:
-    """Options of the whole, of the audio tower and of the text tower; `text_pooling` is the whole's."""
-    parts: tuple[dict, dict, dict] = {}, {}, {}
-    for name, value in options.items():
-        part = 1 if name.startswith("audio_") else 2 if name.startswith("text_") and name != "text_pooling" else 0
-        name = name.removeprefix(("", "audio_", "text_")[part])
-        if part and name in ("dtype", "torch_dtype"):
-            raise ValueError("towers and projections have one precision: give dtype, not audio_dtype or text_dtype")
-        parts[part][name] = value
-    return parts
-
-
-def _precision(options: dict) -> torch.dtype:
-    """Take `dtype`, as transformers spells it, out of the options; float32 where there is none."""
-    value = options.pop("torch_dtype", None)
-    value = options.pop("dtype", value)
-    dtype = torch.float32 if value in (None, "auto") else getattr(torch, str(value).removeprefix("torch."), None)
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"dtype={value!r} is not known; give torch.bfloat16, torch.float16 or torch.float32")
-    return dtype
 
 
 class GEmoClapModel(GEmoClapPreTrainedModel):
@@ -168,8 +146,8 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             ...     "microsoft/wavlm-large", "FacebookAI/roberta-base", objective="sl", audio_layerdrop=0.0
             ... )
         """
-        dtype = _precision(kwargs)
-        kwargs, audio, text = _split_by_tower(kwargs)
+        dtype = precision_of(kwargs)
+        kwargs, audio, text = split_by_tower(kwargs)
         towers = {
             "audio": load_audio_tower(audio_name_or_path, **audio),
             "text": load_text_tower(text_name_or_path, kwargs.get("text_pooling", "first"), **text),
@@ -351,8 +329,8 @@ class _AudioAlone(GEmoClapPreTrainedModel):
     @classmethod
     def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> _AudioAlone:
         """Start from a pretrained audio encoder; arguments and errors as `from_audio_text_pretrained`."""
-        dtype = _precision(kwargs)
-        kwargs, audio, _ = _split_by_tower(kwargs)
+        dtype = precision_of(kwargs)
+        kwargs, audio, _ = split_by_tower(kwargs)
         tower = load_audio_tower(audio_name_or_path, **audio)
         return cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).to(dtype).eval()
 
@@ -377,9 +355,23 @@ class GEmoClapForXVector(_AudioAlone):
         self.post_init()
 
     def forward(
-        self, input_values=None, input_features=None, audio_attention_mask=None, return_dict: bool | None = None
+        self,
+        input_values: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+        return_dict: bool | None = None,
     ) -> XVectorOutput:
-        """Embed audio: arguments and errors as `pool_audio`; `embeddings` are `(batch, output_size)`."""
+        """Embed audio.
+
+        Args:
+            input_values: As for `pool_audio`.
+            input_features: Likewise.
+            audio_attention_mask: Likewise.
+            return_dict: False gives a tuple.
+
+        Returns:
+            `embeddings` of `(batch, output_size)`, not of unit length.
+        """
         output = XVectorOutput(embeddings=self.pool_audio(input_values, input_features, audio_attention_mask))
         return output.to_tuple() if return_dict is False else output
 

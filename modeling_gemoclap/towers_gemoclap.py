@@ -367,7 +367,8 @@ def encode_frames(
         states = [*output.hidden_states[:-1], output.last_hidden_state]
         if states[0].shape != states[-1].shape:
             raise ValueError(
-                f"use_weighted_layer_sum: the layers of a {kind!r} model run at another rate than its output"
+                f"the layers of a {kind!r} model run at another rate than its output: there is neither "
+                f"use_weighted_layer_sum nor a layer similarity for it"
             )
     return states, None if mask is None else _frame_mask(tower, states[-1].shape[1], mask)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,11 @@ from test_training import load_script
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
+from modeling_gemoclap.corpora.protocols import protocol_of
 from modeling_gemoclap.evaluation.layer_similarity import judge_layers, pair_sums
 from modeling_gemoclap.training.arguments import ModelArguments, parse_arguments
 from modeling_gemoclap.training.build import choose_what_to_train
+from modeling_gemoclap.training.start import start_of_fold
 
 STAGE1 = ("--head", "supcon", "--pooling", "self_attention", "--per_device_train_batch_size", "8")
 STAGE1 += ("--num_train_epochs", "4", "--lr_milestones", "2", "3", "--lr_gamma", "0.5", "--encoder_lr_factor", "0.4")
@@ -112,13 +115,14 @@ def test_the_second_stage_trains_pooling_and_head_alone(stages, both):
     assert moved == {"audio_pooling.attention.weight"}
     config = GEmoClapConfig.from_pretrained(stages[1])
     assert [(record["corpus"], record.get("stage")) for record in config.training_data] == [
-        ("first", "pretraining"),
-        ("second", "pretraining"),
+        ("first", "an encoder by supervised contrast"),
+        ("second", "an encoder by supervised contrast"),
         ("first", None),
     ]
     head = [type(layer).__name__ for layer in GEmoClapForAudioClassification.from_pretrained(stages[1]).classifier]
     assert head == ["Dropout", "Linear", "ReLU", "Linear"]
-    assert "second stage" in (stages[1] / "README.md").read_text()
+    card = (stages[1] / "README.md").read_text()
+    assert "trained before, as an encoder by supervised contrast" in card and "baseline" not in card
 
 
 def test_it_is_judged_and_used(stages, both, tmp_path):
@@ -144,13 +148,20 @@ def test_the_figure(stages, both, tmp_path):
     gap = {when: record[when]["positive"][-1] - record[when]["negative"][-1] for when in ("before", "after")}
     assert gap["after"] > gap["before"] and len(record["after"]["positive"]) == 2
     assert (tmp_path / "layer_similarity.png").stat().st_size > 1000
-    for wrong, message in (((), "04"), (("--speakers", "first/04", "--protocol", "5-folds-by-speaker"), "leave out")):
+    again = ("--before", stages[0], "--speakers", "first/04")
+    wrongs = {
+        ("--output_dir", tmp_path / "other"): "first/01",
+        ("--speakers", "first/04", "--protocol", "5-folds-by-speaker"): "leave out --protocol",
+        again: "holds the results of another run, with another before, speakers",
+    }
+    for wrong, message in wrongs.items():
         refused = run_script("evaluate.py", *options, *wrong, check=False)
         assert refused.returncode == 1 and message in refused.stderr
-    again = ("--before", stages[0], "--speakers", "first/04")
-    run_script("evaluate.py", *options, *again)
+    run_script("evaluate.py", *options, *again, "--overwrite_output")
     record = json.loads((tmp_path / "layer_similarity.json").read_text())
     assert record["before"] == record["after"] and record["pairs"]["positive"] == 18
+    done = run_script("evaluate.py", *options, "--allow_seen_speakers", "--overwrite_output")
+    assert "first/01, first/02, first/03, second/s01, second/s02, second/s03 WERE TRAINED ON" in done.stdout
     refused = run_script("evaluate.py", "--model", stages[0], "--data_dir", *both, check=False)
     assert refused.returncode == 1 and "names no emotion" in refused.stderr
 
@@ -188,12 +199,12 @@ def test_frames_kept_are_those_of_the_encoder(stages, both, train, tmp_path, mon
     config["audio_config"] |= audio
     (start / "config.json").write_text(json.dumps(config))
     options = (*STAGE2, "--init_from", start, "--data_dir", both[0], "--num_train_epochs", 3)
-    options += ("--feature_cache_dir", tmp_path / "cache")
     train(*options, "--output_dir", tmp_path / "kept")
     assert len(counted) == 3, "48 clips, 16 at a time, once"
+    assert not (tmp_path / "kept/frozen_frames").exists(), "of no use to a run that has ended"
     train(*options, "--output_dir", tmp_path / "anew", "--cache_frozen_frames", "false")
     train(*options, "--output_dir", tmp_path / "again")
-    assert len(counted) == 3, "the file is found again"
+    assert len(counted) == 6
     states = [
         GEmoClapForAudioClassification.from_pretrained(tmp_path / name).state_dict()
         for name in ("kept", "anew", "again")
@@ -244,8 +255,6 @@ def test_a_killed_first_stage_goes_on_to_the_same_weights(both, tmp_path, train)
 
 
 def test_the_folds_of_a_mixture_are_those_of_its_corpora(both, tmp_path):
-    from modeling_gemoclap.corpora.protocols import protocol_of
-
     mixed, alone = load_corpora(list(map(str, both))), load_corpus(both[1])
     for seed in (0, 1):
         whole, part = (protocol_of("2-folds-by-speaker", corpus, seed).folds for corpus in (mixed, alone))
@@ -257,7 +266,7 @@ def test_protocols_of_both_stages(both, train, tmp_path):
     protocol = ("--protocol", "2-folds-by-speaker", "--num_train_epochs", 2)
     train(*STAGE1, "--data_dir", *both, *protocol, "--output_dir", tmp_path / "one")
     assert not (tmp_path / "one/shuffled_labels").exists(), "nothing is judged that a control could be beside"
-    options = (*STAGE2, *protocol, "--init_from", tmp_path / "one", "--control", "false")
+    options = (*STAGE2, *protocol, "--init_from", tmp_path / "one")
     train(*options, "--data_dir", both[1], "--output_dir", tmp_path / "two")
     for fold in (0, 1):
         place = f"fold_{fold}/seed_42"
@@ -275,7 +284,8 @@ def test_protocols_of_both_stages(both, train, tmp_path):
     with pytest.raises(ValueError, match="was trained on.*whom fold 0 judges"):
         train(*options, "--seeds", 1, "--init_from", tmp_path / "one/fold_0/seed_42", "--data_dir", both[1],
               "--output_dir", tmp_path / "leak")  # fmt: skip
-    with pytest.raises(ValueError, match="fold 0 of seed 7 is not trained"):
+    assert not (tmp_path / "two/shuffled_labels").exists(), "its encoder has heard the true labels"
+    with pytest.raises(ValueError, match="with seed 7 no fold there left out"):
         train(*options, "--seeds", 7, "--data_dir", both[1], "--output_dir", tmp_path / "three")
     shutil.rmtree(tmp_path / "one/fold_1")
     with pytest.raises(ValueError, match="fold_1.*not trained to its end"):
@@ -296,8 +306,15 @@ def test_protocols_of_both_stages(both, train, tmp_path):
         ((*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hidden_size": 64}'), "has hidden_size 32"),
         ((*STAGE2, "--init_from", "{stage1}", "--audio_model", "x"), "brings its audio tower"),
         ((*STAGE2, "--init_from", "{stage1}", "--max_seconds", "1"), "leave out --max_seconds"),
+        ((*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hiden_size": 32}'), "has hiden_size not known"),
+        (STAGE2, "give --init_from"),
         ((*STAGE2, "--freeze_audio_encoder", "false"), "cache_frozen_frames is for"),
         (("--encoder_lr_factor", "0"), "encoder_lr_factor=0"),
+        ((*STAGE1, "--supcon_temperature", "0"), "supcon_temperature 0.0 must be above 0"),
+        ((*STAGE1, "--auto_find_batch_size", "true"), "auto_find_batch_size"),
+        ((*STAGE1, "--max_steps", "3"), "do not go with max_steps"),
+        ((*STAGE1, "--lr_gamma", "-1"), "lr_gamma -1.0, above 0"),
+        ((*STAGE1, "--warmup_steps", "3"), "leave out lr_scheduler_type and warmup_steps"),
     ],
 )
 def test_bad_input(options, message, stages, trained, both, train, tmp_path):
@@ -326,12 +343,39 @@ def test_corpora_that_call_an_emotion_by_other_words(both, train, tmp_path):
         ValueError, match="share no emotion: first has angry, happy, sad; other has wut.*--emotion_map"
     ):
         train(*options, *named, "--output_dir", tmp_path / "run")
-    for wrong, message in (("[1]", "JSON object"), ('{"wut": "zorn"}', "'zorn', which is not known")):
+    wrongs = {
+        "[1]": "JSON object",
+        '{"wut": ["angry"]}': "JSON object",
+        '{"wut": "zorn"}': "'zorn', which is not known",
+    }
+    for wrong, message in wrongs.items():
         with pytest.raises(ValueError, match=message):
             train(*options, "--emotion_map", wrong, "--output_dir", tmp_path / "run")
     words = '{"wut": "anger", "freude": "happy", "trauer": "sad"}'
     train(*options, "--emotion_map", words, "--output_dir", tmp_path / "run")
     assert GEmoClapConfig.from_pretrained(tmp_path / "run").emotions == sorted(TONES)
+
+
+@pytest.mark.parametrize("name", ["leave-one-speaker-out", "2-folds-by-speaker", "3-folds-speaker-dependent"])
+def test_the_fold_that_a_fold_starts_from(name, both, tmp_path):
+    """It left out all that is judged, speakers or clips, whatever its number."""
+    mixed, alone = load_corpora(list(map(str, both))), load_corpus(both[1])
+    whole, part = protocol_of(name, mixed, 1), protocol_of(name, alone, 1)
+    run = {"corpus": mixed.name, "protocols": {"1": whole.to_dict()}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    for fold in range(len(whole.folds)):
+        (tmp_path / f"fold_{fold}/seed_1").mkdir(parents=True)
+        (tmp_path / f"fold_{fold}/seed_1/fold.json").write_text("{}")
+    arguments = ModelArguments(init_from=str(tmp_path))
+    for fold, judged in enumerate(part.folds):
+        start = Path(start_of_fold(arguments, part, alone, fold, 1).init_from)
+        number = int(start.parent.name.removeprefix("fold_"))
+        assert {f"second/{value}" for value in judged} <= set(whole.folds[number])
+    (tmp_path / "fold_0/seed_1/fold.json").unlink()
+    with pytest.raises(ValueError, match="fold_0.*not trained to its end"):
+        start_of_fold(arguments, whole, mixed, 0, 1)
+    with pytest.raises(ValueError, match="no fold there left out"):
+        start_of_fold(arguments, protocol_of("leave-one-speaker-out", alone, 2), alone, 0, 2)
 
 
 @pytest.mark.parametrize("pretrained", [True, False])

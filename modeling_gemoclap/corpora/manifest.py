@@ -303,10 +303,10 @@ def words_for_emotions(emotions: list[str], emotion_map: dict[str, str] | str | 
         emotion_map = json.loads(given) if isinstance(given, str) else given or {}
     except json.JSONDecodeError:
         emotion_map = None
-    if not isinstance(emotion_map, dict):
+    if not isinstance(emotion_map, dict) or not all(isinstance(emotion, str) for emotion in emotion_map.values()):
         raise ManifestError(f'--emotion_map: must be a JSON object, as \'{{"wut": "angry"}}\', got {given}')
     for word, emotion in emotion_map.items():
-        known = emotion if emotion in words else canonical_emotion(str(emotion))
+        known = emotion if emotion in words else canonical_emotion(emotion)
         if not known:
             raise ManifestError(
                 f"--emotion_map: {word!r} cannot stand for {emotion!r}, which is not known; known are "

@@ -174,15 +174,19 @@ def _sessions(corpus: Corpus) -> list[list[str]]:
 
 
 def _deal_clips(corpus: Corpus, k: int, seed: int) -> list[list[str]]:
-    """Clips of every speaker and emotion are spread over all folds."""
-    generator, groups, dealt = np.random.default_rng(seed), {}, []
+    """Clips of every speaker and emotion are spread over all folds, of a mixture each corpus by itself."""
     columns = (corpus.column(name).to_pylist() for name in ("speaker_id", "emotion", "file_name"))
-    for speaker, emotion, file in sorted(zip(*columns, strict=True)):
-        groups.setdefault((speaker, emotion), []).append(file)
-    for files in groups.values():
-        generator.shuffle(files)
-        dealt += files
-    return [sorted(dealt[fold::k]) for fold in range(k)]
+    clips, folds = sorted(zip(*columns, strict=True)), [[] for _ in range(k)]
+    for _, start in corpus.by_part():
+        generator, groups, dealt = np.random.default_rng(seed), {}, []
+        for speaker, emotion, file in clips:
+            if speaker.startswith(start):
+                groups.setdefault((speaker, emotion), []).append(file)
+        for files in groups.values():
+            generator.shuffle(files)
+            dealt += files
+        folds = [fold + dealt[number::k] for number, fold in enumerate(folds)]
+    return [sorted(fold) for fold in folds]
 
 
 def read_folds(path: str | Path, seed: int = 0) -> tuple[list[list[str]], int | None]:

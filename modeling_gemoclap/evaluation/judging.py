@@ -10,7 +10,7 @@ import numpy as np
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus, load_corpora
 from . import answers, mteb
-from .layer_similarity import judge_layers, write_layers
+from .layer_similarity import LAYERS, judge_layers, write_layers
 from .loading import class_similarities, load_pipeline
 from .protocol_runs import judge_protocol, read_run
 from .report import protocol_record, refuse_other_results, results_record
@@ -99,22 +99,29 @@ def judge_layer_similarity(arguments: argparse.Namespace, command: str) -> str:
         ValueError: See there.
     """
     root = Path(arguments.model)
-    if arguments.protocol or arguments.folds_file or arguments.labels:
-        raise ValueError("--layer_similarity takes a run's own protocol: leave out --protocol, --folds_file, --labels")
+    if arguments.protocol or arguments.folds_file or arguments.labels or arguments.seeds:
+        raise ValueError(
+            "--layer_similarity takes a run's own protocol: leave out --protocol, --folds_file, --labels and --seeds"
+        )
     if (root / "run.json").is_file():
         settings = read_run(root)["settings"]
         if arguments.speakers or arguments.exclude_speakers:
             raise ValueError("the run's protocol says what is judged: leave out --speakers and --exclude_speakers")
-        excluded = settings["exclude_speakers"]
-        corpus = _corpus(arguments, settings["emotions"], settings.get("emotion_map")).of_speakers(exclude=excluded)
+        corpus, place = _corpus(arguments, settings["emotions"], settings.get("emotion_map")), root
     else:
-        corpus = _corpus(arguments, GEmoClapConfig.from_pretrained(arguments.model).emotions)
-        corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
-    output_dir = Path(arguments.output_dir or root / "layer_similarity")
+        emotions = GEmoClapConfig.from_pretrained(arguments.model).emotions
+        corpus = _corpus(arguments, emotions).of_speakers(arguments.speakers, arguments.exclude_speakers)
+        corpus = corpus.of_emotions(emotions, True) if arguments.drop_other_emotions else corpus
+        place = Path("results", root.name, corpus.name)
+    output_dir = Path(arguments.output_dir or place / "layer_similarity")
+    asked = corpus.identity | {"model": arguments.model, "before": arguments.before, "speakers": corpus.speakers}
+    refuse_other_results(asked, output_dir, arguments.overwrite_output, LAYERS)
     options = (arguments.device, arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers)
     record = judge_layers(root, corpus, arguments.before, *options)
-    table = write_layers(record | corpus.identity | {"command": command}, output_dir)
+    table = write_layers(record | corpus.identity | {"asked": asked, "command": command}, output_dir)
     pairs = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in record["pairs"].items())
     errors = "".join(f"\n  {error}" for error in record["skipped"])
-    about = f"{corpus.name}: {record['clips']} clips that were not trained on, pairs: {pairs}"
+    heard = record["seen_speakers"]
+    known = f"of which those of {', '.join(heard)} WERE TRAINED ON" if heard else "that were not trained on"
+    about = f"{corpus.name}: {record['clips']} clips {known}, pairs: {pairs}"
     return f"\n{about}{errors}\n\n{table}\n\nPicture: {output_dir / 'layer_similarity.png'}"

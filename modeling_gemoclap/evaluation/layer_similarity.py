@@ -22,7 +22,9 @@ from ..modeling_gemoclap import GEmoClapForXVector
 from ..pipeline_gemoclap import in_batches, load_clip
 from ..towers_gemoclap import load_whole
 from .answers import refuse_seen_speakers
+from .protocol_runs import clips_of_run
 
+LAYERS = "layer_similarity.json"
 KINDS = {"positive": "one emotion", "positive_across": "one emotion, two corpora", "negative": "two emotions"}
 
 
@@ -115,17 +117,19 @@ def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrained
     return GEmoClapForXVector(GEmoClapConfig(audio_config=config.audio_config)).eval(), "fresh weights"
 
 
-def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tuple[Path, Corpus]]:
-    """Each checkpoint and the clips that it has not heard: of a protocol's run every fold with what that judges.
+def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tuple[Path, Corpus, list[str]]]:
+    """Each checkpoint, the clips to compare, and speakers among them whom it has heard, if that is allowed.
+
+    Of a protocol's run every fold with what that judges.
 
     Raises:
         ValueError: If a fold is not trained to its end.
         SeenSpeakersError: If a checkpoint has heard the speakers, and that is not allowed.
     """
     if not (root / "run.json").is_file():
-        refuse_seen_speakers(corpus, GEmoClapConfig.from_pretrained(root), allow_seen)
-        yield root, corpus
+        yield root, corpus, refuse_seen_speakers(corpus, GEmoClapConfig.from_pretrained(root), allow_seen)
         return
+    corpus = clips_of_run(root, corpus)
     for seed, found in json.loads((root / "run.json").read_text(encoding="utf-8"))["protocols"].items():
         protocol = Protocol(**found)
         for fold in range(len(protocol.folds)):
@@ -133,8 +137,8 @@ def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tup
             if not (folder / "fold.json").is_file():
                 raise ValueError(f"{folder} is not trained to its end: run the train.py command again")
             clips = protocol.test(corpus, fold)
-            refuse_seen_speakers(clips, GEmoClapConfig.from_pretrained(folder), not protocol.speaker_independent)
-            yield folder, clips
+            config = GEmoClapConfig.from_pretrained(folder)
+            yield folder, clips, refuse_seen_speakers(clips, config, not protocol.speaker_independent)
 
 
 def judge_layers(
@@ -158,16 +162,18 @@ def judge_layers(
         allow_seen: Judge even on speakers that were trained on.
 
     Returns:
-        `before` and `after`: for each kind of pair a list, a number a layer; `pairs`, `clips`, `before_is`, `skipped`.
+        `before` and `after`: for each kind of pair a list, a number a layer; `pairs`, `clips` (of all seeds together),
+        `before_is`, `seen_speakers`, `skipped`.
 
     Raises:
-        ValueError: If there are no pairs.
+        ValueError: If there are no pairs, or what is compared has other layers.
     """
-    corpus = corpus.where("emotion", bool)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     sums: dict[str, dict] = {"before": {}, "after": {}}
-    skipped, clips, was = [], 0, ""
-    for folder, judged in checkpoints_of(root, corpus, allow_seen):
+    skipped, seen, clips, was = [], set(), 0, ""
+    for folder, judged, heard in checkpoints_of(root, corpus, allow_seen):
+        judged = judged.where("emotion", bool)
+        seen.update(heard)
         extractor = GEmoClapFeatureExtractor.from_pretrained(folder)
         first, was = before(GEmoClapConfig.from_pretrained(folder), start)
         emotions, corpora = judged.column("emotion").to_pylist(), judged.part_numbers()
@@ -176,14 +182,19 @@ def judge_layers(
             means, kept, bad = layer_means(model.to(device).eval(), *options)
             found = pair_sums(means, [emotions[place] for place in kept], [corpora[place] for place in kept])
             for kind, (total, count) in found.items():
-                known = sums[when].get(kind, (0.0, 0))
+                known = sums[when].get(kind, (np.zeros(len(total)), 0))
                 sums[when][kind] = (known[0] + total, known[1] + count)
         skipped, clips = skipped + bad, clips + len(kept)
     pairs = {kind: count for kind, (_, count) in sums["after"].items() if count}
     if not {"positive", "negative"} <= set(pairs):
         raise ValueError(f"{corpus.name}: these clips make no pairs of one emotion and of two; give more of them")
     record = {when: {kind: (sums[when][kind][0] / pairs[kind]).tolist() for kind in pairs} for when in sums}
-    return record | {"pairs": pairs, "clips": clips, "before_is": was, "skipped": skipped}
+    layers = {when: len(record[when]["negative"]) for when in record}
+    if layers["before"] != layers["after"]:
+        raise ValueError(f"{was} has {layers['before'] - 1} layers, {root} {layers['after'] - 1}: --before another")
+    return record | {
+        "pairs": pairs, "clips": clips, "before_is": was, "seen_speakers": sorted(seen), "skipped": skipped
+    }  # fmt: skip
 
 
 def write_layers(record: dict, folder: Path) -> str:
@@ -193,7 +204,7 @@ def write_layers(record: dict, folder: Path) -> str:
         The numbers as a table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "layer_similarity.json", record)
+    write_json(folder / LAYERS, record)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, when in zip(figure.subplots(1, 2, sharey=True), ("before", "after"), strict=True):
         for kind, values in record[when].items():

@@ -72,6 +72,21 @@ def read_run(root: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def clips_of_run(root: Path, corpus: Corpus) -> Corpus:
+    """The clips of a corpus that a run is about.
+
+    Raises:
+        ValueError: If the run is of another corpus.
+    """
+    run = read_run(root)
+    if run["manifest_sha256"] != corpus.manifest_sha256:
+        raise ValueError(
+            f"{root} was trained on another version of {run['corpus']} (hash of the manifest): give that --data_dir"
+        )
+    corpus = corpus.of_speakers(exclude=run["settings"]["exclude_speakers"])
+    return corpus.of_emotions(run["settings"]["emotions"] or corpus.emotions, run["settings"]["drop_other_emotions"])
+
+
 def judge_protocol(
     root: Path,
     name: str,
@@ -101,13 +116,8 @@ def judge_protocol(
         ValueError: If the run is of another protocol or corpus, or a fold is not trained to its end.
     """
     run = read_run(root)
-    if run["manifest_sha256"] != corpus.manifest_sha256:
-        raise ValueError(
-            f"{root} was trained on another version of {run['corpus']} (hash of the manifest): give that --data_dir"
-        )
+    corpus = clips_of_run(root, corpus)
     excluded = run["settings"]["exclude_speakers"]
-    corpus = corpus.of_speakers(exclude=excluded)
-    corpus = corpus.of_emotions(run["settings"]["emotions"] or corpus.emotions, run["settings"]["drop_other_emotions"])
     _, unlabelled = labelled(corpus)
     seeds = seeds or sorted(map(int, run["protocols"]))
     protocols = {seed: protocol_of(name, corpus, seed, folds_file) for seed in seeds}

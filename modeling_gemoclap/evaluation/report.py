@@ -208,18 +208,19 @@ def as_markdown(record: dict) -> str:
     return "\n\n".join([*lines, "```\n{}\n```".format("\n".join(commands))]) + "\n"
 
 
-def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False) -> None:
+def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False, name: str = "results.json") -> None:
     """Make sure, before anything is judged, that results are not written over those of another model or selection.
 
     Args:
         asked: What is to be judged; it is written into `results.json` as `asked`.
         output_dir: Where.
         overwrite: Whether others may be written over.
+        name: The file of the results.
 
     Raises:
         ValueError: If there are such, and they may not be written over.
     """
-    path = output_dir / "results.json"
+    path = output_dir / name
     if overwrite or not path.is_file():
         return
     found = json.loads(path.read_text(encoding="utf-8")).get("asked", {})

@@ -38,6 +38,17 @@ class _TellEpoch(TrainerCallback):
                 one.set_epoch(epoch)
 
 
+def _check_rates(args) -> None:
+    milestones, gamma = getattr(args, "lr_milestones", None), getattr(args, "lr_gamma", 0.1)
+    if milestones and (args.max_steps > 0 or min(milestones) <= 0 or not 0 < gamma <= 1):
+        raise ValueError(
+            f"lr_milestones {milestones} are numbers of epochs above 0, after each of which the rate is multiplied by "
+            f"lr_gamma {gamma}, above 0 and at most 1; they do not go with max_steps"
+        )
+    if milestones and (args.warmup_steps or args.lr_scheduler_type not in ("linear", "constant")):
+        raise ValueError("lr_milestones are the schedule: leave out lr_scheduler_type and warmup_steps")
+
+
 class SpeechTrainer(Trainer):
     """Trainer for clips: plain Adam as in the paper, layer-wise rates, balanced classes, evaluation of every clip.
 
@@ -82,7 +93,8 @@ class SpeechTrainer(Trainer):
 
         Raises:
             ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`), several processes
-                were started that do not know of each other, or clips are to be drawn in an order of transformers' own.
+                were started that do not know of each other, clips are to be drawn in an order of transformers' own,
+                or learning rates cannot be as they are given.
         """
         if args.n_gpu > 1:
             raise ValueError(
@@ -95,7 +107,7 @@ class SpeechTrainer(Trainer):
                 f"{started} processes were started, but each would train alone: there is no GPU for them; "
                 f"give --use_cpu true to train on CPUs"
             )
-
+        _check_rates(args)
         if getattr(args, "group_by_length", False) or getattr(args, "train_sampling_strategy", "random") != "random":
             raise ValueError(
                 "clips are drawn at random, or with --class_balanced_sampling true: leave out group_by_length and "

@@ -115,7 +115,7 @@ def build_model_and_processor(
             tower = load_text_tower(name, arguments.text_pooling, **text)
         config = GEmoClapConfig(start.config.audio_config, tower and tower.config, **values)
         tokenizer = GEmoClapProcessor.load_tokenizer(name) if tower else _small_text_tower(config, text)
-        model = take_over(GEmoClapModel(config, start.audio_model, tower), start)
+        model = take_over(GEmoClapModel(config, start.audio_model, tower), start, arguments.init_from)
         return model.train(), GEmoClapProcessor(extractor, tokenizer)
     if arguments.audio_model and arguments.text_model:
         options = {**_prefixed("audio", audio), **_prefixed("text", text)}
@@ -162,7 +162,7 @@ def build_audio_model(
     if arguments.init_from:
         start, extractor = load_start(arguments)
         config = GEmoClapConfig(audio_config=start.config.audio_config, **values)
-        return take_over(model_class(config, start.audio_model), start).train(), extractor
+        return take_over(model_class(config, start.audio_model), start, arguments.init_from).train(), extractor
     if arguments.audio_model:
         model = model_class.from_audio_pretrained(arguments.audio_model, **_prefixed("audio", audio), **values)
         return model.train(), GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
@@ -209,7 +209,9 @@ def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):
                 "--lora_towers freezes both towers itself: leave out --freeze_* and --unfreeze_last_n_layers"
             )
         if not arguments.audio_model:
-            raise ValueError("--lora_towers updates pretrained towers: give --audio_model and --text_model")
+            raise ValueError(
+                "--lora_towers updates pretrained towers: give --audio_model and --text_model, not --init_from"
+            )
         return add_lora(
             model, arguments.lora_towers, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout
         )
@@ -220,6 +222,11 @@ def choose_what_to_train(model: GEmoClapModel, arguments: ModelArguments):
     if arguments.freeze_audio_encoder:
         model.freeze_audio_encoder()
     scratch = not (arguments.audio_model or arguments.init_from)
+    if scratch and arguments.freeze_audio_encoder:
+        raise ValueError(
+            "--freeze_audio_encoder with an audio encoder from scratch would train on what knows nothing: give "
+            "--init_from, a checkpoint to start from, or --audio_model"
+        )
     if scratch and (arguments.freeze_feature_encoder or arguments.freeze_feature_projection):
         logger.warning("the audio encoder is trained from scratch: nothing is frozen, all of it learns")
     elif not scratch:

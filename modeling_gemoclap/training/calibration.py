@@ -45,15 +45,15 @@ def temperature_of(logits: torch.Tensor, labels: torch.Tensor) -> float | None:
     return found if 1.01 * BOUNDS[0] < found < 0.99 * BOUNDS[1] else None
 
 
-def fit_temperature(trainer) -> None:
+def fit_temperature(trainer, remark: str = "") -> None:
     """Fit `calibration_temperature` on the trainer's development clips and put it into the configuration.
 
     Args:
         trainer: A trained `GEmoClapTrainer` or `ClassifierTrainer` with an `eval_dataset`.
+        remark: What else the card is to say of these clips.
     """
     logits, labels = answers(trainer)
-    speakers = f"{len(trainer.eval_dataset)} clips of development speakers"
-    calibrate(trainer, logits, labels, speakers)
+    calibrate(trainer, logits, labels, f"{len(trainer.eval_dataset)} clips of development speakers{remark}")
 
 
 def answers(trainer) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import shutil
 from pathlib import Path
 
 import datasets
@@ -13,6 +13,7 @@ import torch
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..corpora.manifest import Corpus
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from .arguments import GEmoClapTrainingArguments
 from .clips import ClipDataset
 
 CLIPS_AT_A_TIME = 16
@@ -22,15 +23,16 @@ class FrameDataset(torch.utils.data.Dataset):
     """Clips as the frames that a frozen audio tower gives for them.
 
     Args:
-        frames: Columns `frames`, flat, and `label`, in their order.
+        frames: A column `frames`, flat.
+        emotion_labels: The clips' emotions, in the same order.
         hidden_size: Width of a frame.
     """
 
     groups = None
 
-    def __init__(self, frames: datasets.Dataset, hidden_size: int):
-        self.emotion_labels = frames["label"][:]
+    def __init__(self, frames: datasets.Dataset, emotion_labels: list[int], hidden_size: int):
         self.frames = frames.with_format("numpy")
+        self.emotion_labels = emotion_labels
         self.hidden_size = hidden_size
 
     def __len__(self) -> int:
@@ -45,18 +47,25 @@ class FrameDataset(torch.utils.data.Dataset):
         return {"clip": frames, "emotion_label": self.emotion_labels[index]}
 
 
-class FrameCollator:
-    """Pads frames."""
+def collate_frames(examples: list[dict]) -> dict[str, torch.Tensor]:
+    """Pad items of a `FrameDataset` into a batch of `audio_frames`, their mask and `emotion_labels`."""
+    frames = [torch.from_numpy(example["clip"]) for example in examples]
+    mask = [torch.ones(len(clip), dtype=torch.long) for clip in frames]
+    return {
+        "audio_frames": torch.nn.utils.rnn.pad_sequence(frames, batch_first=True),
+        "audio_attention_mask": torch.nn.utils.rnn.pad_sequence(mask, batch_first=True),
+        "emotion_labels": torch.tensor([example["emotion_label"] for example in examples]),
+    }
 
-    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        """Make a batch of `audio_frames`, their mask and `emotion_labels` from items of a `FrameDataset`."""
-        frames = [torch.from_numpy(example["clip"]) for example in examples]
-        mask = [torch.ones(len(clip), dtype=torch.long) for clip in frames]
-        return {
-            "audio_frames": torch.nn.utils.rnn.pad_sequence(frames, batch_first=True),
-            "audio_attention_mask": torch.nn.utils.rnn.pad_sequence(mask, batch_first=True),
-            "emotion_labels": torch.tensor([example["emotion_label"] for example in examples]),
-        }
+
+def frames_folder(arguments: GEmoClapTrainingArguments) -> Path:
+    """Where a run keeps the frames while it lasts: of another encoder they would be others."""
+    return Path(arguments.output_dir, "frozen_frames")
+
+
+def remove_frames(arguments: GEmoClapTrainingArguments) -> None:
+    """Remove the frames of a run that has ended."""
+    shutil.rmtree(frames_folder(arguments), ignore_errors=True)
 
 
 def frozen_frames(
@@ -64,7 +73,7 @@ def frozen_frames(
     corpus: Corpus,
     clips: ClipDataset,
     extractor: GEmoClapFeatureExtractor,
-    cache_dir: str | None = None,
+    folder: Path,
 ) -> FrameDataset:
     """Run a frozen audio tower over every clip, without dropout, and keep what it gives in a file.
 
@@ -73,42 +82,39 @@ def frozen_frames(
         corpus: The clips.
         clips: The same, whole: neither cut nor changed.
         extractor: Their extractor.
-        cache_dir: Where the file is kept; None: in the cache of `datasets`.
+        folder: Where the file is kept; a run that goes on finds it there.
 
     Returns:
         The frames with the clips' labels.
     """
-    folder = Path(cache_dir or os.path.join(datasets.config.HF_DATASETS_CACHE, "gemoclap"))
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"frames-{_made_of(model, corpus, extractor)}.arrow"
+    path = folder / f"{_made_of(model, corpus, extractor)}.arrow"
     was_training = model.training
     model.eval()
 
     @torch.no_grad()
     def run(rows: dict) -> dict:
-        items = [clips[index] for index in rows["index"]]
-        batch = extractor.collate([item["clip"] for item in items]).to(model.device)
-        frames = [frames.float().cpu().numpy().ravel() for frames in model.frames_of(**batch)]
-        return {"frames": frames, "label": [item["emotion_label"] for item in items]}
+        batch = extractor.collate([clips[index]["clip"] for index in rows["index"]]).to(model.device)
+        return {"frames": [frames.float().cpu().numpy().ravel() for frames in model.frames_of(**batch)]}
 
-    columns = {"frames": datasets.List(datasets.Value("float32")), "label": datasets.Value("int64")}
     frames = datasets.Dataset.from_dict({"index": range(len(clips))}).map(
         run,
         batched=True,
         batch_size=CLIPS_AT_A_TIME,
         remove_columns=["index"],
-        features=datasets.Features(columns),
+        features=datasets.Features({"frames": datasets.List(datasets.Value("float32"))}),
         cache_file_name=str(path),
-        new_fingerprint=path.stem[-32:],
+        new_fingerprint=path.stem,
+        writer_batch_size=100,
         desc="encoding audio",
     )
     model.train(was_training)
-    return FrameDataset(frames, model.config.audio_config.hidden_size)
+    return FrameDataset(frames, clips.emotion_labels, model.config.audio_config.hidden_size)
 
 
 def _made_of(model: GEmoClapPreTrainedModel, corpus: Corpus, extractor: GEmoClapFeatureExtractor) -> str:
     found = hashlib.sha256(extractor.to_json_string().encode() + model.config.audio_config.to_json_string().encode())
-    found.update(corpus.sha256_in_order().encode() + (b"" if corpus.shards else corpus.file_states()))
+    found.update(corpus.file_states())
     for name, value in sorted(model.audio_model.state_dict().items()):
         found.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:32]

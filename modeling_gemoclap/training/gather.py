@@ -80,6 +80,7 @@ OWN = {
         "feature_cache_dir",
         "audio_model",
         "text_model",
+        "init_from",
     ),
     *("log_level", "log_level_replica", "resume_from_checkpoint", "hub_token", "disable_tqdm", "folds_file"),
 }

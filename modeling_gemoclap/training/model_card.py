@@ -31,7 +31,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
     contrastive, classifier = hasattr(model, "text_model"), hasattr(model, "classifier")
     towers = ("audio", "text") if contrastive else ("audio",)
     sources = {tower: getattr(getattr(config, f"{tower}_config"), "_name_or_path", "") for tower in towers}
-    staged = any("stage" in record for record in config.training_data or [])
+    stage = next((record["stage"] for record in config.training_data or [] if "stage" in record), "")
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="audio-classification" if contrastive or classifier else "feature-extraction",
@@ -46,8 +46,8 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         contrastive=contrastive,
         classifier=classifier,
         objective_name=_objective_name(model),
-        audio_source=_audio_source(sources["audio"], staged),
-        staged=staged,
+        audio_source=_audio_source(sources["audio"], stage),
+        stage=stage,
         text_source=f"pretrained: {Path(sources['text']).name}" if sources.get("text") else "trained from scratch",
         pretrained=any(sources.values()),
         sampling_rate=sampling_rate,
@@ -65,9 +65,9 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
     return path
 
 
-def _audio_source(name: str, staged: bool) -> str:
+def _audio_source(name: str, stage: str) -> str:
     source = f"pretrained: {Path(name).name}" if name else "trained from scratch"
-    return f"{source}, then on the clips of the pretraining below" if staged else source
+    return f"{source}, then as {stage} (see below)" if stage else source
 
 
 def _objective_name(model) -> str:

@@ -21,7 +21,7 @@ from .checkpoints import latest_whole_checkpoint
 from .gather import finish, of_all, release
 from .run import choosing_on_dev, select_corpus, split, train_and_save
 from .settings import digest, settings_of
-from .start import refuse_heard, start_of_fold, start_sha256
+from .start import start_of_fold, start_sha256
 
 logger = logging.get_logger(__name__)
 
@@ -82,9 +82,7 @@ def train_protocol(
     protocols = plan_protocols(run, root, corpus, data_args, arguments)
     for seed, protocol in protocols.items():
         for fold in data_args.folds if data_args.folds is not None else range(len(protocol.folds)):
-            own_args = start_of_fold(model_args, fold, seed)
-            if own_args.init_from and protocol.speaker_independent:
-                refuse_heard(own_args.init_from, protocol.test(corpus, fold), fold)
+            start_of_fold(model_args, protocol, corpus, fold, seed)
     if main and arguments.overwrite_output:
         for folder in [*root.glob("fold_*"), *root.glob("shuffled_labels"), *root.glob("results")]:
             shutil.rmtree(folder)
@@ -94,12 +92,12 @@ def train_protocol(
             logger.warning(note)
     trainer = None
     for seed, protocol in protocols.items():
-        control = data_args.control and model_args.head != "supcon" and seed == min(protocols)
+        control = wants_control(model_args, data_args) and seed == min(protocols)
         for fold in data_args.folds if data_args.folds is not None else range(len(protocol.folds)):
             for shuffled in (False, True) if control else (False,):
                 folder = (root / "shuffled_labels" if shuffled else root) / f"fold_{fold}" / f"seed_{seed}"
                 plan = {"protocol_sha256": protocol.sha256, "fold": fold, "seed": seed, "settings": digest(settings)}
-                own_args = start_of_fold(model_args, fold, seed)
+                own_args = start_of_fold(model_args, protocol, corpus, fold, seed)
                 plan |= {"start_sha256": start_sha256(own_args)} if own_args.init_from else {}
                 if of_all(main and finished(folder, plan))[0]:
                     continue
@@ -108,6 +106,7 @@ def train_protocol(
                 parts = fold_parts(protocol, corpus, fold, data_args, seed, shuffled)
                 options = (emotions, own_args, data_args, for_fold(arguments, folder, seed), compute_metrics)
                 start = time.perf_counter()
+                of_all(begin(folder, plan) if main else None)  # the others wait for it
                 checkpoint = latest_whole_checkpoint(folder) if folder.is_dir() else None
                 trainer = train_and_save(parts, *options, checkpoint)
                 if main:
@@ -179,6 +178,23 @@ def told(root: Path, protocols: dict[int, Protocol], data: DataArguments, head: 
     judged = ["--layer_similarity"] if head == "supcon" else ["--protocol", name, *more]
     command = shlex.join(["--model", str(root), "--data_dir", *data.data_dir, *judged])
     print(f"{root}: all folds are trained. Judge them: python evaluate.py {command}")
+
+
+def wants_control(model: ModelArguments, data: DataArguments) -> bool:
+    """Whether a training on shuffled labels belongs to the run: not where an encoder has heard the true ones."""
+    if data.control and (model.head == "supcon" or model.init_from):
+        logger.warning("no control of shuffled labels: the encoder hears, or has heard, the true ones")
+        return False
+    return data.control
+
+
+def begin(folder: Path, plan: dict) -> None:
+    """Note what a fold is trained by; a part of it that another start left is removed."""
+    path = folder / "begun.json"
+    if path.is_file() and json.loads(path.read_text()) != plan:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, plan)
 
 
 def finished(folder: Path, plan: dict) -> bool:

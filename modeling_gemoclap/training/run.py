@@ -14,29 +14,20 @@ from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
-from ..corpora.manifest import Corpus, load_corpora, seen_speakers
+from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.protocols import deal_speakers, development_speakers, genders_of
-from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
-from .augmentation import Augmentation
+from .assemble import build_trainer
 from .base_trainer import SpeechTrainer
-from .build import build_audio_model, build_model_and_processor, choose_what_to_train, whole_weights
 from .calibration import answers, calibrate, fit_temperature, store_answers, stored_answers
 from .checkpoints import find_best_again
-from .clips import ClipDataset, read_clips
-from .collator import AudioCollator, GEmoClapCollator
-from .frozen import FrameCollator, frozen_frames
-from .gather import of_all, refuse_differences, release
-from .initialisation import centre_projections, learn_prompts
+from .frozen import remove_frames
+from .gather import of_all, release
 from .lora import is_lora, save_adapter
 from .settings import digest, settings_of
-from .supcon_trainer import SupConTrainer
-from .trainer import ClassifierTrainer, GEmoClapTrainer
+from .start import heard_before, start_sha256
 
 logger = logging.get_logger(__name__)
-TRAINERS = {"contrastive": GEmoClapTrainer, "classifier": ClassifierTrainer, "supcon": SupConTrainer}
-SUPCON = ("temperature", "alpha", "margin", "negatives")
-AUGMENTATIONS = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "reverb_prob", "mix_prob")
 
 
 def select_corpus(data: DataArguments, model: ModelArguments) -> tuple[Corpus, list[str]]:
@@ -94,129 +85,6 @@ def choosing_on_dev(arguments: GEmoClapTrainingArguments, data: DataArguments) -
     )
 
 
-def refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
-    """Make sure that all processes have the same clips in the same order."""
-    refuse_differences(train.sha256_in_order(), f"{train.name}: metadata.csv")
-    refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
-
-
-def augmentation_of(data: DataArguments, extractor: GEmoClapFeatureExtractor) -> Augmentation | None:
-    """What is changed in training clips, or None."""
-    features = {name: getattr(extractor, name) for name in ("log_mel_mean", "log_mel_std", "hop_seconds")}
-    features |= {name: getattr(data, name) for name in (*AUGMENTATIONS, "noise_snr_db")}
-    return Augmentation(**features) or None
-
-
-def build_trainer(
-    parts: tuple[Corpus, Corpus | None],
-    emotions: list[str],
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    arguments: GEmoClapTrainingArguments,
-    compute_metrics: Callable,
-    resumed: bool,
-) -> tuple[SpeechTrainer, list[str]]:
-    """Read the clips, make the model, and put both into a trainer.
-
-    Args:
-        parts: Training clips and, if any, development clips.
-        emotions: Emotion classes.
-        model_args: What to train.
-        data_args: On what.
-        arguments: How.
-        compute_metrics: As for `transformers.Trainer`.
-        resumed: Whether the weights will come from a checkpoint.
-
-    Returns:
-        The trainer, and what is wrong with each clip that was skipped.
-    """
-    contrastive = model_args.head == "contrastive"
-    trainer_class = TRAINERS[model_args.head]
-    trainer_class.check(arguments)
-    train, dev = parts
-    refuse_what_is_not_for_it(model_args, data_args, arguments, dev)
-    refuse_different_clips(train, dev)
-    with whole_weights(arguments):
-        model, processor = (build_model_and_processor if contrastive else build_audio_model)(model_args, emotions)
-    extractor, config = getattr(processor, "feature_extractor", processor), model.config
-    if train.parts and not extractor.do_normalize:
-        logger.warning("corpora of different levels are mixed: each clip is brought to unit variance (do_normalize)")
-        extractor.do_normalize = True
-    options = (data_args.on_bad_audio, data_args.feature_cache_dir, data_args.preprocessing_num_workers)
-    with arguments.main_process_first(desc="reading audio"):
-        train, skipped = read_clips(train, extractor, *options)
-        dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
-    refuse_different_clips(train, dev)  # what one process cannot read is missing there alone
-    if len(train.emotions) < 2:
-        raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
-    if dev and (heard := seen_speakers(dev, config.training_data)):
-        logger.warning(
-            f"the development speakers {', '.join(heard)} were heard in pretraining: what is chosen or calibrated on "
-            f"them is too favourable"
-        )
-    config.training_data = [*(config.training_data or []), *train.training_records(dev)]
-    augmentation = augmentation_of(data_args, extractor)
-    options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
-    dataset = ClipDataset(train, extractor, config, *options)
-    hidden = data_args.unknown_gender_prob
-    collator = GEmoClapCollator(processor, config, hidden) if contrastive else AudioCollator(extractor)
-    if contrastive and model_args.centre_projections and not resumed:
-        sample = torch.randperm(len(dataset))[:64].split(4)
-        batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
-        centre_projections(model.to(arguments.device), batches, processor.tokenizer)
-    if contrastive and model_args.prompt_steps and not resumed:
-        learn_prompts(model.to(arguments.device), collator, model_args.prompt_steps, arguments.seed)
-    model = choose_what_to_train(model, model_args)
-    held_out = dev and ClipDataset(dev, extractor, config, on_bad_audio=data_args.on_bad_audio)
-    if arguments.cache_frozen_frames:
-        model, collator = model.to(arguments.device), FrameCollator()
-        with arguments.main_process_first(desc="encoding audio"):
-            dataset = frozen_frames(model, train, dataset, extractor, data_args.feature_cache_dir)
-            held_out = dev and frozen_frames(model, dev, held_out, extractor, data_args.feature_cache_dir)
-    more = {}
-    if model_args.head == "supcon":
-        names = [part.name for part, _ in train.by_part()], config.emotions
-        more = {"corpora": train.part_numbers(), "names": names}
-        more |= {name: getattr(model_args, f"supcon_{name}") for name in SUPCON}
-    trainer = trainer_class(
-        model=model,
-        args=arguments,
-        data_collator=collator,
-        train_dataset=dataset,
-        eval_dataset=held_out,
-        processing_class=processor,
-        compute_metrics=compute_metrics,
-        **more,
-    )
-    return trainer, skipped + skipped_dev
-
-
-def refuse_what_is_not_for_it(
-    model: ModelArguments, data: DataArguments, arguments: GEmoClapTrainingArguments, dev: Corpus | None
-) -> None:
-    """Make sure that what is asked for can be had of this head and of frozen frames.
-
-    Raises:
-        ValueError: If not; it says what to leave out.
-    """
-    if model.head == "supcon" and (dev or data.calibration_folds):
-        raise ValueError(
-            "head supcon names no emotion, so there is nothing to develop on or to calibrate: leave out "
-            "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
-        )
-    if not arguments.cache_frozen_frames:
-        return
-    changed = [name for name in (*AUGMENTATIONS, "max_seconds") if getattr(data, name)]
-    if model.head != "classifier" or not model.freeze_audio_encoder:
-        raise ValueError("--cache_frozen_frames is for --head classifier with --freeze_audio_encoder true")
-    if changed or model.use_weighted_layer_sum:
-        wrong = ", ".join(f"--{name}" for name in changed) or "--use_weighted_layer_sum"
-        raise ValueError(
-            f"--cache_frozen_frames keeps the last layer's frames of whole clips as they are: leave out {wrong}, or "
-            f"give --cache_frozen_frames false"
-        )
-
-
 def out_of_fold_answers(
     parts: tuple[Corpus, Corpus | None],
     emotions: list[str],
@@ -252,7 +120,8 @@ def out_of_fold_answers(
         path = folder.with_suffix(".safetensors")
         halves = (train.of_speakers(exclude=speakers), train.of_speakers(speakers))
         clips = [half.sha256_in_order() for half in halves]
-        made_of = digest({"clips": clips, "seed": arguments.seed} | settings_of(model_args, data_args, arguments))
+        made_of = {"clips": clips, "seed": arguments.seed, "start": start_sha256(model_args)}
+        made_of = digest(made_of | settings_of(model_args, data_args, arguments))
         if not of_all(stored_answers(path, made_of) is not None)[0]:
             own = copy.copy(arguments)
             own.output_dir, own.load_best_model_at_end = str(folder), False
@@ -263,11 +132,13 @@ def out_of_fold_answers(
             logits, labels = answers(trainer)
             if trainer.is_world_process_zero():
                 store_answers(path, made_of, logits, labels)
+                remove_frames(own)
             trainer.accelerator.wait_for_everyone()
             release(trainer)
         found.append(stored_answers(path, made_of))
     logits, labels = map(torch.cat, zip(*found, strict=True))
-    return logits, labels, f"out-of-fold answers to the training speakers, {len(found)} folds"
+    heard = heard_before(model_args, train)
+    return logits, labels, f"out-of-fold answers to the training speakers, {len(found)} folds{heard}"
 
 
 def train_and_save(
@@ -306,7 +177,7 @@ def train_and_save(
     if held_out:
         calibrate(trainer, *held_out)
     elif trainer.eval_dataset is not None:
-        fit_temperature(trainer)
+        fit_temperature(trainer, heard_before(model_args, parts[1]))
     if is_lora(trainer.model):
         if trainer.is_world_process_zero():
             save_adapter(trainer.model, Path(arguments.output_dir, "adapter"))
@@ -315,6 +186,7 @@ def train_and_save(
     trainer.save_state()
     trainer.create_model_card()
     if trainer.is_world_process_zero():
+        remove_frames(arguments)
         if skipped:
             Path(arguments.output_dir, "skipped_clips.json").write_text(json.dumps(skipped, indent=2) + "\n")
         clips = f"{len(trainer.train_dataset)} clips" + (f", {len(skipped)} skipped" if skipped else "")

@@ -16,6 +16,7 @@ NOT_SETTINGS = {
         "folds",
         "seeds",
         "folds_file",
+        "init_from",
         "feature_cache_dir",
         "preprocessing_num_workers",
         "control",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from pathlib import Path
 
 from transformers import PretrainedConfig
@@ -11,23 +12,26 @@ from transformers import PretrainedConfig
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus, seen_speakers
+from ..corpora.protocols import Protocol
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..towers_gemoclap import load_whole
 from .arguments import ModelArguments, json_fields
 
+# What a start was trained by, as records of training data have it.
+STAGES = {
+    "GEmoClapForXVector": "an encoder by supervised contrast",
+    "GEmoClapForAudioClassification": "a classifier",
+    "GEmoClapModel": "GEmo-CLAP",
+}
 
-def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapFeatureExtractor]:
-    """The audio tower and pooling of `init_from`, and its feature extractor.
 
-    Args:
-        arguments: `init_from`, and what must agree with it: `pooling`, `use_weighted_layer_sum`, and the fields in
-            `audio_config` and `feature_config`.
+def config_of(name: str) -> GEmoClapConfig:
+    """The configuration of a checkpoint of ours.
 
     Raises:
-        ValueError: If it is no checkpoint of ours, pools otherwise, or a field does not agree.
+        ValueError: If there is none of that name, or it is of another kind.
     """
-    name = arguments.init_from
     if Path(name, "run.json").is_file():
         raise ValueError(
             f"--init_from {name} is the run of a protocol, with a checkpoint for each fold: give --protocol"
@@ -44,9 +48,23 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
             f"--init_from {name}: a {kind!r} model, which has no pooling: give a checkpoint that train.py made, or "
             f"--audio_model {name} for a pretrained encoder"
         )
+    return GEmoClapConfig.from_pretrained(name)
+
+
+def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapFeatureExtractor]:
+    """The audio tower and pooling of `init_from`, and its feature extractor.
+
+    Args:
+        arguments: `init_from`, and what must agree with it: `pooling`, `use_weighted_layer_sum`, and the fields in
+            `audio_config` and `feature_config`.
+
+    Raises:
+        ValueError: If it is no checkpoint of ours, pools otherwise, or a field does not agree.
+    """
+    name = arguments.init_from
+    config = config_of(name)
     if arguments.audio_model:
         raise ValueError("--init_from brings its audio tower: leave out --audio_model, or give --audio_model compact")
-    config = GEmoClapConfig.from_pretrained(name)
     for field in ("pooling", "use_weighted_layer_sum"):
         theirs, mine = getattr(config, field), getattr(arguments, field)
         if theirs != mine:
@@ -57,53 +75,79 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
     model, extractor = load_whole(GEmoClapForXVector, name), GEmoClapFeatureExtractor.from_pretrained(name)
     for option, there in (("audio_config", config.audio_config), ("feature_config", extractor)):
         for field, value in json_fields(getattr(arguments, option), option).items():
-            if getattr(there, field, value) != value:
-                raise ValueError(
-                    f"--init_from {name} has {field} {getattr(there, field)}, and --{option} {value}: leave it out"
-                )
+            theirs = getattr(there, field, "not known")
+            if theirs != value:
+                raise ValueError(f"--init_from {name} has {field} {theirs}, and --{option} {value}: leave it out")
     return model, extractor
 
 
-def take_over(model: GEmoClapPreTrainedModel, start: GEmoClapForXVector) -> GEmoClapPreTrainedModel:
-    """Give a model that was built on the start's audio tower its pooling and its memory of what it was trained on."""
+def take_over(model: GEmoClapPreTrainedModel, start: GEmoClapForXVector, name: str) -> GEmoClapPreTrainedModel:
+    """Give a model that was built on a start's audio tower its pooling, and its memory of what it was trained on.
+
+    Args:
+        model: The model.
+        start: What `load_start` gave.
+        name: Where that came from.
+    """
     model.audio_pooling.load_state_dict(start.audio_pooling.state_dict())
-    before = [record | {"stage": "pretraining"} for record in start.config.training_data or []]
-    model.config.training_data = before
+    [kind] = config_of(name).architectures
+    model.config.training_data = [{"stage": STAGES[kind]} | record for record in start.config.training_data or []]
     return model
 
 
-def start_of_fold(arguments: ModelArguments, fold: int, seed: int) -> ModelArguments:
-    """The arguments with the checkpoint that a fold starts from, where `init_from` is the run of a protocol.
+def start_of_fold(
+    arguments: ModelArguments, protocol: Protocol, corpus: Corpus, fold: int, seed: int
+) -> ModelArguments:
+    """The arguments with the checkpoint that a fold starts from: one that has heard nothing of what the fold judges.
+
+    Args:
+        arguments: `init_from` is a checkpoint, or the run of a protocol, of which the fold is taken that left out all
+            of it, with the same seed.
+        protocol: Of this run.
+        corpus: Its clips.
+        fold: The fold.
+        seed: The seed.
 
     Raises:
-        ValueError: If that fold was not trained to its end.
+        ValueError: If there is no such checkpoint, or it is not trained to its end.
     """
-    if not arguments.init_from or not Path(arguments.init_from, "run.json").is_file():
+    name = arguments.init_from
+    if not name:
         return arguments
-    own = copy.copy(arguments)
-    own.init_from = str(Path(arguments.init_from, f"fold_{fold}", f"seed_{seed}"))
-    if not Path(own.init_from, "fold.json").is_file():
+    judged, own = set(protocol.folds[fold]), copy.copy(arguments)
+    if not Path(name, "run.json").is_file():
+        if heard := seen_speakers(protocol.test(corpus, fold), config_of(name).training_data):
+            raise ValueError(
+                f"--init_from {name} was trained on {', '.join(heard)}, whom fold {fold} judges: give the run of a "
+                f"protocol whose folds leave out the same"
+            )
+        return arguments
+    run = json.loads(Path(name, "run.json").read_text(encoding="utf-8"))
+    theirs = run["protocols"].get(str(seed), {"folds": [], "by": protocol.by})
+    start = "" if run["corpus"] == corpus.name or corpus.parts else f"{corpus.name}/"
+    left_out = [{value.removeprefix(start) for value in one if value.startswith(start)} for one in theirs["folds"]]
+    fitting = [number for number, values in enumerate(left_out) if judged <= values and theirs["by"] == protocol.by]
+    if not fitting:
         raise ValueError(
-            f"--init_from {arguments.init_from}: fold {fold} of seed {seed} is not trained to its end there; train it "
-            f"first, by the same protocol and seeds"
+            f"--init_from {name}: with seed {seed} no fold there left out all that fold {fold} judges; train it by "
+            f"the same --protocol, --seeds and --exclude_speakers"
         )
+    place = Path(name, f"fold_{fold if fold in fitting else fitting[0]}", f"seed_{seed}")
+    if not (place / "fold.json").is_file():
+        raise ValueError(f"--init_from {place} is not trained to its end: run its train.py command again")
+    own.init_from = str(place)
     return own
 
 
-def refuse_heard(checkpoint: str, test: Corpus, fold: int) -> None:
-    """Make sure that what a fold starts from has heard none of the speakers that it judges.
-
-    Raises:
-        ValueError: If it has.
-    """
-    if heard := seen_speakers(test, GEmoClapConfig.from_pretrained(checkpoint).training_data):
-        raise ValueError(
-            f"--init_from {checkpoint} was trained on {', '.join(heard)}, whom fold {fold} judges: start from a run "
-            f"of the same protocol, seeds and --exclude_speakers, whose folds leave out the same speakers"
-        )
+def heard_before(arguments: ModelArguments, corpus: Corpus | None) -> str:
+    """A remark, if what a run starts from was trained on speakers of `corpus`; else ""."""
+    heard = corpus and arguments.init_from and seen_speakers(corpus, config_of(arguments.init_from).training_data)
+    return f", of speakers whom the encoder had heard before ({', '.join(heard)})" if heard else ""
 
 
 def start_sha256(arguments: ModelArguments) -> str | None:
-    """Hash of the weights that a run starts from."""
-    weights = sorted(Path(arguments.init_from).glob("*.safetensors")) if arguments.init_from else []
-    return hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest() if weights else None
+    """Hash of the weights that a run starts from, where they lie in a folder."""
+    found, paths = hashlib.sha256(), sorted(Path(arguments.init_from or "-").glob("*.safetensors"))
+    for path in paths:
+        found.update(path.read_bytes())
+    return found.hexdigest() if paths else None

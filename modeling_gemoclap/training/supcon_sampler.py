@@ -56,7 +56,7 @@ class SupConSampler(Sampler[int]):
         names: Names of corpora and of emotions, for errors.
 
     Raises:
-        ValueError: If `batch_size` cannot be shared, no emotion is known to two corpora, or one of them has too few
+        ValueError: If `batch_size` cannot be shared, several corpora share no emotion, or one of them has too few
             clips for a step.
     """
 
@@ -121,8 +121,9 @@ class SupConSampler(Sampler[int]):
         for corpus in self.corpora:
             own = {e: len(pool) for (c, e), pool in self.pools.items() if c == corpus}
             needed = self.batch_size // (2 * len(self.corpora))
-            for emotion in self.knowing:
-                if sum(own.values()) - own.get(emotion, 0) < needed:
+            for emotion, knowing in self.knowing.items():
+                left = sum(own.values()) - own.get(emotion, 0)
+                if left < needed and (not self.crossed or knowing == [corpus]):
                     raise ValueError(
                         f"{corpora[corpus]} has too few clips that are not {emotions[emotion]}: a step of "
                         f"{self.batch_size} needs {needed} as negatives; give a smaller batch"

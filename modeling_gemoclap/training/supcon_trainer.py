@@ -32,7 +32,7 @@ class SupConTrainer(SpeechTrainer):
         **kwargs: As for `transformers.Trainer`.
 
     Raises:
-        ValueError: If `check` does not pass, or the clips are not enough for a step.
+        ValueError: If `check` does not pass, a number is out of its range, or the clips are not enough for a step.
     """
 
     def __init__(
@@ -48,8 +48,13 @@ class SupConTrainer(SpeechTrainer):
         negatives: str = "emotion",
         **kwargs,
     ):
+        if temperature <= 0 or alpha < 0 or not -1 <= margin <= 1:
+            raise ValueError(
+                f"supcon_temperature {temperature} must be above 0, supcon_alpha {alpha} at least 0, and "
+                f"supcon_margin {margin}, a cosine, between -1 and 1"
+            )
         self._temperature, self._margin = temperature, (alpha, margin)
-        self._terms: list[torch.Tensor] = []
+        self._terms = (torch.zeros(2), 0)  # both terms' sums since the last log, and of how many steps
         super().__init__(model, args, *others, **kwargs)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         step = self.args.world_size * self.args.train_batch_size
@@ -65,8 +70,11 @@ class SupConTrainer(SpeechTrainer):
                 "head supcon compares the clips of a batch with each other, so that its parts do not add up to it: "
                 "leave out gradient_accumulation_steps and contrastive_chunk_size"
             )
-        if getattr(args, "class_balanced_sampling", False):
-            raise ValueError("head supcon draws positives and negatives itself: leave out class_balanced_sampling")
+        if getattr(args, "class_balanced_sampling", False) or args.auto_find_batch_size:
+            raise ValueError(
+                "head supcon deals positives and negatives into batches of one size: leave out "
+                "class_balanced_sampling and auto_find_batch_size"
+            )
 
     def _get_train_sampler(self, *args, **kwargs):
         return self._sampler
@@ -76,19 +84,20 @@ class SupConTrainer(SpeechTrainer):
         outputs = model(**audio_inputs(inputs))
         positives, negatives = precise(outputs.embeddings).chunk(2)
         first = self.args.process_index * len(positives)
-        contrast = info_nce(positives, gather(positives), gather(negatives), self._temperature, first)
-        margin = cosine_margin(positives, negatives, *self._margin)
+        with torch.autocast(positives.device.type, enabled=False):  # what is compared is not rounded
+            contrast = info_nce(positives, gather(positives), gather(negatives), self._temperature, first)
+            margin = cosine_margin(positives, negatives, *self._margin)
         if model.training:
-            self._terms.append(torch.stack([contrast, margin]).detach())
+            total, count = self._terms
+            self._terms = (total.to(contrast.device) + torch.stack([contrast, margin]).detach(), count + 1)
         loss = contrast + margin
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Add both terms of the loss; see the class."""
-        if "loss" in logs and self._terms:
-            terms = gather(torch.stack(self._terms).mean(0)[None]).mean(0)
-            logs |= {
-                name: round(term.item(), 6) for name, term in zip(("info_nce", "cosine_margin"), terms, strict=True)
-            }
-            self._terms = []
+        total, count = self._terms
+        if "loss" in logs and count:
+            terms = gather((total / count)[None]).mean(0).tolist()
+            logs |= {"info_nce": round(terms[0], 6), "cosine_margin": round(terms[1], 6)}
+            self._terms = (torch.zeros(2), 0)
         super().log(logs, *args, **kwargs)

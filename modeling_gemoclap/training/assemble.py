@@ -1,0 +1,173 @@
+"""A trainer from arguments and clips: model, data, collator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from transformers.utils import logging
+
+from ..corpora.manifest import Corpus
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
+from .augmentation import Augmentation
+from .base_trainer import SpeechTrainer
+from .build import build_audio_model, build_model_and_processor, choose_what_to_train, whole_weights
+from .clips import ClipDataset, read_clips
+from .collator import AudioCollator, GEmoClapCollator
+from .frozen import collate_frames, frames_folder, frozen_frames
+from .gather import refuse_differences
+from .initialisation import centre_projections, learn_prompts
+from .start import heard_before
+from .supcon_trainer import SupConTrainer
+from .trainer import ClassifierTrainer, GEmoClapTrainer
+
+logger = logging.get_logger(__name__)
+TRAINERS = {"contrastive": GEmoClapTrainer, "classifier": ClassifierTrainer, "supcon": SupConTrainer}
+SUPCON = ("temperature", "alpha", "margin", "negatives")
+AUGMENTATIONS = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "reverb_prob", "mix_prob")
+
+
+def build_trainer(
+    parts: tuple[Corpus, Corpus | None],
+    emotions: list[str],
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    arguments: GEmoClapTrainingArguments,
+    compute_metrics: Callable,
+    resumed: bool,
+) -> tuple[SpeechTrainer, list[str]]:
+    """Read the clips, make the model, and put both into a trainer.
+
+    Args:
+        parts: Training clips and, if any, development clips.
+        emotions: Emotion classes.
+        model_args: What to train.
+        data_args: On what.
+        arguments: How.
+        compute_metrics: As for `transformers.Trainer`.
+        resumed: Whether the weights will come from a checkpoint.
+
+    Returns:
+        The trainer, and what is wrong with each clip that was skipped.
+
+    Raises:
+        ValueError: If options do not go together, or the clips do not suffice.
+    """
+    contrastive = model_args.head == "contrastive"
+    trainer_class = TRAINERS[model_args.head]
+    trainer_class.check(arguments)
+    refuse_what_is_not_for_it(model_args, data_args, arguments, parts)
+    _refuse_different_clips(*parts)
+    with whole_weights(arguments):
+        model, processor = (build_model_and_processor if contrastive else build_audio_model)(model_args, emotions)
+    extractor, config = getattr(processor, "feature_extractor", processor), model.config
+    train, dev, skipped = _read(parts, extractor, data_args, arguments)
+    if heard := heard_before(model_args, dev):
+        logger.warning(f"development clips{heard}: what is chosen or calibrated on them is too favourable")
+    config.training_data = [*(config.training_data or []), *train.training_records(dev)]
+    augmentation = augmentation_of(data_args, extractor)
+    options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
+    dataset = ClipDataset(train, extractor, config, *options)
+    held_out = dev and ClipDataset(dev, extractor, config, on_bad_audio=data_args.on_bad_audio)
+    collator = AudioCollator(extractor)
+    if contrastive:
+        collator = GEmoClapCollator(processor, config, data_args.unknown_gender_prob)
+        if not resumed:
+            _prepare(model.to(arguments.device), dataset, collator, model_args, arguments.seed)
+    model = choose_what_to_train(model, model_args)
+    if arguments.cache_frozen_frames:
+        model, collator = model.to(arguments.device), collate_frames
+        with arguments.main_process_first(desc="encoding audio"):
+            dataset, held_out = (
+                clips and frozen_frames(model, corpus, clips, extractor, frames_folder(arguments))
+                for corpus, clips in ((train, dataset), (dev, held_out))
+            )
+    more = {}
+    if model_args.head == "supcon":
+        names = [part.name for part, _ in train.by_part()], config.emotions
+        more = {"corpora": train.part_numbers(), "names": names}
+        more |= {name: getattr(model_args, f"supcon_{name}") for name in SUPCON}
+    data = {"data_collator": collator, "train_dataset": dataset, "eval_dataset": held_out}
+    more |= {"processing_class": processor, "compute_metrics": compute_metrics}
+    return trainer_class(model=model, args=arguments, **data, **more), skipped
+
+
+def augmentation_of(data: DataArguments, extractor: GEmoClapFeatureExtractor) -> Augmentation | None:
+    """What is changed in training clips, or None."""
+    features = {name: getattr(extractor, name) for name in ("log_mel_mean", "log_mel_std", "hop_seconds")}
+    features |= {name: getattr(data, name) for name in (*AUGMENTATIONS, "noise_snr_db")}
+    return Augmentation(**features) or None
+
+
+def refuse_what_is_not_for_it(
+    model: ModelArguments,
+    data: DataArguments,
+    arguments: GEmoClapTrainingArguments,
+    parts: tuple[Corpus, Corpus | None],
+) -> None:
+    """Make sure that what is asked for can be had of this head, and of frozen frames.
+
+    Args:
+        model: What to train.
+        data: On what.
+        arguments: How.
+        parts: Training clips and, if any, development clips.
+
+    Raises:
+        ValueError: If not; it says what to leave out.
+    """
+    train, dev = parts
+    if model.head == "supcon" and (dev or data.calibration_folds):
+        raise ValueError(
+            "head supcon names no emotion, so there is nothing to develop on or to calibrate: leave out "
+            "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
+        )
+    if train.shards and (model.head == "supcon" or arguments.cache_frozen_frames):
+        raise ValueError(
+            f"{train.name}: shards are read in their order, which neither head supcon nor --cache_frozen_frames does: "
+            f"give the recordings"
+        )
+    if not arguments.cache_frozen_frames:
+        return
+    changed = [name for name in (*AUGMENTATIONS, "max_seconds") if getattr(data, name)]
+    if model.head != "classifier" or not model.freeze_audio_encoder:
+        raise ValueError("--cache_frozen_frames is for --head classifier with --freeze_audio_encoder true")
+    if changed or model.use_weighted_layer_sum:
+        wrong = ", ".join(f"--{name}" for name in changed) or "--use_weighted_layer_sum"
+        raise ValueError(
+            f"--cache_frozen_frames keeps the last layer's frames of whole clips as they are: leave out {wrong}, or "
+            f"give --cache_frozen_frames false"
+        )
+
+
+def _refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
+    """Make sure that all processes have the same clips in the same order."""
+    refuse_differences(train.sha256_in_order(), f"{train.name}: metadata.csv")
+    refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
+
+
+def _read(parts, extractor, data: DataArguments, arguments) -> tuple[Corpus, Corpus | None, list[str]]:
+    """The clips that can be used, and what is wrong with the others; the extractor is told of mixed levels."""
+    train, dev = parts
+    if train.parts and not extractor.do_normalize:
+        logger.warning("corpora of different levels are mixed: each clip is brought to unit variance (do_normalize)")
+        extractor.do_normalize = True
+    options = (data.on_bad_audio, data.feature_cache_dir, data.preprocessing_num_workers)
+    with arguments.main_process_first(desc="reading audio"):
+        train, skipped = read_clips(train, extractor, *options)
+        dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
+    _refuse_different_clips(train, dev)  # what one process cannot read is missing there alone
+    if len(train.emotions) < 2:
+        raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
+    return train, dev, skipped + skipped_dev
+
+
+def _prepare(model, dataset: ClipDataset, collator: GEmoClapCollator, options: ModelArguments, seed: int) -> None:
+    """The start of a contrastive training: centred projections, and words that are learnt first."""
+    if options.centre_projections:
+        sample = torch.randperm(len(dataset))[:64].split(4)
+        batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
+        centre_projections(model, batches, collator.processor.tokenizer)
+    if options.prompt_steps:
+        learn_prompts(model, collator, options.prompt_steps, seed)
