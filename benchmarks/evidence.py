@@ -20,6 +20,7 @@ from evidence_tables import CHECKPOINT, FOUND, write_documents
 from huggingface_hub import ModelCard
 
 sys.path.insert(0, str(ROOT))
+import supcon  # noqa: E402
 import words  # noqa: E402
 
 import grid  # noqa: E402
@@ -90,12 +91,14 @@ def rerun(name: str, run: Runner) -> dict:
             return {"title": parts[name]["title"]} | again(parts[name], run)
     if name == "checkpoint":
         return ship(PLAN["checkpoint"], run)
+    if name == "supcon":
+        return {"title": PLAN["supcon"]["title"]} | supcon.rerun_stages(PLAN["supcon"], run)
     return words.measured(CHECKPOINT, run.corpora / "emodb", PLAN["words"])
 
 
 def main() -> None:
     """Rerun what is named, and write the documents."""
-    names = [*PLAN["rows"], *PLAN["tables"], "checkpoint", "words"]
+    names = [*PLAN["rows"], *PLAN["tables"], "checkpoint", "words", "supcon"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     parser.add_argument("--corpora", default=os.environ.get("GEMOCLAP_CORPORA"), type=Path)

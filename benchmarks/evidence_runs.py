@@ -21,7 +21,7 @@ def recipe_sha256(name: str) -> str:
     """Hash of all that a part is made by: its options, its grid, the configuration; comments have no part in it."""
     part = (PLAN | PLAN["rows"] | PLAN["tables"])[name]
     made_by = [PLAN["options"], {key: part[key] for key in part if key not in ("title", "beside", "untouched")}]
-    for path in {PLAN["config"], part.get("grid", PLAN["config"])}:
+    for path in {PLAN["config"], part.get("grid", PLAN["config"]), *part.get("configs", ())}:
         made_by.append(yaml.safe_load((ROOT / path).read_text(encoding="utf-8")))
     return hashlib.sha256(json.dumps(sorted(map(str, made_by))).encode()).hexdigest()
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 
+import supcon
+from evidence_markdown import load, markdown, percent, span
 from evidence_runs import ROOT
 
-FOUND = ROOT / "docs" / "evidence"
 CHECKPOINT = ROOT / "checkpoints" / "gemoclap-compact-emodb"
-DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", str(CHECKPOINT.relative_to(ROOT) / "README.md"))
+DOCUMENTS = (
+    "README.md",
+    "model_card.md",
+    "docs/evidence.md",
+    "docs/supcon.md",
+    str(CHECKPOINT.relative_to(ROOT) / "README.md"),
+)
 BLOCK = re.compile(r"(<!-- evidence: ([\w-]+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
-
-
-def load(name: str) -> dict | None:
-    """A JSON file of the evidence, or None where that part was not run."""
-    path = FOUND / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def that_ran(names) -> list[tuple[str, dict]]:
@@ -24,32 +24,19 @@ def that_ran(names) -> list[tuple[str, dict]]:
     return [(name, found) for name in names if (found := load(name))]
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _span(pair: list[float] | None, sign: str = "") -> str:
-    return "{0:{2}.1f} to {1:{2}.1f}".format(*(100 * value for value in pair), sign) if pair else "–"
-
-
-def _markdown(head: str, rows: list[list[str]]) -> str:
-    lines = [columns := head.split("|"), ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _interval(found: dict) -> str:
     """The interval of a UAR; of four speakers or fewer a bootstrap says nothing."""
-    return _span(found["intervals"]["uar"]) if found["speakers"] > 4 else f"({found['speakers']} speakers)"
+    return span(found["intervals"]["uar"]) if found["speakers"] > 4 else f"({found['speakers']} speakers)"
 
 
 def rows(plan: dict) -> str:
     """Every row beside what it is to be compared with."""
     head, lines = "|UAR|WAR|95 % interval of UAR|UAR of the seeds|beside it: UAR / WAR", []
     for name, found in that_ran(plan["rows"]):
-        seeds = ", ".join(_percent(one["uar"]) for one in found["per_seed"])
-        figures = [_percent(found["uar"]), _percent(found["war"]), _interval(found), seeds]
+        seeds = ", ".join(percent(one["uar"]) for one in found["per_seed"])
+        figures = [percent(found["uar"]), percent(found["war"]), _interval(found), seeds]
         lines.append([f"`{name}`: {found['title']}", *figures, plan["rows"][name]["beside"]])
-    return _markdown(head, lines)
+    return markdown(head, lines)
 
 
 def costs(plan: dict) -> str:
@@ -58,13 +45,13 @@ def costs(plan: dict) -> str:
     lines = []
     for name, found in that_ran(plan["rows"]):
         losses, apart, chance = found["losses"], found["untouched"], found["chance"]
-        cells = [f"{_percent(chance['constant'])}, {_percent(chance['shuffled_labels'])}", "all"]
+        cells = [f"{percent(chance['constant'])}, {percent(chance['shuffled_labels'])}", "all"]
         if apart:
-            cells[1] = f"{_percent(apart['uar'])} / {_percent(apart['war'])} ({_span(apart['intervals']['uar'])})"
+            cells[1] = f"{percent(apart['uar'])} / {percent(apart['war'])} ({span(apart['intervals']['uar'])})"
         cells += [str(found["trainings"]), f"{found['training_seconds'] / 60:.0f}"]
         cells.append(f"{sum(losses) / len(losses):.2f} ({min(losses):.2f} to {max(losses):.2f})")
         lines.append([f"`{name}`", *cells])
-    return _markdown(head, lines)
+    return markdown(head, lines)
 
 
 def table(name: str) -> str:
@@ -75,14 +62,14 @@ def table(name: str) -> str:
     lines = []
     for cell in cells:
         gap, losses, less = cell["fairness"], cell["losses"], cell["difference"]
-        seeds = ", ".join(_percent(one["uar"]) for one in cell["per_seed"])
-        change = f"{100 * less['difference']:+.1f} ({_span(less['interval'], '+')})" if less else ""
-        line = [cell["name"], _percent(cell["uar"]), _percent(cell["war"]), seeds, change]
-        line += [_percent(cell["untouched"]["uar"])] if apart else []
-        line.append(f"{100 * gap['gap']:+.1f} ({_span(gap['gap_interval'], '+')})" if gap else "–")
-        line += [_percent((cell["gender_probe"] or {}).get("uar")), _percent(cell["calibration"]["ece"])]
+        seeds = ", ".join(percent(one["uar"]) for one in cell["per_seed"])
+        change = f"{100 * less['difference']:+.1f} ({span(less['interval'], '+')})" if less else ""
+        line = [cell["name"], percent(cell["uar"]), percent(cell["war"]), seeds, change]
+        line += [percent(cell["untouched"]["uar"])] if apart else []
+        line.append(f"{100 * gap['gap']:+.1f} ({span(gap['gap_interval'], '+')})" if gap else "–")
+        line += [percent((cell["gender_probe"] or {}).get("uar")), percent(cell["calibration"]["ece"])]
         lines.append([*line, f"{sum(losses) / len(losses):.2f}"])
-    return _markdown(f"{head}|women − men|gender probe|ECE|last loss", lines)
+    return markdown(f"{head}|women − men|gender probe|ECE|last loss", lines)
 
 
 def commands(plan: dict) -> str:
@@ -98,17 +85,17 @@ def _typed(found: dict) -> str:
 def checkpoint(plan: dict) -> str:
     """What the checkpoint that ships is worth, and how it is judged again."""
     found, recipe = load("checkpoint"), load("emodb-loso")
-    recall, ece = ", ".join(f"{name} {_percent(one)}" for name, one in found["recall"].items()), found["calibration"]
+    recall, ece = ", ".join(f"{name} {percent(one)}" for name, one in found["recall"].items()), found["calibration"]
     lines = [
         f"Emo-DB, speakers 14 and 15, whom it has not heard ({found['n']} clips, last epoch): **UAR "
-        f"{_percent(found['uar'])}, WAR {_percent(found['war'])}**; recall: {recall}. Always the same emotion: UAR "
-        f"{_percent(found['chance']['constant'])}. Mean best score {_percent(ece['confidence'])}, right "
-        f"{_percent(ece['accuracy'])}; expected calibration error {_percent(ece['ece'])}.",
+        f"{percent(found['uar'])}, WAR {percent(found['war'])}**; recall: {recall}. Always the same emotion: UAR "
+        f"{percent(found['chance']['constant'])}. Mean best score {percent(ece['confidence'])}, right "
+        f"{percent(ece['accuracy'])}; expected calibration error {percent(ece['ece'])}.",
         "The command from which it came, and the one that judges it:",
         _typed(found),
     ]
     if recipe:
-        figures = f"UAR {_percent(recipe['uar'])} (95 % interval {_interval(recipe)}), WAR {_percent(recipe['war'])}"
+        figures = f"UAR {percent(recipe['uar'])} (95 % interval {_interval(recipe)}), WAR {percent(recipe['war'])}"
         lines.append(
             f"Of the recipe, not of these weights: each of Emo-DB's ten speakers left out in turn, {figures}."
         )
@@ -118,15 +105,15 @@ def checkpoint(plan: dict) -> str:
 def words(plan: dict) -> str:
     """Templates that were kept out, and every synonym."""
     found, lines = load("words"), []
-    rows = [[f"own prompts ({found['own']['templates']} templates)", _percent(found["own"]["uar"]), ""]]
+    rows = [[f"own prompts ({found['own']['templates']} templates)", percent(found["own"]["uar"]), ""]]
     for one in found["templates"]:
-        rows.append([f'"{one["template"]}"', _percent(one["uar"]), ", ".join(one["unknown"]) or "none"])
-    first = _markdown("template|UAR|words that it never saw", rows)
+        rows.append([f'"{one["template"]}"', percent(one["uar"]), ", ".join(one["unknown"]) or "none"])
+    first = markdown("template|UAR|words that it never saw", rows)
     for one in found["words"]:
-        figures = [_percent(one[name]) for name in ("recall", "uar")]
+        figures = [percent(one[name]) for name in ("recall", "uar")]
         lines.append([one["word"], one["emotion"], f"{one['cosine']:.2f}", one["nearest"], *figures])
     head = "word|in place of|cosine to it|nearest emotion|recall of that emotion|UAR"
-    return f"{first}\n\n{_markdown(head, lines)}"
+    return f"{first}\n\n{markdown(head, lines)}"
 
 
 def write_documents(plan: dict) -> None:
@@ -140,6 +127,7 @@ def with_tables(text: str, plan: dict) -> str:
     """A document with its tables as the JSON files have them; one of which nothing was run stays as it is."""
     makers = {"rows": rows, "costs": costs, "commands": commands, "checkpoint": checkpoint, "words": words}
     makers |= {name: lambda plan, name=name: table(name) for name in plan["tables"]}
+    makers["supcon"] = lambda plan: supcon.table(load("supcon"))
 
     def made(found: re.Match) -> str:
         ran = that_ran(plan["rows"] if found[2] in ("rows", "costs", "commands") else [found[2]])
