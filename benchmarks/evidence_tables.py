@@ -9,13 +9,8 @@ from evidence_markdown import load, markdown, percent, span
 from evidence_runs import ROOT
 
 CHECKPOINT = ROOT / "checkpoints" / "gemoclap-compact-emodb"
-DOCUMENTS = (
-    "README.md",
-    "model_card.md",
-    "docs/evidence.md",
-    "docs/supcon.md",
-    str(CHECKPOINT.relative_to(ROOT) / "README.md"),
-)
+CARD = str(CHECKPOINT.relative_to(ROOT) / "README.md")
+DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", "docs/supcon.md", CARD)
 BLOCK = re.compile(r"(<!-- evidence: ([\w-]+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
 
 
