@@ -14,9 +14,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from evidence_markdown import FOUND
 from evidence_record import record_of
 from evidence_runs import PLAN, ROOT, Runner
-from evidence_tables import CHECKPOINT, FOUND, write_documents
+from evidence_tables import CHECKPOINT, write_documents
 from huggingface_hub import ModelCard
 
 sys.path.insert(0, str(ROOT))

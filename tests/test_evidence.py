@@ -12,6 +12,7 @@ from conftest import ROOT, run_script
 from transformers import AutoModel, AutoProcessor
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import evidence_markdown  # noqa: E402
 import evidence_runs  # noqa: E402
 import evidence_tables as tables  # noqa: E402
 
@@ -99,7 +100,7 @@ def test_the_shipped_checkpoint_gives_its_card_s_figures_to_the_clip(tmp_path):
     run_script("evaluate.py", "--model", SHIPPED, *options)
     answers = [
         {row["file_name"]: row["predicted"] for row in csv.DictReader(path.read_text().splitlines())}
-        for path in (tmp_path / "predictions.csv", tables.FOUND / "checkpoint_predictions.csv")
+        for path in (tmp_path / "predictions.csv", evidence_markdown.FOUND / "checkpoint_predictions.csv")
     ]
     assert answers[0] == answers[1] and len(answers[0]) == tables.load("checkpoint")["n"]
     assert json.loads((tmp_path / "results.json").read_text())["uar"] == pytest.approx(
