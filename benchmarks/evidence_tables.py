@@ -69,7 +69,7 @@ def table(name: str) -> str:
 
 def commands(plan: dict) -> str:
     """What each part ran, as one would type it."""
-    parts = [*plan["rows"], *plan["tables"], "checkpoint"]
+    parts = [*plan["rows"], *plan["tables"], "checkpoint", "supcon"]
     return "\n\n".join(f"`{name}`\n\n{_typed(found)}" for name, found in that_ran(parts))
 
 
