@@ -13,17 +13,23 @@ from modeling_gemoclap.evaluation.comparison import compare_runs
 
 PICTURE = ROOT / "docs" / "layer_similarity.png"
 KEPT = ("n", "speakers", "uar", "war", "intervals", "per_seed", "losses", "trainings", "training_seconds")
+TRAINED = {
+    "direct": "direct fine-tuning",
+    "two_stages": "two stages",
+    "longer": "two stages, the second longer; added afterwards",
+}
 
 
 def rerun_stages(part: dict, run: Runner) -> dict:
     """Train both stages and the baseline on every fold, judge and compare them, and compare clips layer by layer.
 
     Args:
-        part: The plan's entry: `corpora`, `protocol`, `seeds`, and the three `configs`.
+        part: The plan's entry: `corpora`, `protocol`, `seeds`, the three `configs`, and of a second stage that was
+            added when the figures had been seen the options, `afterwards`.
         run: Runs the programs.
 
     Returns:
-        For each corpus both records and the paired difference of their UAR; and the layer similarity.
+        For each corpus the records, with paired differences of UAR to direct fine-tuning; and the layer similarity.
     """
     first, second, direct = part["configs"]
     protocol = ["--protocol", part["protocol"], "--seeds", *part["seeds"]]
@@ -37,6 +43,7 @@ def rerun_stages(part: dict, run: Runner) -> dict:
         trained = {
             "direct": ("--config", direct),
             "two_stages": ("--config", second, "--init_from", stage1),
+            "longer": ("--config", second, "--init_from", stage1, *part["afterwards"]),
         }
         for kind, options in trained.items():
             folder = run.folder / f"{kind}_{name}"
@@ -44,7 +51,8 @@ def rerun_stages(part: dict, run: Runner) -> dict:
             run("evaluate.py", "--model", folder, *data, *protocol)
             trained[kind] = folder
         found[name] = {kind: _kept(record_of([folder])) for kind, folder in trained.items()}
-        found[name]["difference"] = compare_runs(trained["direct"], trained["two_stages"])
+        for kind in ("two_stages", "longer"):
+            found[name][kind]["difference"] = compare_runs(trained["direct"], trained[kind])
     layers = run.folder / "layer_similarity"
     run("evaluate.py", "--model", stage1, *both, "--layer_similarity", "--output_dir", layers, "--overwrite_output")
     shutil.copyfile(layers / "layer_similarity.png", PICTURE)
@@ -65,10 +73,11 @@ def table(found: dict) -> str:
     """Both ways on each corpus, and what of the layers' similarity the picture shows, in numbers."""
     lines = []
     for name, corpus in found["corpora"].items():
-        for kind, words in (("direct", "direct fine-tuning"), ("two_stages", "two stages")):
-            one, less = corpus[kind], corpus["difference"]
+        for kind, words in TRAINED.items():
+            one = corpus[kind]
             seeds = ", ".join(percent(seed["uar"]) for seed in one["per_seed"])
-            change = f"{100 * less['difference']:+.1f} ({span(less['interval'], '+')})" if kind == "two_stages" else ""
+            less = one.get("difference")
+            change = f"{100 * less['difference']:+.1f} ({span(less['interval'], '+')})" if less else ""
             line = [
                 name,
                 words,

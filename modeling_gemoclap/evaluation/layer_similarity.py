@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tqdm.auto import tqdm
 from transformers import PretrainedConfig, set_seed
 
@@ -210,6 +211,7 @@ def write_layers(record: dict, folder: Path) -> str:
         for kind, values in record[when].items():
             axes.plot(range(len(values)), values, marker="o", markersize=3, label=KINDS[kind])
         axes.set_title(f"{when}: {record['before_is']}" if when == "before" else when, fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer (0: what goes into the first)")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("mean cosine of pairs of clips")
