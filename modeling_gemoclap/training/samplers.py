@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -165,3 +166,68 @@ class ShardSampler(Sampler[int]):
         left = np.concatenate([part[dealt:] for part in parts])[: self.length - dealt * self.parts]
         yield from left.tolist()
         yield from [-1] * (self.length - dealt * self.parts - len(left))
+
+
+class Deck:
+    """Clips in a random order, shuffled again only when all were drawn.
+
+    Args:
+        clips: The clips.
+        generator: Shuffles them.
+    """
+
+    def __init__(self, clips: np.ndarray, generator: np.random.Generator):
+        self.clips, self.generator, self.left = clips, generator, []
+
+    def draw(self, count: int, taken: set[int]) -> list[int]:
+        """Draw clips that are not among `taken`, which they join; those that are stay on top."""
+        drawn, passed = [], []
+        while len(drawn) < count:
+            if not self.left:
+                self.left = self.generator.permutation(self.clips).tolist()
+            clip = self.left.pop()
+            (passed if clip in taken else drawn).append(clip)
+            taken.add(clip)
+        self.left += passed[::-1]
+        return drawn
+
+
+class StepSampler(Sampler[int]):
+    """Draws the clips of whole steps from decks that outlive epochs; all of it is a function of the seed.
+
+    So processes agree, and a run that goes on draws what it would have drawn. The n-th draw of a clip within an epoch
+    is its index plus `n * clips`, so that `ClipDataset` cuts it elsewhere each time.
+
+    Args:
+        clips: How many clips there are.
+        batch_size: Clips of a step, on all processes together.
+        steps: Steps of an epoch.
+        seed: Seed of all that is drawn.
+    """
+
+    def __init__(self, clips: int, batch_size: int, steps: int, seed: int):
+        self.clips, self.batch_size, self.steps, self.seed = clips, batch_size, steps, seed
+        self.epoch = 0
+        self._drawn: tuple[int, Iterator] | None = None  # the epoch that comes next, and the steps from it on
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose steps come next."""
+        self.epoch = epoch
+
+    def all_steps(self) -> Iterator[list[int]]:
+        """The clips of every step, in the order of the processes, without end."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.steps * self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        drawn, self._drawn = self._drawn, None
+        if drawn is None or drawn[0] != self.epoch:  # what came before is drawn again
+            drawn = (self.epoch, islice(self.all_steps(), self.epoch * self.steps, None))
+        draws: Counter[int] = Counter()
+        for step in islice(drawn[1], self.steps):
+            for clip in step:
+                yield clip + self.clips * draws[clip]
+                draws[clip] += 1
+        self._drawn = (self.epoch + 1, drawn[1])

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
-from torch.utils.data import Sampler
+
+from .samplers import Deck, StepSampler
 
 NEGATIVES = ("emotion", "emotion_or_corpus")
 
 
-class _Deck:
-    """Clips in a random order, shuffled again only when all were drawn."""
-
-    def __init__(self, clips: np.ndarray, generator: np.random.Generator):
-        self.clips, self.generator, self.left = clips, generator, []
-
-    def draw(self, count: int, taken: set[int]) -> list[int]:
-        """Draw clips that are not among `taken`, which they join; those that are stay on top."""
-        drawn, passed = [], []
-        while len(drawn) < count:
-            if not self.left:
-                self.left = self.generator.permutation(self.clips).tolist()
-            clip = self.left.pop()
-            (passed if clip in taken else drawn).append(clip)
-            taken.add(clip)
-        self.left += passed[::-1]
-        return drawn
-
-
-class SupConSampler(Sampler[int]):
+class SupConSampler(StepSampler):
     """Draws, for every step, clips of one emotion from all corpora that know it, and as many clips of others.
 
     Of the `N` clips of a step, on all processes together, `N / 2` are positives: of one emotion, drawn anew each step
@@ -70,7 +50,9 @@ class SupConSampler(Sampler[int]):
         negatives: str = "emotion",
         names: tuple[list[str], list[str]] | None = None,
     ):
-        self.clips, self.batch_size, self.processes, self.seed = len(emotions), batch_size, processes, seed
+        labelled = sum(emotion != -1 for emotion in emotions)
+        super().__init__(len(emotions), batch_size, -(-labelled // batch_size), seed)
+        self.processes = processes
         self.crossed = negatives == "emotion_or_corpus"
         labels, places = np.asarray(emotions), np.asarray(corpora)
         pairs = sorted(set(zip(places[labels != -1].tolist(), labels[labels != -1].tolist(), strict=True)))
@@ -83,9 +65,6 @@ class SupConSampler(Sampler[int]):
         self.names = names or numbered
         self._check_batch_size()
         self._check_emotions()
-        self.steps = -(-int((labels != -1).sum()) // batch_size)
-        self.epoch = 0
-        self._drawn: tuple[int, Iterator] | None = None  # the epoch that comes next, and the steps from it on
 
     def _check_batch_size(self) -> None:
         corpora = len(self.corpora)
@@ -129,30 +108,10 @@ class SupConSampler(Sampler[int]):
                         f"{self.batch_size} needs {needed} as negatives; give a smaller batch"
                     )
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose steps come next."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.steps * self.batch_size
-
-    def __iter__(self) -> Iterator[int]:
-        drawn, self._drawn = self._drawn, None
-        if drawn is None or drawn[0] != self.epoch:  # decks outlive epochs: what came before is drawn again
-            drawn = (self.epoch, islice(self._all_steps(), self.epoch * self.steps, None))
-        draws: Counter[int] = Counter()
-        for positives, negatives in islice(drawn[1], self.steps):
-            half = self.batch_size // (2 * self.processes)
-            for start in range(0, len(positives), half):
-                for clip in positives[start : start + half] + negatives[start : start + half]:
-                    yield clip + self.clips * draws[clip]
-                    draws[clip] += 1
-        self._drawn = (self.epoch + 1, drawn[1])
-
-    def _all_steps(self) -> Iterator[tuple[list[int], list[int]]]:
-        """Positives and negatives of every step, without end."""
+    def all_steps(self) -> Iterator[list[int]]:
+        """Of each process in turn its positives, then its negatives."""
         generator = np.random.default_rng([self.seed, 3])
-        decks = {pair: _Deck(pool, generator) for pair, pool in self.pools.items()}
+        decks = {pair: Deck(pool, generator) for pair, pool in self.pools.items()}
         emotions = list(self.knowing)
         while True:
             emotion, taken = emotions[generator.integers(len(emotions))], set()
@@ -171,7 +130,9 @@ class SupConSampler(Sampler[int]):
                 counts = generator.multivariate_hypergeometric(sizes, self.batch_size // (2 * len(self.corpora)))
                 for pair, count in zip(others, counts, strict=True):
                     negatives += decks[pair].draw(count, taken)
-            yield generator.permutation(positives).tolist(), generator.permutation(negatives).tolist()
+            halves = generator.permutation(positives), generator.permutation(negatives)
+            parts = zip(*(np.split(half, self.processes) for half in halves), strict=True)
+            yield [clip for part in parts for half in part for clip in half.tolist()]
 
 
 def _shares(total: int, parts: int) -> list[int]:

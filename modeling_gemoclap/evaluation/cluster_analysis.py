@@ -1,0 +1,184 @@
+"""What the clusters of speaker embeddings within each speaker agree with (Ulgen et al., Figure 1), and what not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, pairwise_distances, silhouette_score
+
+from ..corpora.files import write_json
+from ..corpora.manifest import Corpus
+from ..corpora.protocols import genders_of
+from ..speakers.clusters import Clusters
+
+MEASURES = ("adjusted_rand", "mutual_information", "purity", "silhouette")
+PERMUTATIONS = 200
+ANALYSIS = "cluster_analysis.json"
+PICTURED = 4  # speakers in the picture
+
+
+def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """Share of the clips whose label is the most frequent one of their cluster."""
+    return float(sum(np.bincount(labels[clusters == one]).max() for one in np.unique(clusters)) / len(labels))
+
+
+def agreement(labels: np.ndarray, clusters: np.ndarray, distances: np.ndarray) -> dict[str, float]:
+    """How clusters agree with labels, both `(clips,)`.
+
+    Args:
+        labels: What is compared with, numbers.
+        clusters: The clusters, numbers.
+        distances: `(clips, clips)`, of the embeddings.
+
+    Returns:
+        Adjusted Rand index, normalised mutual information (by the arithmetic mean), purity, and the silhouette of
+        the labels themselves in the space of the embeddings, in which the clusters have no part; that is 0 where
+        there is one label.
+    """
+    found = {
+        "adjusted_rand": float(adjusted_rand_score(labels, clusters)),
+        "mutual_information": float(normalized_mutual_info_score(labels, clusters)),
+        "purity": purity(labels, clusters),
+    }
+    several = 1 < len(set(labels.tolist())) < len(labels)
+    return found | {"silhouette": float(silhouette_score(distances, labels, metric="precomputed")) if several else 0.0}
+
+
+def analyse(embeddings: np.ndarray, clusters: Clusters, corpus: Corpus, seed: int = 0) -> dict:
+    """Agreement of the clusters with emotion, gender and sentence, each beside what permuted labels give.
+
+    Labels are permuted within each speaker. Overall figures are means over speakers, weighted by their clips; the
+    p-value is the share of permutations (and of the labels as they are) that agree at least as well.
+
+    Args:
+        embeddings: `(clips, size)`, of unit length.
+        clusters: Their clusters.
+        corpus: The clips; a column `transcript` is the sentence, where there is one.
+        seed: Of the permutations.
+
+    Returns:
+        `labels`: for emotion, gender and sentence the figures `overall` and by `speakers`, each measure with `value`,
+        `chance` (the permutations' mean), `chance_95` (their 95th percentile) and, overall, `p`; and what the
+        clusters are.
+
+    Raises:
+        ValueError: If no speaker has two clusters.
+    """
+    genders_of(corpus)
+    who = np.array(corpus.column("speaker_id").to_pylist())
+    columns = {"emotion": "emotion", "gender": "gender", "sentence": "transcript"}
+    columns = {name: column for name, column in columns.items() if column in corpus.clips.column_names}
+    speakers = [speaker for speaker, count in clusters.counts.items() if count > 1]
+    if not speakers:
+        raise ValueError(f"{corpus.name}: no speaker has clips for two clusters")
+    generator, found = np.random.default_rng(seed), {}
+    for name, column in columns.items():
+        words = np.array(corpus.column(column).to_pylist())
+        by_speaker = {}
+        for speaker in speakers:
+            rows = np.flatnonzero((who == speaker) & (words != "") & (clusters.labels >= 0))
+            if len(rows) > 2:
+                by_speaker[speaker] = _permuted(words[rows], clusters.labels[rows], embeddings[rows], generator)
+        if by_speaker:
+            found[name] = _overall(by_speaker)
+    sizes = list(clusters.counts.values())
+    kept = clusters.labels >= 0
+    return {
+        "labels": found,
+        "clips": int(kept.sum()),
+        "speakers": len(speakers),
+        "clusters_of_a_speaker": {"least": min(sizes), "mean": float(np.mean(sizes)), "most": max(sizes)},
+        "permutations": PERMUTATIONS,
+        "notes": clusters.notes,
+    }
+
+
+def _permuted(words: np.ndarray, clusters: np.ndarray, embeddings: np.ndarray, generator) -> dict:
+    labels = np.unique(words, return_inverse=True)[1]
+    distances = pairwise_distances(embeddings)
+    values = agreement(labels, clusters, distances)
+    chance = [agreement(generator.permutation(labels), clusters, distances) for _ in range(PERMUTATIONS)]
+    return {
+        "clips": len(words),
+        "labels": len(set(labels.tolist())),
+        "values": values,
+        "chance": {name: [one[name] for one in chance] for name in MEASURES},
+    }
+
+
+def _overall(by_speaker: dict[str, dict]) -> dict:
+    weights = np.array([one["clips"] for one in by_speaker.values()], float)
+    weights /= weights.sum()
+    overall, speakers = {}, {speaker: {} for speaker in by_speaker}
+    for name in MEASURES:
+        values = np.array([one["values"][name] for one in by_speaker.values()])
+        chance = np.array([one["chance"][name] for one in by_speaker.values()])
+        overall[name] = _beside(weights @ values, weights @ chance)
+        for speaker, value, own in zip(by_speaker, values, chance, strict=True):
+            speakers[speaker][name] = _beside(value, own)
+    for speaker, one in by_speaker.items():
+        speakers[speaker] |= {"clips": one["clips"], "labels": one["labels"]}
+    return {"overall": overall, "speakers": speakers}
+
+
+def _beside(value: float, chance: np.ndarray) -> dict:
+    as_good = 1 + int((chance >= value - 1e-12).sum())
+    return {
+        "value": float(value),
+        "chance": float(chance.mean()),
+        "chance_95": float(np.percentile(chance, 95)),
+        "p": as_good / (1 + len(chance)),
+    }
+
+
+def as_table(record: dict) -> str:
+    """The overall figures as a table."""
+    lines = ["| | adjusted Rand | mutual information | purity | silhouette of the labels |", "|---|---|---|---|---|"]
+    for name, found in record["labels"].items():
+        cells = []
+        for measure in MEASURES:
+            one = found["overall"][measure]
+            cells.append(f"{one['value']:.3f} (chance {one['chance']:.3f}, p {one['p']:.3f})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_analysis(record: dict, embeddings: np.ndarray, clusters: Clusters, corpus: Corpus, folder: Path) -> None:
+    """Write `cluster_analysis.json` and `cluster_analysis.png`: t-SNE of some speakers, by emotion and by cluster.
+
+    Args:
+        record: What `analyse` found.
+        embeddings: `(clips, size)`.
+        clusters: Their clusters.
+        corpus: The clips.
+        folder: Where.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / ANALYSIS, record)
+    who, emotions = (np.array(corpus.column(name).to_pylist()) for name in ("speaker_id", "emotion"))
+    genders = genders_of(corpus)
+    able = [speaker for speaker, count in clusters.counts.items() if count > 1]
+    shown = [speaker for gender in ("female", "male", "") for speaker in able if genders[speaker] == gender]
+    shown = sorted(shown[:: max(1, len(shown) // PICTURED)][:PICTURED])
+    rows = np.flatnonzero(np.isin(who, shown))
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    points = TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(embeddings[rows])
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    for axes, values, title in zip(
+        figure.subplots(1, 2), (emotions[rows], clusters.labels[rows].astype(str)), ("emotion", "cluster"), strict=True
+    ):
+        groups = np.array(
+            [f"{speaker}_{value or 'unknown'}" for speaker, value in zip(who[rows], values, strict=True)]
+        )
+        names = sorted(set(groups))
+        for number, name in enumerate(names):
+            colour = colormaps["turbo"](number / max(1, len(names) - 1))
+            axes.scatter(*points[groups == name].T, s=12, color=colour, label=name, linewidths=0)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(f"speaker embeddings, by speaker and {title}", fontsize=10)
+        axes.legend(fontsize=6, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.01))
+    figure.savefig(folder / "cluster_analysis.png", dpi=150)

@@ -1,0 +1,1 @@
+"""Speaker embeddings of a corpus, and their clusters within each speaker."""
