@@ -29,9 +29,7 @@ def parse(argv):
     import argparse
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model", required=True, help="checkpoint: a folder or a name on the Hub; or a protocol's run"
-    )
+    parser.add_argument("--model", help="checkpoint: a folder or a name on the Hub; or a protocol's run")
     parser.add_argument("--data_dir", required=True, nargs="+", help="corpus folder; several are mixed")
     parser.add_argument("--output_dir", help="default: results/MODEL/CORPUS, of a protocol's run RUN/results")
     parser.add_argument("--corpus_name", nargs="+", help="what to call each; default: its own or its folder's name")
@@ -45,6 +43,9 @@ def parse(argv):
         "--layer_similarity", action="store_true", help="compare clips layer by layer, before and after"
     )
     parser.add_argument("--before", help="with --layer_similarity: what the training began with; default: as it says")
+    parser.add_argument("--cluster_analysis", action="store_true", help="what clusters of speaker embeddings tell")
+    parser.add_argument("--speaker_embeddings", default="resemblyzer", help="of --cluster_analysis, as for train.py")
+    parser.add_argument("--speaker_clusters", type=int, help="likewise")
     parser.add_argument("--labels", nargs="+", help="emotions to choose between, by prompts; `corpus`: those it has")
     parser.add_argument("--allow_seen_speakers", action="store_true", help="judge on speakers it was trained on too")
     parser.add_argument("--drop_other_emotions", action="store_true", help="drop clips of emotions it does not know")
@@ -63,6 +64,10 @@ def main(argv):
     from modeling_gemoclap.evaluation.report import as_table, remarks, write_report
 
     arguments, command = parse(argv), shlex.join(["python", "evaluate.py", *argv])
+    if arguments.cluster_analysis:
+        return print(judging.judge_clusters(arguments, command))
+    if not arguments.model:
+        raise ValueError("give --model, a checkpoint or a protocol's run")
     if arguments.layer_similarity:
         return print(judging.judge_layer_similarity(arguments, command))
     if arguments.before:

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     checkpoint = resume_point(arguments)
     arguments = choosing_on_dev(arguments, data_args)
     corpus, emotions = select_corpus(data_args, model_args)
-    parts = split(corpus, data_args, arguments.seed)
+    parts = split(corpus, data_args, arguments.seed, labelled=model_args.head != "speaker")
     options = (model_args, data_args, arguments, war_uar_of_scores)
     finish(train_and_save(parts, emotions, *options, checkpoint))
 

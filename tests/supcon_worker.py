@@ -39,7 +39,8 @@ def gradients(model, wrapped, batch):
     rank, world = (0, 1) if wrapped is model else (dist.get_rank(), dist.get_world_size())
     trainer = supcon_trainer.SupConTrainer.__new__(supcon_trainer.SupConTrainer)
     trainer.args = SimpleNamespace(world_size=world, process_index=rank)
-    trainer._temperature, trainer._margin, trainer._terms = 0.07, (0.5, 0.4), (torch.zeros(2), 0)
+    trainer._temperature, trainer._margin = 0.07, (0.5, 0.4)
+    trainer._noted, trainer._notes = {}, 0
     alone = {"gather": lambda tensor: tensor} if world == 1 else {"gather": supcon_trainer.gather}
     with patch.multiple(supcon_trainer, **alone):
         loss = trainer.compute_loss(wrapped, batch)

@@ -12,7 +12,7 @@ from families import AUDIO
 
 PACKAGE = ROOT / "modeling_gemoclap"
 FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
-WORKSHOP = ("corpora", "training", "evaluation")
+WORKSHOP = ("corpora", "speakers", "training", "evaluation")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
@@ -40,7 +40,8 @@ def test_the_face_is_flat_and_needs_torch_and_transformers_alone(path):
 
 @pytest.mark.parametrize("part", WORKSHOP)
 def test_walls_of_the_workshop(part):
-    allowed = {"corpora": set(), "training": {"corpora"}, "evaluation": {"corpora"}}[part]
+    both = {"corpora", "speakers"}
+    allowed = {"corpora": set(), "speakers": {"corpora"}, "training": both, "evaluation": both}[part]
     for path in (PACKAGE / part).rglob("*.py"):
         for level, module, _ in imports(path):
             if level == 2:

@@ -87,6 +87,10 @@ class Corpus:
         table = table.set_column(table.column_names.index(name), name, values)
         return replace(self, clips=_as_dataset(table, self.clips._fingerprint, name, values.to_pylist()))
 
+    def without_emotions(self) -> Corpus:
+        """The same clips, their emotions unknown."""
+        return self.with_column("emotion", pa.array([""] * len(self), pa.string()))
+
     def recordings(self) -> Iterator[str | dict]:
         """What each clip is read from, in order: its path or, in shards, its bytes."""
         if self.shards is None:
@@ -172,6 +176,7 @@ class Corpus:
             if dev:
                 found = [speaker.removeprefix(start) for speaker in dev.speakers if speaker.startswith(start)]
                 record["dev_speakers"] = found
+            record |= {} if self.emotions else {"unlabelled": True}
             record |= {"known": whole.known.name, "licence": whole.known.licence} if whole.known else {}
             records.append(record | ({"labels_shuffled": True} if self.labels_shuffled else {}))
         return records

@@ -295,6 +295,35 @@ def development_speakers(corpus: Corpus, number: int, seed: int) -> list[str]:
     return sorted(order[:number])
 
 
+def some_clips(corpus: Corpus, share: float, seed: int) -> Corpus:
+    """A share of the clips, of every speaker and emotion as equally as can be.
+
+    A smaller share is part of a larger one. Of the clips of a speaker and emotion the n-th, in a random order, has
+    the rank `(n + u) / clips` with a random `u` in [0, 1), and the clips of the lowest ranks are taken.
+
+    Args:
+        corpus: Training clips.
+        share: Above 0, at most 1.
+        seed: Of the order.
+
+    Raises:
+        ProtocolError: If the share is out of range.
+    """
+    if not 0 < share <= 1:
+        raise ProtocolError(f"--label_fraction {share}: must lie above 0 and be at most 1")
+    if share == 1:
+        return corpus
+    generator, groups, ranks = np.random.default_rng([seed, 5]), {}, {}
+    columns = (corpus.column(name).to_pylist() for name in ("speaker_id", "emotion", "file_name"))
+    for speaker, emotion, file in sorted(zip(*columns, strict=True)):
+        groups.setdefault((speaker, emotion), []).append(file)
+    for files in groups.values():
+        generator.shuffle(files)
+        ranks |= {file: (n + generator.random()) / len(files) for n, file in enumerate(files)}
+    kept = set(sorted(ranks, key=ranks.get)[: max(1, round(share * len(ranks)))])
+    return corpus.where("file_name", kept.__contains__)
+
+
 def shuffled_labels(corpus: Corpus, seed: int) -> Corpus:
     """The same clips, their emotions dealt out at random: what is learnt from them is chance.
 

@@ -9,7 +9,10 @@ import numpy as np
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus, load_corpora
+from ..speakers.clusters import cluster_within_speakers
+from ..speakers.embeddings import speaker_embeddings
 from . import answers, mteb
+from .cluster_analysis import ANALYSIS, analyse, as_table, write_analysis
 from .layer_similarity import LAYERS, judge_layers, write_layers
 from .loading import class_similarities, load_pipeline
 from .protocol_runs import judge_protocol, read_run
@@ -125,3 +128,35 @@ def judge_layer_similarity(arguments: argparse.Namespace, command: str) -> str:
     known = f"of which those of {', '.join(heard)} WERE TRAINED ON" if heard else "that were not trained on"
     about = f"{corpus.name}: {record['clips']} clips {known}, pairs: {pairs}"
     return f"\n{about}{errors}\n\n{table}\n\nPicture: {output_dir / 'layer_similarity.png'}"
+
+
+def judge_clusters(arguments: argparse.Namespace, command: str) -> str:
+    """Cluster speaker embeddings within each speaker, and write what the clusters agree with.
+
+    Args:
+        arguments: See `judge_run`; `model` has no part in it.
+        command: See there.
+
+    Returns:
+        What there is to print.
+
+    Raises:
+        ValueError: If embeddings cannot be had, or there are no clusters.
+    """
+    corpus = _corpus(arguments, None).of_speakers(arguments.speakers, arguments.exclude_speakers)
+    output_dir = Path(arguments.output_dir or Path("results", corpus.name, "cluster_analysis"))
+    asked = corpus.identity | {"embeddings": arguments.speaker_embeddings, "clusters": arguments.speaker_clusters}
+    refuse_other_results(asked | {"speakers": corpus.speakers}, output_dir, arguments.overwrite_output, ANALYSIS)
+    options = {"on_bad_audio": arguments.on_bad_audio, "device": arguments.device}
+    corpus, embeddings, errors = speaker_embeddings(corpus, arguments.speaker_embeddings, **options)
+    clusters = cluster_within_speakers(embeddings, corpus.column("speaker_id").to_pylist(), arguments.speaker_clusters)
+    record = analyse(embeddings, clusters, corpus) | corpus.identity
+    record |= {"asked": asked | {"speakers": corpus.speakers}, "command": command, "skipped": errors}
+    write_analysis(record, embeddings, clusters, corpus, output_dir)
+    sizes = record["clusters_of_a_speaker"]
+    about = (
+        f"{corpus.name}: {record['clips']} clips of {record['speakers']} speakers, {sizes['least']} to {sizes['most']} "
+        f"clusters each, {sizes['mean']:.1f} on average"
+    )
+    notes = "".join(f"\n  {note}" for note in [*record["notes"], *errors])
+    return f"\n{about}{notes}\n\n{as_table(record)}\n\nPicture: {output_dir / 'cluster_analysis.png'}"

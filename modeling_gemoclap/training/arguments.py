@@ -15,6 +15,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..configuration_gemoclap import OBJECTIVES, POOLINGS, SIMILARITIES, SL_TEXTS, TARGETS, TEXT_POOLINGS
+from .speaker_losses import TASKS
 from .supcon_sampler import NEGATIVES
 
 
@@ -37,9 +38,9 @@ class ModelArguments:
     feature_config: str | None = _option(None, "Fields of the feature extractor, as a JSON object")
     head: str = _option(
         "contrastive",
-        "What is trained: a model of audio and words; the baseline, a classifier by cross-entropy; or an encoder by "
-        "the supervised contrastive losses of Xiang's first stage",
-        choices=["contrastive", "classifier", "supcon"],
+        "What is trained: a model of audio and words; the baseline, a classifier by cross-entropy; an encoder by "
+        "the supervised contrastive losses of Xiang's first stage; or one on unlabelled speech, by speaker embeddings",
+        choices=["contrastive", "classifier", "supcon", "speaker"],
     )
     init_from: str | None = _option(
         None, "Checkpoint whose audio tower and pooling to start from; of a protocol's run each fold takes its own"
@@ -52,6 +53,18 @@ class ModelArguments:
     )
     classifier_hidden_size: int | None = _option(None, "Hidden width of the classifier's head; none: it is linear")
     classifier_dropout: float = _option(0.0, "Dropout before the classifier's head")
+    speaker_embeddings: str = _option(
+        "resemblyzer", "Where speaker embeddings come from: resemblyzer, an x-vector model, or a .npz (head speaker)"
+    )
+    speaker_clusters: int | None = _option(
+        None, "Clusters of each speaker; none: as many as have the best silhouette (head speaker)"
+    )
+    speaker_task: str = _option(
+        "contrastive", "Contrast alone, or with a classification of speakers, or against one", choices=list(TASKS)
+    )
+    speaker_weight: float = _option(0.1, "Weight of that classification (head speaker)")
+    speaker_temperature: float = _option(0.1, "Temperature of InfoNCE (head speaker)")
+    speaker_group_size: int = _option(4, "Clips of a speaker that are drawn together, of two clusters (head speaker)")
     objective: str = _option("sl", "Emo-CLAP, ML-GEmo-CLAP or SL-GEmo-CLAP", choices=list(OBJECTIVES))
     alpha: float = _option(0.9, "Weight of emotion against gender")
     similarity: str = _option("cross", "Which embeddings are compared in the loss", choices=list(SIMILARITIES))
@@ -114,6 +127,9 @@ class DataArguments:
     )
     select: str = _option(
         "last", "Which epoch is kept: the last, or the best on the development speakers", choices=["last", "dev"]
+    )
+    label_fraction: float = _option(
+        1.0, "Share of the training clips that is used, of every speaker and emotion as equally as can be: few labels"
     )
     speakers: list[str] | None = _option(None, "Train on these speakers alone", nargs="+")
     exclude_speakers: list[str] | None = _option(None, "Never touch these speakers: the test", nargs="+")

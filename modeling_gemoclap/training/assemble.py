@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from transformers.utils import logging
 
 from ..corpora.manifest import Corpus
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..speakers.clusters import cluster_within_speakers
+from ..speakers.embeddings import speaker_embeddings
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .augmentation import Augmentation
 from .base_trainer import SpeechTrainer
@@ -18,12 +22,15 @@ from .collator import AudioCollator, GEmoClapCollator
 from .frozen import collate_frames, frames_folder, frozen_frames
 from .gather import refuse_differences
 from .initialisation import centre_projections, learn_prompts
+from .speaker_trainer import SpeakerClips, SpeakerCollator, SpeakerPretraining, SpeakerTrainer
 from .start import heard_before
 from .supcon_trainer import SupConTrainer
 from .trainer import ClassifierTrainer, GEmoClapTrainer
 
 logger = logging.get_logger(__name__)
-TRAINERS = {"contrastive": GEmoClapTrainer, "classifier": ClassifierTrainer, "supcon": SupConTrainer}
+TRAINERS = {"contrastive": GEmoClapTrainer, "classifier": ClassifierTrainer}
+TRAINERS |= {"supcon": SupConTrainer, "speaker": SpeakerTrainer}
+SPEAKER = ("task", "weight", "temperature", "group_size")
 SUPCON = ("temperature", "alpha", "margin", "negatives")
 AUGMENTATIONS = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "reverb_prob", "mix_prob")
 
@@ -63,12 +70,20 @@ def build_trainer(
         model, processor = (build_model_and_processor if contrastive else build_audio_model)(model_args, emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
     train, dev, skipped = _read(parts, extractor, data_args, arguments)
+    clusters, more = None, {}
+    if model_args.head == "speaker":
+        train, clusters = _cluster(train, model_args, data_args, arguments)
     if heard := heard_before(model_args, dev):
         logger.warning(f"development clips{heard}: what is chosen or calibrated on them is too favourable")
     config.training_data = [*(config.training_data or []), *train.training_records(dev)]
     augmentation = augmentation_of(data_args, extractor)
     options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
     dataset = ClipDataset(train, extractor, config, *options)
+    if clusters is not None:
+        speakers = {speaker: number for number, speaker in enumerate(train.speakers)}
+        numbers = [speakers[speaker] for speaker in train.column("speaker_id").to_pylist()]
+        labels = {"speakers": numbers, "clusters": clusters.tolist()}
+        dataset = SpeakerClips(train, extractor, config, *options, **labels)
     held_out = dev and ClipDataset(dev, extractor, config, on_bad_audio=data_args.on_bad_audio)
     collator = AudioCollator(extractor)
     if contrastive:
@@ -83,7 +98,10 @@ def build_trainer(
                 clips and frozen_frames(model, corpus, clips, extractor, frames_folder(arguments))
                 for corpus, clips in ((train, dataset), (dev, held_out))
             )
-    more = {}
+    if model_args.head == "speaker":
+        classified = len(train.speakers) if model_args.speaker_task != "contrastive" else 0
+        model, collator = SpeakerPretraining(model, classified), SpeakerCollator(extractor)
+        more = {name: getattr(model_args, f"speaker_{name}") for name in SPEAKER}
     if model_args.head == "supcon":
         names = [part.name for part, _ in train.by_part()], config.emotions
         more = {"corpora": train.part_numbers(), "names": names}
@@ -118,15 +136,15 @@ def refuse_what_is_not_for_it(
         ValueError: If not; it says what to leave out.
     """
     train, dev = parts
-    if model.head == "supcon" and (dev or data.calibration_folds):
+    if model.head in ("supcon", "speaker") and (dev or data.calibration_folds):
         raise ValueError(
-            "head supcon names no emotion, so there is nothing to develop on or to calibrate: leave out "
+            f"head {model.head} names no emotion, so there is nothing to develop on or to calibrate: leave out "
             "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
         )
-    if train.shards and (model.head == "supcon" or arguments.cache_frozen_frames):
+    if train.shards and (model.head in ("supcon", "speaker") or arguments.cache_frozen_frames):
         raise ValueError(
-            f"{train.name}: shards are read in their order, which neither head supcon nor --cache_frozen_frames does: "
-            f"give the recordings"
+            f"{train.name}: shards are read in their order, which heads supcon and speaker and --cache_frozen_frames "
+            f"do not: give the recordings"
         )
     if not arguments.cache_frozen_frames:
         return
@@ -158,9 +176,22 @@ def _read(parts, extractor, data: DataArguments, arguments) -> tuple[Corpus, Cor
         train, skipped = read_clips(train, extractor, *options)
         dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
     _refuse_different_clips(train, dev)  # what one process cannot read is missing there alone
-    if len(train.emotions) < 2:
+    if parts[0].emotions and len(train.emotions) < 2:
         raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
     return train, dev, skipped + skipped_dev
+
+
+def _cluster(train: Corpus, model: ModelArguments, data: DataArguments, arguments) -> tuple[Corpus, np.ndarray]:
+    """The clips that have a speaker embedding, and the cluster of each within its speaker."""
+    options = (model.speaker_embeddings, data.on_bad_audio, data.feature_cache_dir, str(arguments.device))
+    with arguments.main_process_first(desc="speaker embeddings"):
+        train, embeddings, _ = speaker_embeddings(train, *options)
+    speakers = train.column("speaker_id").to_pylist()
+    found = cluster_within_speakers(embeddings, speakers, model.speaker_clusters, arguments.seed)
+    for note in found.notes:
+        logger.warning(f"{train.name}: {note}")
+    refuse_differences(hashlib.sha256(found.labels.tobytes()).hexdigest(), f"{train.name}: the clusters")
+    return train, found.labels
 
 
 def _prepare(model, dataset: ClipDataset, collator: GEmoClapCollator, options: ModelArguments, seed: int) -> None:

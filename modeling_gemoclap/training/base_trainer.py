@@ -10,6 +10,7 @@ from transformers import Trainer, TrainerCallback, set_seed
 
 from .clips import ClipDataset
 from .frozen import FrameDataset
+from .gather import gather
 from .gradient_cache import refuse_batch_norm
 from .lora import is_lora
 from .model_card import write_model_card
@@ -82,6 +83,8 @@ class SpeechTrainer(Trainer):
             refuse_batch_norm(self.model, "several processes")
         self.label_names = ["emotion_labels"]
         self.add_callback(_TellEpoch())
+        self._noted: dict[str, torch.Tensor] = {}  # sums since the last log
+        self._notes = 0
         self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     @classmethod
@@ -113,6 +116,20 @@ class SpeechTrainer(Trainer):
                 "clips are drawn at random, or with --class_balanced_sampling true: leave out group_by_length and "
                 "train_sampling_strategy"
             )
+
+    def note(self, terms: dict[str, torch.Tensor]) -> None:
+        """Have the means of these scalars logged beside the next `loss`, over the steps and the processes."""
+        for name, value in terms.items():
+            self._noted[name] = self._noted.get(name, 0.0) + value.detach()
+        self._notes += 1
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """As Trainer's, with what was noted."""
+        if "loss" in logs and self._notes:
+            for name, total in self._noted.items():
+                logs[name] = round(gather((total / self._notes)[None]).mean().item(), 6)
+            self._noted, self._notes = {}, 0
+        super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, *args, **kwargs):
         """As Trainer's, with `layerwise_lr_decay` and `encoder_lr_factor`."""

@@ -103,7 +103,7 @@ def train_protocol(
                     continue
                 if trainer is not None:
                     release(trainer)
-                parts = fold_parts(protocol, corpus, fold, data_args, seed, shuffled)
+                parts = fold_parts(protocol, corpus, fold, data_args, seed, shuffled, model_args.head != "speaker")
                 options = (emotions, own_args, data_args, for_fold(arguments, folder, seed), compute_metrics)
                 start = time.perf_counter()
                 of_all(begin(folder, plan) if main else None)  # the others wait for it
@@ -144,7 +144,7 @@ def plan_protocols(
         for fold in data.folds if data.folds is not None else every:
             if fold not in every:
                 raise ValueError(f"--folds {fold}: {protocol.name} has folds 0 to {every[-1]}")
-            fold_parts(protocol, corpus, fold, data, seed, shuffled=False)
+            fold_parts(protocol, corpus, fold, data, seed, False, bool(corpus.emotions))
     all_folds = [*run["protocols"].values(), *(protocol.to_dict() for protocol in protocols.values())]
     if len({tuple(sorted(value for fold in one["folds"] for value in fold)) for one in all_folds}) > 1:
         raise ValueError(f"{root}: the seeds' folds judge different clips, so their figures have no mean")
@@ -175,14 +175,14 @@ def told(root: Path, protocols: dict[int, Protocol], data: DataArguments, head: 
         return
     name = next(iter(protocols.values())).name
     more = ["--folds_file", data.folds_file] if data.folds_file else []
-    judged = ["--layer_similarity"] if head == "supcon" else ["--protocol", name, *more]
+    judged = ["--layer_similarity"] if head in ("supcon", "speaker") else ["--protocol", name, *more]
     command = shlex.join(["--model", str(root), "--data_dir", *data.data_dir, *judged])
     print(f"{root}: all folds are trained. Judge them: python evaluate.py {command}")
 
 
 def wants_control(model: ModelArguments, data: DataArguments) -> bool:
     """Whether a training on shuffled labels belongs to the run: not where an encoder has heard the true ones."""
-    if data.control and (model.head == "supcon" or model.init_from):
+    if data.control and (model.head in ("supcon", "speaker") or model.init_from):
         logger.warning("no control of shuffled labels: the encoder hears, or has heard, the true ones")
         return False
     return data.control
@@ -209,10 +209,16 @@ def finished(folder: Path, plan: dict) -> bool:
 
 
 def fold_parts(
-    protocol: Protocol, corpus: Corpus, fold: int, data: DataArguments, seed: int, shuffled: bool
+    protocol: Protocol,
+    corpus: Corpus,
+    fold: int,
+    data: DataArguments,
+    seed: int,
+    shuffled: bool,
+    labelled: bool = True,
 ) -> tuple[Corpus, Corpus | None]:
     """The training clips of a fold and its development clips; for the control, the labels of both are shuffled."""
-    train, dev = split(protocol.training(corpus, fold), data, seed)
+    train, dev = split(protocol.training(corpus, fold), data, seed, labelled)
     overlap = set(train.speakers) & set(protocol.test(corpus, fold).speakers)
     if protocol.speaker_independent and overlap:
         raise ValueError(

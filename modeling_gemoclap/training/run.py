@@ -14,8 +14,9 @@ from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
+from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus, load_corpora
-from ..corpora.protocols import deal_speakers, development_speakers, genders_of
+from ..corpora.protocols import deal_speakers, development_speakers, genders_of, some_clips
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .assemble import build_trainer
 from .base_trainer import SpeechTrainer
@@ -47,11 +48,13 @@ def select_corpus(data: DataArguments, model: ModelArguments) -> tuple[Corpus, l
         )
     wanted = [*data.speakers, *(data.dev_speakers or [])] if data.speakers else None
     corpus = corpus.of_speakers(wanted, data.exclude_speakers)
+    if model.head == "speaker":  # what is not there cannot be read
+        return corpus.without_emotions(), GEmoClapConfig().emotions
     emotions = model.emotions or corpus.emotions
     return corpus.of_emotions(emotions, data.drop_other_emotions), emotions
 
 
-def split(corpus: Corpus, data: DataArguments, seed: int) -> tuple[Corpus, Corpus | None]:
+def split(corpus: Corpus, data: DataArguments, seed: int, labelled: bool = True) -> tuple[Corpus, Corpus | None]:
     """The training clips and, where speakers for them are named or counted, the development clips."""
     if data.dev_speakers and data.num_dev_speakers:
         raise ValueError("--dev_speakers names them, --num_dev_speakers deals them: give one of the two")
@@ -59,6 +62,9 @@ def split(corpus: Corpus, data: DataArguments, seed: int) -> tuple[Corpus, Corpu
         development_speakers(corpus, data.num_dev_speakers, seed) if data.num_dev_speakers else []
     )
     train = corpus.of_speakers(exclude=dev)
+    if not labelled:
+        return train, corpus.of_speakers(dev) if dev else None
+    train = some_clips(train, data.label_fraction, seed)
     if len(train.emotions) < 2:
         raise ValueError(
             f"{corpus.name}: the training clips have {train.emotions or 'no emotion'}; two classes are the least"

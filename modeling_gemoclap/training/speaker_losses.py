@@ -7,6 +7,8 @@ import math
 import torch
 from torch.nn import functional as F
 
+TASKS = ("contrastive", "multi-task", "adversarial")
+
 
 def cluster_info_nce(
     anchors: torch.Tensor,

@@ -54,7 +54,6 @@ class SupConTrainer(SpeechTrainer):
                 f"supcon_margin {margin}, a cosine, between -1 and 1"
             )
         self._temperature, self._margin = temperature, (alpha, margin)
-        self._terms = (torch.zeros(2), 0)  # both terms' sums since the last log, and of how many steps
         super().__init__(model, args, *others, **kwargs)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         step = self.args.world_size * self.args.train_batch_size
@@ -88,16 +87,6 @@ class SupConTrainer(SpeechTrainer):
             contrast = info_nce(positives, gather(positives), gather(negatives), self._temperature, first)
             margin = cosine_margin(positives, negatives, *self._margin)
         if model.training:
-            total, count = self._terms
-            self._terms = (total.to(contrast.device) + torch.stack([contrast, margin]).detach(), count + 1)
+            self.note({"info_nce": contrast, "cosine_margin": margin})
         loss = contrast + margin
         return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Add both terms of the loss; see the class."""
-        total, count = self._terms
-        if "loss" in logs and count:
-            terms = gather((total / count)[None]).mean(0).tolist()
-            logs |= {"info_nce": round(terms[0], 6), "cosine_margin": round(terms[1], 6)}
-            self._terms = (torch.zeros(2), 0)
-        super().log(logs, *args, **kwargs)
