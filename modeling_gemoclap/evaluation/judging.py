@@ -155,8 +155,8 @@ def judge_clusters(arguments: argparse.Namespace, command: str) -> str:
     write_analysis(record, embeddings, clusters, corpus, output_dir)
     sizes = record["clusters_of_a_speaker"]
     about = (
-        f"{corpus.name}: {record['clips']} clips of {record['speakers']} speakers, {sizes['least']} to {sizes['most']} "
-        f"clusters each, {sizes['mean']:.1f} on average"
+        f"{corpus.name}: {record['clips']} clips of {record['speakers']} speakers, {sizes['least']} to "
+        f"{sizes['most']} clusters each, {sizes['mean']:.1f} on average"
     )
     notes = "".join(f"\n  {note}" for note in [*record["notes"], *errors])
     return f"\n{about}{notes}\n\n{as_table(record)}\n\nPicture: {output_dir / 'cluster_analysis.png'}"

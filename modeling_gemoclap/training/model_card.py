@@ -48,6 +48,9 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         objective_name=_objective_name(model),
         audio_source=_audio_source(sources["audio"], stage),
         stage=stage,
+        unlabelled=not contrastive
+        and not classifier
+        and any("unlabelled" in one for one in config.training_data or []),
         text_source=f"pretrained: {Path(sources['text']).name}" if sources.get("text") else "trained from scratch",
         pretrained=any(sources.values()),
         sampling_rate=sampling_rate,

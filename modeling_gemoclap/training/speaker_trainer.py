@@ -145,6 +145,7 @@ class SpeakerTrainer(SpeechTrainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         step, clips = self.args.world_size * self.args.train_batch_size, self.train_dataset
         labels = clips.speakers, clips.clusters
+        self.trained_parameters = sum(p.numel() for p in self.model.encoder.parameters() if p.requires_grad)
         self._sampler = SpeakerClusterSampler(*labels, step, self.args.world_size, seed, group_size)
 
     @classmethod

@@ -25,6 +25,8 @@ STAGES = {
     "GEmoClapModel": "GEmo-CLAP",
 }
 
+UNLABELLED = "an encoder on the clusters of speakers, without emotion labels"
+
 
 def config_of(name: str) -> GEmoClapConfig:
     """The configuration of a checkpoint of ours.
@@ -90,8 +92,10 @@ def take_over(model: GEmoClapPreTrainedModel, start: GEmoClapForXVector, name: s
         name: Where that came from.
     """
     model.audio_pooling.load_state_dict(start.audio_pooling.state_dict())
-    [kind] = config_of(name).architectures
-    model.config.training_data = [{"stage": STAGES[kind]} | record for record in start.config.training_data or []]
+    [kind], before = config_of(name).architectures, start.config.training_data or []
+    alone = any("unlabelled" in record and "stage" not in record for record in before)
+    stage = UNLABELLED if alone and kind == "GEmoClapForXVector" else STAGES[kind]
+    model.config.training_data = [{"stage": stage} | record for record in before]
     return model
 
 

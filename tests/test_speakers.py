@@ -1,0 +1,396 @@
+"""Speaker embeddings, their clusters, and the pretraining on these: maths, sampler, programs, and what is refused."""
+
+import ast
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, TONES, run_script, write_corpus
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_distributed import TORCHRUN
+from test_training import load_script
+
+from modeling_gemoclap import GEmoClapForXVector
+from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
+from modeling_gemoclap.corpora.protocols import some_clips
+from modeling_gemoclap.evaluation.cluster_analysis import agreement, purity
+from modeling_gemoclap.speakers import embeddings as embeddings_module
+from modeling_gemoclap.speakers.clusters import cluster_within_speakers
+from modeling_gemoclap.speakers.embeddings import speaker_embeddings
+from modeling_gemoclap.training.speaker_losses import cluster_info_nce, reversal_strength, reverse_gradient
+from modeling_gemoclap.training.speaker_sampler import SpeakerClusterSampler
+
+PRETRAIN = ("--head", "speaker", "--speaker_clusters", "3", "--per_device_train_batch_size", "16")
+PRETRAIN += ("--num_train_epochs", "3", "--pooling", "self_attention")
+USE = """
+import sys
+sys.modules["modeling_gemoclap"] = None
+from transformers import AutoFeatureExtractor, AutoModel
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+extractor = AutoFeatureExtractor.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(type(model).__name__, list(model(extractor(sys.argv[2])["input_features"]).last_hidden_state.shape)[-1])
+"""
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Two corpora of tones."""
+    folder = tmp_path_factory.mktemp("both")
+    return [write_corpus(folder / "first"), write_corpus(folder / "second", salt="s")]
+
+
+@pytest.fixture(scope="module")
+def vectors(both, tmp_path_factory):
+    """Speaker embeddings of one's own, in which emotion is a cluster; of the mixture, in another order."""
+    corpus, generator = load_corpora(list(map(str, both))), np.random.default_rng(0)
+    names, emotions = (corpus.column(name).to_pylist() for name in ("file_name", "emotion"))
+    values = np.stack([np.eye(8)[list(TONES).index(one)] + 0.1 * generator.standard_normal(8) for one in emotions])
+    order = generator.permutation(len(names))
+    path = tmp_path_factory.mktemp("vectors") / "vectors.npz"
+    np.savez(path, file_name=np.array(names)[order], embeddings=values[order])
+    return path
+
+
+@pytest.fixture(scope="module")
+def pretrained(both, vectors, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "pretrained"
+    options = ("--data_dir", *both, "--exclude_speakers", "first/04", "second/s04", "--output_dir", run)
+    run_script("train.py", *TINY, *PRETRAIN, "--speaker_embeddings", vectors, "--speaker_task", "multi-task", *options)
+    return run
+
+
+@pytest.fixture
+def train(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    script = load_script("train")
+    return lambda *arguments: script.main([*TINY, *map(str, arguments)])
+
+
+# ---- losses ---------------------------------------------------------------------------------------------------------
+def np_cluster_info_nce(values, speakers, clusters, temperature):
+    unit, losses = values / np.linalg.norm(values, axis=1, keepdims=True), []
+    for i in range(len(values)):
+        others = [k for k in range(len(values)) if speakers[k] == speakers[i] and clusters[k] != clusters[i]]
+        repelled = sum(np.exp(unit[i] @ unit[k] / temperature) for k in others)
+        for j in range(len(values)):
+            if j != i and speakers[j] == speakers[i] and clusters[j] == clusters[i] and others:
+                attracted = np.exp(unit[i] @ unit[j] / temperature)
+                losses.append(-np.log(attracted / (attracted + repelled)))
+    return np.mean(losses), len(losses)
+
+
+def test_contrast_against_numpy():
+    generator = np.random.default_rng(0)
+    values, speakers = generator.standard_normal((14, 5)), [0] * 5 + [1] * 6 + [2] * 3
+    clusters = [0, 0, 1, 1, 1, 0, 0, 1, 1, 2, 0, 0, 0, 0]  # the third speaker has one cluster: no negatives
+    expected, count = np_cluster_info_nce(values, speakers, clusters, 0.1)
+    tensors = torch.from_numpy(values), torch.tensor(speakers), torch.tensor(clusters)
+    total, pairs = cluster_info_nce(tensors[0], *tensors, 0.1)
+    assert pairs == count and (total / pairs).item() == pytest.approx(expected, rel=1e-12)
+    parts = [cluster_info_nce(tensors[0][i : i + 7], *tensors, 0.1, first=i)[0] for i in (0, 7)]
+    assert sum(parts).item() == pytest.approx(total.item(), rel=1e-12)
+
+
+def test_other_speakers_have_no_part_in_it():
+    torch.manual_seed(0)
+    values = torch.randn(8, 4, requires_grad=True)
+    speakers, clusters = torch.tensor([0] * 4 + [1] * 4), torch.tensor([0, 0, 1, 1, 0, 0, 0, 0])
+    total, pairs = cluster_info_nce(values, values, speakers, clusters)
+    (slope,) = torch.autograd.grad(total / pairs, values)
+    assert pairs == 4 and torch.isfinite(slope).all()
+    assert slope[:4].abs().sum(1).min() > 0 and not slope[4:].any(), "the second speaker has no negatives"
+
+
+def test_by_hand():
+    right, up, left = torch.eye(2)[0], torch.eye(2)[1], -torch.eye(2)[0]
+    values = torch.stack([right, right, up, left])
+    total, pairs = cluster_info_nce(values, values, torch.zeros(4), torch.tensor([0, 0, 1, 2]), 1.0)
+    # two ordered pairs of equal clips, s = 1; against them s = 0 and s = -1: log(1 + (1 + 1/e) / e)
+    assert pairs == 2 and (total / pairs).item() == pytest.approx(np.log(1 + (1 + 1 / np.e) / np.e), rel=1e-6)
+
+
+def test_reversal():
+    values = torch.tensor([1.0, -2.0], requires_grad=True)
+    turned = reverse_gradient(values, 0.3)
+    assert torch.equal(turned, values)
+    (turned * torch.tensor([5.0, 7.0])).sum().backward()
+    assert torch.allclose(values.grad, torch.tensor([-1.5, -2.1]))
+    assert reversal_strength(0) == 0 and reversal_strength(0.1) == pytest.approx(2 / (1 + np.exp(-1)) - 1)
+    assert 0.9999 < reversal_strength(1) < 1
+
+
+def test_two_processes_have_the_loss_and_gradient_of_one():
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    done = run_script("tests/speaker_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
+    results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    assert len(results) == 6
+    for dtype, task, errors in results:
+        bound = 1e-5 if dtype == "torch.float32" else 1e-10
+        assert errors.pop("loss") < bound and errors.pop("gradient") < bound, (task, errors)
+        assert errors["without gradient"] > 1e-3, "the shortcut must fail the same check"
+
+
+# ---- sampler --------------------------------------------------------------------------------------------------------
+@st.composite
+def setups(draw):
+    group, processes = draw(st.sampled_from([4, 6])), draw(st.sampled_from([1, 2]))
+    speakers, clusters = [], []
+    for speaker in range(draw(st.integers(1, 4))):
+        for cluster in range(draw(st.integers(1, 3))):
+            count = draw(st.integers(1, 9))
+            speakers, clusters = speakers + [speaker] * count, clusters + [cluster] * count
+    speakers, clusters = speakers + [0] * 12, clusters + [7] * 6 + [8] * 6
+    return speakers, clusters, group * processes * draw(st.integers(1, 2)), processes, draw(st.integers(0, 3)), group
+
+
+@settings(max_examples=80, deadline=None)
+@given(setups())
+def test_every_step(setup):
+    speakers, clusters, batch, _, _, group = setup
+    try:
+        sampler = SpeakerClusterSampler(*setup)
+    except ValueError as error:
+        assert "give a smaller batch" in str(error)
+        return
+    drawn = [clip % len(speakers) for clip in sampler]
+    assert len(drawn) == len(sampler) == sampler.steps * batch
+    able = len(sampler.pools)
+    for start in range(0, len(drawn), batch):
+        step = drawn[start : start + batch]
+        assert len(set(step)) == batch, "no clip stands in a step twice"
+        groups = [step[i : i + group] for i in range(0, batch, group)]
+        for one in groups:
+            assert len({speakers[clip] for clip in one}) == 1
+            first, second = ({clusters[clip] for clip in part} for part in (one[: group // 2], one[group // 2 :]))
+            assert len(first) == len(second) == 1 and first != second
+        if len(groups) <= able:
+            assert len({speakers[one[0]] for one in groups}) == len(groups), "each speaker once"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 5), st.integers(0, 3))
+def test_an_epoch_is_a_function_of_seed_and_number(seed, epoch):
+    speakers, clusters = [0] * 20 + [1] * 20 + [2] * 20, ([0] * 8 + [1] * 12) * 3
+    straight, jumped = (SpeakerClusterSampler(speakers, clusters, 16, seed=seed) for _ in range(2))
+    for number in range(epoch):
+        straight.set_epoch(number)
+        assert list(straight)
+    for sampler in (straight, jumped):
+        sampler.set_epoch(epoch)
+    assert list(straight) == list(jumped)
+    drawn = Counter()
+    for number in range(12):
+        jumped.set_epoch(number)
+        drawn.update(speakers[clip % 60] for clip in list(jumped)[::4])
+    assert max(drawn.values()) - min(drawn.values()) <= 1, "speakers come equally often"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 10}, "not made of groups of 4 clips; give 8"),
+        ({"batch_size": 12, "processes": 2}, "give 16"),
+        ({"group_size": 5}, "must be even"),
+        ({"clusters": [0] * 20}, "the speakers have clips for 0"),
+        ({"batch_size": 40}, "has 10 groups, and the speakers have clips for 5"),
+    ],
+)
+def test_samplers_that_cannot_be(options, message):
+    values = {"speakers": [0] * 20, "clusters": [0] * 10 + [1] * 10, "batch_size": 8} | options
+    with pytest.raises(ValueError, match=message):
+        SpeakerClusterSampler(**values)
+
+
+# ---- embeddings and clusters ----------------------------------------------------------------------------------------
+def test_clusters_within_speakers():
+    generator = np.random.default_rng(0)
+    centres = generator.standard_normal((3, 16))
+    values = np.concatenate([centre + 0.05 * generator.standard_normal((8, 16)) for centre in centres])
+    speakers = ["a"] * 24
+    truth = np.repeat(range(3), 8)
+    for k in (None, 3):
+        found = cluster_within_speakers(values, speakers, k)
+        assert found.counts == {"a": 3} and not found.notes
+        assert agreement(truth, found.labels, np.zeros((24, 24)))["adjusted_rand"] == 1.0
+    few = cluster_within_speakers(values[:10], ["a"] * 6 + ["b"] * 3 + ["c"], 4)
+    assert few.counts == {"a": 3, "b": 1} and few.labels[9] == -1
+    assert few.notes[0] == "speaker a has 6 clips, and 3 clusters in place of 4"
+    assert few.notes[2] == "speaker c has one clip, and is left out"
+    with pytest.raises(ValueError, match="1 clusters"):
+        cluster_within_speakers(values, speakers, 1)
+    with pytest.raises(ValueError, match="24 embeddings of 3 clips"):
+        cluster_within_speakers(values, ["a"] * 3)
+
+
+def test_purity_by_hand():
+    assert purity(np.array([0, 0, 1, 1, 1, 2]), np.array([0, 0, 0, 1, 1, 1])) == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda names, values: (names[1:], values[1:]), "no embedding of 1 clips of tones, first audio/"),
+        (lambda names, values: (names, values[1:]), r"\(47, 8\) embeddings of 48 clips"),
+        (lambda names, values: ([names[0], *names[:-1]], values), "stands in it twice"),
+        (lambda names, values: (names, np.full_like(values, np.nan)), "row 0: not all of it is a number"),
+    ],
+)
+def test_embeddings_of_other_clips_are_refused(change, message, tones, tmp_path):
+    corpus = load_corpus(tones)
+    names, values = change(corpus.column("file_name").to_pylist(), np.random.default_rng(0).standard_normal((48, 8)))
+    np.savez(tmp_path / "own.npz", file_name=np.array(names), embeddings=values)
+    with pytest.raises(ValueError, match=message):
+        speaker_embeddings(corpus, str(tmp_path / "own.npz"))
+    (tmp_path / "bad.npy").write_text("no array")
+    with pytest.raises(ValueError, match="bad.npy: cannot be read"):
+        speaker_embeddings(corpus, str(tmp_path / "bad.npy"))
+
+
+def test_an_x_vector_model_of_transformers(tones, tmp_path, monkeypatch):
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    small |= {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (10, 16), "num_conv_pos_embeddings": 8}
+    small |= {"num_conv_pos_embedding_groups": 2, "tdnn_dim": (8, 8), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1)}
+    WavLMForXVector(WavLMConfig(**small, xvector_output_dim=6)).save_pretrained(tmp_path / "xvector")
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path / "xvector")
+    corpus = load_corpus(tones)
+    options = {"cache_dir": str(tmp_path / "cache"), "device": "cpu"}
+    kept, values, errors = speaker_embeddings(corpus, str(tmp_path / "xvector"), **options)
+    assert values.shape == (48, 6) and len(kept) == 48 and not errors
+    assert np.linalg.norm(values, axis=1) == pytest.approx(1, abs=1e-5)
+    monkeypatch.setattr(embeddings_module, "_embed_all", lambda *_: pytest.fail("they are kept"))
+    assert np.array_equal(speaker_embeddings(corpus, str(tmp_path / "xvector"), **options)[1], values)
+
+
+def test_a_speaker_model_that_cannot_be_had(tones, monkeypatch):
+    with pytest.raises(ValueError, match="no-such/model cannot be had.*make speaker-extra"):
+        speaker_embeddings(load_corpus(tones), "no-such/model")
+    monkeypatch.setitem(sys.modules, "resemblyzer", None)
+    with pytest.raises(ValueError, match="Resemblyzer cannot be imported.*make speaker-extra"):
+        speaker_embeddings(load_corpus(tones))
+
+
+# ---- programs -------------------------------------------------------------------------------------------------------
+def test_no_emotion_label_is_read(both, vectors, train, tmp_path):
+    """Labels that are absent or shuffled give the same weights and losses, bit for bit."""
+    runs = {}
+    for name in ("true", "shuffled", "absent"):
+        corpora = [shutil.copytree(corpus, tmp_path / name / corpus.name) for corpus in both]
+        for corpus in corpora:
+            with open(corpus / "metadata.csv", newline="") as file:
+                rows = list(csv.DictReader(file))
+            emotions = [row["emotion"] for row in rows]
+            np.random.default_rng(0).shuffle(emotions)
+            for row, emotion in zip(rows, emotions, strict=True):
+                row["emotion"] = {"true": row["emotion"], "shuffled": emotion, "absent": ""}[name]
+            with open(corpus / "metadata.csv", "w", newline="") as file:
+                csv.DictWriter(file, list(rows[0])).writeheader()
+                csv.DictWriter(file, list(rows[0])).writerows(rows)
+        options = ("--speaker_embeddings", vectors, "--data_dir", *corpora, "--output_dir", tmp_path / name / "run")
+        train(*PRETRAIN, *options, "--speaker_task", "adversarial")
+        history = json.loads((tmp_path / name / "run/trainer_state.json").read_text())["log_history"]
+        losses = [entry["loss"] for entry in history if "loss" in entry]
+        runs[name] = GEmoClapForXVector.from_pretrained(tmp_path / name / "run").state_dict(), losses
+    for name in ("shuffled", "absent"):
+        assert runs[name][1] == runs["true"][1]
+        assert all(torch.equal(value, runs["true"][0][key]) for key, value in runs[name][0].items())
+
+
+def test_what_pretraining_leaves_behind(pretrained, both, tmp_path):
+    history = json.loads((pretrained / "trainer_state.json").read_text())["log_history"]
+    logs = [entry for entry in history if "cluster_info_nce" in entry]
+    for entry in logs:
+        assert entry["loss"] == pytest.approx(
+            entry["cluster_info_nce"] + 0.1 * entry["speaker_cross_entropy"], abs=2e-3
+        )
+    assert logs[-1]["cluster_info_nce"] < logs[0]["cluster_info_nce"]
+    card = (pretrained / "README.md").read_text()
+    assert "no emotion label" in card and "| emotions |" not in card
+    (tmp_path / "use.py").write_text(USE)
+    command = [sys.executable, "use.py", str(pretrained / "encoder"), str(both[0] / "audio/04_sad_1.wav")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["GEmoClapAudioModel", "32"]
+
+
+def test_ser_starts_from_it(pretrained, both, train, tmp_path):
+    """By --init_from with its pooling, and the tower alone by --audio_model; with few labels."""
+    few = ("--head", "classifier", "--data_dir", both[0], "--exclude_speakers", "04", "--label_fraction", "0.5")
+    few += ("--num_train_epochs", "1", "--learning_rate", "1e-12", "--pooling", "self_attention")
+    train(*few, "--init_from", pretrained, "--output_dir", tmp_path / "start")
+    tower = ("--audio_model", pretrained / "encoder", "--audio_config", "{}", "--feature_config", "{}")
+    train(*few, *tower, "--output_dir", tmp_path / "tower")
+    expected = GEmoClapForXVector.from_pretrained(pretrained).state_dict()
+    for name in ("start", "tower"):
+        found = GEmoClapForXVector.from_pretrained(tmp_path / name).state_dict()
+        for key, value in expected.items():
+            if key.startswith("audio_model") or name == "start":
+                torch.testing.assert_close(found[key], value)
+    config = json.loads((tmp_path / "start/config.json").read_text())
+    assert [record["num_clips"] for record in config["training_data"]] == [36, 36, 18]
+    assert config["training_data"][0]["unlabelled"] and "unlabelled" not in config["training_data"][2]
+
+
+def test_some_clips_are_of_every_speaker_and_emotion(tones):
+    corpus = load_corpus(tones)
+    half, quarter = (some_clips(corpus, share, 0) for share in (0.5, 0.25))
+    names = [set(part.column("file_name").to_pylist()) for part in (half, quarter)]
+    assert len(half) == 24 and len(quarter) == 12 and names[1] < names[0]
+    counts = Counter(zip(*(half.column(name).to_pylist() for name in ("speaker_id", "emotion")), strict=True))
+    assert len(counts) == 12 and max(counts.values()) - min(counts.values()) <= 1
+    with pytest.raises(ValueError, match="label_fraction 0"):
+        some_clips(corpus, 0, 0)
+
+
+def test_the_analysis(both, vectors, tmp_path):
+    options = ("--cluster_analysis", "--data_dir", *both, "--output_dir", tmp_path)
+    done = run_script("evaluate.py", *options, "--speaker_embeddings", vectors, "--speaker_clusters", 3)
+    record = json.loads((tmp_path / "cluster_analysis.json").read_text())
+    emotion, gender = (record["labels"][name]["overall"]["adjusted_rand"] for name in ("emotion", "gender"))
+    assert emotion["value"] > 0.9 > 0.2 > emotion["chance_95"] and emotion["p"] == pytest.approx(1 / 201)
+    assert gender["value"] == gender["chance"] == 0 and gender["p"] == 1
+    assert len(record["labels"]["emotion"]["speakers"]) == 8 and record["clips"] == 96
+    assert "| emotion |" in done.stdout and (tmp_path / "cluster_analysis.png").stat().st_size > 1000
+    refused = run_script("evaluate.py", *options, "--speaker_embeddings", "no-such/model", check=False)
+    assert refused.returncode == 1 and "another embeddings, clusters" in refused.stderr
+    nothing = run_script("evaluate.py", "--data_dir", both[0], check=False)
+    assert nothing.returncode == 1 and "give --model" in nothing.stderr
+
+
+def test_a_killed_pretraining_goes_on_to_the_same_weights(both, vectors, tmp_path, train):
+    options = (*PRETRAIN, "--speaker_task", "multi-task", "--speaker_embeddings", vectors, "--data_dir", *both)
+    options += ("--save_strategy", "epoch", "--output_dir")
+    train(*options, tmp_path / "straight")
+    shutil.copytree(tmp_path / "straight", tmp_path / "killed")
+    last = max((tmp_path / "killed").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    shutil.rmtree(last)
+    train(*options, tmp_path / "killed", "--resume_from_checkpoint", "true")
+    first, second = (GEmoClapForXVector.from_pretrained(tmp_path / run).state_dict() for run in ("straight", "killed"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--per_device_train_batch_size", "10"), "groups of 4 clips"),
+        (("--speaker_temperature", "0"), "must be above 0"),
+        (("--num_dev_speakers", "2"), "nothing to develop on"),
+        (("--speaker_clusters", "1"), "1 clusters"),
+        (("--class_balanced_sampling", "true"), "class_balanced_sampling"),
+        (("--label_fraction", "2", "--head", "classifier"), "label_fraction 2.0"),
+    ],
+)
+def test_bad_input(options, message, both, vectors, train, tmp_path):
+    more = ("--speaker_embeddings", vectors, "--data_dir", *both, "--output_dir", tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        train(*PRETRAIN, *more, *options)
