@@ -1,5 +1,6 @@
 # make demo: speak a corpus, train, judge, use; five minutes, no download but the packages.
 # make test: ruff and the tests.
+# make speaker-extra: Resemblyzer, whose GE2E speaker embeddings need no download from the Hub.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -7,7 +8,7 @@ export PATH := $(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test format clean
+.PHONY: demo test speaker-extra format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,11 @@ test: $(VENV)/installed
 	ruff check .
 	ruff format --check .
 	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+# Resemblyzer declares webrtcvad, which imports pkg_resources; webrtcvad-wheels is the same without.
+speaker-extra: $(VENV)/installed
+	$(BIN)/python -m pip install -q -c constraints.txt webrtcvad-wheels librosa scipy
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps Resemblyzer==0.1.4
 
 format: $(VENV)/installed
 	ruff check --fix .
