@@ -11,6 +11,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import ROOT, TINY, TONES, run_script, write_corpus
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from test_distributed import TORCHRUN
 from test_training import load_script
 
-from modeling_gemoclap import GEmoClapForXVector
+from modeling_gemoclap import AudioError, GEmoClapForXVector
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import some_clips
 from modeling_gemoclap.evaluation.cluster_analysis import agreement, purity
@@ -222,8 +223,12 @@ def test_clusters_within_speakers():
         assert agreement(truth, found.labels, np.zeros((24, 24)))["adjusted_rand"] == 1.0
     few = cluster_within_speakers(values[:10], ["a"] * 6 + ["b"] * 3 + ["c"], 4)
     assert few.counts == {"a": 3, "b": 1} and few.labels[9] == -1
-    assert few.notes[0] == "speaker a has 6 clips, and 3 clusters in place of 4"
+    assert few.notes[0] == "speaker a has 6 clips, and 3 cluster(s) in place of 4"
+    assert few.notes[1] == "speaker b has 3 clips, and 1 cluster(s) in place of 4"
     assert few.notes[2] == "speaker c has one clip, and is left out"
+    assert cluster_within_speakers(values[:3], ["a"] * 3).notes == [
+        "speaker a has 3 clips, and 1 cluster: nothing is apart from it"
+    ]
     with pytest.raises(ValueError, match="1 clusters"):
         cluster_within_speakers(values, speakers, 1)
     with pytest.raises(ValueError, match="24 embeddings of 3 clips"):
@@ -238,9 +243,10 @@ def test_purity_by_hand():
     ("change", "message"),
     [
         (lambda names, values: (names[1:], values[1:]), "no embedding of 1 clips of tones, first audio/"),
-        (lambda names, values: (names, values[1:]), r"\(47, 8\) embeddings of 48 clips"),
+        (lambda names, values: (names, values[1:]), r"\(47, 8\) embeddings of \(48,\) file names"),
         (lambda names, values: ([names[0], *names[:-1]], values), "stands in it twice"),
-        (lambda names, values: (names, np.full_like(values, np.nan)), "row 0: not all of it is a number"),
+        (lambda names, values: (names, np.full_like(values, np.nan)), "embedding of audio/.* is not all of numbers"),
+        (lambda names, values: (names, values[:, :0]), r"\(48, 0\) embeddings"),
     ],
 )
 def test_embeddings_of_other_clips_are_refused(change, message, tones, tmp_path):
@@ -249,9 +255,10 @@ def test_embeddings_of_other_clips_are_refused(change, message, tones, tmp_path)
     np.savez(tmp_path / "own.npz", file_name=np.array(names), embeddings=values)
     with pytest.raises(ValueError, match=message):
         speaker_embeddings(corpus, str(tmp_path / "own.npz"))
-    (tmp_path / "bad.npy").write_text("no array")
-    with pytest.raises(ValueError, match="bad.npy: cannot be read"):
-        speaker_embeddings(corpus, str(tmp_path / "bad.npy"))
+    for content in (b"no array", b"", (tmp_path / "own.npz").read_bytes()[:100]):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="bad.npz: cannot be read"):
+            speaker_embeddings(corpus, str(tmp_path / "bad.npz"))
 
 
 def test_an_x_vector_model_of_transformers(tones, tmp_path, monkeypatch):
@@ -260,7 +267,7 @@ def test_an_x_vector_model_of_transformers(tones, tmp_path, monkeypatch):
     torch.manual_seed(0)
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     small |= {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (10, 16), "num_conv_pos_embeddings": 8}
-    small |= {"num_conv_pos_embedding_groups": 2, "tdnn_dim": (8, 8), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1)}
+    small |= {"num_conv_pos_embedding_groups": 2, "tdnn_dim": (8, 8), "tdnn_kernel": (15, 1), "tdnn_dilation": (1, 1)}
     WavLMForXVector(WavLMConfig(**small, xvector_output_dim=6)).save_pretrained(tmp_path / "xvector")
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path / "xvector")
     corpus = load_corpus(tones)
@@ -268,8 +275,15 @@ def test_an_x_vector_model_of_transformers(tones, tmp_path, monkeypatch):
     kept, values, errors = speaker_embeddings(corpus, str(tmp_path / "xvector"), **options)
     assert values.shape == (48, 6) and len(kept) == 48 and not errors
     assert np.linalg.norm(values, axis=1) == pytest.approx(1, abs=1e-5)
-    monkeypatch.setattr(embeddings_module, "_embed_all", lambda *_: pytest.fail("they are kept"))
-    assert np.array_equal(speaker_embeddings(corpus, str(tmp_path / "xvector"), **options)[1], values)
+    kept_file = embeddings_module._keep
+    monkeypatch.setattr(embeddings_module, "_keep", lambda *_: pytest.fail("nothing is new"))
+    again = speaker_embeddings(corpus.of_speakers(exclude=["04"]), str(tmp_path / "xvector"), **options)
+    assert np.array_equal(again[1], values[:36]), "a selection finds what the whole has left"
+    monkeypatch.setattr(embeddings_module, "_keep", kept_file)
+    soundfile.write(tmp_path / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(2000), 16000)
+    (tmp_path / "metadata.csv").write_text("file_name,emotion,gender,speaker_id\nshort.wav,,,a\n")
+    with pytest.raises(AudioError, match="short.wav.*too short"):
+        speaker_embeddings(load_corpus(tmp_path), str(tmp_path / "xvector"), **options)
 
 
 def test_a_speaker_model_that_cannot_be_had(tones, monkeypatch):
@@ -282,9 +296,9 @@ def test_a_speaker_model_that_cannot_be_had(tones, monkeypatch):
 
 # ---- programs -------------------------------------------------------------------------------------------------------
 def test_no_emotion_label_is_read(both, vectors, train, tmp_path):
-    """Labels that are absent or shuffled give the same weights and losses, bit for bit."""
+    """Labels that are shuffled, absent, not known or without a column give the same weights and losses, to the bit."""
     runs = {}
-    for name in ("true", "shuffled", "absent"):
+    for name in ("true", "shuffled", "absent", "foreign", "no column"):
         corpora = [shutil.copytree(corpus, tmp_path / name / corpus.name) for corpus in both]
         for corpus in corpora:
             with open(corpus / "metadata.csv", newline="") as file:
@@ -292,16 +306,19 @@ def test_no_emotion_label_is_read(both, vectors, train, tmp_path):
             emotions = [row["emotion"] for row in rows]
             np.random.default_rng(0).shuffle(emotions)
             for row, emotion in zip(rows, emotions, strict=True):
-                row["emotion"] = {"true": row["emotion"], "shuffled": emotion, "absent": ""}[name]
+                row["emotion"] = {"true": row["emotion"], "shuffled": emotion, "absent": "", "foreign": "wut"}.get(
+                    name
+                )
+            columns = [column for column in rows[0] if column != "emotion" or name != "no column"]
             with open(corpus / "metadata.csv", "w", newline="") as file:
-                csv.DictWriter(file, list(rows[0])).writeheader()
-                csv.DictWriter(file, list(rows[0])).writerows(rows)
+                csv.DictWriter(file, columns).writeheader()
+                csv.DictWriter(file, columns, extrasaction="ignore").writerows(rows)
         options = ("--speaker_embeddings", vectors, "--data_dir", *corpora, "--output_dir", tmp_path / name / "run")
         train(*PRETRAIN, *options, "--speaker_task", "adversarial")
         history = json.loads((tmp_path / name / "run/trainer_state.json").read_text())["log_history"]
         losses = [entry["loss"] for entry in history if "loss" in entry]
         runs[name] = GEmoClapForXVector.from_pretrained(tmp_path / name / "run").state_dict(), losses
-    for name in ("shuffled", "absent"):
+    for name in ("shuffled", "absent", "foreign", "no column"):
         assert runs[name][1] == runs["true"][1]
         assert all(torch.equal(value, runs["true"][0][key]) for key, value in runs[name][0].items())
 
@@ -328,6 +345,9 @@ def test_ser_starts_from_it(pretrained, both, train, tmp_path):
     few = ("--head", "classifier", "--data_dir", both[0], "--exclude_speakers", "04", "--label_fraction", "0.5")
     few += ("--num_train_epochs", "1", "--learning_rate", "1e-12", "--pooling", "self_attention")
     train(*few, "--init_from", pretrained, "--output_dir", tmp_path / "start")
+    heard = ("--protocol", "2-folds-by-speaker", "--audio_model", pretrained / "encoder", "--audio_config", "{}")
+    with pytest.raises(ValueError, match="was trained on .*, whom fold 0 judges"):
+        train(*few[:4], *heard, "--feature_config", "{}", "--output_dir", tmp_path / "heard")
     tower = ("--audio_model", pretrained / "encoder", "--audio_config", "{}", "--feature_config", "{}")
     train(*few, *tower, "--output_dir", tmp_path / "tower")
     expected = GEmoClapForXVector.from_pretrained(pretrained).state_dict()
@@ -336,9 +356,10 @@ def test_ser_starts_from_it(pretrained, both, train, tmp_path):
         for key, value in expected.items():
             if key.startswith("audio_model") or name == "start":
                 torch.testing.assert_close(found[key], value)
-    config = json.loads((tmp_path / "start/config.json").read_text())
-    assert [record["num_clips"] for record in config["training_data"]] == [36, 36, 18]
-    assert config["training_data"][0]["unlabelled"] and "unlabelled" not in config["training_data"][2]
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert [record["num_clips"] for record in config["training_data"]] == [36, 36, 18]
+        assert config["training_data"][0]["unlabelled"] and "unlabelled" not in config["training_data"][2]
+        assert "training_data" not in config["audio_config"]
 
 
 def test_some_clips_are_of_every_speaker_and_emotion(tones):
@@ -356,9 +377,10 @@ def test_the_analysis(both, vectors, tmp_path):
     options = ("--cluster_analysis", "--data_dir", *both, "--output_dir", tmp_path)
     done = run_script("evaluate.py", *options, "--speaker_embeddings", vectors, "--speaker_clusters", 3)
     record = json.loads((tmp_path / "cluster_analysis.json").read_text())
-    emotion, gender = (record["labels"][name]["overall"]["adjusted_rand"] for name in ("emotion", "gender"))
+    emotion = record["labels"]["emotion"]["overall"]["adjusted_rand"]
     assert emotion["value"] > 0.9 > 0.2 > emotion["chance_95"] and emotion["p"] == pytest.approx(1 / 201)
-    assert gender["value"] == gender["chance"] == 0 and gender["p"] == 1
+    assert record["labels"]["gender"] is None and "one for each speaker" in done.stdout
+    assert min(record["silhouette_of_the_clusters"].values()) > 0.3
     assert len(record["labels"]["emotion"]["speakers"]) == 8 and record["clips"] == 96
     assert "| emotion |" in done.stdout and (tmp_path / "cluster_analysis.png").stat().st_size > 1000
     refused = run_script("evaluate.py", *options, "--speaker_embeddings", "no-such/model", check=False)
@@ -385,8 +407,10 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(both, vectors, tmp_pat
         (("--per_device_train_batch_size", "10"), "groups of 4 clips"),
         (("--speaker_temperature", "0"), "must be above 0"),
         (("--num_dev_speakers", "2"), "nothing to develop on"),
-        (("--speaker_clusters", "1"), "1 clusters"),
+        (("--speaker_clusters", "1"), "speaker_clusters 2 or more"),
         (("--class_balanced_sampling", "true"), "class_balanced_sampling"),
+        (("--mix_prob", "0.5"), "leave out --mix_prob"),
+        (("--protocol", "2-folds-speaker-dependent"), "which head speaker does not read"),
         (("--label_fraction", "2", "--head", "classifier"), "label_fraction 2.0"),
     ],
 )

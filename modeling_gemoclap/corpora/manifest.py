@@ -87,10 +87,6 @@ class Corpus:
         table = table.set_column(table.column_names.index(name), name, values)
         return replace(self, clips=_as_dataset(table, self.clips._fingerprint, name, values.to_pylist()))
 
-    def without_emotions(self) -> Corpus:
-        """The same clips, their emotions unknown."""
-        return self.with_column("emotion", pa.array([""] * len(self), pa.string()))
-
     def recordings(self) -> Iterator[str | dict]:
         """What each clip is read from, in order: its path or, in shards, its bytes."""
         if self.shards is None:
@@ -206,9 +202,10 @@ def mix(corpora: list[Corpus]) -> Corpus:
         raise ManifestError(f"{', '.join(in_shards)}: shards are not mixed with other corpora; give their recordings")
     for first, second in combinations(corpora, 2):
         refuse_copies(first, second)
+    shared = [name for name in ("transcript",) if all(name in corpus.clips.column_names for corpus in corpora)]
     tables = []
     for corpus in corpora:
-        columns = {name: corpus.column(name) for name in ("path", *COLUMNS)}
+        columns = {name: corpus.column(name) for name in ("path", *COLUMNS, *shared)}
         columns["speaker_id"] = pc.binary_join_element_wise(corpus.name, columns["speaker_id"], "/")
         columns["file_name"] = pc.binary_join_element_wise(corpus.name, columns["file_name"], "/")
         tables.append(pa.table(columns))
@@ -256,6 +253,7 @@ def load_corpus(
     name: str | None = None,
     emotions: list[str] | None = None,
     emotion_map: dict[str, str] | str | None = None,
+    unlabelled: bool = False,
 ) -> Corpus:
     """Read a corpus folder.
 
@@ -265,6 +263,7 @@ def load_corpus(
         name: What to call the corpus; None takes the published corpus's name, or the folder's.
         emotions: Emotion words beyond the canonical ones that rows may have.
         emotion_map: What words of rows stand for: canonical words, or some of `emotions`; as a dict or its JSON.
+        unlabelled: Read no emotion: all are unknown, whatever stands in their column, if there is one.
 
     Returns:
         The corpus. Whether its recordings can be read is seen when they are read.
@@ -273,7 +272,7 @@ def load_corpus(
         ManifestError: If the folder or a column is missing, a row has a word that is not known, lacks a speaker,
             repeats a file or leaves the folder, or the folder holds another published corpus than `name`.
     """
-    emotions = words_for_emotions(emotions or [], emotion_map)
+    emotions = None if unlabelled else words_for_emotions(emotions or [], emotion_map)
     folder = Path(data_dir)
     in_shards = not (folder / "metadata.csv").is_file() and bool(shards_in(folder))
     if in_shards:
@@ -284,7 +283,7 @@ def load_corpus(
         known, table, notes = read_layout(folder, name)
         checked = check_rows(table, lambda row: str(folder / table["file_name"][row].as_py()), emotions)
         added = _paths(folder, checked)
-    if known:
+    if known and not unlabelled:
         columns = (checked[column].to_pylist() for column in ("file_name", "emotion", "gender"))
         notes += known.contradictions(zip(*columns, strict=True))
         notes += known.differences(checked["emotion"].to_pylist(), pc.unique(checked["speaker_id"]).to_pylist())
@@ -326,6 +325,7 @@ def load_corpora(
     names: list[str] | None = None,
     emotions: list[str] | None = None,
     emotion_map: dict[str, str] | str | None = None,
+    unlabelled: bool = False,
 ) -> Corpus:
     """Read one corpus or several, and mix them; see `load_corpus` and `mix`.
 
@@ -334,6 +334,7 @@ def load_corpora(
         names: What to call each.
         emotions: Emotion words beyond the canonical ones.
         emotion_map: What words of rows stand for.
+        unlabelled: Read no emotion.
 
     Raises:
         ManifestError: As these.
@@ -341,12 +342,14 @@ def load_corpora(
     names = names or [None] * len(data_dirs)
     if len(names) != len(data_dirs):
         raise ManifestError(f"--corpus_name has {len(names)} names for {len(data_dirs)} folders in --data_dir")
-    return mix([load_corpus(*pair, emotions, emotion_map) for pair in zip(data_dirs, names, strict=True)])
+    return mix([load_corpus(*pair, emotions, emotion_map, unlabelled) for pair in zip(data_dirs, names, strict=True)])
 
 
-def _from_csv(folder: Path, name: str | None, emotions: dict[str, str]):
+def _from_csv(folder: Path, name: str | None, emotions: dict[str, str] | None):
     path = folder / "metadata.csv"
     table, lines = read_csv(path)
+    if emotions is None and "emotion" not in table.column_names:
+        table = table.append_column("emotion", pa.array([""] * len(table), pa.string()))
     missing = [column for column in COLUMNS if column not in table.column_names]
     if missing:
         found = ", ".join(table.column_names)
@@ -356,7 +359,7 @@ def _from_csv(folder: Path, name: str | None, emotions: dict[str, str]):
     return known_corpus(name, some, folder), checked, _paths(folder, checked), []
 
 
-def _from_shards(folder: Path, name: str | None, emotions: dict[str, str]):
+def _from_shards(folder: Path, name: str | None, emotions: dict[str, str] | None):
     table = read_labels(folder)
     if not len(table):
         raise ManifestError(f"{folder}: its shards hold no clips")

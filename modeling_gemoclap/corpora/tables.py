@@ -74,13 +74,13 @@ def _read(reader, path: Path) -> tuple[pa.Table, array]:
     return pa.Table.from_batches(parts, schema).combine_chunks(), lines
 
 
-def check_rows(table: pa.Table, where: Callable[[int], str], more_emotions: Mapping[str, str]) -> pa.Table:
+def check_rows(table: pa.Table, where: Callable[[int], str], more_emotions: Mapping[str, str] | None) -> pa.Table:
     """Check a manifest by column and bring its words into their canonical form.
 
     Args:
         table: Text columns, `COLUMNS` among them.
         where: How errors name a row.
-        more_emotions: Emotion words beyond the canonical ones, and what each stands for.
+        more_emotions: Emotion words beyond the canonical ones, and what each stands for; None: no emotion is read.
 
     Returns:
         The table; emotions and genders are canonical words, or "" where unknown.
@@ -154,7 +154,9 @@ def _check_words(words: pa.Array, canonical: Callable[[str], str | None], messag
     return pa.array(known, pa.string()).take(encoded.indices), None
 
 
-def _check_emotions(words: pa.Array, more: Mapping[str, str]):
+def _check_emotions(words: pa.Array, more: Mapping[str, str] | None):
+    if more is None:
+        return pa.array([""] * len(words), pa.string()), None
     message = (
         f"emotion {{!r}} is not known; known are {', '.join(EMOTION_WORDS)}; correct it, leave it empty if it is "
         f"unknown, name it in emotions, or say which of these it stands for (--emotion_map)"

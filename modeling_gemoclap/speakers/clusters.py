@@ -56,11 +56,12 @@ def cluster_within_speakers(
             found.notes.append(f"speaker {speaker} has one clip, and is left out")
             continue
         most = max(1, min(k or MOST_CLUSTERS, len(rows) // 2))
-        if k and most < k:
-            found.notes.append(f"speaker {speaker} has {len(rows)} clips, and {most} clusters in place of {k}")
         tried = [most] if k or most == 1 else range(2, most + 1)
         labels = max((_k_means(embeddings[rows], one, seed) for one in tried), key=lambda pair: pair[0])[1]
-        found.labels[rows], found.counts[speaker] = labels, int(labels.max()) + 1
+        found.labels[rows], found.counts[speaker] = labels, len(set(labels.tolist()))
+        if found.counts[speaker] < (k or 2):
+            instead = f"cluster(s) in place of {k}" if k else "cluster: nothing is apart from it"
+            found.notes.append(f"speaker {speaker} has {len(rows)} clips, and {found.counts[speaker]} {instead}")
     return found
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import datasets
 import numpy as np
@@ -20,6 +22,7 @@ from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..towers_gemoclap import load_whole
 
 RESEMBLYZER = "resemblyzer"
+KEPT_AFTER = 500  # new embeddings: what is computed is not lost with a run that is killed
 INSTALL = "make speaker-extra"  # what the error without Resemblyzer tells
 
 
@@ -30,13 +33,13 @@ def speaker_embeddings(
     cache_dir: str | None = None,
     device: str | None = None,
 ) -> tuple[Corpus, np.ndarray, list[str]]:
-    """The speaker embedding of every clip.
+    """The speaker embedding of every clip; that of a recording is computed once for each model.
 
     Args:
         corpus: The clips.
         source: `"resemblyzer"`, whose wheel carries a trained GE2E encoder; or the name or folder of an x-vector
-            model of transformers, as `microsoft/wavlm-base-plus-sv`; or a file of one's own, see `read_embeddings`.
-        on_bad_audio: `"raise"`, or `"skip"` to go on without clips that cannot be read.
+            model of transformers, as `microsoft/wavlm-base-plus-sv`; or a `.npz` of one's own, see `read_embeddings`.
+        on_bad_audio: `"raise"`, or `"skip"` to go on without clips that cannot be used.
         cache_dir: Where embeddings are kept; None: in the cache of `datasets`.
         device: Where the model runs; None: where there is a GPU, there.
 
@@ -45,33 +48,27 @@ def speaker_embeddings(
 
     Raises:
         AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`.
+        ManifestError: If the clips are in shards.
         ValueError: If the model cannot be had, or the rows of a file are not the corpus's.
     """
-    if Path(source).suffix in (".npy", ".npz"):
+    if Path(source).suffix == ".npz":
         return corpus, _of_unit_length(read_embeddings(Path(source), corpus)), []
-    embed, made_of = _speaker_model(source, device)
-    path = _cache_file(corpus, made_of, cache_dir)
-    if not path.is_file():
-        found, errors = _embed_all(corpus, embed)
-        kept = [place for place, one in enumerate(found) if one is not None]
-        rows = {"embeddings": np.array([found[place] for place in kept], np.float32), "kept": kept}
-        with whole(path) as part, open(part, "wb") as file:
-            np.savez(file, **rows, errors=np.array(errors, str))
-    stored = np.load(path)
-    kept, errors = stored["kept"].tolist(), stored["errors"].tolist()
+    if corpus.shards:
+        raise ManifestError(f"{corpus.name}: speaker embeddings are computed from recordings, not from shards")
+    model = _speaker_model(source, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    found, errors = _embed_all(corpus, model, _cache_file(model, cache_dir))
+    kept = [place for place, one in enumerate(found) if one is not None]
     if errors and (on_bad_audio == "raise" or not kept):
-        path.unlink()  # they may be mended
         raise AudioError(f"{corpus.cannot_be_used(errors)}or give --on_bad_audio skip to go on without")
     corpus = replace(corpus, clips=corpus.clips.select(kept)) if errors else corpus
-    return corpus, _of_unit_length(stored["embeddings"]), errors
+    return corpus, _of_unit_length(np.stack([found[place] for place in kept])), errors
 
 
 def read_embeddings(path: Path, corpus: Corpus) -> np.ndarray:
     """Embeddings of one's own.
 
     Args:
-        path: A `.npz` with `embeddings`, `(clips, size)`, and `file_name`, `(clips,)`, in any order; or a `.npy` with
-            the rows in the order of the corpus.
+        path: A `.npz` with `embeddings`, `(clips, size)`, and `file_name`, `(clips,)`, in any order; it may have more.
         corpus: The clips.
 
     Returns:
@@ -81,36 +78,40 @@ def read_embeddings(path: Path, corpus: Corpus) -> np.ndarray:
         ValueError: If it is no such file, or its rows are not the corpus's.
     """
     try:
-        found = np.load(path, allow_pickle=False)
-        names = found["file_name"].astype(str).tolist() if path.suffix == ".npz" else None
-        values = np.asarray(found["embeddings"] if path.suffix == ".npz" else found, dtype=np.float32)
-    except (OSError, KeyError, ValueError) as error:
+        with np.load(path, allow_pickle=False) as found:
+            names, values = found["file_name"].astype(str), np.asarray(found["embeddings"], dtype=np.float32)
+    except (OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError, BadZipFile) as error:
         raise ValueError(
-            f"{path}: cannot be read ({error}); it must be a .npz with embeddings and file_name, or a .npy"
+            f"{path}: cannot be read ({error}): it must be a .npz with embeddings and file_name"
         ) from None
-    wanted = corpus.column("file_name").to_pylist()
-    if values.ndim != 2 or len(values) != len(names or wanted):
-        raise ValueError(f"{path}: {values.shape} embeddings of {len(names or wanted)} clips of {corpus.name}")
+    if values.ndim != 2 or not values.shape[1] or names.shape != values.shape[:1]:
+        raise ValueError(f"{path}: {values.shape} embeddings of {names.shape} file names; give a row for each name")
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
-        raise ValueError(f"{path}, row {row}: not all of it is a number")
-    if names is None:
-        return values
-    places = {name: place for place, name in enumerate(names)}
+        raise ValueError(f"{path}: the embedding of {names[row]} is not all of numbers")
+    places = {name: place for place, name in enumerate(names.tolist())}
     if len(places) < len(names):
-        raise ValueError(f"{path}: {max(names, key=names.count)} stands in it twice")
+        raise ValueError(f"{path}: {Counter(names.tolist()).most_common(1)[0][0]} stands in it twice")
+    wanted = corpus.column("file_name").to_pylist()
     if missing := [name for name in wanted if name not in places]:
         raise ValueError(f"{path}: no embedding of {len(missing)} clips of {corpus.name}, first {missing[0]}")
     return values[[places[name] for name in wanted]]
 
 
-def _speaker_model(source: str, device: str | None) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    """What embeds a wave at 16 kHz, and what it is made of."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+@dataclass
+class _SpeakerModel:
+    """What embeds a wave, the rate it wants in Hz, and what it is made of."""
+
+    embed: Callable[[np.ndarray], np.ndarray]
+    sampling_rate: int
+    made_of: str
+
+
+def _speaker_model(source: str, device: str) -> _SpeakerModel:
     return _resemblyzer(device) if source == RESEMBLYZER else _x_vector(source, device)
 
 
-def _resemblyzer(device: str):
+def _resemblyzer(device: str) -> _SpeakerModel:
     try:
         import resemblyzer
         from resemblyzer import VoiceEncoder, preprocess_wav
@@ -123,10 +124,10 @@ def _resemblyzer(device: str):
         voiced = preprocess_wav(wave)
         return encoder.embed_utterance(voiced if len(voiced) else wave)  # it may take all of a whisper for silence
 
-    return embed, hashlib.sha256(weights).hexdigest()
+    return _SpeakerModel(embed, 16000, hashlib.sha256(weights).hexdigest())
 
 
-def _x_vector(source: str, device: str):
+def _x_vector(source: str, device: str) -> _SpeakerModel:
     try:
         model = load_whole(AutoModelForAudioXVector, source).to(device).eval()
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(source)
@@ -142,30 +143,46 @@ def _x_vector(source: str, device: str):
     @torch.no_grad()
     def embed(wave: np.ndarray) -> np.ndarray:  # one at a time: in some of these models padding would leak
         inputs = torch.from_numpy(extractor.features(wave))[None].to(device)
-        return model(**{model.main_input_name: inputs}).embeddings[0].float().cpu().numpy()
-
-    return embed, made_of.hexdigest()
-
-
-def _embed_all(corpus: Corpus, embed: Callable) -> tuple[list[np.ndarray | None], list[str]]:
-    reader, found, errors = GEmoClapFeatureExtractor(do_normalize=False), [], []
-    for recording in tqdm(corpus.recordings(), total=len(corpus), desc="speaker embeddings"):
         try:
-            found.append(embed(reader.load_speech(recording)))
+            return model(**{model.main_input_name: inputs}).embeddings[0].float().cpu().numpy()
+        except RuntimeError as error:
+            raise AudioError(f"{len(wave)} samples are too short for {source} ({error})") from None
+
+    return _SpeakerModel(embed, extractor.sampling_rate, made_of.hexdigest())
+
+
+def _embed_all(corpus: Corpus, model: _SpeakerModel, path: Path) -> tuple[list[np.ndarray | None], list[str]]:
+    """The embedding of each clip, or None, and what is wrong with those; what is new is kept, now and then."""
+    keys, paths = corpus.file_states().decode().splitlines(), corpus.clips["path"]
+    known = dict(zip(*(np.load(path)[name] for name in ("keys", "values")), strict=True)) if path.is_file() else {}
+    reader, found, errors, new = GEmoClapFeatureExtractor(sampling_rate=model.sampling_rate), [], [], 0
+    for key, recording in zip(keys, tqdm(paths, desc="speaker embeddings"), strict=True):
+        try:
+            if key not in known:
+                known[key] = model.embed(reader.load_speech(recording))
+                new += 1
+            found.append(known[key])
         except AudioError as error:
             found.append(None)
-            errors.append(str(error))
+            errors.append(str(error) if recording in str(error) else f"{recording}: {error}")
+        if new == KEPT_AFTER:
+            _keep(path, known)
+            new = 0
+    if new:
+        _keep(path, known)
     return found, errors
 
 
-def _cache_file(corpus: Corpus, made_of: str, cache_dir: str | None) -> Path:
-    """Named by model and recordings, their sizes and times: a change of either is seen."""
+def _keep(path: Path, known: dict[str, np.ndarray]) -> None:
+    with whole(path) as part, open(part, "wb") as file:
+        np.savez(file, keys=np.array(list(known)), values=np.stack(list(known.values())))
+
+
+def _cache_file(model: _SpeakerModel, cache_dir: str | None) -> Path:
+    """One file a model; a recording is known by its path, size and time."""
     folder = Path(cache_dir or os.path.join(datasets.config.HF_DATASETS_CACHE, "gemoclap"))
     folder.mkdir(parents=True, exist_ok=True)
-    if corpus.shards:
-        raise ManifestError(f"{corpus.name}: speaker embeddings are computed from recordings, not from shards")
-    digest = hashlib.sha256(made_of.encode() + corpus.file_states()).hexdigest()
-    return folder / f"speakers-{digest[:32]}.npz"
+    return folder / f"speakers-{model.made_of[:32]}.npz"
 
 
 def _of_unit_length(embeddings: np.ndarray) -> np.ndarray:

@@ -129,7 +129,8 @@ class DataArguments:
         "last", "Which epoch is kept: the last, or the best on the development speakers", choices=["last", "dev"]
     )
     label_fraction: float = _option(
-        1.0, "Share of the training clips that is used, of every speaker and emotion as equally as can be: few labels"
+        1.0,
+        "Share of the training clips that is used, of every speaker and emotion alike; not of development speakers",
     )
     speakers: list[str] | None = _option(None, "Train on these speakers alone", nargs="+")
     exclude_speakers: list[str] | None = _option(None, "Never touch these speakers: the test", nargs="+")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from transformers.utils import logging
 
@@ -30,8 +29,10 @@ from .trainer import ClassifierTrainer, GEmoClapTrainer
 logger = logging.get_logger(__name__)
 TRAINERS = {"contrastive": GEmoClapTrainer, "classifier": ClassifierTrainer}
 TRAINERS |= {"supcon": SupConTrainer, "speaker": SpeakerTrainer}
-SPEAKER = ("task", "weight", "temperature", "group_size")
-SUPCON = ("temperature", "alpha", "margin", "negatives")
+OF_HEAD = {
+    "supcon": ("temperature", "alpha", "margin", "negatives"),
+    "speaker": ("task", "weight", "temperature", "group_size"),
+}
 AUGMENTATIONS = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "reverb_prob", "mix_prob")
 
 
@@ -70,20 +71,16 @@ def build_trainer(
         model, processor = (build_model_and_processor if contrastive else build_audio_model)(model_args, emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
     train, dev, skipped = _read(parts, extractor, data_args, arguments)
-    clusters, more = None, {}
+    labels = {}
     if model_args.head == "speaker":
-        train, clusters = _cluster(train, model_args, data_args, arguments)
+        train, labels, errors = _cluster(train, model_args, data_args, arguments)
+        skipped += errors
     if heard := heard_before(model_args, dev):
         logger.warning(f"development clips{heard}: what is chosen or calibrated on them is too favourable")
     config.training_data = [*(config.training_data or []), *train.training_records(dev)]
     augmentation = augmentation_of(data_args, extractor)
     options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
-    dataset = ClipDataset(train, extractor, config, *options)
-    if clusters is not None:
-        speakers = {speaker: number for number, speaker in enumerate(train.speakers)}
-        numbers = [speakers[speaker] for speaker in train.column("speaker_id").to_pylist()]
-        labels = {"speakers": numbers, "clusters": clusters.tolist()}
-        dataset = SpeakerClips(train, extractor, config, *options, **labels)
+    dataset = (SpeakerClips if labels else ClipDataset)(train, extractor, config, *options, **labels)
     held_out = dev and ClipDataset(dev, extractor, config, on_bad_audio=data_args.on_bad_audio)
     collator = AudioCollator(extractor)
     if contrastive:
@@ -98,14 +95,13 @@ def build_trainer(
                 clips and frozen_frames(model, corpus, clips, extractor, frames_folder(arguments))
                 for corpus, clips in ((train, dataset), (dev, held_out))
             )
+    more = {name: getattr(model_args, f"{model_args.head}_{name}") for name in OF_HEAD.get(model_args.head, ())}
     if model_args.head == "speaker":
         classified = len(train.speakers) if model_args.speaker_task != "contrastive" else 0
         model, collator = SpeakerPretraining(model, classified), SpeakerCollator(extractor)
-        more = {name: getattr(model_args, f"speaker_{name}") for name in SPEAKER}
     if model_args.head == "supcon":
         names = [part.name for part, _ in train.by_part()], config.emotions
-        more = {"corpora": train.part_numbers(), "names": names}
-        more |= {name: getattr(model_args, f"supcon_{name}") for name in SUPCON}
+        more |= {"corpora": train.part_numbers(), "names": names}
     data = {"data_collator": collator, "train_dataset": dataset, "eval_dataset": held_out}
     more |= {"processing_class": processor, "compute_metrics": compute_metrics}
     return trainer_class(model=model, args=arguments, **data, **more), skipped
@@ -146,6 +142,11 @@ def refuse_what_is_not_for_it(
             f"{train.name}: shards are read in their order, which heads supcon and speaker and --cache_frozen_frames "
             f"do not: give the recordings"
         )
+    if model.head == "speaker" and (data.mix_prob or data.label_fraction < 1 or (model.speaker_clusters or 2) < 2):
+        raise ValueError(
+            "head speaker tells voices apart and reads no labels: leave out --mix_prob, which lays another voice "
+            "under a clip, and --label_fraction, and give --speaker_clusters 2 or more"
+        )
     if not arguments.cache_frozen_frames:
         return
     changed = [name for name in (*AUGMENTATIONS, "max_seconds") if getattr(data, name)]
@@ -181,17 +182,19 @@ def _read(parts, extractor, data: DataArguments, arguments) -> tuple[Corpus, Cor
     return train, dev, skipped + skipped_dev
 
 
-def _cluster(train: Corpus, model: ModelArguments, data: DataArguments, arguments) -> tuple[Corpus, np.ndarray]:
-    """The clips that have a speaker embedding, and the cluster of each within its speaker."""
+def _cluster(train: Corpus, model: ModelArguments, data: DataArguments, arguments) -> tuple[Corpus, dict, list[str]]:
+    """The clips that have a speaker embedding, numbers of speaker and cluster, and what is wrong with other clips."""
     options = (model.speaker_embeddings, data.on_bad_audio, data.feature_cache_dir, str(arguments.device))
     with arguments.main_process_first(desc="speaker embeddings"):
-        train, embeddings, _ = speaker_embeddings(train, *options)
+        train, embeddings, errors = speaker_embeddings(train, *options)
     speakers = train.column("speaker_id").to_pylist()
     found = cluster_within_speakers(embeddings, speakers, model.speaker_clusters, arguments.seed)
-    for note in found.notes:
+    for note in [*found.notes, *errors]:
         logger.warning(f"{train.name}: {note}")
     refuse_differences(hashlib.sha256(found.labels.tobytes()).hexdigest(), f"{train.name}: the clusters")
-    return train, found.labels
+    numbers = {speaker: number for number, speaker in enumerate(train.speakers)}
+    labels = {"speakers": [numbers[speaker] for speaker in speakers], "clusters": found.labels.tolist()}
+    return train, labels, errors
 
 
 def _prepare(model, dataset: ClipDataset, collator: GEmoClapCollator, options: ModelArguments, seed: int) -> None:

@@ -18,7 +18,7 @@ from ..processing_gemoclap import GEmoClapProcessor
 from ..towers_gemoclap import load_text_tower
 from .arguments import ModelArguments, json_fields
 from .lora import add_lora
-from .start import load_start, take_over
+from .start import load_start, remembered, take_over
 
 logger = logging.get_logger(__name__)
 VOCABULARY = 600  # 256 bytes and what merges of the prompts' words give
@@ -125,7 +125,7 @@ def build_model_and_processor(
         processor = GEmoClapProcessor.from_audio_text_pretrained(
             arguments.audio_model, arguments.text_model, **features
         )
-        return model.train(), processor
+        return remembered(model).train(), processor
     if arguments.audio_model or arguments.text_model:
         raise ValueError(
             "give both --audio_model and --text_model, or neither: half a pretrained pair is not trained here"
@@ -165,7 +165,8 @@ def build_audio_model(
         return take_over(model_class(config, start.audio_model), start, arguments.init_from).train(), extractor
     if arguments.audio_model:
         model = model_class.from_audio_pretrained(arguments.audio_model, **_prefixed("audio", audio), **values)
-        return model.train(), GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
+        extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
+        return remembered(model).train(), extractor
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
     return model_class(config).train(), _compact_extractor(config, features)
 

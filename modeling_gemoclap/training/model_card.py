@@ -7,6 +7,8 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import TrainerState
 
+from .start import SUPERVISED
+
 OBJECTIVE_NAMES = {"emo": "Emo-CLAP", "ml": "ML-GEmo-CLAP", "sl": "SL-GEmo-CLAP"}
 NO_RESULTS = "Not evaluated. `python evaluate.py --model DIR --data_dir DIR` judges it on speakers it has not heard."
 NO_ANSWERS = (
@@ -31,7 +33,9 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
     contrastive, classifier = hasattr(model, "text_model"), hasattr(model, "classifier")
     towers = ("audio", "text") if contrastive else ("audio",)
     sources = {tower: getattr(getattr(config, f"{tower}_config"), "_name_or_path", "") for tower in towers}
-    stage = next((record["stage"] for record in config.training_data or [] if "stage" in record), "")
+    records = config.training_data or []
+    own = [record for record in records if "stage" not in record]
+    stage = next((record["stage"] for record in reversed(records) if "stage" in record), "")
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="audio-classification" if contrastive or classifier else "feature-extraction",
@@ -48,9 +52,9 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         objective_name=_objective_name(model),
         audio_source=_audio_source(sources["audio"], stage),
         stage=stage,
-        unlabelled=not contrastive
-        and not classifier
-        and any("unlabelled" in one for one in config.training_data or []),
+        unlabelled=not contrastive and not classifier and any("unlabelled" in record for record in own),
+        clusters=any("unlabelled" in record for record in records),
+        supervised=any(record.get("stage") == SUPERVISED for record in records),
         text_source=f"pretrained: {Path(sources['text']).name}" if sources.get("text") else "trained from scratch",
         pretrained=any(sources.values()),
         sampling_rate=sampling_rate,

@@ -21,7 +21,7 @@ from .checkpoints import latest_whole_checkpoint
 from .gather import finish, of_all, release
 from .run import choosing_on_dev, select_corpus, split, train_and_save
 from .settings import digest, settings_of
-from .start import start_of_fold, start_sha256
+from .start import records_of, start_of_fold, start_sha256
 
 logger = logging.get_logger(__name__)
 
@@ -79,7 +79,7 @@ def train_protocol(
     main = arguments.process_index == 0
     settings = settings_of(model_args, data_args, arguments)
     run = of_all(open_run(root, settings, corpus, arguments.overwrite_output) if main else None)[0]
-    protocols = plan_protocols(run, root, corpus, data_args, arguments)
+    protocols = plan_protocols(run, root, corpus, data_args, arguments, model_args.head)
     for seed, protocol in protocols.items():
         for fold in data_args.folds if data_args.folds is not None else range(len(protocol.folds)):
             start_of_fold(model_args, protocol, corpus, fold, seed)
@@ -125,7 +125,12 @@ def train_protocol(
 
 
 def plan_protocols(
-    run: dict, root: Path, corpus: Corpus, data: DataArguments, arguments: GEmoClapTrainingArguments
+    run: dict,
+    root: Path,
+    corpus: Corpus,
+    data: DataArguments,
+    arguments: GEmoClapTrainingArguments,
+    head: str = "contrastive",
 ) -> dict[int, Protocol]:
     """The protocol of each seed, before anything is trained or removed.
 
@@ -134,6 +139,8 @@ def plan_protocols(
     """
     seeds = data.seeds or [arguments.seed]
     protocols = {seed: protocol_of(data.protocol, corpus, seed, data.folds_file) for seed in seeds}
+    if head == "speaker" and not protocols[seeds[0]].speaker_independent:
+        raise ValueError(f"{data.protocol} deals clips by their emotion, which head speaker does not read")
     for seed, protocol in protocols.items():
         known = run["protocols"].get(str(seed), protocol.to_dict())
         others = {one["name"] for one in run["protocols"].values()} - {protocol.name}
@@ -144,7 +151,7 @@ def plan_protocols(
         for fold in data.folds if data.folds is not None else every:
             if fold not in every:
                 raise ValueError(f"--folds {fold}: {protocol.name} has folds 0 to {every[-1]}")
-            fold_parts(protocol, corpus, fold, data, seed, False, bool(corpus.emotions))
+            fold_parts(protocol, corpus, fold, data, seed, False, head != "speaker")
     all_folds = [*run["protocols"].values(), *(protocol.to_dict() for protocol in protocols.values())]
     if len({tuple(sorted(value for fold in one["folds"] for value in fold)) for one in all_folds}) > 1:
         raise ValueError(f"{root}: the seeds' folds judge different clips, so their figures have no mean")
@@ -175,17 +182,22 @@ def told(root: Path, protocols: dict[int, Protocol], data: DataArguments, head: 
         return
     name = next(iter(protocols.values())).name
     more = ["--folds_file", data.folds_file] if data.folds_file else []
-    judged = ["--layer_similarity"] if head in ("supcon", "speaker") else ["--protocol", name, *more]
+    if head == "speaker":
+        print(f"{root}: all folds are pretrained. Go on from them: train.py --init_from {root}, by the same protocol")
+        return
+    judged = ["--layer_similarity"] if head == "supcon" else ["--protocol", name, *more]
     command = shlex.join(["--model", str(root), "--data_dir", *data.data_dir, *judged])
     print(f"{root}: all folds are trained. Judge them: python evaluate.py {command}")
 
 
 def wants_control(model: ModelArguments, data: DataArguments) -> bool:
     """Whether a training on shuffled labels belongs to the run: not where an encoder has heard the true ones."""
-    if data.control and (model.head in ("supcon", "speaker") or model.init_from):
-        logger.warning("no control of shuffled labels: the encoder hears, or has heard, the true ones")
+    if model.head in ("supcon", "speaker"):  # nothing is judged that it could stand beside
         return False
-    return data.control
+    labelled = any("unlabelled" not in record for record in records_of(model))
+    if data.control and labelled:
+        logger.warning("no control of shuffled labels: the encoder has heard the true ones")
+    return data.control and not labelled
 
 
 def begin(folder: Path, plan: dict) -> None:
@@ -217,7 +229,10 @@ def fold_parts(
     shuffled: bool,
     labelled: bool = True,
 ) -> tuple[Corpus, Corpus | None]:
-    """The training clips of a fold and its development clips; for the control, the labels of both are shuffled."""
+    """The training clips of a fold and its development clips; for the control, the labels of both are shuffled.
+
+    `labelled` is whether emotions are asked for.
+    """
     train, dev = split(protocol.training(corpus, fold), data, seed, labelled)
     overlap = set(train.speakers) & set(protocol.test(corpus, fold).speakers)
     if protocol.speaker_independent and overlap:

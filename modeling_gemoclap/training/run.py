@@ -41,21 +41,32 @@ def select_corpus(data: DataArguments, model: ModelArguments) -> tuple[Corpus, l
     """
     if not data.data_dir:
         raise ValueError("give --data_dir, a corpus folder")
-    corpus = load_corpora(data.data_dir, data.corpus_name, model.emotions, data.emotion_map)
+    unlabelled = model.head == "speaker"
+    corpus = load_corpora(data.data_dir, data.corpus_name, model.emotions, data.emotion_map, unlabelled)
     if both := sorted({*(data.exclude_speakers or [])} & {*(data.dev_speakers or [])}):
         raise ValueError(
             f"--exclude_speakers and --dev_speakers both name {', '.join(both)}: a test is not developed on"
         )
     wanted = [*data.speakers, *(data.dev_speakers or [])] if data.speakers else None
     corpus = corpus.of_speakers(wanted, data.exclude_speakers)
-    if model.head == "speaker":  # what is not there cannot be read
-        return corpus.without_emotions(), GEmoClapConfig().emotions
+    if unlabelled:
+        return corpus, GEmoClapConfig().emotions
     emotions = model.emotions or corpus.emotions
     return corpus.of_emotions(emotions, data.drop_other_emotions), emotions
 
 
 def split(corpus: Corpus, data: DataArguments, seed: int, labelled: bool = True) -> tuple[Corpus, Corpus | None]:
-    """The training clips and, where speakers for them are named or counted, the development clips."""
+    """The training clips and, where speakers for them are named or counted, the development clips.
+
+    Args:
+        corpus: The clips.
+        data: Which speakers are developed on, and the share of the training clips that is used.
+        seed: Of what is dealt and drawn.
+        labelled: Whether emotions are asked for.
+
+    Raises:
+        ValueError: If emotions are asked for and there are too few, or development speakers are named twice over.
+    """
     if data.dev_speakers and data.num_dev_speakers:
         raise ValueError("--dev_speakers names them, --num_dev_speakers deals them: give one of the two")
     dev = data.dev_speakers or (
@@ -64,7 +75,9 @@ def split(corpus: Corpus, data: DataArguments, seed: int, labelled: bool = True)
     train = corpus.of_speakers(exclude=dev)
     if not labelled:
         return train, corpus.of_speakers(dev) if dev else None
-    train = some_clips(train, data.label_fraction, seed)
+    every, train = train.emotions, some_clips(train, data.label_fraction, seed)
+    if lost := sorted(set(every) - set(train.emotions)):
+        logger.warning(f"{corpus.name}: with --label_fraction {data.label_fraction} no clip is {', '.join(lost)}")
     if len(train.emotions) < 2:
         raise ValueError(
             f"{corpus.name}: the training clips have {train.emotions or 'no emotion'}; two classes are the least"

@@ -13,7 +13,8 @@ class SpeakerClusterSampler(StepSampler):
     """Draws, for every step, groups of clips: a group is of one speaker, half of it of one cluster, half of another.
 
     So every clip has positives (its own half) and negatives (the other). Speakers are a deck that is shuffled again
-    only when it is used up, and so are the clips of a cluster; a speaker comes twice in a step only if there are fewer
+    only when it is used up, so that all come equally often, however many clips they have, and so are the clips of a
+    cluster; a speaker comes twice in a step only if there are fewer
     speakers than groups, a clip never. An epoch has as many steps as the batch size goes into the clips that can be
     drawn, rounded up. Clusters with fewer clips than half a group, and speakers with fewer than two clusters, are left
     out. Emotions are not asked for.
@@ -47,7 +48,6 @@ class SpeakerClusterSampler(StepSampler):
         self.half, self.groups = group_size // 2, batch_size // group_size
         pools = self._pools(np.asarray(speakers), np.asarray(clusters))
         self.pools = {speaker: own for speaker, own in pools.items() if len(own) > 1}
-        self.left_out = sorted({*speakers} - {*self.pools})
         room = sum(self._room([len(pool) // self.half for pool in own]) for own in self.pools.values())
         if room < self.groups:
             raise ValueError(
@@ -55,6 +55,7 @@ class SpeakerClusterSampler(StepSampler):
                 f"group is {self.half} clips of each of two clusters of one speaker; give a smaller batch"
             )
         usable = sum(len(pool) for own in self.pools.values() for pool in own)
+        self.left_out = len(speakers) - usable  # clips that are never drawn
         super().__init__(len(speakers), batch_size, -(-usable // batch_size), seed)
 
     def _pools(self, speakers: np.ndarray, clusters: np.ndarray) -> dict[int, list[np.ndarray]]:

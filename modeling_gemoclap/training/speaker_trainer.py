@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,17 +10,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from ..modeling_gemoclap import GEmoClapForXVector
-from .base_trainer import SpeechTrainer
 from .clips import ClipDataset
 from .collator import AudioCollator, audio_inputs
 from .gather import gather, precise
 from .model_card import write_model_card
 from .speaker_losses import cluster_info_nce, reversal_strength, reverse_gradient
 from .speaker_sampler import SpeakerClusterSampler
+from .start import remember
+from .step_trainer import StepTrainer
 
+logger = logging.get_logger(__name__)
 ENCODER = "encoder"  # the folder of the tower alone, beside the checkpoint
 
 
@@ -44,6 +47,9 @@ class SpeakerPretraining(nn.Module):
         speakers: How many speakers are classified; 0: there is no classifier.
     """
 
+    accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True
+
     def __init__(self, encoder: GEmoClapForXVector, speakers: int = 0):
         super().__init__()
         self.config = encoder.config
@@ -55,6 +61,10 @@ class SpeakerPretraining(nn.Module):
     def encoder(self) -> GEmoClapForXVector:
         """The encoder, which is what is kept."""
         return self._whole[0]
+
+    def gradient_checkpointing_enable(self, *args, **kwargs) -> None:
+        """As the encoder's."""
+        self.encoder.gradient_checkpointing_enable(*args, **kwargs)
 
     def train(self, mode: bool = True) -> SpeakerPretraining:
         """As `torch.nn.Module`, of the encoder too."""
@@ -105,7 +115,7 @@ class SpeakerCollator(AudioCollator):
         return batch | {name: torch.tensor(values) for name, values in labels.items()}
 
 
-class SpeakerTrainer(SpeechTrainer):
+class SpeakerTrainer(StepTrainer):
     """Trains `SpeakerPretraining`: InfoNCE between the clusters of a speaker, and a classification of speakers.
 
     Under `"multi-task"` the cross-entropy of the speakers is added, times `weight`; under `"adversarial"` the
@@ -127,6 +137,8 @@ class SpeakerTrainer(SpeechTrainer):
         ValueError: If `check` does not pass, a number is out of its range, or the clips are not enough for a step.
     """
 
+    head = "speaker"
+
     def __init__(
         self,
         model=None,
@@ -138,33 +150,24 @@ class SpeakerTrainer(SpeechTrainer):
         group_size: int = 4,
         **kwargs,
     ):
-        if temperature <= 0 or weight <= 0:
+        if temperature <= 0 or (weight <= 0 and task != "contrastive"):
             raise ValueError(f"speaker_temperature {temperature} and speaker_weight {weight} must be above 0")
-        self._task, self._weight, self._temperature = task, weight, temperature
+        self._task, self._weight, self._temperature, self._group_size = task, weight, temperature, group_size
         super().__init__(model, args, *others, **kwargs)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        step, clips = self.args.world_size * self.args.train_batch_size, self.train_dataset
-        labels = clips.speakers, clips.clusters
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise ValueError("head speaker trains on one process or by DDP: leave out FSDP and DeepSpeed")
         self.trained_parameters = sum(p.numel() for p in self.model.encoder.parameters() if p.requires_grad)
-        self._sampler = SpeakerClusterSampler(*labels, step, self.args.world_size, seed, group_size)
 
-    @classmethod
-    def check(cls, args) -> None:
-        """As `SpeechTrainer.check`; the parts of a batch would not add up to the batch."""
-        super().check(args)
-        if args.gradient_accumulation_steps > 1 or getattr(args, "contrastive_chunk_size", None) is not None:
-            raise ValueError(
-                "head speaker compares the clips of a batch with each other, so that its parts do not add up to it: "
-                "leave out gradient_accumulation_steps and contrastive_chunk_size"
+    def deal(self, step: int, processes: int, seed: int) -> SpeakerClusterSampler:
+        """See `StepTrainer`; speakers and clips that cannot be drawn are told."""
+        clips = self.train_dataset
+        sampler = SpeakerClusterSampler(clips.speakers, clips.clusters, step, processes, seed, self._group_size)
+        if sampler.left_out:
+            logger.warning(
+                f"{sampler.left_out} of {len(clips)} clips are never drawn: their cluster has fewer than "
+                f"{self._group_size // 2} clips, or their speaker fewer than two such clusters"
             )
-        if getattr(args, "class_balanced_sampling", False) or args.auto_find_batch_size:
-            raise ValueError(
-                "head speaker deals the clips of speakers into batches of one size: leave out "
-                "class_balanced_sampling and auto_find_batch_size"
-            )
-
-    def _get_train_sampler(self, *args, **kwargs):
-        return self._sampler
+        return sampler
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """This process's part of the loss of the global batch; see the class."""
@@ -191,11 +194,15 @@ class SpeakerTrainer(SpeechTrainer):
     def _save(self, output_dir=None, state_dict=None):
         """To go on from, everything; at the end the encoder, and beside it its tower alone."""
         folder = Path(output_dir or self.args.output_dir)
-        if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
+        if re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):
             return super()._save(output_dir, state_dict)
+        if not self.args.should_save:  # every process comes by
+            return
         encoder = self.accelerator.unwrap_model(self.model).encoder
         encoder.save_pretrained(folder)
+        remember(encoder.audio_model.config, encoder.config.training_data)
         encoder.audio_model.save_pretrained(folder / ENCODER)
+        remember(encoder.audio_model.config, None)
         for place in (folder, folder / ENCODER):
             self.processing_class.save_pretrained(place)
         torch.save(self.args, folder / "training_args.bin")

@@ -19,8 +19,9 @@ from ..towers_gemoclap import load_whole
 from .arguments import ModelArguments, json_fields
 
 # What a start was trained by, as records of training data have it.
+SUPERVISED = "an encoder by supervised contrast"
 STAGES = {
-    "GEmoClapForXVector": "an encoder by supervised contrast",
+    "GEmoClapForXVector": SUPERVISED,
     "GEmoClapForAudioClassification": "a classifier",
     "GEmoClapModel": "GEmo-CLAP",
 }
@@ -83,6 +84,24 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
     return model, extractor
 
 
+def remember(config: PretrainedConfig, records: list[dict] | None) -> None:
+    """Write into a tower's own configuration what it was trained on, so that it is not forgotten where it is alone."""
+    if records:
+        config.training_data = records
+    elif hasattr(config, "training_data"):
+        del config.training_data
+
+
+def remembered(model: GEmoClapPreTrainedModel) -> GEmoClapPreTrainedModel:
+    """A model on a loaded audio tower, with what the tower remembers of its training put into the model's record."""
+    records = getattr(model.audio_model.config, "training_data", None) or []
+    for config in (model.audio_model.config, model.config.audio_config):
+        remember(config, None)
+    if records:
+        model.config.training_data = [{"stage": UNLABELLED} | record for record in records]
+    return model
+
+
 def take_over(model: GEmoClapPreTrainedModel, start: GEmoClapForXVector, name: str) -> GEmoClapPreTrainedModel:
     """Give a model that was built on a start's audio tower its pooling, and its memory of what it was trained on.
 
@@ -115,14 +134,14 @@ def start_of_fold(
     Raises:
         ValueError: If there is no such checkpoint, or it is not trained to its end.
     """
-    name = arguments.init_from
+    name = arguments.init_from or arguments.audio_model
     if not name:
         return arguments
     judged, own = set(protocol.folds[fold]), copy.copy(arguments)
     if not Path(name, "run.json").is_file():
-        if heard := seen_speakers(protocol.test(corpus, fold), config_of(name).training_data):
+        if heard := seen_speakers(protocol.test(corpus, fold), records_of(arguments)):
             raise ValueError(
-                f"--init_from {name} was trained on {', '.join(heard)}, whom fold {fold} judges: give the run of a "
+                f"{name} was trained on {', '.join(heard)}, whom fold {fold} judges: give the run of a "
                 f"protocol whose folds leave out the same"
             )
         return arguments
@@ -143,9 +162,20 @@ def start_of_fold(
     return own
 
 
+def records_of(arguments: ModelArguments) -> list[dict]:
+    """What the checkpoint that a run starts from was trained on: `init_from`, or a tower in `audio_model`."""
+    if arguments.init_from:
+        place = Path(arguments.init_from)
+        if (place / "run.json").is_file():  # of a protocol's run any fold tells by what labels
+            place = next(place.glob("fold_*/seed_*"), place)
+        return config_of(str(place)).training_data or []
+    path = Path(arguments.audio_model or "-", "config.json")
+    return (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}).get("training_data") or []
+
+
 def heard_before(arguments: ModelArguments, corpus: Corpus | None) -> str:
     """A remark, if what a run starts from was trained on speakers of `corpus`; else ""."""
-    heard = corpus and arguments.init_from and seen_speakers(corpus, config_of(arguments.init_from).training_data)
+    heard = corpus and seen_speakers(corpus, records_of(arguments))
     return f", of speakers whom the encoder had heard before ({', '.join(heard)})" if heard else ""
 
 

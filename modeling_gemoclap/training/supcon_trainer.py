@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from .base_trainer import SpeechTrainer
 from .collator import audio_inputs
 from .gather import gather, precise
+from .step_trainer import StepTrainer
 from .supcon_losses import cosine_margin, info_nce
 from .supcon_sampler import SupConSampler
 
 
-class SupConTrainer(SpeechTrainer):
+class SupConTrainer(StepTrainer):
     """Trains `GEmoClapForXVector` by supervised contrast across corpora, eq. 5: `L = L_c + L_m`.
 
     Batches are those of `AudioCollator` in the order of `SupConSampler`: of each process's clips the first half are
@@ -35,6 +35,8 @@ class SupConTrainer(SpeechTrainer):
         ValueError: If `check` does not pass, a number is out of its range, or the clips are not enough for a step.
     """
 
+    head = "supcon"
+
     def __init__(
         self,
         model=None,
@@ -54,29 +56,13 @@ class SupConTrainer(SpeechTrainer):
                 f"supcon_margin {margin}, a cosine, between -1 and 1"
             )
         self._temperature, self._margin = temperature, (alpha, margin)
+        self._dealt = (corpora, negatives, names)
         super().__init__(model, args, *others, **kwargs)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        step = self.args.world_size * self.args.train_batch_size
-        labels = self.train_dataset.emotion_labels
-        self._sampler = SupConSampler(labels, corpora, step, self.args.world_size, seed, negatives, names)
 
-    @classmethod
-    def check(cls, args) -> None:
-        """As `SpeechTrainer.check`; the parts of a batch would not add up to the batch, and nothing is predicted."""
-        super().check(args)
-        if args.gradient_accumulation_steps > 1 or getattr(args, "contrastive_chunk_size", None) is not None:
-            raise ValueError(
-                "head supcon compares the clips of a batch with each other, so that its parts do not add up to it: "
-                "leave out gradient_accumulation_steps and contrastive_chunk_size"
-            )
-        if getattr(args, "class_balanced_sampling", False) or args.auto_find_batch_size:
-            raise ValueError(
-                "head supcon deals positives and negatives into batches of one size: leave out "
-                "class_balanced_sampling and auto_find_batch_size"
-            )
-
-    def _get_train_sampler(self, *args, **kwargs):
-        return self._sampler
+    def deal(self, step: int, processes: int, seed: int) -> SupConSampler:
+        """See `StepTrainer`."""
+        corpora, negatives, names = self._dealt
+        return SupConSampler(self.train_dataset.emotion_labels, corpora, step, processes, seed, negatives, names)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """This process's part of the loss of the global batch; see the class."""
