@@ -5,6 +5,7 @@
     python evaluate.py --model runs/folds --data_dir corpora/emodb --protocol 5-folds-by-speaker
 
 The second judges a run of train.py --protocol. Both write results.json, results.md, report.html, predictions and PNGs.
+--layer_similarity compares layers before and after the training; --cluster_analysis needs no checkpoint.
 """
 
 import sys
@@ -44,7 +45,7 @@ def parse(argv):
     )
     parser.add_argument("--before", help="with --layer_similarity: what the training began with; default: as it says")
     parser.add_argument("--cluster_analysis", action="store_true", help="what clusters of speaker embeddings tell")
-    parser.add_argument("--speaker_embeddings", default="resemblyzer", help="of --cluster_analysis, as for train.py")
+    parser.add_argument("--speaker_embeddings", help="of --cluster_analysis; default: resemblyzer, as for train.py")
     parser.add_argument("--speaker_clusters", type=int, help="likewise")
     parser.add_argument("--labels", nargs="+", help="emotions to choose between, by prompts; `corpus`: those it has")
     parser.add_argument("--allow_seen_speakers", action="store_true", help="judge on speakers it was trained on too")
@@ -64,14 +65,11 @@ def main(argv):
     from modeling_gemoclap.evaluation.report import as_table, remarks, write_report
 
     arguments, command = parse(argv), shlex.join(["python", "evaluate.py", *argv])
+    judging.refuse_idle_options(arguments)
     if arguments.cluster_analysis:
         return print(judging.judge_clusters(arguments, command))
-    if not arguments.model:
-        raise ValueError("give --model, a checkpoint or a protocol's run")
     if arguments.layer_similarity:
         return print(judging.judge_layer_similarity(arguments, command))
-    if arguments.before:
-        raise ValueError("--before is for --layer_similarity")
     of_run = arguments.protocol not in (None, mteb.NAME) or arguments.folds_file
     judge = judging.judge_run if of_run else judging.judge_checkpoint
     record, runs, pictured, output_dir = judge(arguments, command)

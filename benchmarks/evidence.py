@@ -21,6 +21,7 @@ from evidence_tables import CHECKPOINT, write_documents
 from huggingface_hub import ModelCard
 
 sys.path.insert(0, str(ROOT))
+import speaker_clusters  # noqa: E402
 import supcon  # noqa: E402
 import words  # noqa: E402
 
@@ -92,14 +93,15 @@ def rerun(name: str, run: Runner) -> dict:
             return {"title": parts[name]["title"]} | again(parts[name], run)
     if name == "checkpoint":
         return ship(PLAN["checkpoint"], run)
-    if name == "supcon":
-        return {"title": PLAN["supcon"]["title"]} | supcon.rerun_stages(PLAN["supcon"], run)
+    for part, again in (("supcon", supcon.rerun_stages), ("speakers", speaker_clusters.rerun_speakers)):
+        if name == part:
+            return {"title": PLAN[part]["title"]} | again(PLAN[part], run)
     return words.measured(CHECKPOINT, run.corpora / "emodb", PLAN["words"])
 
 
 def main() -> None:
     """Rerun what is named, and write the documents."""
-    names = [*PLAN["rows"], *PLAN["tables"], "checkpoint", "words", "supcon"]
+    names = [*PLAN["rows"], *PLAN["tables"], "checkpoint", "words", "supcon", "speakers"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     parser.add_argument("--corpora", default=os.environ.get("GEMOCLAP_CORPORA"), type=Path)

@@ -33,11 +33,6 @@ def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
     if any(sorted(run.files) != sorted(runs[0].files) for run in runs):
         raise ValueError(f"{folders[0]} and the others were judged on different clips: their figures have no mean")
     told = [json.loads((folder / "results/results.json").read_text(encoding="utf-8")) for folder in folders]
-    states = [path for folder in folders for path in sorted(folder.rglob("trainer_state.json"))]
-    states = [path for path in states if "shuffled_labels" not in path.parts]
-    history = [json.loads(path.read_text())["log_history"] for path in states]
-    losses = [[entry["loss"] for entry in one if "loss" in entry][-1] for one in history]
-    seconds = sum(entry["train_runtime"] for one in history for entry in one if "train_runtime" in entry)
     scores, calibrated = [scores_of(run) for run in runs], calibration(runs)
     apart = [run.where(np.isin(run.speakers, untouched)) for run in runs] if untouched else None
     return {
@@ -53,8 +48,20 @@ def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
         "fairness": fairness(runs),
         "gender_probe": told[0]["gender_probe"],
         "calibration": {name: calibrated[name] for name in ("ece", "confidence", "accuracy")},
+        **cost_of(folders),
+        "versions": told[0]["versions"],
+    }
+
+
+def cost_of(folders: list[Path]) -> dict:
+    """The last loss of each training, how many there were, and their seconds; controls left out."""
+    states = [path for folder in folders for path in sorted(folder.rglob("trainer_state.json"))]
+    states = [path for path in states if "shuffled_labels" not in path.parts]
+    history = [json.loads(path.read_text(encoding="utf-8"))["log_history"] for path in states]
+    losses = [[entry["loss"] for entry in one if "loss" in entry][-1] for one in history]
+    seconds = sum(entry["train_runtime"] for one in history for entry in one if "train_runtime" in entry)
+    return {
         "losses": [float(loss) for loss in losses],
         "trainings": len(history),
         "training_seconds": round(seconds),
-        "versions": told[0]["versions"],
     }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+import speaker_clusters
 import supcon
 from evidence_markdown import load, markdown, percent, span
 from evidence_runs import ROOT
 
 CHECKPOINT = ROOT / "checkpoints" / "gemoclap-compact-emodb"
 CARD = str(CHECKPOINT.relative_to(ROOT) / "README.md")
-DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", "docs/supcon.md", CARD)
+DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", "docs/supcon.md", "docs/speakers.md", CARD)
 BLOCK = re.compile(r"(<!-- evidence: ([\w-]+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
 
 
@@ -123,6 +124,7 @@ def with_tables(text: str, plan: dict) -> str:
     makers = {"rows": rows, "costs": costs, "commands": commands, "checkpoint": checkpoint, "words": words}
     makers |= {name: lambda plan, name=name: table(name) for name in plan["tables"]}
     makers["supcon"] = lambda plan: supcon.table(load("supcon"))
+    makers["speakers"] = lambda plan: speaker_clusters.table(load("speakers"))
 
     def made(found: re.Match) -> str:
         ran = that_ran(plan["rows"] if found[2] in ("rows", "costs", "commands") else [found[2]])

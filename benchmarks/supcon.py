@@ -6,7 +6,7 @@ import json
 import shutil
 
 from evidence_markdown import markdown, percent, span
-from evidence_record import record_of
+from evidence_record import cost_of, record_of
 from evidence_runs import ROOT, Runner
 
 from modeling_gemoclap.evaluation.comparison import compare_runs
@@ -57,12 +57,8 @@ def rerun_stages(part: dict, run: Runner) -> dict:
     run("evaluate.py", "--model", stage1, *both, "--layer_similarity", "--output_dir", layers, "--overwrite_output")
     shutil.copyfile(layers / "layer_similarity.png", PICTURE)
     similarity = json.loads((layers / "layer_similarity.json").read_text(encoding="utf-8"))
-    history = [json.loads(path.read_text())["log_history"] for path in sorted(stage1.rglob("trainer_state.json"))]
-    seconds = [entry["train_runtime"] for one in history for entry in one if "train_runtime" in entry]
-    losses = [[entry["loss"] for entry in one if "loss" in entry][-1] for one in history]
-    stage = {"trainings": len(history), "training_seconds": round(sum(seconds)), "losses": losses}
     kept = ("before", "after", "pairs", "before_is")
-    return {"corpora": found, "stage1": stage, "layers": {name: similarity[name] for name in kept}}
+    return {"corpora": found, "stage1": cost_of([stage1]), "layers": {name: similarity[name] for name in kept}}
 
 
 def _kept(record: dict) -> dict:

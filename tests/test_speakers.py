@@ -16,13 +16,14 @@ import torch
 from conftest import ROOT, TINY, TONES, run_script, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_distributed import TORCHRUN
+from test_distributed import AUDIO, TORCHRUN
 from test_training import load_script
 
 from modeling_gemoclap import AudioError, GEmoClapForXVector
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import some_clips
-from modeling_gemoclap.evaluation.cluster_analysis import agreement, purity
+from modeling_gemoclap.evaluation.cluster_analysis import agreement, analyse, purity
+from modeling_gemoclap.evaluation.judging import refuse_idle_options
 from modeling_gemoclap.speakers import embeddings as embeddings_module
 from modeling_gemoclap.speakers.clusters import cluster_within_speakers
 from modeling_gemoclap.speakers.embeddings import speaker_embeddings
@@ -362,6 +363,56 @@ def test_ser_starts_from_it(pretrained, both, train, tmp_path):
         assert "training_data" not in config["audio_config"]
 
 
+def test_two_processes_train_as_one_would(both, vectors, tmp_path):
+    """The same clips, losses and weights; plain gradient descent, no dropout."""
+    options = (*PRETRAIN, "--speaker_embeddings", vectors, "--data_dir", *both, "--speaker_task", "multi-task")
+    options += ("--optimizer", "optim", "--optim", "sgd", "--learning_rate", "0.1")
+    options += ("--audio_config", json.dumps(AUDIO))
+    one, two = tmp_path / "one", tmp_path / "two"
+    run_script("train.py", *TINY, *options, "--output_dir", one)
+    more = ("--per_device_train_batch_size", 8, "--output_dir", two)
+    run_script("train.py", *TINY, *options, *more, launcher=TORCHRUN)
+    first, second = (GEmoClapForXVector.from_pretrained(folder).state_dict() for folder in (one, two))
+    assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-5
+    logs = [json.loads((run / "trainer_state.json").read_text())["log_history"] for run in (one, two)]
+    for a, b in zip(*logs, strict=True):
+        for name in {"loss", "cluster_info_nce", "speaker_cross_entropy"} & set(a):
+            assert a[name] == pytest.approx(b[name], abs=2e-4)
+
+
+def test_protocols_of_both_steps(both, vectors, train, tmp_path):
+    """Each fold of the fine-tuning starts from the pretraining that has not heard whom it judges."""
+    protocol = ("--protocol", "2-folds-by-speaker", "--num_train_epochs", 2)
+    options = ("--speaker_embeddings", vectors, "--data_dir", *both, "--output_dir", tmp_path / "pretrained")
+    train(*PRETRAIN, *protocol, *options)
+    start = ("--head", "classifier", "--pooling", "self_attention", "--init_from", tmp_path / "pretrained")
+    data = ("--data_dir", both[0], "--label_fraction", 0.5, "--control", "false", "--output_dir", tmp_path / "ser")
+    train(*start, *protocol, *data)
+    for fold in (0, 1):
+        config, place = json.loads((tmp_path / f"ser/fold_{fold}/seed_42/config.json").read_text()), tmp_path / "ser"
+        heard = {speaker for record in config["training_data"] for speaker in record["speakers"]}
+        judged = json.loads((place / "run.json").read_text())["protocols"]["42"]["folds"][fold]
+        assert config["training_data"][0]["unlabelled"] and not heard & set(judged)
+    run_script("evaluate.py", "--model", tmp_path / "ser", "--data_dir", both[0], "--protocol", protocol[1])
+    record = json.loads((tmp_path / "ser/results/results.json").read_text())
+    assert record["n"] == 48 and 0 <= record["uar"] <= 1
+
+
+@pytest.mark.skipif(not os.environ.get("GEMOCLAP_CORPORA"), reason="GEMOCLAP_CORPORA is not set: it holds emodb/")
+def test_resemblyzer_hears_real_speakers(tmp_path):
+    """GE2E embeddings of one speaker lie nearer to each other than to those of another; sentences have a row."""
+    pytest.importorskip("resemblyzer", reason="Resemblyzer is not installed; make speaker-extra")
+    corpus = load_corpus(os.path.join(os.environ["GEMOCLAP_CORPORA"], "emodb")).of_speakers(["03", "08"])
+    kept, values, _ = speaker_embeddings(corpus, "resemblyzer", cache_dir=str(tmp_path / "cache"), device="cpu")
+    speakers = np.array(kept.column("speaker_id").to_pylist())
+    same = speakers[:, None] == speakers
+    cosines = values @ values.T
+    assert values.shape == (len(corpus), 256)
+    assert cosines[same & ~np.eye(len(same), dtype=bool)].mean() > cosines[~same].mean() + 0.1
+    record = analyse(values, cluster_within_speakers(values, speakers.tolist(), 4), kept)
+    assert record["labels"]["gender"] is None and set(record["labels"]["sentence"]["speakers"]) == {"03", "08"}
+
+
 def test_some_clips_are_of_every_speaker_and_emotion(tones):
     corpus = load_corpus(tones)
     half, quarter = (some_clips(corpus, share, 0) for share in (0.5, 0.25))
@@ -385,8 +436,21 @@ def test_the_analysis(both, vectors, tmp_path):
     assert "| emotion |" in done.stdout and (tmp_path / "cluster_analysis.png").stat().st_size > 1000
     refused = run_script("evaluate.py", *options, "--speaker_embeddings", "no-such/model", check=False)
     assert refused.returncode == 1 and "another embeddings, clusters" in refused.stderr
-    nothing = run_script("evaluate.py", "--data_dir", both[0], check=False)
-    assert nothing.returncode == 1 and "give --model" in nothing.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give --model"),
+        (("--cluster_analysis", "--model", "x", "--seeds", "1"), "leave out --model, --seeds"),
+        (("--cluster_analysis", "--layer_similarity"), "one at a time"),
+        (("--model", "x", "--speaker_clusters", "3"), "--speaker_clusters is for --cluster_analysis"),
+        (("--model", "x", "--before", "y"), "--before is for --layer_similarity"),
+    ],
+)
+def test_options_that_would_have_no_part_in_it(options, message):
+    with pytest.raises(ValueError, match=message):
+        refuse_idle_options(load_script("evaluate").parse(["--data_dir", "corpus", *options]))
 
 
 def test_a_killed_pretraining_goes_on_to_the_same_weights(both, vectors, tmp_path, train):

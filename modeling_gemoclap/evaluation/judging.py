@@ -24,6 +24,32 @@ def _corpus(arguments: argparse.Namespace, emotions: list[str] | None, emotion_m
     return load_corpora(arguments.data_dir, arguments.corpus_name, emotions, emotion_map)
 
 
+def refuse_idle_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that would have no part in what is asked for, and a missing checkpoint.
+
+    Args:
+        arguments: The command line of evaluate.py.
+
+    Raises:
+        ValueError: If there are such options.
+    """
+    idle = {"before": "--layer_similarity", "speaker_embeddings": "--cluster_analysis"}
+    idle["speaker_clusters"] = "--cluster_analysis"
+    asked = {f"--{name}" for name in ("layer_similarity", "cluster_analysis") if getattr(arguments, name)}
+    if len(asked) > 1:
+        raise ValueError("--layer_similarity and --cluster_analysis are two evaluations: ask for one at a time")
+    for name, wanted in idle.items():
+        if getattr(arguments, name) is not None and wanted not in asked:
+            raise ValueError(f"--{name} is for {wanted}")
+    if not arguments.cluster_analysis:
+        if not arguments.model:
+            raise ValueError("give --model, a checkpoint or a protocol's run")
+        return
+    none = ("model", "protocol", "folds_file", "seeds", "labels", "allow_seen_speakers", "drop_other_emotions")
+    if given := [f"--{name}" for name in none if getattr(arguments, name)]:
+        raise ValueError(f"--cluster_analysis judges no checkpoint: leave out {', '.join(given)}")
+
+
 def judge_run(arguments: argparse.Namespace, command: str) -> tuple:
     """Judge a protocol's run.
 
@@ -143,12 +169,13 @@ def judge_clusters(arguments: argparse.Namespace, command: str) -> str:
     Raises:
         ValueError: If embeddings cannot be had, or there are no clusters.
     """
+    source = arguments.speaker_embeddings or "resemblyzer"
     corpus = _corpus(arguments, None).of_speakers(arguments.speakers, arguments.exclude_speakers)
     output_dir = Path(arguments.output_dir or Path("results", corpus.name, "cluster_analysis"))
-    asked = corpus.identity | {"embeddings": arguments.speaker_embeddings, "clusters": arguments.speaker_clusters}
+    asked = corpus.identity | {"embeddings": source, "clusters": arguments.speaker_clusters}
     refuse_other_results(asked | {"speakers": corpus.speakers}, output_dir, arguments.overwrite_output, ANALYSIS)
     options = {"on_bad_audio": arguments.on_bad_audio, "device": arguments.device}
-    corpus, embeddings, errors = speaker_embeddings(corpus, arguments.speaker_embeddings, **options)
+    corpus, embeddings, errors = speaker_embeddings(corpus, source, **options)
     clusters = cluster_within_speakers(embeddings, corpus.column("speaker_id").to_pylist(), arguments.speaker_clusters)
     record = analyse(embeddings, clusters, corpus) | corpus.identity
     record |= {"asked": asked | {"speakers": corpus.speakers}, "command": command, "skipped": errors}
