@@ -13,11 +13,10 @@ class SpeakerClusterSampler(StepSampler):
     """Draws, for every step, groups of clips: a group is of one speaker, half of it of one cluster, half of another.
 
     So every clip has positives (its own half) and negatives (the other). Speakers are a deck that is shuffled again
-    only when it is used up, so that all come equally often, however many clips they have, and so are the clips of a
-    cluster; a speaker comes twice in a step only if there are fewer
-    speakers than groups, a clip never. An epoch has as many steps as the batch size goes into the clips that can be
-    drawn, rounded up. Clusters with fewer clips than half a group, and speakers with fewer than two clusters, are left
-    out. Emotions are not asked for.
+    only when it is used up, so that all come equally often, however many clips they have; so are the clips of a
+    cluster. A speaker comes twice in a step only if there are fewer speakers than groups, a clip never. An epoch has
+    as many steps as the batch size goes into the clips that can be drawn, rounded up. Clusters with fewer clips than
+    half a group, and speakers with fewer than two clusters, are left out. Emotions are not asked for.
 
     Args:
         speakers: Speaker of every clip, a number.
