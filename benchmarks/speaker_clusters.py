@@ -23,7 +23,7 @@ def rerun_speakers(part: dict, run: Runner) -> dict:
 
     Args:
         part: The plan's entry: both `configs`, the corpora heard without labels, `corpus`, `protocol`, `seeds`, the
-            `tasks` of the pretraining and the `fractions` of the labels.
+            `tasks` of the pretraining and, by the share of the labels, the `epochs` of the fine-tuning.
         run: Runs the programs.
 
     Returns:
@@ -42,9 +42,9 @@ def rerun_speakers(part: dict, run: Runner) -> dict:
         starts[task] = ["--init_from", folder]
     found = {start: {} for start in starts}
     for start, options in starts.items():
-        for share in part["fractions"]:
+        for share, epochs in part["epochs"].items():
             folder = run.folder / f"{start}_{share}"
-            few = [*options, "--label_fraction", share]
+            few = [*options, "--label_fraction", share, "--num_train_epochs", epochs]
             run("train.py", "--config", finetuning, *few, *data, *common, "--output_dir", folder)
             run("evaluate.py", "--model", folder, *data, *protocol)
             record = record_of([folder])
