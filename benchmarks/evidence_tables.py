@@ -70,7 +70,7 @@ def table(name: str) -> str:
 
 def commands(plan: dict) -> str:
     """What each part ran, as one would type it."""
-    parts = [*plan["rows"], *plan["tables"], "checkpoint", "supcon"]
+    parts = [*plan["rows"], *plan["tables"], "checkpoint", "supcon", "speakers"]
     return "\n\n".join(f"`{name}`\n\n{_typed(found)}" for name, found in that_ran(parts))
 
 
