@@ -46,7 +46,9 @@ def parse(argv):
     parser.add_argument("--before", help="with --layer_similarity: what the training began with; default: as it says")
     parser.add_argument("--cluster_analysis", action="store_true", help="what clusters of speaker embeddings tell")
     parser.add_argument("--speaker_embeddings", help="of --cluster_analysis; default: resemblyzer, as for train.py")
-    parser.add_argument("--speaker_clusters", type=int, help="likewise")
+    parser.add_argument(
+        "--speaker_clusters", type=int, help="of a speaker, for --cluster_analysis; default: by silhouette"
+    )
     parser.add_argument("--labels", nargs="+", help="emotions to choose between, by prompts; `corpus`: those it has")
     parser.add_argument("--allow_seen_speakers", action="store_true", help="judge on speakers it was trained on too")
     parser.add_argument("--drop_other_emotions", action="store_true", help="drop clips of emotions it does not know")

@@ -97,7 +97,11 @@ def table(found: dict) -> str:
     rows = []
     for corpus, one in found["clusters"].items():
         for label, overall in one["labels"].items():
-            cells = [_beside(overall[name]) for name in measures] if overall else ["one for each speaker", *"–––"]
+            cells = (
+                [_beside(overall[name]) for name in measures]
+                if overall
+                else ["not known, or one for each speaker", *"–––"]
+            )
             rows.append([f"{corpus}, {label}", *cells])
     clusters = markdown("clusters and|" + "|".join(measures.values()), rows)
     lines = []

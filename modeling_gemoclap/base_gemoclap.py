@@ -225,7 +225,10 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         """
         if not hasattr(self.audio_model, "feature_projection"):
             kind = self.config.audio_config.model_type
-            raise ValueError(f"freeze_feature_projection: a {kind!r} model has no feature projection; leave it out")
+            raise ValueError(
+                f"freeze_feature_projection: a {kind!r} model has no feature projection; leave it out, or where a "
+                f"configuration file has it, give --freeze_feature_projection false"
+            )
         self.audio_model.feature_projection.requires_grad_(False)
 
     def freeze_feature_encoder(self) -> None:

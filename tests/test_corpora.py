@@ -60,6 +60,16 @@ def test_iemocap_reads_consensus_labels_and_the_turns_speaker(tmp_path):
     )
 
 
+def test_iemocap_without_its_labels(tmp_path):
+    """Unlabelled, every turn is read, and no file of labels."""
+    folder = iemocap_tree(tmp_path / "IEMOCAP_full_release")
+    shutil.rmtree(folder / "Session2/dialog/EmoEvaluation")
+    corpus = load_corpus(folder, unlabelled=True)
+    assert len(corpus) == 5 * 2 * 7 and corpus.emotions == [] and not corpus.notes
+    row = rows_of(corpus)["Ses03F_impro01_M005.wav"]  # frustrated
+    assert (row["speaker_id"], row["gender"], row["transcript"]) == ("Ses03M", "male", "Excuse me.")
+
+
 def test_transcripts_genders_and_splits(tmp_path):
     corpus = load_corpus(esd_tree(tmp_path / "esd", split="train"))
     rows = rows_of(corpus)

@@ -22,10 +22,11 @@ from test_training import load_script
 from modeling_gemoclap import AudioError, GEmoClapForXVector
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import some_clips
+from modeling_gemoclap.evaluation import cluster_analysis
 from modeling_gemoclap.evaluation.cluster_analysis import agreement, analyse, purity
 from modeling_gemoclap.evaluation.judging import refuse_idle_options
 from modeling_gemoclap.speakers import embeddings as embeddings_module
-from modeling_gemoclap.speakers.clusters import cluster_within_speakers
+from modeling_gemoclap.speakers.clusters import Clusters, cluster_within_speakers
 from modeling_gemoclap.speakers.embeddings import speaker_embeddings
 from modeling_gemoclap.training.speaker_losses import cluster_info_nce, reversal_strength, reverse_gradient
 from modeling_gemoclap.training.speaker_sampler import SpeakerClusterSampler
@@ -236,6 +237,16 @@ def test_clusters_within_speakers():
         cluster_within_speakers(values, ["a"] * 3)
 
 
+def test_a_speaker_of_very_many_clips(monkeypatch, tones):
+    """Of those that are drawn, all may be of one cluster; then the speaker has no figures."""
+    monkeypatch.setattr(cluster_analysis, "MOST_CLIPS", 6)
+    corpus = load_corpus(tones).of_speakers(["01", "02"])
+    values = np.random.default_rng(0).standard_normal((24, 4))
+    labels = np.array([1] + [0] * 11 + [0, 1] * 6)
+    record = analyse(values, Clusters(labels, {"01": 2, "02": 2}), corpus, seed=0)
+    assert list(record["silhouette_of_the_clusters"]) == ["02"] == list(record["labels"]["emotion"]["speakers"])
+
+
 def test_purity_by_hand():
     assert purity(np.array([0, 0, 1, 1, 1, 2]), np.array([0, 0, 0, 1, 1, 1])) == pytest.approx(4 / 6)
 
@@ -281,6 +292,11 @@ def test_an_x_vector_model_of_transformers(tones, tmp_path, monkeypatch):
     again = speaker_embeddings(corpus.of_speakers(exclude=["04"]), str(tmp_path / "xvector"), **options)
     assert np.array_equal(again[1], values[:36]), "a selection finds what the whole has left"
     monkeypatch.setattr(embeddings_module, "_keep", kept_file)
+    config = json.loads((tmp_path / "xvector/config.json").read_text()) | {"architectures": ["WavLMModel"]}
+    shutil.copytree(tmp_path / "xvector", tmp_path / "plain")
+    (tmp_path / "plain/config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"plain is no x-vector model \(WavLMModel\)"):
+        speaker_embeddings(corpus, str(tmp_path / "plain"), **options)
     soundfile.write(tmp_path / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(2000), 16000)
     (tmp_path / "metadata.csv").write_text("file_name,emotion,gender,speaker_id\nshort.wav,,,a\n")
     with pytest.raises(AudioError, match="short.wav.*too short"):
@@ -393,6 +409,8 @@ def test_protocols_of_both_steps(both, vectors, train, tmp_path):
         heard = {speaker for record in config["training_data"] for speaker in record["speakers"]}
         judged = json.loads((place / "run.json").read_text())["protocols"]["42"]["folds"][fold]
         assert config["training_data"][0]["unlabelled"] and not heard & set(judged)
+    with pytest.raises(ValueError, match="is the run of a protocol: --init_from takes it"):
+        train(*start[:4], "--audio_model", tmp_path / "pretrained", *protocol, *data[:-1], tmp_path / "other")
     run_script("evaluate.py", "--model", tmp_path / "ser", "--data_dir", both[0], "--protocol", protocol[1])
     record = json.loads((tmp_path / "ser/results/results.json").read_text())
     assert record["n"] == 48 and 0 <= record["uar"] <= 1

@@ -19,7 +19,7 @@ from test_training import load_script
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
-from modeling_gemoclap.evaluation.layer_similarity import judge_layers, pair_sums
+from modeling_gemoclap.evaluation.layer_similarity import before, judge_layers, pair_sums
 from modeling_gemoclap.training.arguments import ModelArguments, parse_arguments
 from modeling_gemoclap.training.build import choose_what_to_train
 from modeling_gemoclap.training.start import start_of_fold
@@ -160,6 +160,9 @@ def test_the_figure(stages, both, tmp_path):
     run_script("evaluate.py", *options, *again, "--overwrite_output")
     record = json.loads((tmp_path / "layer_similarity.json").read_text())
     assert record["before"] == record["after"] and record["pairs"]["positive"] == 18
+    later = GEmoClapConfig.from_pretrained(stages[1])
+    with pytest.raises(ValueError, match="from another checkpoint: name that by --before"):
+        before(later, None)
     done = run_script("evaluate.py", *options, "--allow_seen_speakers", "--overwrite_output")
     assert "first/01, first/02, first/03, second/s01, second/s02, second/s03 WERE TRAINED ON" in done.stdout
     refused = run_script("evaluate.py", "--model", stages[0], "--data_dir", *both, check=False)

@@ -132,6 +132,14 @@ def test_bad_input(labels, places, batch, message):
         SupConSampler(labels, places, batch, names=names)
 
 
+def test_a_corpus_of_one_emotion_has_no_negatives_of_its_own():
+    """Positives may come from any corpus that knows the emotion, which then lacks negatives: told, not met later."""
+    labels, places = [0] * 40 + [0] * 40 + [1] * 40, [0] * 40 + [1] * 80
+    names = ["emodb", "ravdess"], ["angry", "happy"]
+    with pytest.raises(ValueError, match="emodb has too few clips that are not angry"):
+        SupConSampler(labels, places, 32, negatives="emotion_or_corpus", names=names)
+
+
 def test_a_batch_of_several_processes():
     with pytest.raises(ValueError, match=r"multiple of 8; give 16 \(8 for each of 2 processes\)"):
         SupConSampler([0, 1] * 50, [0] * 100, 12, processes=2)

@@ -48,12 +48,15 @@ def where_to_get(name: str) -> str:
     return f"; {corpus.title} can be had from {corpus.url} ({corpus.licence})" if corpus else ""
 
 
-def read_layout(folder: Path, name: str | None = None) -> tuple[KnownCorpus, pa.Table, list[str]]:
+def read_layout(
+    folder: Path, name: str | None = None, unlabelled: bool = False
+) -> tuple[KnownCorpus, pa.Table, list[str]]:
     """Read a corpus from the folder that one downloads.
 
     Args:
         folder: The folder, or one above it.
         name: What the corpus is said to be, or None to see from its recordings.
+        unlabelled: As for `KnownCorpus.read`.
 
     Returns:
         The corpus; a table of its recordings; remarks about what was left out.
@@ -76,7 +79,7 @@ def read_layout(folder: Path, name: str | None = None) -> tuple[KnownCorpus, pa.
             f"{folder}: no metadata.csv there, and its recordings, like {files[0]}, are not named as those of "
             f"{titles} are; {own}"
         )
-    rows, notes = known.read(folder, files)
+    rows, notes = known.read(folder, files, unlabelled)
     if not rows:
         raise ManifestError(f"{folder}: no recording of {known.title} is left: {'; '.join(notes)}")
     columns = [*COLUMNS, "session", "transcript"]

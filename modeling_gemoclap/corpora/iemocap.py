@@ -31,10 +31,22 @@ def _texts(folder: Path) -> list[tuple[Path, list[str]]]:
     return [(path, path.read_text(encoding="latin-1").splitlines()) for path in files]
 
 
-def _tables(root: Path, files: list[str]) -> dict:
-    labels, transcripts = {}, {}
+def _sessions(root: Path, files: list[str]) -> list[Path]:
     places = {root / file[: match.start("place")] for file in files if (match := CORPUS.match(file))}
-    for session in sorted(path for place in places for path in place.glob("Session[1-5]")):
+    return sorted(path for place in places for path in place.glob("Session[1-5]"))
+
+
+def _without_labels(root: Path, files: list[str]) -> dict:
+    transcripts = {}
+    for session in _sessions(root, files):
+        for _, lines in _texts(session / "dialog/transcriptions"):
+            transcripts |= {match[1]: match[2].strip() for line in lines if (match := SPOKEN.match(line))}
+    return {"labels": None, "transcripts": transcripts}
+
+
+def _tables(root: Path, files: list[str]) -> dict:
+    labels = {}
+    for session in _sessions(root, files):
         found = _texts(session / "dialog/EmoEvaluation")
         if not found:
             raise ManifestError(
@@ -47,10 +59,8 @@ def _tables(root: Path, files: list[str]) -> dict:
                         known = ", ".join([*CLASSES, *OTHERS])
                         raise ManifestError(f"{path}, line {number}: label {match[2]!r} is not known; known: {known}")
                     labels[match[1]] = match[2]
-        for _, lines in _texts(session / "dialog/transcriptions"):
-            transcripts |= {match[1]: match[2].strip() for line in lines if (match := SPOKEN.match(line))}
     _refuse_missing(root, labels, files)
-    return {"labels": labels, "transcripts": transcripts}
+    return _without_labels(root, files) | {"labels": labels}
 
 
 def _refuse_missing(root: Path, labels: dict[str, str], files: list[str]) -> None:
@@ -64,18 +74,17 @@ def _refuse_missing(root: Path, labels: dict[str, str], files: list[str]) -> Non
 
 
 def _describe(match: re.Match, tables: dict) -> dict:
-    name = match["stem"]
-    label = tables["labels"].get(name)
-    if label is None:
+    name, labels = match["stem"], tables["labels"]
+    if labels is not None and name not in labels:
         raise LeftOut("without a line in EmoEvaluation")
-    if label not in CLASSES:
-        raise LeftOut(f"labelled {OTHERS[label]}")
+    if labels is not None and labels[name] not in CLASSES:
+        raise LeftOut(f"labelled {OTHERS[labels[name]]}")
     gender = match["gender"]
     return {
         "speaker_id": f"Ses{match['session']}{gender}",
         "session": match["session"],
         "gender": {"F": "female", "M": "male"}[gender],
-        "emotion": CLASSES[label],
+        "emotion": "" if labels is None else CLASSES[labels[name]],
         "transcript": tables["transcripts"].get(name, ""),
     }
 
@@ -99,4 +108,5 @@ CORPUS = KnownCorpus(
     counts={"angry": 1103, "happy": 595 + 1041, "neutral": 1708, "sad": 1084},
     num_speakers=10,
     tables=_tables,
+    without_labels=_without_labels,
 )

@@ -37,6 +37,7 @@ class KnownCorpus:
         num_speakers: Speakers in the whole corpus.
         tables: From the corpus's root and its recordings to what `describe` is given beside the match: labels or
             transcripts that lie in files; None where the name of a recording says all.
+        without_labels: The same where no emotion is read; None: as `tables`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class KnownCorpus:
     counts: dict[str, int]
     num_speakers: int
     tables: Callable[[Path, list[str]], dict] | None = None
+    without_labels: Callable[[Path, list[str]], dict] | None = None
 
     def match(self, file_name: str) -> re.Match | None:
         """The match of `path` in a recording's name, its suffix in small letters."""
@@ -59,12 +61,13 @@ class KnownCorpus:
         """Whether a recording is named as those of this corpus are."""
         return self.match(file_name) is not None
 
-    def read(self, root: Path, files: list[str]) -> tuple[list[dict], list[str]]:
+    def read(self, root: Path, files: list[str], unlabelled: bool = False) -> tuple[list[dict], list[str]]:
         """The rows of the recordings below a folder.
 
         Args:
             root: The folder.
             files: Paths of its recordings, relative to it.
+            unlabelled: Read no file of labels, and leave out no recording for its label.
 
         Returns:
             Dicts with `file_name` and what `describe` gives, and remarks about what was left out.
@@ -72,7 +75,8 @@ class KnownCorpus:
         Raises:
             ManifestError: If a label is not known, or two recordings have the same name.
         """
-        tables, rows, left_out = self.tables(root, files) if self.tables else {}, [], {}
+        read = self.without_labels if unlabelled and self.without_labels else self.tables
+        tables, rows, left_out = read(root, files) if read else {}, [], {}
         first: dict[tuple, str] = {}
         for file in files:
             match = self.match(file)

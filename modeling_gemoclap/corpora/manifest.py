@@ -41,6 +41,7 @@ class Corpus:
         notes: What is to be told beside any figure on it: clips left out, counts that differ.
         parts: Of a mixture, its corpora, whole.
         labels_shuffled: Whether the emotions were dealt out at random: a control.
+        unlabelled_sha256: What `manifest_sha256` would be if no emotion were read.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Corpus:
     notes: list[str] = field(default_factory=list)
     parts: list[Corpus] = field(default_factory=list)
     labels_shuffled: bool = False
+    unlabelled_sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -64,6 +66,11 @@ class Corpus:
     def emotions(self) -> list[str]:
         """Sorted emotions that occur."""
         return sorted(set(pc.unique(self.column("emotion")).to_pylist()) - {""})
+
+    @property
+    def hashes(self) -> set[str]:
+        """Of the manifest, with emotions and without: it is known by either."""
+        return {self.manifest_sha256, self.unlabelled_sha256} - {""}
 
     @property
     def identity(self) -> dict[str, str]:
@@ -209,11 +216,13 @@ def mix(corpora: list[Corpus]) -> Corpus:
         columns["speaker_id"] = pc.binary_join_element_wise(corpus.name, columns["speaker_id"], "/")
         columns["file_name"] = pc.binary_join_element_wise(corpus.name, columns["file_name"], "/")
         tables.append(pa.table(columns))
-    hashes = {corpus.name: corpus.manifest_sha256 for corpus in corpora}
-    sha256 = hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
+    hashes = [
+        hashlib.sha256(repr(sorted((corpus.name, getattr(corpus, name)) for corpus in corpora)).encode()).hexdigest()
+        for name in ("manifest_sha256", "unlabelled_sha256")
+    ]
     clips = _as_dataset(pa.concat_tables(tables), *(corpus.clips._fingerprint for corpus in corpora))
     notes = [f"{corpus.name}: {note}" for corpus in corpora for note in corpus.notes]
-    return Corpus("+".join(names), sha256, clips, notes=notes, parts=list(corpora))
+    return Corpus("+".join(names), hashes[0], clips, notes=notes, parts=list(corpora), unlabelled_sha256=hashes[1])
 
 
 def refuse_copies(first: Corpus, second: Corpus) -> None:
@@ -222,7 +231,7 @@ def refuse_copies(first: Corpus, second: Corpus) -> None:
     Raises:
         ManifestError: If they are one published corpus, or a recording has the same name and bytes in both.
     """
-    twice = first.manifest_sha256 == second.manifest_sha256 or (first.known and first.known is second.known)
+    twice = first.hashes & second.hashes or (first.known and first.known is second.known)
     paths = {Path(path).stem: path for path in first.clips["path"]}
     both = [(paths[Path(path).stem], path) for path in second.clips["path"] if Path(path).stem in paths]
     there = (pair for pair in both if all(map(os.path.isfile, pair)))
@@ -242,7 +251,7 @@ def seen_speakers(corpus: Corpus, training_data: list[dict] | None) -> list[str]
     seen = set()
     for record in training_data or []:
         for part, start in corpus.by_part():
-            same = record["corpus"] == part.name or record["manifest_sha256"] == part.manifest_sha256
+            same = record["corpus"] == part.name or record["manifest_sha256"] in part.hashes
             if same or (part.known and record.get("known") == part.known.name):
                 seen.update(start + speaker for speaker in [*record["speakers"], *record.get("dev_speakers", [])])
     return sorted(seen & set(corpus.speakers))
@@ -280,7 +289,7 @@ def load_corpus(
     elif (folder / "metadata.csv").is_file():
         known, checked, added, notes = _from_csv(folder, name, emotions)
     else:
-        known, table, notes = read_layout(folder, name)
+        known, table, notes = read_layout(folder, name, unlabelled)
         checked = check_rows(table, lambda row: str(folder / table["file_name"][row].as_py()), emotions)
         added = _paths(folder, checked)
     if known and not unlabelled:
@@ -290,10 +299,12 @@ def load_corpus(
     for note in notes:
         logger.warning(f"{folder}: {note}")
     folder, sha256 = folder.resolve(), digest(checked)
+    blank = sha256 if unlabelled else digest(_without_emotions(checked))
     columns = {column: checked[column] for column in checked.column_names} | added
     clips = _as_dataset(pa.table(columns), sha256, str(folder), list(columns))
     name = name or (known.name if known else folder.name)
-    return Corpus(name, sha256, clips, str(folder) if in_shards else None, known, notes)
+    shards = str(folder) if in_shards else None
+    return Corpus(name, sha256, clips, shards, known, notes, unlabelled_sha256=blank)
 
 
 def words_for_emotions(emotions: list[str], emotion_map: dict[str, str] | str | None) -> dict[str, str]:
@@ -367,6 +378,11 @@ def _from_shards(folder: Path, name: str | None, emotions: dict[str, str] | None
     checked = check_rows(table.select(COLUMNS), lambda row: _place(files, place, row), emotions)
     some = checked["file_name"].slice(0, 1000).to_pylist()
     return known_corpus(name, some, folder), checked, {column: place[column] for column in PLACE}, []
+
+
+def _without_emotions(table: pa.Table) -> pa.Table:
+    blank = pa.array([""] * len(table), pa.string())
+    return table.set_column(table.column_names.index("emotion"), "emotion", blank)
 
 
 def _paths(folder: Path, table: pa.Table) -> dict[str, pa.Array]:

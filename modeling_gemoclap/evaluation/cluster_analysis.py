@@ -89,6 +89,8 @@ def analyse(embeddings: np.ndarray, clusters: Clusters, corpus: Corpus, seed: in
         rows = np.flatnonzero((who == speaker) & (clusters.labels >= 0))
         rows = np.sort(generator.permutation(rows)[:MOST_CLIPS])
         distances = pairwise_distances(embeddings[rows])
+        if len(set(clusters.labels[rows].tolist())) < 2:  # drawn from so many, the smaller cluster was missed
+            continue
         own[speaker] = float(silhouette_score(distances, clusters.labels[rows], metric="precomputed"))
         for name, labels in words.items():
             known = np.flatnonzero(labels[rows] != "")
@@ -152,7 +154,7 @@ def as_table(record: dict) -> str:
     """The overall figures of what `analyse` found, as a Markdown table."""
     lines = ["| | adjusted Rand | mutual information | purity | silhouette of the labels |", "|---|---|---|---|---|"]
     for name, found in record["labels"].items():
-        cells = ["one for each speaker", "–", "–", "–"]
+        cells = ["not known, or one for each speaker", "–", "–", "–"]
         for place, measure in enumerate(MEASURES if found else ()):
             one = found["overall"][measure]
             cells[place] = f"{one['value']:.3f} (chance {one['chance']:.3f}, p {one['p']:.3f})" if one else "–"

@@ -108,7 +108,12 @@ def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrained
         config: Of the trained one.
         name: A checkpoint of ours or a pretrained encoder; None: what the trained one started from, where its
             configuration tells, else an encoder with fresh weights.
+
+    Raises:
+        ValueError: If it started from another checkpoint of ours, which is not named.
     """
+    if not name and any("stage" in record for record in config.training_data or []):
+        raise ValueError("it was trained from another checkpoint: name that by --before")
     if name and PretrainedConfig.get_config_dict(name)[0].get("model_type") == GEmoClapConfig.model_type:
         return load_whole(GEmoClapForXVector, name), name
     name = name or getattr(config.audio_config, "_name_or_path", "")

@@ -79,7 +79,7 @@ def clips_of_run(root: Path, corpus: Corpus) -> Corpus:
         ValueError: If the run is of another corpus.
     """
     run = read_run(root)
-    if run["manifest_sha256"] != corpus.manifest_sha256:
+    if run["manifest_sha256"] not in corpus.hashes:
         raise ValueError(
             f"{root} was trained on another version of {run['corpus']} (hash of the manifest): give that --data_dir"
         )

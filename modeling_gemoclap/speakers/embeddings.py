@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForAudioXVector
+from transformers import AutoModelForAudioXVector, PretrainedConfig
 
 from ..corpora.files import whole
 from ..corpora.manifest import Corpus, ManifestError
@@ -23,7 +23,7 @@ from ..towers_gemoclap import load_whole
 
 RESEMBLYZER = "resemblyzer"
 KEPT_AFTER = 500  # new embeddings: what is computed is not lost with a run that is killed
-INSTALL = "make speaker-extra"  # what the error without Resemblyzer tells
+INSTALL = "make speaker-extra (or, outside of .venv, its two pip lines)"  # what the error without it tells
 
 
 def speaker_embeddings(
@@ -129,6 +129,12 @@ def _resemblyzer(device: str) -> _SpeakerModel:
 
 def _x_vector(source: str, device: str) -> _SpeakerModel:
     try:
+        architectures = PretrainedConfig.get_config_dict(source)[0].get("architectures") or []
+        if not any(name.endswith("ForXVector") for name in architectures):
+            raise ValueError(
+                f"the speaker model {source} is no x-vector model ({', '.join(architectures) or 'nothing known'}): "
+                f"give one, as microsoft/wavlm-base-plus-sv, or {RESEMBLYZER} ({INSTALL})"
+            )
         model = load_whole(AutoModelForAudioXVector, source).to(device).eval()
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(source)
     except OSError as error:

@@ -80,7 +80,10 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
         for field, value in json_fields(getattr(arguments, option), option).items():
             theirs = getattr(there, field, "not known")
             if theirs != value:
-                raise ValueError(f"--init_from {name} has {field} {theirs}, and --{option} {value}: leave it out")
+                raise ValueError(
+                    f"--init_from {name} has {field} {theirs}, and --{option} {value}: leave it out, or where a "
+                    f"configuration file has it, give --{option} '{{}}'"
+                )
     return model, extractor
 
 
@@ -138,6 +141,11 @@ def start_of_fold(
     if not name:
         return arguments
     judged, own = set(protocol.folds[fold]), copy.copy(arguments)
+    if not arguments.init_from and Path(name, "run.json").is_file():
+        raise ValueError(
+            f"--audio_model {name} is the run of a protocol: --init_from takes it, with a checkpoint for each fold; "
+            f"--audio_model takes the tower of one"
+        )
     if not Path(name, "run.json").is_file():
         if heard := seen_speakers(protocol.test(corpus, fold), records_of(arguments)):
             raise ValueError(

@@ -102,7 +102,7 @@ class SupConSampler(StepSampler):
             needed = self.batch_size // (2 * len(self.corpora))
             for emotion, knowing in self.knowing.items():
                 left = sum(own.values()) - own.get(emotion, 0)
-                if left < needed and (not self.crossed or knowing == [corpus]):
+                if left < needed and (not self.crossed or corpus in knowing):
                     raise ValueError(
                         f"{corpora[corpus]} has too few clips that are not {emotions[emotion]}: a step of "
                         f"{self.batch_size} needs {needed} as negatives; give a smaller batch"
