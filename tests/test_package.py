@@ -119,7 +119,8 @@ def test_configurations_are_read_by_the_parser(path):
 
     values = yaml.safe_load(path.read_text())
     model, _, training = parse_arguments(["--config", str(path)])
-    assert model.objective == values["objective"]
+    for name in {"objective", "head"} & set(values) or {"neither"}:
+        assert getattr(model, name) == values[name]
     assert training.num_train_epochs == values["num_train_epochs"]
     assert len(path.read_text().splitlines()) <= 40
 
