@@ -25,6 +25,11 @@ def span(pair: list[float] | None, sign: str = "") -> str:
     return "{0:{2}.1f} to {1:{2}.1f}".format(*(100 * value for value in pair), sign) if pair else "–"
 
 
+def change(less: dict | None) -> str:
+    """A paired difference with its interval, in points; nothing where there is none."""
+    return f"{100 * less['difference']:+.1f} ({span(less['interval'], '+')})" if less else ""
+
+
 def markdown(head: str, rows: list[list[str]]) -> str:
     """A table; `head` has its columns between bars."""
     lines = [columns := head.split("|"), ["---"] * len(columns), *rows]

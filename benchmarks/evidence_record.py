@@ -53,6 +53,12 @@ def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
     }
 
 
+def kept(record: dict) -> dict:
+    """What a part keeps of a record that is one of many in its table."""
+    names = ("n", "speakers", "uar", "war", "intervals", "per_seed", "losses", "trainings", "training_seconds")
+    return {name: record[name] for name in names}
+
+
 def cost_of(folders: list[Path]) -> dict:
     """The last loss of each training, how many there were, and their seconds; controls left out."""
     states = [path for folder in folders for path in sorted(folder.rglob("trainer_state.json"))]

@@ -6,7 +6,7 @@ import re
 
 import speaker_clusters
 import supcon
-from evidence_markdown import load, markdown, percent, span
+from evidence_markdown import change, load, markdown, percent, span
 from evidence_runs import ROOT
 
 CHECKPOINT = ROOT / "checkpoints" / "gemoclap-compact-emodb"
@@ -57,10 +57,9 @@ def table(name: str) -> str:
     head = "|UAR|WAR|UAR of the seeds|UAR minus the first's (interval)" + "|UAR of speakers that no choice saw" * apart
     lines = []
     for cell in cells:
-        gap, losses, less = cell["fairness"], cell["losses"], cell["difference"]
+        gap, losses = cell["fairness"], cell["losses"]
         seeds = ", ".join(percent(one["uar"]) for one in cell["per_seed"])
-        change = f"{100 * less['difference']:+.1f} ({span(less['interval'], '+')})" if less else ""
-        line = [cell["name"], percent(cell["uar"]), percent(cell["war"]), seeds, change]
+        line = [cell["name"], percent(cell["uar"]), percent(cell["war"]), seeds, change(cell["difference"])]
         line += [percent(cell["untouched"]["uar"])] if apart else []
         line.append(f"{100 * gap['gap']:+.1f} ({span(gap['gap_interval'], '+')})" if gap else "–")
         line += [percent((cell["gender_probe"] or {}).get("uar")), percent(cell["calibration"]["ece"])]

@@ -6,15 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
-from evidence_markdown import markdown, percent, span
-from evidence_record import cost_of, record_of
+from evidence_markdown import change, markdown, percent, span
+from evidence_record import cost_of, kept, record_of
 from evidence_runs import ROOT, Runner
 from matplotlib.figure import Figure
 
+from modeling_gemoclap.evaluation.cluster_analysis import MEASURES, cells_of
 from modeling_gemoclap.evaluation.comparison import compare_runs
 
 FIGURE_1, CURVE = ROOT / "docs" / "speaker_clusters.png", ROOT / "docs" / "label_efficiency.png"
-KEPT = ("n", "speakers", "uar", "war", "intervals", "per_seed", "losses", "trainings", "training_seconds")
 SCRATCH = "scratch"
 
 
@@ -49,7 +49,7 @@ def rerun_speakers(part: dict, run: Runner) -> dict:
             run("evaluate.py", "--model", folder, *data, *protocol)
             record = record_of([folder])
             scratch = None if start == SCRATCH else compare_runs(run.folder / f"{SCRATCH}_{share}", folder)
-            found[start][str(share)] = {name: record[name] for name in KEPT} | {"difference": scratch}
+            found[start][str(share)] = kept(record) | {"difference": scratch}
     draw(found, CURVE)
     cost = {task: cost_of([run.folder / task]) for task in part["tasks"]}
     return {"clusters": _analysed(part["unlabelled"], run), "pretraining": cost, "starts": found}
@@ -62,9 +62,9 @@ def _analysed(corpora: list[str], run: Runner) -> dict:
         options = ["--data_dir", f"CORPORA/{name}", "--output_dir", folder, "--overwrite_output"]
         run("evaluate.py", "--cluster_analysis", *options)
         record = json.loads((folder / "cluster_analysis.json").read_text(encoding="utf-8"))
-        kept = ("clips", "speakers", "clusters_of_a_speaker", "permutations", "notes")
+        names = ("clips", "speakers", "clusters_of_a_speaker", "permutations", "notes")
         labels = {label: one and one["overall"] for label, one in record["labels"].items()}
-        found[name] = {key: record[key] for key in kept} | {"labels": labels}
+        found[name] = {key: record[key] for key in names} | {"labels": labels}
     shutil.copyfile(run.folder / f"clusters_{corpora[0]}" / "cluster_analysis.png", FIGURE_1)
     return found
 
@@ -88,35 +88,19 @@ def draw(starts: dict, path: Path) -> None:
 
 def table(found: dict) -> str:
     """What the clusters agree with, beside chance; and each start, by the share of the labels."""
-    measures = {
-        "adjusted_rand": "adjusted Rand",
-        "mutual_information": "mutual information",
-        "purity": "purity",
-        "silhouette": "silhouette of the labels",
-    }
     rows = []
     for corpus, one in found["clusters"].items():
         for label, overall in one["labels"].items():
-            cells = (
-                [_beside(overall[name]) for name in measures]
-                if overall
-                else ["not known, or one for each speaker", *"–––"]
-            )
-            rows.append([f"{corpus}, {label}", *cells])
-    clusters = markdown("clusters and|" + "|".join(measures.values()), rows)
+            rows.append([f"{corpus}, {label}", *cells_of(overall)])
+    clusters = markdown("|".join(["clusters and", *MEASURES.values()]), rows)
     lines = []
     for start, by_share in found["starts"].items():
         cells, minutes = [], 0.0
         for one in by_share.values():
-            less = one["difference"]
-            change = f"; {100 * less['difference']:+.1f} ({span(less['interval'], '+')})" if less else ""
-            cells.append(f"{percent(one['uar'])} ({span(one['intervals']['uar'])}){change}")
+            figures = [f"{percent(one['uar'])} ({span(one['intervals']['uar'])})", change(one["difference"])]
+            cells.append("; ".join(filter(None, figures)))
             minutes += one["training_seconds"] / 60
         minutes += found["pretraining"].get(start, {"training_seconds": 0})["training_seconds"] / 60
         lines.append([start, *cells, f"{minutes:.0f}"])
     shares = [f"{100 * float(share):.0f} % of the labels" for share in found["starts"][SCRATCH]]
     return f"{clusters}\n\n{markdown('|'.join(['start', *shares, 'minutes']), lines)}"
-
-
-def _beside(one: dict | None) -> str:
-    return f"{one['value']:.3f} (chance {one['chance']:.3f}, p {one['p']:.3f})" if one else "–"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 
-from evidence_markdown import markdown, percent, span
-from evidence_record import cost_of, record_of
+from evidence_markdown import change, markdown, percent, span
+from evidence_record import cost_of, kept, record_of
 from evidence_runs import ROOT, Runner
 
 from modeling_gemoclap.evaluation.comparison import compare_runs
 
 PICTURE = ROOT / "docs" / "layer_similarity.png"
-KEPT = ("n", "speakers", "uar", "war", "intervals", "per_seed", "losses", "trainings", "training_seconds")
 TRAINED = {
     "direct": "direct fine-tuning",
     "two_stages": "two stages",
@@ -50,19 +49,15 @@ def rerun_stages(part: dict, run: Runner) -> dict:
             run("train.py", *options, *data, *common, "--output_dir", folder)
             run("evaluate.py", "--model", folder, *data, *protocol)
             trained[kind] = folder
-        found[name] = {kind: _kept(record_of([folder])) for kind, folder in trained.items()}
+        found[name] = {kind: kept(record_of([folder])) for kind, folder in trained.items()}
         for kind in ("two_stages", "longer"):
             found[name][kind]["difference"] = compare_runs(trained["direct"], trained[kind])
     layers = run.folder / "layer_similarity"
     run("evaluate.py", "--model", stage1, *both, "--layer_similarity", "--output_dir", layers, "--overwrite_output")
     shutil.copyfile(layers / "layer_similarity.png", PICTURE)
     similarity = json.loads((layers / "layer_similarity.json").read_text(encoding="utf-8"))
-    kept = ("before", "after", "pairs", "before_is")
-    return {"corpora": found, "stage1": cost_of([stage1]), "layers": {name: similarity[name] for name in kept}}
-
-
-def _kept(record: dict) -> dict:
-    return {name: record[name] for name in KEPT}
+    names = ("before", "after", "pairs", "before_is")
+    return {"corpora": found, "stage1": cost_of([stage1]), "layers": {name: similarity[name] for name in names}}
 
 
 def table(found: dict) -> str:
@@ -72,8 +67,6 @@ def table(found: dict) -> str:
         for kind, words in TRAINED.items():
             one = corpus[kind]
             seeds = ", ".join(percent(seed["uar"]) for seed in one["per_seed"])
-            less = one.get("difference")
-            change = f"{100 * less['difference']:+.1f} ({span(less['interval'], '+')})" if less else ""
             line = [
                 name,
                 words,
@@ -81,7 +74,7 @@ def table(found: dict) -> str:
                 percent(one["war"]),
                 span(one["intervals"]["uar"]),
                 seeds,
-                change,
+                change(one.get("difference")),
             ]
             lines.append([*line, str(one["trainings"]), f"{one['training_seconds'] / 60:.0f}"])
     lines.append(["both", "stage 1", *[""] * 5, str(found["stage1"]["trainings"])])

@@ -1,6 +1,7 @@
 """Small towers, a small corpus of tones, and a checkpoint trained on it."""
 
 import csv
+import importlib.util
 import os
 import subprocess
 import sys
@@ -123,6 +124,21 @@ TINY = (
     "--config",
     "tests/tiny.yaml",
 )
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """`train.py` with the tiny configuration, in this process."""
+    monkeypatch.chdir(ROOT)
+    script = load_script("train")
+    return lambda *arguments: script.main([*TINY, *map(str, arguments)])
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE, ROOT, TONES, run_script, write_corpus
+from conftest import RATE, ROOT, TONES, load_script, run_script, write_corpus
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
-from test_training import load_script
 from trees import ravdess_tree
 
 import evaluate

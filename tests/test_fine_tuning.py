@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import RATE, ROOT, batch_of, text_config
+from conftest import RATE, ROOT, batch_of, load_script, text_config
 from families import AUDIO
 from safetensors.torch import load_file
 
@@ -201,12 +201,8 @@ def test_an_adapter_is_saved_and_loaded(towers, tmp_path):
 
 @pytest.fixture
 def train(monkeypatch):
-    import importlib.util
-
     monkeypatch.chdir(ROOT)
-    spec = importlib.util.spec_from_file_location("script_train", ROOT / "train.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("train")
     return lambda *arguments: script.main([str(argument) for argument in arguments])
 
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 import yaml
-from conftest import ROOT, run_script
-from test_training import load_script
+from conftest import ROOT, load_script, run_script
 
 
 @pytest.fixture(scope="module")

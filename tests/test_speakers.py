@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, TINY, TONES, run_script, write_corpus
+from conftest import ROOT, TINY, TONES, load_script, run_script, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_distributed import AUDIO, TORCHRUN
-from test_training import load_script
 
 from modeling_gemoclap import AudioError, GEmoClapForXVector
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
@@ -68,13 +67,6 @@ def pretrained(both, vectors, tmp_path_factory):
     options = ("--data_dir", *both, "--exclude_speakers", "first/04", "second/s04", "--output_dir", run)
     run_script("train.py", *TINY, *PRETRAIN, "--speaker_embeddings", vectors, "--speaker_task", "multi-task", *options)
     return run
-
-
-@pytest.fixture
-def train(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    script = load_script("train")
-    return lambda *arguments: script.main([*TINY, *map(str, arguments)])
 
 
 # ---- losses ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import torch
 import transformers
 from conftest import ROOT, TINY, TONES, run_script, write_corpus
 from test_distributed import AUDIO, TORCHRUN
-from test_training import load_script
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
@@ -58,13 +57,6 @@ def stages(both, tmp_path_factory):
     options = ("--init_from", one, "--data_dir", both[0], "--exclude_speakers", "04", "--output_dir", two)
     run_script("train.py", *TINY, *STAGE2, *options)
     return one, two
-
-
-@pytest.fixture
-def train(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    script = load_script("train")
-    return lambda *arguments: script.main([*TINY, *map(str, arguments)])
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one():

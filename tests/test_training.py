@@ -1,7 +1,6 @@
 """Training as a user does it, and what is refused before anything is written."""
 
 import csv
-import importlib.util
 import io
 import json
 import logging
@@ -25,20 +24,6 @@ from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
 from modeling_gemoclap.training.initialisation import learn_prompts
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def train(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    script = load_script("train")
-    return lambda *arguments: script.main([*TINY, *map(str, arguments)])
 
 
 def weights(folder):

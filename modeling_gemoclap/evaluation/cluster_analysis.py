@@ -16,7 +16,12 @@ from ..corpora.manifest import Corpus
 from ..corpora.protocols import genders_of
 from ..speakers.clusters import Clusters
 
-MEASURES = ("adjusted_rand", "mutual_information", "purity", "silhouette")
+MEASURES = {
+    "adjusted_rand": "adjusted Rand",
+    "mutual_information": "mutual information",
+    "purity": "purity",
+    "silhouette": "silhouette of the labels",
+}
 PERMUTATIONS = 200
 ANALYSIS = "cluster_analysis.json"
 PICTURED = 4  # speakers in the picture
@@ -152,14 +157,18 @@ def _beside(value: float, chance: np.ndarray) -> dict:
 
 def as_table(record: dict) -> str:
     """The overall figures of what `analyse` found, as a Markdown table."""
-    lines = ["| | adjusted Rand | mutual information | purity | silhouette of the labels |", "|---|---|---|---|---|"]
+    lines = [f"| | {' | '.join(MEASURES.values())} |", "|---|---|---|---|---|"]
     for name, found in record["labels"].items():
-        cells = ["not known, or one for each speaker", "–", "–", "–"]
-        for place, measure in enumerate(MEASURES if found else ()):
-            one = found["overall"][measure]
-            cells[place] = f"{one['value']:.3f} (chance {one['chance']:.3f}, p {one['p']:.3f})" if one else "–"
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells_of(found and found['overall']))} |")
     return "\n".join(lines)
+
+
+def cells_of(overall: dict | None) -> list[str]:
+    """The figures of one kind of label, overall, as cells of a table; None where there are none."""
+    if overall is None:
+        return ["not known, or one for each speaker", "–", "–", "–"]
+    figures = [overall[measure] for measure in MEASURES]
+    return [f"{one['value']:.3f} (chance {one['chance']:.3f}, p {one['p']:.3f})" if one else "–" for one in figures]
 
 
 def write_analysis(record: dict, embeddings: np.ndarray, clusters: Clusters, corpus: Corpus, folder: Path) -> None:
