@@ -21,8 +21,10 @@ from modeling_gemoclap.evaluation.metrics import war_uar_of_scores
 from modeling_gemoclap.training.arguments import parse_arguments
 from modeling_gemoclap.training.checkpoints import resume_point
 from modeling_gemoclap.training.gather import finish, refuse_different_options
+from modeling_gemoclap.training.identity import Run
 from modeling_gemoclap.training.protocol_runs import train_protocol
 from modeling_gemoclap.training.run import choosing_on_dev, select_corpus, split, train_and_save
+from modeling_gemoclap.training.run_folder import RunFolder
 
 
 def main(argv: list[str]) -> None:
@@ -37,8 +39,10 @@ def main(argv: list[str]) -> None:
     arguments = choosing_on_dev(arguments, data_args)
     corpus, emotions = select_corpus(data_args, model_args)
     parts = split(corpus, data_args, arguments.seed, labelled=model_args.head != "speaker")
-    options = (model_args, data_args, arguments, war_uar_of_scores)
-    finish(train_and_save(parts, emotions, *options, checkpoint))
+    run = Run(parts, emotions, model_args, data_args, arguments, war_uar_of_scores)
+    with RunFolder(run, checkpoint) as folder:
+        trainer = train_and_save(run, checkpoint, folder.training_begins)
+    finish(trainer)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,20 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
 
+    weights_are_new = True  # whether they are freshly initialised, and so have heard nothing
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As transformers'; the weights then have a history, which `config.training_data` tells or does not."""
+        found = super().from_pretrained(*args, **kwargs)
+        (found[0] if isinstance(found, tuple) else found).weights_are_new = False
+        return found
+
+    def load_state_dict(self, *args, **kwargs):
+        """As `torch.nn.Module`; see `from_pretrained`."""
+        self.weights_are_new = False
+        return super().load_state_dict(*args, **kwargs)
+
     def post_init(self) -> None:
         """As transformers', and name the layers that FSDP and device maps keep together: those that are there."""
         super().post_init()
@@ -84,6 +98,7 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
 
     def _add_audio_tower(self, audio_model: PreTrainedModel | None) -> None:
         config = self.config
+        self.weights_are_new = audio_model is None
         self.audio_model = close_leaks(audio_model or build_audio_tower(config.audio_config))
         self.main_input_name = self.audio_model.main_input_name
         self.audio_pooling = GEmoClapAudioPooling(config)

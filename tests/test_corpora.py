@@ -14,7 +14,8 @@ from test_protocols import corpus_of
 from trees import TREES, cremad_tree, emodb_tree, esd_tree, iemocap_tree, ravdess_tree, touch
 
 from modeling_gemoclap.corpora.catalogue import CORPORA
-from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix, seen_speakers
+from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
+from modeling_gemoclap.corpora.provenance import heard_speakers, training_records
 
 
 def rows_of(corpus):
@@ -182,13 +183,16 @@ def test_a_mixture_keeps_speakers_apart(tmp_path):
     mixture = mix([first, second])
     assert mixture.name == "emodb+ravdess" and len(mixture) == len(first) + len(second)
     assert len(mixture.speakers) == 34 and {"emodb/03", "ravdess/03"} <= set(mixture.speakers)
-    records = mixture.of_speakers(["emodb/03", "ravdess/03", "ravdess/04"]).training_records()
+    records = training_records(mixture.of_speakers(["emodb/03", "ravdess/03", "ravdess/04"]))
     assert [(r["corpus"], r["speakers"], r["licence"]) for r in records] == [
         ("emodb", ["03"], "CC0-1.0"),
         ("ravdess", ["03", "04"], "CC-BY-NC-SA-4.0"),
     ]
-    assert seen_speakers(first, records) == ["03"] and seen_speakers(second, records) == ["03", "04"]
-    assert seen_speakers(mixture, records) == ["emodb/03", "ravdess/03", "ravdess/04"]
+    assert heard_speakers(first, records).speakers == ["03"] and heard_speakers(second, records).speakers == [
+        "03",
+        "04",
+    ]
+    assert heard_speakers(mixture, records).speakers == ["emodb/03", "ravdess/03", "ravdess/04"]
     assert pc.count_distinct(mixture.column("file_name")).as_py() == len(mixture)
     with pytest.raises(ManifestError, match="two corpora are called emodb"):
         mix([first, first])
@@ -196,7 +200,7 @@ def test_a_mixture_keeps_speakers_apart(tmp_path):
     for one in (replace(first, name="copy"), copy.where("speaker_id", lambda speaker: speaker != "03")):
         with pytest.raises(ManifestError, match="are the same recordings; a speaker would be trained on and judged"):
             mix([second, first, one])
-    assert seen_speakers(copy, records) == ["03"], "known by its recordings, whatever it is called"
+    assert heard_speakers(copy, records).speakers == ["03"], "known by its recordings, whatever it is called"
 
 
 def test_a_folder_above_two_corpora_is_no_corpus(tmp_path):
@@ -220,9 +224,9 @@ def test_copies_of_one_s_own_recordings_are_not_mixed(tmp_path):
 
 def test_development_speakers_are_remembered():
     corpus = corpus_of({"01": "female", "02": "male", "03": "female"})
-    records = corpus.of_speakers(["01"]).training_records(corpus.of_speakers(["02"]))
+    records = training_records(corpus.of_speakers(["01"]), corpus.of_speakers(["02"]))
     assert records[0]["speakers"] == ["01"] and records[0]["dev_speakers"] == ["02"]
-    assert seen_speakers(corpus, records) == ["01", "02"]
+    assert heard_speakers(corpus, records).speakers == ["01", "02"]
 
 
 def test_a_manifest_that_contradicts_the_names_is_told(tmp_path):
@@ -259,4 +263,4 @@ def test_capital_suffixes_and_names_that_promise_too_much(tmp_path):
     touch(tmp_path / "emodb/wav/08a01Ta.WAV")
     assert len(load_corpus(tmp_path / "emodb")) == 2
     corpus = load_corpus(write_corpus(tmp_path / "ravdess"))
-    assert corpus.name == "ravdess" and "licence" not in corpus.training_records()[0], "a folder's name is no licence"
+    assert corpus.name == "ravdess" and "licence" not in training_records(corpus)[0], "a folder's name is no licence"

@@ -5,7 +5,7 @@ import csv
 import pytest
 from conftest import write_corpus
 
-from modeling_gemoclap.corpora.manifest import Corpus, ManifestError, load_corpus, mix, seen_speakers
+from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus
 
 HEAD = ["file_name", "emotion", "gender", "speaker_id"]
 
@@ -121,24 +121,6 @@ def test_the_hash_is_of_the_whole_manifest(tmp_path, tones):
     assert corpus.of_speakers(["01"]).manifest_sha256 == corpus.manifest_sha256
     other = load_corpus(write_corpus(tmp_path / "tones", [["audio/extra.wav", "sad", "", "05"]]))
     assert other.manifest_sha256 != corpus.manifest_sha256
-
-
-def test_seen_speakers(tones, tmp_path):
-    other = write_corpus(tmp_path / "other", salt="o")
-    corpus = load_corpus(tones)
-    record = corpus.of_speakers(["01", "02"]).training_records()[0]
-    assert record["num_clips"] == 24
-    assert seen_speakers(corpus, [record]) == ["01", "02"]
-    assert seen_speakers(Corpus("copy", corpus.manifest_sha256, corpus.clips), [record]) == ["01", "02"]
-    assert seen_speakers(Corpus("other", "0" * 64, corpus.clips), [record]) == []
-    assert seen_speakers(corpus.of_speakers(["03"]), [record]) == []
-    unlabelled = load_corpus(tones, unlabelled=True)
-    [record] = unlabelled.of_speakers(["01"]).training_records()
-    assert record["unlabelled"] and record["manifest_sha256"] == corpus.unlabelled_sha256 != corpus.manifest_sha256
-    assert seen_speakers(load_corpus(tones, "renamed"), [record]) == ["01"], "heard without labels, known with them"
-    mixed = [mix([load_corpus(tones, unlabelled=bare), load_corpus(other, unlabelled=bare)]) for bare in (False, True)]
-    assert mixed[0].unlabelled_sha256 == mixed[1].manifest_sha256
-    assert seen_speakers(corpus, None) == []
 
 
 def test_real_corpora(corpora):

@@ -127,7 +127,7 @@ def test_runs_are_compared(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--num_train_epochs", "5"), "holds another run, with another num_train_epochs"),
+        (("--num_train_epochs", "5"), "is of another run, which differs in: num_train_epochs (4.0 then, 5.0 now)"),
         (("--protocol", "3-folds-by-speaker"), "was begun with another protocol, 4-folds-by-speaker"),
         (("--speakers", "01"), "--protocol says which speakers are trained on"),
         (("--select", "dev"), "--select dev needs development speakers"),

@@ -22,6 +22,7 @@ from modeling_gemoclap.training.build import build_model_and_processor
 from modeling_gemoclap.training.calibration import temperature_of
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
 from modeling_gemoclap.training.collator import GEmoClapCollator
+from modeling_gemoclap.training.identity import IDENTITY
 from modeling_gemoclap.training.initialisation import learn_prompts
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
 
@@ -70,13 +71,15 @@ def test_resumed_equals_uninterrupted(train, tones, tmp_path):
         "--time_warp",
         "0.1",
     )
-    train(*options, "--output_dir", tmp_path / "whole", "--num_train_epochs", "4")
-    train(*options, "--output_dir", tmp_path / "parts", "--num_train_epochs", "2")
+    options += ("--num_train_epochs", "4", "--output_dir")
+    train(*options, tmp_path / "whole")
+    (tmp_path / "parts").mkdir()  # as a kill after two epochs leaves it
+    shutil.copy(tmp_path / "whole" / IDENTITY, tmp_path / "parts")
+    shutil.copytree(tmp_path / "whole/checkpoint-8", tmp_path / "parts/checkpoint-8")
     for no in ((), ("--resume_from_checkpoint", "false")):
         with pytest.raises(ValueError, match="not empty"):
-            train(*options, "--output_dir", tmp_path / "parts", "--num_train_epochs", "4", *no)
-    resume = ("--num_train_epochs", "4", "--resume_from_checkpoint", "true")
-    train(*options, "--output_dir", tmp_path / "parts", *resume)
+            train(*options, tmp_path / "parts", *no)
+    train(*options, tmp_path / "parts", "--resume_from_checkpoint", "true")
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -94,10 +97,10 @@ def test_calibrated_by_answers_to_speakers_who_were_left_out(train, tones, tmp_p
     assert config.calibrated_on == "out-of-fold answers to the training speakers, 4 folds"
     assert f"{config.calibration_temperature:.3g}, fitted on out-of-fold" in (run / "README.md").read_text()
     times = [path.stat().st_mtime_ns for path in files]
-    train(*options, "--overwrite_output", "true")
+    train(*options, "--resume_from_checkpoint", "true")
     assert times == [path.stat().st_mtime_ns for path in files], "what is finished is not done again"
-    train(*options, "--overwrite_output", "true", "--learning_rate", "1e-3")
-    assert not set(times) & {path.stat().st_mtime_ns for path in files}, "with other settings it is"
+    train(*options, "--overwrite_output", "true")
+    assert not set(times) & {path.stat().st_mtime_ns for path in files}, "begun anew, it is"
     for more, message in ((("--num_dev_speakers", "1"), "leave out development"), ((), "5: 2 to 4 speakers")):
         with pytest.raises(ValueError, match=message):
             train(*options, "--overwrite_output", "true", "--calibration_folds", "5", *more)

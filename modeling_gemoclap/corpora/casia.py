@@ -29,4 +29,5 @@ CORPUS = KnownCorpus(
     describe=_describe,
     counts=dict.fromkeys(EMOTIONS, 200),
     num_speakers=4,
+    speakers=tuple(sorted(GENDERS)),
 )

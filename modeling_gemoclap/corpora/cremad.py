@@ -67,5 +67,6 @@ CORPUS = KnownCorpus(
     describe=_describe,
     counts={"neutral": 1087, **dict.fromkeys(("angry", "disgust", "fear", "happy", "sad"), 1271)},
     num_speakers=91,
+    speakers=tuple(str(number) for number in range(1001, 1092)),
     tables=_tables,
 )

@@ -60,4 +60,5 @@ CORPUS = KnownCorpus(
     describe=_describe,
     counts={"angry": 127, "boredom": 81, "disgust": 46, "fear": 69, "happy": 71, "neutral": 79, "sad": 62},
     num_speakers=10,
+    speakers=tuple(sorted(GENDERS)),
 )

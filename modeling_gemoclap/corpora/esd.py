@@ -60,5 +60,6 @@ CORPUS = KnownCorpus(
     describe=_describe,
     counts=dict.fromkeys(EMOTIONS.values(), 7000),
     num_speakers=20,
+    speakers=tuple(sorted(GENDERS)),
     tables=_tables,
 )

@@ -107,6 +107,7 @@ CORPUS = KnownCorpus(
     describe=_describe,
     counts={"angry": 1103, "happy": 595 + 1041, "neutral": 1708, "sad": 1084},
     num_speakers=10,
+    speakers=tuple(f"Ses{session:02}{gender}" for session in range(1, 6) for gender in "FM"),
     tables=_tables,
     without_labels=_without_labels,
 )

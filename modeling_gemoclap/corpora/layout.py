@@ -35,6 +35,7 @@ class KnownCorpus:
             `LeftOut` for a recording that is not used.
         counts: Recordings of each emotion in the whole corpus.
         num_speakers: Speakers in the whole corpus.
+        speakers: Their ids.
         tables: From the corpus's root and its recordings to what `describe` is given beside the match: labels or
             transcripts that lie in files; None where the name of a recording says all.
         without_labels: The same where no emotion is read; None: as `tables`.
@@ -52,6 +53,7 @@ class KnownCorpus:
     num_speakers: int
     tables: Callable[[Path, list[str]], dict] | None = None
     without_labels: Callable[[Path, list[str]], dict] | None = None
+    speakers: tuple[str, ...] = ()
 
     def match(self, file_name: str) -> re.Match | None:
         """The match of `path` in a recording's name, its suffix in small letters."""

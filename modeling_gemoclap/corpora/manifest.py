@@ -6,7 +6,7 @@ import filecmp
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import combinations, islice
 from pathlib import Path
@@ -18,9 +18,10 @@ from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
 from ..configuration_gemoclap import EMOTION_WORDS, canonical_emotion
+from ..fingerprint import file_sha256
 from .catalogue import known_corpus, read_layout
 from .layout import KnownCorpus
-from .shards import PLACE, ShardReader, read_labels, shards_in
+from .shards import PLACE, ShardReader, read_labels, shard_state, shards_in
 from .tables import COLUMNS, ManifestError, check_rows, digest, read_csv
 
 logger = logging.get_logger(__name__)
@@ -102,9 +103,23 @@ class Corpus:
             yield from map(ShardReader(self.shards).read, self.clips)
 
     def file_states(self) -> bytes:
-        """Path, size and time of every recording, a line each: a change of a file shows in it."""
-        states = [(path, os.stat(path) if os.path.exists(path) else None) for path in self.clips["path"]]
-        return "".join(f"{path}\t{s and (s.st_size, s.st_mtime_ns)}\n" for path, s in states).encode()
+        """Path, size and times of every recording, a line each, or of every shard: a change of a file shows in it."""
+        paths = [str(path) for path in shards_in(Path(self.shards))] if self.shards else self.clips["path"]
+        states = [(path, os.stat(path) if os.path.exists(path) else None) for path in paths]
+        times = ((path, s and (s.st_size, s.st_mtime_ns, s.st_ctime_ns)) for path, s in states)
+        return "".join(f"{path}\t{state}\n" for path, state in times).encode()
+
+    def recording_hashes(self) -> list[str]:
+        """SHA-256 of each recording's file, in order; "" where there is no such file, and in shards."""
+        if self.shards or "path" not in self.clips.column_names:
+            return [""] * len(self)
+        return [file_sha256(path) if os.path.isfile(path) else "" for path in self.clips["path"]]
+
+    def recordings_sha256(self) -> str:
+        """Hash of the recordings themselves, wherever they lie; of shards, of their sizes and footers."""
+        if self.shards:
+            return recordings_digest((path.name, shard_state(path)) for path in shards_in(Path(self.shards)))
+        return recordings_digest(zip(self.column("file_name").to_pylist(), self.recording_hashes(), strict=True))
 
     def cannot_be_used(self, errors: list[str]) -> str:
         """The beginning of an error about clips that are bad: how many, and the first ten."""
@@ -164,26 +179,6 @@ class Corpus:
         numbers = {one: next(i for i, start in enumerate(starts) if one.startswith(start)) for one in speakers}
         return [numbers[speaker] for speaker in self.column("speaker_id").to_pylist()]
 
-    def training_records(self, dev: Corpus | None = None) -> list[dict]:
-        """What a checkpoint remembers of the clips it was trained on, a dict for each corpus.
-
-        Args:
-            dev: What it was developed on: its epoch chosen, or its scores calibrated.
-        """
-        records = []
-        for whole, start in self.by_part():
-            part = self.where("speaker_id", lambda speaker, start=start: speaker.startswith(start))
-            speakers = [speaker.removeprefix(start) for speaker in part.speakers]
-            record = {"corpus": whole.name, "speakers": speakers, "num_clips": len(part)}
-            record["manifest_sha256"] = whole.manifest_sha256
-            if dev:
-                found = [speaker.removeprefix(start) for speaker in dev.speakers if speaker.startswith(start)]
-                record["dev_speakers"] = found
-            record |= {} if self.emotions else {"unlabelled": True}
-            record |= {"known": whole.known.name, "licence": whole.known.licence} if whole.known else {}
-            records.append(record | ({"labels_shuffled": True} if self.labels_shuffled else {}))
-        return records
-
 
 def mix(corpora: list[Corpus]) -> Corpus:
     """Several corpora as one; a speaker is then `CORPUS/SPEAKER`.
@@ -241,20 +236,6 @@ def refuse_copies(first: Corpus, second: Corpus) -> None:
         raise ManifestError(
             f"{first.name}, {second.name}: {what} are the same recordings; a speaker would be trained on and judged"
         )
-
-
-def seen_speakers(corpus: Corpus, training_data: list[dict] | None) -> list[str]:
-    """Speakers of `corpus` that a checkpoint was trained or developed on.
-
-    The same corpus has the same name or manifest, or is the same published one.
-    """
-    seen = set()
-    for record in training_data or []:
-        for part, start in corpus.by_part():
-            same = record["corpus"] == part.name or record["manifest_sha256"] in part.hashes
-            if same or (part.known and record.get("known") == part.known.name):
-                seen.update(start + speaker for speaker in [*record["speakers"], *record.get("dev_speakers", [])])
-    return sorted(seen & set(corpus.speakers))
 
 
 def load_corpus(
@@ -378,6 +359,14 @@ def _from_shards(folder: Path, name: str | None, emotions: dict[str, str] | None
     checked = check_rows(table.select(COLUMNS), lambda row: _place(files, place, row), emotions)
     some = checked["file_name"].slice(0, 1000).to_pylist()
     return known_corpus(name, some, folder), checked, {column: place[column] for column in PLACE}, []
+
+
+def recordings_digest(pairs: Iterable[tuple[str, str]]) -> str:
+    """Hash of names and contents, in their order."""
+    found = hashlib.sha256()
+    for name, content in pairs:
+        found.update(f"{name}\t{content}\n".encode())
+    return found.hexdigest()
 
 
 def _without_emotions(table: pa.Table) -> pa.Table:

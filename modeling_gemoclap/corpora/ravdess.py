@@ -50,4 +50,5 @@ CORPUS = KnownCorpus(
     describe=_describe,
     counts={"neutral": 96, **dict.fromkeys(("angry", "calm", "disgust", "fear", "happy", "sad", "surprise"), 192)},
     num_speakers=24,
+    speakers=tuple(f"{number:02}" for number in range(1, 25)),
 )

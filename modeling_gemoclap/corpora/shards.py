@@ -8,6 +8,7 @@ Labels are read whole and by column, without the audio; recordings one group of 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -30,6 +31,16 @@ SCHEMA = pa.schema(
 def shards_in(folder: Path) -> list[Path]:
     """The Parquet files of a folder, sorted."""
     return sorted(folder.rglob("*.parquet"))
+
+
+def shard_state(path: Path) -> str:
+    """A shard's size and a hash of its footer, which tells where everything lies in it: cheap, and copied with it."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 8))
+        footer = int.from_bytes(file.read(4), "little") + 8
+        file.seek(max(0, size - footer))
+        return f"{size} {hashlib.sha256(file.read()).hexdigest()}"
 
 
 def read_labels(folder: Path) -> pa.Table:

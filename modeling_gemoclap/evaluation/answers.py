@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..corpora.manifest import Corpus, seen_speakers
+from ..corpora.manifest import Corpus
 from ..corpora.protocols import genders_of
+from ..corpora.provenance import Heard, heard_speakers
 from ..feature_extraction_gemoclap import AudioError
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from .classifier import AudioClassifier
@@ -30,7 +31,7 @@ class Evaluation:
             `gender`.
         embeddings: Audio embedding of each clip, `(size,)`.
         skipped: What was wrong with each clip that could not be used.
-        seen: Speakers among these that it was trained on.
+        heard: Whether it was trained or developed on their speakers.
     """
 
     labels: list[str]
@@ -38,7 +39,7 @@ class Evaluation:
     rows: list[dict] = field(default_factory=list)
     embeddings: list[np.ndarray] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
 
     @property
     def references(self) -> list[str]:
@@ -58,22 +59,22 @@ class Evaluation:
         return Judged(self.labels, *columns.values(), np.full(len(truth), fold), truth, scores)
 
 
-def refuse_seen_speakers(corpus: Corpus, config, allow: bool = False) -> list[str]:
-    """Speakers of `corpus` that a checkpoint was trained or developed on.
+def refuse_seen_speakers(corpus: Corpus, config, allow: bool = False) -> Heard:
+    """Whether a checkpoint was trained or developed on the speakers of `corpus`.
 
     Raises:
-        SeenSpeakersError: If there are any and they are not allowed.
+        SeenSpeakersError: If it was, on some of them, and that is not allowed.
     """
-    seen = seen_speakers(corpus, config.training_data)
-    if seen and not allow:
-        unseen = sorted(set(corpus.speakers) - set(seen))
+    found = heard_speakers(corpus, config.training_data)
+    if found.speakers and not allow:
+        seen, unseen = found.speakers, sorted(set(corpus.speakers) - set(found.speakers))
         raise SeenSpeakersError(
             f"{corpus.name}: the checkpoint was trained or developed on its speakers {', '.join(seen)}; a figure on "
             f"them would be false. "
             + (f"Give --speakers {' '.join(unseen)}" if unseen else "Choose another corpus")
             + ", or --allow_seen_speakers, which the result will then say"
         )
-    return seen
+    return found
 
 
 def labelled(corpus: Corpus) -> tuple[Corpus, list[str]]:
@@ -152,7 +153,7 @@ def evaluate_clips(
     """
     labels = list(labels or pipe.model.config.emotions)
     called, template = words or (labels, None)
-    seen = refuse_seen_speakers(corpus, pipe.model.config, allow_seen_speakers)
+    heard = refuse_seen_speakers(corpus, pipe.model.config, allow_seen_speakers)
     unlabelled = [clip["file_name"] for clip in corpus.clips if not clip["emotion"]]
     if unlabelled:
         raise ValueError(
@@ -161,7 +162,7 @@ def evaluate_clips(
         )
     options = {"candidate_labels": called, "hypothesis_template": template, "return_embeddings": True}
     answers = pipe(corpus.recordings(), batch_size=batch_size, on_error="return", **options)
-    evaluation = Evaluation(labels, pipe.method, seen=seen)
+    evaluation = Evaluation(labels, pipe.method, heard=heard)
     for clip, answer in zip(corpus.clips, tqdm(answers, total=len(corpus), desc="evaluating"), strict=True):
         if "error" in answer:
             evaluation.skipped.append(answer["error"])

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus, load_corpora
+from ..corpora.provenance import Heard
 from ..speakers.clusters import cluster_within_speakers
 from ..speakers.embeddings import speaker_embeddings
 from . import answers, mteb
@@ -16,7 +17,7 @@ from .cluster_analysis import ANALYSIS, analyse, as_table, write_analysis
 from .layer_similarity import LAYERS, judge_layers, write_layers
 from .loading import class_similarities, load_pipeline
 from .protocol_runs import judge_protocol, read_run
-from .report import protocol_record, refuse_other_results, results_record
+from .report import protocol_record, refuse_other_results, results_record, speaker_independence
 
 
 def _corpus(arguments: argparse.Namespace, emotions: list[str] | None, emotion_map: str | None = None) -> Corpus:
@@ -150,9 +151,8 @@ def judge_layer_similarity(arguments: argparse.Namespace, command: str) -> str:
     table = write_layers(record | corpus.identity | {"asked": asked, "command": command}, output_dir)
     pairs = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in record["pairs"].items())
     errors = "".join(f"\n  {error}" for error in record["skipped"])
-    heard = record["seen_speakers"]
-    known = f"of which those of {', '.join(heard)} WERE TRAINED ON" if heard else "that were not trained on"
-    about = f"{corpus.name}: {record['clips']} clips {known}, pairs: {pairs}"
+    known = speaker_independence(Heard.from_dict(record["heard"]), len(corpus.speakers), corpus.name)
+    about = f"{corpus.name}: {record['clips']} clips; {known}; pairs: {pairs}"
     return f"\n{about}{errors}\n\n{table}\n\nPicture: {output_dir / 'layer_similarity.png'}"
 
 

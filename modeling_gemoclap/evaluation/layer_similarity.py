@@ -18,6 +18,7 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.files import write_json
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol
+from ..corpora.provenance import Heard, merged
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..pipeline_gemoclap import in_batches, load_clip
@@ -123,8 +124,8 @@ def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrained
     return GEmoClapForXVector(GEmoClapConfig(audio_config=config.audio_config)).eval(), "fresh weights"
 
 
-def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tuple[Path, Corpus, list[str]]]:
-    """Each checkpoint, the clips to compare, and speakers among them whom it has heard, if that is allowed.
+def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tuple[Path, Corpus, Heard]]:
+    """Each checkpoint, the clips to compare, and whether it has heard their speakers, if that is allowed.
 
     Of a protocol's run every fold with what that judges.
 
@@ -169,17 +170,17 @@ def judge_layers(
 
     Returns:
         `before` and `after`: for each kind of pair a list, a number a layer; `pairs`, `clips` (of all seeds together),
-        `before_is`, `seen_speakers`, `skipped`.
+        `before_is`, `heard`, `skipped`.
 
     Raises:
         ValueError: If there are no pairs, or what is compared has other layers.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     sums: dict[str, dict] = {"before": {}, "after": {}}
-    skipped, seen, clips, was = [], set(), 0, ""
+    skipped, answers, clips, was = [], [], 0, ""
     for folder, judged, heard in checkpoints_of(root, corpus, allow_seen):
         judged = judged.where("emotion", bool)
-        seen.update(heard)
+        answers.append(heard)
         extractor = GEmoClapFeatureExtractor.from_pretrained(folder)
         first, was = before(GEmoClapConfig.from_pretrained(folder), start)
         emotions, corpora = judged.column("emotion").to_pylist(), judged.part_numbers()
@@ -199,7 +200,7 @@ def judge_layers(
     if layers["before"] != layers["after"]:
         raise ValueError(f"{was} has {layers['before'] - 1} layers, {root} {layers['after'] - 1}: --before another")
     return record | {
-        "pairs": pairs, "clips": clips, "before_is": was, "seen_speakers": sorted(seen), "skipped": skipped
+        "pairs": pairs, "clips": clips, "before_is": was, "heard": merged(answers).to_dict(), "skipped": skipped
     }  # fmt: skip
 
 

@@ -15,9 +15,10 @@ from sklearn.preprocessing import StandardScaler
 
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol, absent_classes, not_judged, protocol_of
+from ..corpora.provenance import Heard, merged
 from .answers import evaluate_clips, labelled, refuse_one_emotion
 from .statistics import Judged
-from .stored import answers_of, checkpoint_sha256, judged_of, recordings_sha256, store, stored
+from .stored import answers_identity, answers_of, judged_of, store, stored
 
 
 @dataclass
@@ -40,6 +41,7 @@ class JudgedRun:
         notes: What is to be told beside the figures.
         method: How answers were chosen.
         temperatures: Calibration temperature of each fold and seed; None where none was fitted.
+        heard: Whether a fold's checkpoint was trained or developed on the speakers it is judged on.
     """
 
     protocols: dict[int, Protocol]
@@ -58,6 +60,7 @@ class JudgedRun:
     notes: list[str] = field(default_factory=list)
     method: str = ""
     temperatures: list[float | None] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
 
 
 def read_run(root: Path) -> dict:
@@ -133,6 +136,7 @@ def judge_protocol(
         found.runs.append(judged_of(found.rows[-1]))
         found.probe += [(row["gender"], row["gender_probe"]) for row in found.rows[-1] if row["gender_probe"]]
         found.skipped += [error for *_, record in answers for error in record["skipped"]]
+        found.heard = merged([found.heard, *(Heard.from_dict(record["heard"]) for *_, record in answers)])
         found.temperatures += [record["made_of"]["temperature"] for *_, record in answers]
         if found.embeddings is None:
             rows, found.embeddings, record = answers[0]
@@ -160,9 +164,13 @@ def _judge_fold(root: Path, protocol: Protocol, corpus: Corpus, fold: int, seed:
     dev = json.loads((folder / "fold.json").read_text())["dev"]
     config = json.loads((folder / "config.json").read_text())
     test = protocol.test(corpus, fold).where("emotion", bool)
-    made_of = {"checkpoint": checkpoint_sha256(folder), "protocol": protocol.sha256, "on_bad_audio": on_bad_audio}
-    made_of["recordings"] = recordings_sha256(test)
-    made_of["temperature"] = config.get("calibration_temperature")
+    made_of = answers_identity(
+        folder,
+        test,
+        protocol=protocol.sha256,
+        on_bad_audio=on_bad_audio,
+        temperature=config.get("calibration_temperature"),
+    )
     if (known := stored(folder / "answers", made_of)) is None:
         pipe = load(str(folder))
         allow = not protocol.speaker_independent

@@ -10,6 +10,7 @@ import transformers
 
 from ..corpora.files import write_json
 from ..corpora.manifest import Corpus
+from ..corpora.provenance import Heard
 from .answers import Evaluation
 from .page import write_page
 from .pictures import draw
@@ -53,13 +54,9 @@ def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, c
     Returns:
         A dict that JSON can hold.
     """
-    protocol = f"{evaluation.method}; "
-    if evaluation.seen:
-        protocol += f"NOT speaker-independent: trained on speakers {', '.join(evaluation.seen)}"
-    elif any(record.get("labels_shuffled") for record in config.training_data or []):
-        protocol += "A CONTROL, trained on shuffled labels"
-    else:
-        protocol += f"speaker-independent: {len(corpus.speakers)} speakers of {corpus.name} that it was not trained on"
+    protocol = f"{evaluation.method}; {speaker_independence(evaluation.heard, len(corpus.speakers), corpus.name)}"
+    if any(record.get("labels_shuffled") for record in config.training_data or []):
+        protocol += "; A CONTROL, trained on shuffled labels"
     judged = evaluation.judged()
     best = max(sorted(set(evaluation.references)), key=evaluation.references.count)
     always = judged.where(slice(None))
@@ -74,11 +71,29 @@ def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, c
         "training_command": None,
         "per_seed": None,
         "over_folds": None,
-        "seen_speakers": evaluation.seen,
+        "seen_speakers": evaluation.heard.speakers,
+        "heard": evaluation.heard.to_dict(),
         "training_data": config.training_data,
         "skipped": evaluation.skipped,
         "notes": [*corpus.notes, *notes],
     }
+
+
+def speaker_independence(heard: Heard, count: int, corpus: str) -> str:
+    """What a report says of the judged speakers: that they were heard, were not heard, or that it is unknown.
+
+    Args:
+        heard: What the checkpoints' records tell.
+        count: How many speakers were judged.
+        corpus: The name of their corpus.
+    """
+    encoders = f"; what {' and '.join(heard.encoders)} was pretrained on is not recorded" if heard.encoders else ""
+    if heard.speakers:
+        others = f"; of the others it is unknown: {'; '.join(heard.unknown)}" if heard.unknown else ""
+        return f"NOT speaker-independent: trained on speakers {', '.join(heard.speakers)}{others}{encoders}"
+    if heard.unknown:
+        return f"UNKNOWN whether speaker-independent: {'; '.join(heard.unknown)}{encoders}"
+    return f"speaker-independent: {count} speakers of {corpus}, none of them in the record of its training{encoders}"
 
 
 def protocol_record(found: JudgedRun, corpus: Corpus, model: str, command: str) -> dict:
@@ -94,7 +109,9 @@ def protocol_record(found: JudgedRun, corpus: Corpus, model: str, command: str) 
         A dict that JSON can hold.
     """
     first = next(iter(found.protocols.values()))
-    kind = "speaker-independent" if first.speaker_independent else "SPEAKER-DEPENDENT: the same speakers in both parts"
+    kind = "SPEAKER-DEPENDENT: the same speakers in both parts"
+    if first.speaker_independent:
+        kind = speaker_independence(found.heard, len(corpus.speakers), corpus.name)
     seeds = list(found.protocols)
     probe = _probe(found.probe)
     return _common(found.runs, corpus, model, command) | {
@@ -116,7 +133,9 @@ def protocol_record(found: JudgedRun, corpus: Corpus, model: str, command: str) 
         "no_control": found.no_control,
         "settings": found.settings,
         "training_command": "\n".join(found.commands),
-        "seen_speakers": [] if first.speaker_independent else corpus.speakers,
+        "seen_speakers": found.heard.speakers if first.speaker_independent else corpus.speakers,
+        "heard": found.heard.to_dict(),
+        "speaker_independent": first.speaker_independent,
         "training_data": None,
         "skipped": found.skipped,
         "notes": found.notes,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,9 +10,13 @@ import numpy as np
 
 from ..corpora.files import whole, write_json
 from ..corpora.manifest import Corpus
+from ..corpora.provenance import UNKNOWN
+from ..fingerprint import AUDIO_LIBRARIES, fingerprint, folder_sha256
 from .answers import Evaluation
 from .statistics import Judged
 
+# Files of a checkpoint that its answers do not depend on.
+NOTES = ("fold.json", "run_identity.json", "skipped_clips.json", "trainer_state.json")
 ANSWERS, EMBEDDINGS, DONE = "predictions.csv", "embeddings.npy", "answers.json"
 
 
@@ -69,27 +72,26 @@ def protocols_of(run: str | Path) -> dict | None:
     """The protocol of each seed of a judged run, or what was judged of one checkpoint."""
     _, found = _results(run)
     if not found["protocols"]:
-        return {"speaker_independent": not found["seen_speakers"]}
+        return {"speakers": found["heard"]["answer"] if "heard" in found else UNKNOWN}
     return {seed: {"name": one["name"], "folds": one["folds"]} for seed, one in found["protocols"].items()}
 
 
-def recordings_sha256(corpus: Corpus) -> str:
-    """Hash of which recordings there are, their sizes and times."""
-    states = b"" if corpus.shards else corpus.file_states()
-    return hashlib.sha256(corpus.sha256_in_order().encode() + states).hexdigest()
+def answers_identity(checkpoint: Path, corpus: Corpus, **settings) -> dict:
+    """What a checkpoint's answers to some clips depend on.
 
-
-def checkpoint_sha256(checkpoint: Path) -> str:
-    """Hash of a checkpoint: weights, configuration, processor, tokenizer."""
-    found = hashlib.sha256()
-    notes = {"fold.json", "trainer_state.json", "skipped_clips.json"}
-    files = [path for path in checkpoint.glob("*.json") if path.name not in notes and not path.name.startswith(".")]
-    for path in [*sorted(checkpoint.glob("*.safetensors")), *sorted(files)]:
-        found.update(path.name.encode())
-        with open(path, "rb") as file:
-            while block := file.read(2**22):
-                found.update(block)
-    return found.hexdigest()
+    Args:
+        checkpoint: The checkpoint.
+        corpus: The clips.
+        **settings: How they are judged.
+    """
+    return fingerprint(
+        ["evaluation.protocol_runs", "evaluation.loading"],
+        (*AUDIO_LIBRARIES, "scikit-learn", "tokenizers", "torch"),
+        checkpoint=folder_sha256(checkpoint, ("*.safetensors", "*.json"), NOTES),
+        rows=corpus.sha256_in_order(),
+        recordings=corpus.recordings_sha256(),
+        **settings,
+    )
 
 
 def store(folder: Path, evaluation: Evaluation, made_of: dict, extra: list[dict]) -> None:
@@ -106,6 +108,7 @@ def store(folder: Path, evaluation: Evaluation, made_of: dict, extra: list[dict]
     np.save(folder / EMBEDDINGS, np.stack(evaluation.embeddings).astype(np.float32))
     write_rows(folder / ANSWERS, [row | more for row, more in zip(evaluation.rows, extra, strict=True)])
     record = {"made_of": made_of, "skipped": evaluation.skipped, "method": evaluation.method}
+    record["heard"] = evaluation.heard.to_dict()
     write_json(folder / DONE, record)
 
 

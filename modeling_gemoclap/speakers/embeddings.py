@@ -19,10 +19,12 @@ from transformers import AutoModelForAudioXVector, PretrainedConfig
 from ..corpora.files import whole
 from ..corpora.manifest import Corpus, ManifestError
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
+from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from ..towers_gemoclap import load_whole
 
 RESEMBLYZER = "resemblyzer"
 KEPT_AFTER = 500  # new embeddings: what is computed is not lost with a run that is killed
+LIBRARIES = (*AUDIO_LIBRARIES, "torch", "librosa", "Resemblyzer", "scipy", "webrtcvad-wheels")
 INSTALL = "make speaker-extra (or, outside of .venv, its two pip lines)"  # what the error without it tells
 
 
@@ -185,10 +187,11 @@ def _keep(path: Path, known: dict[str, np.ndarray]) -> None:
 
 
 def _cache_file(model: _SpeakerModel, cache_dir: str | None) -> Path:
-    """One file a model; a recording is known by its path, size and time."""
+    """One file for each model and code; a recording is known in it by its path, size and times."""
     folder = Path(cache_dir or os.path.join(datasets.config.HF_DATASETS_CACHE, "gemoclap"))
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"speakers-{model.made_of[:32]}.npz"
+    made_of = fingerprint(["speakers.embeddings"], LIBRARIES, weights=model.made_of)
+    return folder / f"speakers-{digest(made_of)[:32]}.npz"
 
 
 def _of_unit_length(embeddings: np.ndarray) -> np.ndarray:

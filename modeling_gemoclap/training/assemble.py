@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import torch
 from transformers.utils import logging
@@ -12,7 +11,7 @@ from ..corpora.manifest import Corpus
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..speakers.clusters import cluster_within_speakers
 from ..speakers.embeddings import speaker_embeddings
-from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
+from .arguments import DataArguments, ModelArguments
 from .augmentation import Augmentation
 from .base_trainer import SpeechTrainer
 from .build import build_audio_model, build_model_and_processor, choose_what_to_train, whole_weights
@@ -20,6 +19,7 @@ from .clips import ClipDataset, read_clips
 from .collator import AudioCollator, GEmoClapCollator
 from .frozen import collate_frames, frames_folder, frozen_frames
 from .gather import refuse_differences
+from .identity import Run
 from .initialisation import centre_projections, learn_prompts
 from .speaker_trainer import SpeakerClips, SpeakerCollator, SpeakerPretraining, SpeakerTrainer
 from .start import heard_before
@@ -36,24 +36,11 @@ OF_HEAD = {
 AUGMENTATIONS = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "reverb_prob", "mix_prob")
 
 
-def build_trainer(
-    parts: tuple[Corpus, Corpus | None],
-    emotions: list[str],
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    arguments: GEmoClapTrainingArguments,
-    compute_metrics: Callable,
-    resumed: bool,
-) -> tuple[SpeechTrainer, list[str]]:
+def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
     """Read the clips, make the model, and put both into a trainer.
 
     Args:
-        parts: Training clips and, if any, development clips.
-        emotions: Emotion classes.
-        model_args: What to train.
-        data_args: On what.
-        arguments: How.
-        compute_metrics: As for `transformers.Trainer`.
+        run: The run.
         resumed: Whether the weights will come from a checkpoint.
 
     Returns:
@@ -62,22 +49,23 @@ def build_trainer(
     Raises:
         ValueError: If options do not go together, or the clips do not suffice.
     """
+    model_args, data_args, arguments = run.model, run.data, run.arguments
     contrastive = model_args.head == "contrastive"
     trainer_class = TRAINERS[model_args.head]
     trainer_class.check(arguments)
-    refuse_what_is_not_for_it(model_args, data_args, arguments, parts)
-    _refuse_different_clips(*parts)
+    refuse_what_is_not_for_it(run)
+    _refuse_different_clips(*run.parts)
     with whole_weights(arguments):
-        model, processor = (build_model_and_processor if contrastive else build_audio_model)(model_args, emotions)
+        build = build_model_and_processor if contrastive else build_audio_model
+        model, processor = build(model_args, run.emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
-    train, dev, skipped = _read(parts, extractor, data_args, arguments)
+    train, dev, skipped = _read(run.parts, extractor, data_args, arguments)
     labels = {}
     if model_args.head == "speaker":
         train, labels, errors = _cluster(train, model_args, data_args, arguments)
         skipped += errors
     if heard := heard_before(model_args, dev):
         logger.warning(f"development clips{heard}: what is chosen or calibrated on them is too favourable")
-    config.training_data = [*(config.training_data or []), *train.training_records(dev)]
     augmentation = augmentation_of(data_args, extractor)
     options = (data_args.max_seconds, augmentation, arguments.seed, data_args.on_bad_audio)
     dataset = (SpeakerClips if labels else ClipDataset)(train, extractor, config, *options, **labels)
@@ -103,8 +91,10 @@ def build_trainer(
         names = [part.name for part, _ in train.by_part()], config.emotions
         more |= {"corpora": train.part_numbers(), "names": names}
     data = {"data_collator": collator, "train_dataset": dataset, "eval_dataset": held_out}
-    more |= {"processing_class": processor, "compute_metrics": compute_metrics}
-    return trainer_class(model=model, args=arguments, **data, **more), skipped
+    more |= {"processing_class": processor, "compute_metrics": run.compute_metrics}
+    trainer = trainer_class(model=model, args=arguments, **data, **more)
+    trainer.run_identity = run.identity
+    return trainer, skipped
 
 
 def augmentation_of(data: DataArguments, extractor: GEmoClapFeatureExtractor) -> Augmentation | None:
@@ -114,24 +104,17 @@ def augmentation_of(data: DataArguments, extractor: GEmoClapFeatureExtractor) ->
     return Augmentation(**features) or None
 
 
-def refuse_what_is_not_for_it(
-    model: ModelArguments,
-    data: DataArguments,
-    arguments: GEmoClapTrainingArguments,
-    parts: tuple[Corpus, Corpus | None],
-) -> None:
+def refuse_what_is_not_for_it(run: Run) -> None:
     """Make sure that what is asked for can be had of this head, and of frozen frames.
 
     Args:
-        model: What to train.
-        data: On what.
-        arguments: How.
-        parts: Training clips and, if any, development clips.
+        run: The run.
 
     Raises:
         ValueError: If not; it says what to leave out.
     """
-    train, dev = parts
+    model, data, arguments = run.model, run.data, run.arguments
+    train, dev = run.parts
     if model.head in ("supcon", "speaker") and (dev or data.calibration_folds):
         raise ValueError(
             f"head {model.head} names no emotion, so there is nothing to develop on or to calibrate: leave out "

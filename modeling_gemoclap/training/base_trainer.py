@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
+from ..base_gemoclap import GEmoClapPreTrainedModel
+from ..corpora.files import write_json
 from .clips import ClipDataset
 from .frozen import FrameDataset
-from .gather import gather
+from .gather import gather, of_all
 from .gradient_cache import refuse_batch_norm
+from .history import record_training, records_of, save_history
+from .identity import IDENTITY
 from .lora import is_lora
 from .model_card import write_model_card
 from .optimizer import layerwise_groups
@@ -37,6 +44,19 @@ class _TellEpoch(TrainerCallback):
         for one in tell:
             if hasattr(one, "set_epoch"):
                 one.set_epoch(epoch)
+
+
+class _RecordTraining(TrainerCallback):
+    """Records, before the first step, what the weights are about to hear."""
+
+    def __init__(self, trainer: SpeechTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        main = trainer.is_world_process_zero()
+        records = of_all(records_of(trainer.train_dataset, trainer.eval_dataset) if main else None)[0]
+        record_training(trainer.trained_model, records, trainer.resumed_from)
 
 
 def _check_rates(args) -> None:
@@ -83,9 +103,33 @@ class SpeechTrainer(Trainer):
             refuse_batch_norm(self.model, "several processes")
         self.label_names = ["emotion_labels"]
         self.add_callback(_TellEpoch())
+        self.add_callback(_RecordTraining(self))
+        self.resumed_from: str | None = None
+        self.run_identity: dict | None = None  # train.py's; each checkpoint carries it
         self._noted: dict[str, torch.Tensor] = {}  # sums since the last log
         self._notes = 0
         self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    @property
+    def trained_model(self) -> GEmoClapPreTrainedModel:
+        """The model, without what wraps it for training; its configuration records what its weights have heard."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if is_lora(model) else model
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """As Trainer's; what the weights hear is appended to `config.training_data`, what they had heard is kept."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir) or True
+        self.resumed_from = resume_from_checkpoint or None
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        if re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):
+            save_history(self.trained_model, folder)
+            if self.run_identity is not None:
+                write_json(folder / IDENTITY, self.run_identity)
 
     @classmethod
     def check(cls, args) -> None:

@@ -11,6 +11,8 @@ from transformers.utils import logging
 from ..corpora.files import write_json
 from .arguments import GEmoClapTrainingArguments
 from .gather import refuse_differences
+from .identity import read_identity
+from .run_folder import holds_a_run
 
 logger = logging.get_logger(__name__)
 
@@ -58,35 +60,54 @@ def find_best_again(checkpoint: str, output_dir: str) -> None:
 
 
 def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
-    """The checkpoint that a run goes on from; a folder that holds another run is refused.
+    """The checkpoint that a run goes on from, before anything is read; a folder that holds something else is refused.
+
+    Whether the checkpoint is of the same run is for `RunFolder` to tell.
 
     Args:
         arguments: `output_dir`, `overwrite_output`, and `resume_from_checkpoint`: a path, or `true` for the latest
             checkpoint that is whole.
 
     Returns:
-        Its path; None to start anew.
+        Its path; None to start with the first step.
 
     Raises:
-        ValueError: If there is no folder to write to, it holds another run, there is nothing to go on from, or
+        ValueError: If there is no folder to write to, it holds something else, there is nothing to go on from, or
             processes would go on from different checkpoints.
     """
     if arguments.output_dir in (None, "trainer_output"):  # the second is transformers' default
         raise ValueError("give --output_dir, a folder for the checkpoint")
-    found = arguments.resume_from_checkpoint
-    found = {"true": True, "false": None}.get(found.lower(), found) if isinstance(found, str) else found
-    if found is True:
-        found = latest_whole_checkpoint(arguments.output_dir)
-        if found is None:
-            raise ValueError(
-                f"{arguments.output_dir} has no whole checkpoint to go on from: leave out --resume_from_checkpoint, "
-                f"and give --overwrite_output true if the folder is not empty"
-            )
-    folder = Path(arguments.output_dir)
-    if folder.is_dir() and any(folder.iterdir()) and not (found or arguments.overwrite_output):
+    folder, wanted = Path(arguments.output_dir), _wanted(arguments.resume_from_checkpoint)
+    if wanted and arguments.overwrite_output:
+        raise ValueError(
+            "--resume_from_checkpoint goes on with the run in the folder, --overwrite_output begins anew: give one"
+        )
+    found = latest_whole_checkpoint(folder) if wanted is True else wanted
+    begun = read_identity(folder) is not None
+    if wanted is True and found is None and not begun:
+        raise ValueError(
+            f"{folder} has no whole checkpoint to go on from: leave out --resume_from_checkpoint, "
+            f"and give --overwrite_output true if the folder is not empty"
+        )
+    if wanted is True and found is None:
+        logger.warning(f"{folder} has no whole checkpoint yet: the run in it begins with the first step")
+    elsewhere = found and Path(found).resolve().parent != folder.resolve()
+    if _is_filled(folder) and (elsewhere or not wanted) and not arguments.overwrite_output:
         raise ValueError(
             f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
             f"with the run in it, or --overwrite_output true"
         )
+    if _is_filled(folder) and arguments.overwrite_output and not holds_a_run(folder):
+        raise ValueError(
+            f"{folder} holds files but no run, and --overwrite_output removes runs alone: give another --output_dir"
+        )
     refuse_differences(Path(found).name if found else "none", "the checkpoint to go on from")
     return found
+
+
+def _wanted(resume: str | bool | None) -> str | bool | None:
+    return {"true": True, "false": None}.get(resume.lower(), resume) if isinstance(resume, str) else resume or None
+
+
+def _is_filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())

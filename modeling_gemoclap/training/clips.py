@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import COLUMNS, Corpus
 from ..corpora.shards import ShardReader
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
+from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from .augmentation import Augmentation
 
 logger = logging.get_logger(__name__)
@@ -35,12 +35,55 @@ def _examine(row: dict, extractor: GEmoClapFeatureExtractor) -> dict:
 
 
 def _cache_file(corpus: Corpus, extractor: GEmoClapFeatureExtractor, cache_dir: str | None) -> Path:
-    """Named by the files' sizes and times and by the extractor's settings, so that a change of either is seen."""
+    """Named by all that the features depend on, so that a change of it is seen."""
     folder = Path(cache_dir or os.path.join(datasets.config.HF_DATASETS_CACHE, "gemoclap"))
     folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(json.dumps(extractor.to_dict(), sort_keys=True, default=str).encode())
-    digest.update(corpus.file_states())
-    return folder / f"features-{digest.hexdigest()[:32]}.arrow"
+    made_of = fingerprint(
+        ["training.clips"],
+        AUDIO_LIBRARIES,
+        files=hashlib.sha256(corpus.file_states()).hexdigest(),
+        settings=extractor.to_dict(),
+    )
+    return folder / f"features-{digest(made_of)[:32]}.arrow"
+
+
+def _parts_of(cache_file: Path) -> list[Path]:
+    """The files of a cache: one, or one for each process that made it."""
+    return [path for path in cache_file.parent.glob(f"{cache_file.stem}*.arrow")]
+
+
+def _examine_all(corpus: Corpus, extractor, cache_file: Path, num_proc: int | None) -> datasets.Dataset:
+    columns = datasets.Features(
+        {"features": datasets.List(datasets.Value("float32")), "error": datasets.Value("string")}
+    )
+    return corpus.clips.select_columns(["path"]).map(
+        _examine,
+        fn_kwargs={"extractor": extractor},
+        remove_columns=["path"],
+        features=columns,
+        cache_file_name=str(cache_file),
+        new_fingerprint=cache_file.stem[-32:],
+        num_proc=num_proc,
+        writer_batch_size=100,
+        desc="reading audio",
+    )
+
+
+def _read_cached(corpus: Corpus, extractor, cache_file: Path, num_proc: int | None):
+    """Features and errors. A cached error is not believed: what it came from may have been mended since."""
+    was_there = bool(_parts_of(cache_file))
+    read = _examine_all(corpus, extractor, cache_file, num_proc)
+    errors = list(read["error"])
+    if not was_there or not any(errors):
+        return read, errors
+    pairs = zip(corpus.clips["path"], errors, strict=True)
+    again = [error and _examine({"path": path}, extractor)["error"] for path, error in pairs]
+    if again.count("") == errors.count(""):
+        return read, again
+    for part in _parts_of(cache_file):
+        part.unlink()
+    read = _examine_all(corpus, extractor, cache_file, num_proc)
+    return read, list(read["error"])
 
 
 def read_clips(
@@ -67,22 +110,7 @@ def read_clips(
     """
     if corpus.shards:
         return corpus, []
-    columns = datasets.Features(
-        {"features": datasets.List(datasets.Value("float32")), "error": datasets.Value("string")}
-    )
-    cache_file = _cache_file(corpus, extractor, cache_dir)
-    read = corpus.clips.select_columns(["path"]).map(
-        _examine,
-        fn_kwargs={"extractor": extractor},
-        remove_columns=["path"],
-        features=columns,
-        cache_file_name=str(cache_file),
-        new_fingerprint=cache_file.stem[-32:],
-        num_proc=num_proc,
-        writer_batch_size=100,
-        desc="reading audio",
-    )
-    errors = list(read["error"])
+    read, errors = _read_cached(corpus, extractor, _cache_file(corpus, extractor, cache_dir), num_proc)
     bad = [error for error in errors if error]
     if bad and on_bad_audio == "raise":
         raise AudioError(
@@ -137,6 +165,7 @@ class ClipDataset(torch.utils.data.Dataset):
             )
         if corpus.shards and augmentation and augmentation.mix_prob:
             raise ValueError("mix_prob would read shards out of their order: leave it at 0, or give the recordings")
+        self.corpus = corpus  # the trainer records whose clips these are
         self.clips = corpus.clips
         self.reader = ShardReader(corpus.shards) if corpus.shards else None
         if self.reader is None:

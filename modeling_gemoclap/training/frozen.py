@@ -13,6 +13,7 @@ import torch
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..corpora.manifest import Corpus
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from .arguments import GEmoClapTrainingArguments
 from .clips import ClipDataset
 
@@ -26,11 +27,13 @@ class FrameDataset(torch.utils.data.Dataset):
         frames: A column `frames`, flat.
         emotion_labels: The clips' emotions, in the same order.
         hidden_size: Width of a frame.
+        corpus: The clips.
     """
 
     groups = None
 
-    def __init__(self, frames: datasets.Dataset, emotion_labels: list[int], hidden_size: int):
+    def __init__(self, frames: datasets.Dataset, emotion_labels: list[int], hidden_size: int, corpus: Corpus):
+        self.corpus = corpus
         self.frames = frames.with_format("numpy")
         self.emotion_labels = emotion_labels
         self.hidden_size = hidden_size
@@ -109,12 +112,18 @@ def frozen_frames(
         desc="encoding audio",
     )
     model.train(was_training)
-    return FrameDataset(frames, clips.emotion_labels, model.config.audio_config.hidden_size)
+    return FrameDataset(frames, clips.emotion_labels, model.config.audio_config.hidden_size, corpus)
 
 
 def _made_of(model: GEmoClapPreTrainedModel, corpus: Corpus, extractor: GEmoClapFeatureExtractor) -> str:
-    found = hashlib.sha256(extractor.to_json_string().encode() + model.config.audio_config.to_json_string().encode())
-    found.update(corpus.file_states())
+    weights = hashlib.sha256()
     for name, value in sorted(model.audio_model.state_dict().items()):
-        found.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:32]
+        weights.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+    made_of = fingerprint(
+        ["training.frozen"],
+        (*AUDIO_LIBRARIES, "torch"),
+        files=hashlib.sha256(corpus.file_states()).hexdigest(),
+        settings=[extractor.to_dict(), model.config.audio_config.to_dict()],
+        weights=weights.hexdigest(),
+    )
+    return digest(made_of)[:32]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -127,6 +129,32 @@ def of_all(value) -> list:
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def of_main(arguments: TrainingArguments, work: Callable, *args):
+    """Do something in the main process alone; what it gives, or its error, is that of all processes.
+
+    Args:
+        arguments: Of the run.
+        work: What is done.
+        *args: For `work`.
+
+    Returns:
+        What `work` gave.
+
+    Raises:
+        ValueError: What `work` raised, or the words of an `OSError`.
+    """
+    found = error = None
+    if arguments.process_index == 0:
+        try:
+            found = work(*args)
+        except (ValueError, OSError) as raised:
+            error = str(raised)
+    found, error = of_all((found, error))[0]
+    if error is not None:
+        raise ValueError(error)
+    return found
 
 
 def release(trainer) -> None:

@@ -33,7 +33,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
     contrastive, classifier = hasattr(model, "text_model"), hasattr(model, "classifier")
     towers = ("audio", "text") if contrastive else ("audio",)
     sources = {tower: getattr(getattr(config, f"{tower}_config"), "_name_or_path", "") for tower in towers}
-    records = config.training_data or []
+    records = [record for record in config.training_data or [] if "speakers" in record]
     own = [record for record in records if "stage" not in record]
     stage = next((record["stage"] for record in reversed(records) if "stage" in record), "")
     data = ModelCardData(

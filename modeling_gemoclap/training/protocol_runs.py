@@ -8,7 +8,8 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from transformers.utils import logging
@@ -16,38 +17,41 @@ from transformers.utils import logging
 from ..corpora.files import write_json
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol, absent_classes, protocol_of, shuffled_labels
+from ..fingerprint import UNSET
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
+from .base_trainer import SpeechTrainer
 from .checkpoints import latest_whole_checkpoint
-from .gather import finish, of_all, release
+from .gather import finish, of_main, release
+from .identity import IDENTITY, Run, read_identity, refuse_another_run, refuse_differing
 from .run import choosing_on_dev, select_corpus, split, train_and_save
-from .settings import digest, settings_of
-from .start import records_of, start_of_fold, start_sha256
+from .run_folder import ASIDE, move_run, remove
+from .start import history_of_start, start_of_fold
 
 logger = logging.get_logger(__name__)
 
 
-def open_run(folder: Path, settings: dict, corpus: Corpus, overwrite: bool) -> dict:
+def open_run(run: Run) -> dict:
     """What `RUN/run.json` says, or would if there is none.
+
+    Args:
+        run: All clips and settings of the protocol's runs; its folder is the root.
 
     Raises:
         ValueError: If the folder holds another run, and may not be overwritten.
     """
-    path = folder / "run.json"
-    mine = {"corpus": corpus.name, "manifest_sha256": corpus.manifest_sha256, "settings": settings}
-    empty = not folder.is_dir() or not any(folder.iterdir())
+    folder, overwrite, corpus = run.folder, run.arguments.overwrite_output, run.parts[0]
+    path, empty = folder / "run.json", not folder.is_dir() or not any(folder.iterdir())
+    shared = {
+        name: value for name, value in run.identity.items() if name not in ("settings", "seed", "data_seed", "start")
+    }
+    mine = {"corpus": corpus.name, "manifest_sha256": corpus.manifest_sha256, "settings": run.identity["settings"]}
+    mine["identity"] = shared
     if not empty and not path.is_file():
         raise ValueError(f"{folder} is not empty, and holds no protocol's run: give another --output_dir")
     if overwrite or empty:
         return mine | {"protocols": {}, "commands": []}
     found = json.loads(path.read_text(encoding="utf-8"))
-    differing = [name for name in ("corpus", "manifest_sha256") if found[name] != mine[name]]
-    names = {*found["settings"], *settings}
-    differing += sorted(name for name in names if found["settings"].get(name) != settings.get(name))
-    if differing:
-        raise ValueError(
-            f"{folder} holds another run, with another {', '.join(differing)}: give another --output_dir, or "
-            f"--overwrite_output true to begin anew"
-        )
+    refuse_differing(folder, {name: found.get(name, UNSET) for name in mine}, mine)
     return found
 
 
@@ -75,84 +79,111 @@ def train_protocol(
         )
     arguments = choosing_on_dev(arguments, data_args)
     corpus, emotions = select_corpus(data_args, model_args)
-    root = Path(arguments.output_dir)
-    main = arguments.process_index == 0
-    settings = settings_of(model_args, data_args, arguments)
-    run = of_all(open_run(root, settings, corpus, arguments.overwrite_output) if main else None)[0]
-    protocols = plan_protocols(run, root, corpus, data_args, arguments, model_args.head)
-    for seed, protocol in protocols.items():
-        for fold in data_args.folds if data_args.folds is not None else range(len(protocol.folds)):
-            start_of_fold(model_args, protocol, corpus, fold, seed)
-    if main and arguments.overwrite_output:
-        for folder in [*root.glob("fold_*"), *root.glob("shuffled_labels"), *root.glob("results")]:
-            shutil.rmtree(folder)
-    if main:
-        remember(run, root, protocols)
-        for note in absent_classes(protocols[min(protocols)], corpus):
-            logger.warning(note)
+    run = Run((corpus, None), emotions, model_args, data_args, arguments, compute_metrics)
+    begun = of_main(arguments, open_run, run)
+    protocols = plan_protocols(begun, run)
+    of_main(arguments, _begin_protocols, run, begun, protocols)
     trainer = None
     for seed, protocol in protocols.items():
         control = wants_control(model_args, data_args) and seed == min(protocols)
-        for fold in data_args.folds if data_args.folds is not None else range(len(protocol.folds)):
+        for fold in folds_of(data_args, protocol):
             for shuffled in (False, True) if control else (False,):
-                folder = (root / "shuffled_labels" if shuffled else root) / f"fold_{fold}" / f"seed_{seed}"
-                plan = {"protocol_sha256": protocol.sha256, "fold": fold, "seed": seed, "settings": digest(settings)}
-                own_args = start_of_fold(model_args, protocol, corpus, fold, seed)
-                plan |= {"start_sha256": start_sha256(own_args)} if own_args.init_from else {}
-                if of_all(main and finished(folder, plan))[0]:
+                own = run_of_fold(run, protocol, fold, seed, shuffled)
+                plan = {"protocol_sha256": protocol.sha256, "fold": fold, "seed": seed}
+                if of_main(arguments, finished, own, plan):
                     continue
                 if trainer is not None:
                     release(trainer)
-                parts = fold_parts(protocol, corpus, fold, data_args, seed, shuffled, model_args.head != "speaker")
-                options = (emotions, own_args, data_args, for_fold(arguments, folder, seed), compute_metrics)
-                start = time.perf_counter()
-                of_all(begin(folder, plan) if main else None)  # the others wait for it
-                checkpoint = latest_whole_checkpoint(folder) if folder.is_dir() else None
-                trainer = train_and_save(parts, *options, checkpoint)
-                if main:
-                    plan |= {"dev": parts[1].speakers if parts[1] else [], "seconds": time.perf_counter() - start}
-                    write_json(folder / "fold.json", plan)
-                    for resumable in folder.glob("checkpoint-*"):  # of no use to a fold that is finished
-                        shutil.rmtree(resumable)
-                    print(
-                        f"fold {fold}, seed {seed}{', shuffled labels' * shuffled}: {plan['seconds']:.0f} s",
-                        flush=True,
-                    )
-    if main:
-        told(root, protocols, data_args, model_args.head)
+                trainer = train_fold(own, plan)
+    if arguments.process_index == 0:
+        told(run.folder, protocols, data_args, model_args.head)
     if trainer is not None:
         finish(trainer)
 
 
-def plan_protocols(
-    run: dict,
-    root: Path,
-    corpus: Corpus,
-    data: DataArguments,
-    arguments: GEmoClapTrainingArguments,
-    head: str = "contrastive",
-) -> dict[int, Protocol]:
+def _begin_protocols(run: Run, begun: dict, protocols: dict[int, Protocol]) -> None:
+    if run.arguments.overwrite_output:
+        move_run(run.folder, run.folder / ASIDE)
+    remember(begun, run.folder, protocols)
+    remove(run.folder / ASIDE)
+    for note in absent_classes(protocols[min(protocols)], run.parts[0]):
+        logger.warning(note)
+
+
+def folds_of(data: DataArguments, protocol: Protocol) -> Iterable[int]:
+    """The folds that are asked for: all of them, or those of `--folds`."""
+    return data.folds if data.folds is not None else range(len(protocol.folds))
+
+
+def run_of_fold(run: Run, protocol: Protocol, fold: int, seed: int, shuffled: bool) -> Run:
+    """The run of one fold and seed, or of its control, within a protocol's run.
+
+    Raises:
+        ValueError: If there is no checkpoint to start from that has heard none of the fold's test speakers, or
+            training clips do not suffice.
+    """
+    corpus, data, labelled = run.parts[0], run.data, run.model.head != "speaker"
+    folder = (run.folder / "shuffled_labels" if shuffled else run.folder) / f"fold_{fold}" / f"seed_{seed}"
+    return replace(
+        run,
+        parts=fold_parts(protocol, corpus, fold, data, seed, shuffled, labelled),
+        model=start_of_fold(run.model, protocol, corpus, fold, seed),
+        arguments=for_fold(run.arguments, folder, seed),
+    )
+
+
+def train_fold(run: Run, plan: dict) -> SpeechTrainer:
+    """Train one fold, from its latest checkpoint if it was begun before.
+
+    Args:
+        run: The fold's run.
+        plan: What `fold.json` says of it once it is finished.
+
+    Returns:
+        The trainer.
+    """
+    start = time.perf_counter()
+    of_main(run.arguments, begin_fold, run)
+    checkpoint = latest_whole_checkpoint(run.folder)
+    trainer = train_and_save(run, checkpoint)
+    if run.arguments.process_index == 0:
+        dev = run.parts[1].speakers if run.parts[1] else []
+        plan = plan | {"dev": dev, "seconds": time.perf_counter() - start}
+        write_json(run.folder / "fold.json", plan)
+        for resumable in run.folder.glob("checkpoint-*"):  # of no use to a fold that is finished
+            shutil.rmtree(resumable)
+        control = ", shuffled labels" if run.parts[0].labels_shuffled else ""
+        print(f"fold {plan['fold']}, seed {plan['seed']}{control}: {plan['seconds']:.0f} s", flush=True)
+    return trainer
+
+
+def plan_protocols(begun: dict, run: Run) -> dict[int, Protocol]:
     """The protocol of each seed, before anything is trained or removed.
+
+    Args:
+        begun: What `open_run` gave.
+        run: All clips and settings.
 
     Raises:
         ValueError: If one does not fit the corpus, seeds judge different clips, or the run has other folds.
     """
-    seeds = data.seeds or [arguments.seed]
+    root, corpus, data, head = run.folder, run.parts[0], run.data, run.model.head
+    seeds = data.seeds or [run.arguments.seed]
     protocols = {seed: protocol_of(data.protocol, corpus, seed, data.folds_file) for seed in seeds}
     if head == "speaker" and not protocols[seeds[0]].speaker_independent:
         raise ValueError(f"{data.protocol} deals clips by their emotion, which head speaker does not read")
     for seed, protocol in protocols.items():
-        known = run["protocols"].get(str(seed), protocol.to_dict())
-        others = {one["name"] for one in run["protocols"].values()} - {protocol.name}
+        known = begun["protocols"].get(str(seed), protocol.to_dict())
+        others = {one["name"] for one in begun["protocols"].values()} - {protocol.name}
         if others or known != protocol.to_dict():
-            begun = ", ".join(others) or f"{protocol.name} of other folds"
-            raise ValueError(f"{root} was begun with another protocol, {begun}: give another --output_dir")
+            names = ", ".join(others) or f"{protocol.name} of other folds"
+            raise ValueError(f"{root} was begun with another protocol, {names}: give another --output_dir")
         every = range(len(protocol.folds))
-        for fold in data.folds if data.folds is not None else every:
+        for fold in folds_of(data, protocol):
             if fold not in every:
                 raise ValueError(f"--folds {fold}: {protocol.name} has folds 0 to {every[-1]}")
-            fold_parts(protocol, corpus, fold, data, seed, False, head != "speaker")
-    all_folds = [*run["protocols"].values(), *(protocol.to_dict() for protocol in protocols.values())]
+            run_of_fold(run, protocol, fold, seed, False)
+    all_folds = [*begun["protocols"].values(), *(protocol.to_dict() for protocol in protocols.values())]
     if len({tuple(sorted(value for fold in one["folds"] for value in fold)) for one in all_folds}) > 1:
         raise ValueError(f"{root}: the seeds' folds judge different clips, so their figures have no mean")
     return protocols
@@ -191,32 +222,38 @@ def told(root: Path, protocols: dict[int, Protocol], data: DataArguments, head: 
 
 
 def wants_control(model: ModelArguments, data: DataArguments) -> bool:
-    """Whether a training on shuffled labels belongs to the run: not where an encoder has heard the true ones."""
+    """Whether a training on shuffled labels belongs to the run: not where an encoder may have heard the true ones."""
     if model.head in ("supcon", "speaker"):  # nothing is judged that it could stand beside
         return False
-    labelled = any("unlabelled" not in record for record in records_of(model))
+    history = history_of_start(model)
+    unknown = history is None or any("unknown" in record for record in history)
+    labelled = unknown or any("speakers" in record and "unlabelled" not in record for record in history)
     if data.control and labelled:
-        logger.warning("no control of shuffled labels: the encoder has heard the true ones")
+        may = "may have heard" if unknown else "has heard"
+        logger.warning(f"no control of shuffled labels: the encoder {may} the true ones")
     return data.control and not labelled
 
 
-def begin(folder: Path, plan: dict) -> None:
-    """Note what a fold is trained by; a part of it that another start left is removed."""
-    path = folder / "begun.json"
-    if path.is_file() and json.loads(path.read_text()) != plan:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, plan)
+def begin_fold(run: Run) -> None:
+    """Write down what a fold's run is; a part of another that was left in its folder is removed."""
+    if read_identity(run.folder) != run.identity and run.folder.is_dir():
+        shutil.rmtree(run.folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_json(run.folder / IDENTITY, run.identity)
 
 
-def finished(folder: Path, plan: dict) -> bool:
-    """Whether a fold was trained to its end, as planned."""
-    path = folder / "fold.json"
+def finished(run: Run, plan: dict) -> bool:
+    """Whether a fold was trained to its end, as planned.
+
+    Raises:
+        ValueError: If it was, as another run or by another protocol.
+    """
+    path = run.folder / "fold.json"
     if not path.is_file():
         return False
     found = json.loads(path.read_text())
-    if any(found[name] != value for name, value in plan.items()):
-        raise ValueError(f"{folder} holds another run's fold: give another --output_dir")
+    refuse_differing(run.folder, {name: found.get(name, UNSET) for name in plan}, plan)
+    refuse_another_run(run.folder, run.identity)
     return True
 
 

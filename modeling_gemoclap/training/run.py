@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from transformers import set_seed
@@ -17,6 +16,7 @@ from transformers.utils import logging
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.protocols import deal_speakers, development_speakers, genders_of, some_clips
+from ..fingerprint import digest
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .assemble import build_trainer
 from .base_trainer import SpeechTrainer
@@ -24,9 +24,10 @@ from .calibration import answers, calibrate, fit_temperature, store_answers, sto
 from .checkpoints import find_best_again
 from .frozen import remove_frames
 from .gather import of_all, release
+from .identity import Run
 from .lora import is_lora, save_adapter
-from .settings import digest, settings_of
-from .start import heard_before, start_sha256
+from .run_folder import CALIBRATION
+from .start import heard_before
 
 logger = logging.get_logger(__name__)
 
@@ -104,23 +105,12 @@ def choosing_on_dev(arguments: GEmoClapTrainingArguments, data: DataArguments) -
     )
 
 
-def out_of_fold_answers(
-    parts: tuple[Corpus, Corpus | None],
-    emotions: list[str],
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    arguments: GEmoClapTrainingArguments,
-    compute_metrics: Callable,
-) -> tuple[torch.Tensor, torch.Tensor, str]:
+def out_of_fold_answers(run: Run, begin: Callable = lambda: None) -> tuple[torch.Tensor, torch.Tensor, str]:
     """Answers to every training speaker by models that were trained without; finished folds are not run again.
 
     Args:
-        parts: See `build_trainer`, as for all others.
-        emotions: See there.
-        model_args: See there.
-        data_args: See there; `calibration_folds` is how many.
-        arguments: See there.
-        compute_metrics: See there.
+        run: The run; `data.calibration_folds` is how many.
+        begin: Called when a training is about to begin: all that was asked for could be had.
 
     Returns:
         Logits `(clips, emotions)`, labels `(clips,)`, and what they are, in words.
@@ -128,25 +118,24 @@ def out_of_fold_answers(
     Raises:
         ValueError: If there are fewer speakers than folds, or development speakers too.
     """
-    train, dev = parts
+    train, dev = run.parts
+    count, seed = run.data.calibration_folds, run.arguments.seed
     if dev:
         raise ValueError("--calibration_folds calibrates on training speakers: leave out development speakers")
-    if not 2 <= data_args.calibration_folds <= len(train.speakers):
-        raise ValueError(f"--calibration_folds {data_args.calibration_folds}: 2 to {len(train.speakers)} speakers")
+    if not 2 <= count <= len(train.speakers):
+        raise ValueError(f"--calibration_folds {count}: 2 to {len(train.speakers)} speakers")
     found = []
-    for number, speakers in enumerate(deal_speakers(genders_of(train), data_args.calibration_folds, arguments.seed)):
-        folder = Path(arguments.output_dir, "calibration", f"fold_{number}")
-        path = folder.with_suffix(".safetensors")
+    for number, speakers in enumerate(deal_speakers(genders_of(train), count, seed)):
         halves = (train.of_speakers(exclude=speakers), train.of_speakers(speakers))
-        clips = [half.sha256_in_order() for half in halves]
-        made_of = {"clips": clips, "seed": arguments.seed, "start": start_sha256(model_args)}
-        made_of = digest(made_of | settings_of(model_args, data_args, arguments))
+        own = copy.copy(run.arguments)
+        own.output_dir, own.load_best_model_at_end = str(run.folder / CALIBRATION / f"fold_{number}"), False
+        own.save_strategy, own.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
+        fold = dataclasses.replace(run, parts=halves, arguments=own)
+        path, made_of = fold.folder.with_suffix(".safetensors"), digest(fold.identity)
         if not of_all(stored_answers(path, made_of) is not None)[0]:
-            own = copy.copy(arguments)
-            own.output_dir, own.load_best_model_at_end = str(folder), False
-            own.save_strategy, own.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
-            set_seed(arguments.seed)
-            trainer, _ = build_trainer(halves, emotions, model_args, data_args, own, compute_metrics, resumed=False)
+            set_seed(seed)
+            trainer, _ = build_trainer(fold, resumed=False)
+            begin()
             trainer.train()
             logits, labels = answers(trainer)
             if trainer.is_world_process_zero():
@@ -156,50 +145,39 @@ def out_of_fold_answers(
             release(trainer)
         found.append(stored_answers(path, made_of))
     logits, labels = map(torch.cat, zip(*found, strict=True))
-    heard = heard_before(model_args, train)
+    heard = heard_before(run.model, train)
     return logits, labels, f"out-of-fold answers to the training speakers, {len(found)} folds{heard}"
 
 
-def train_and_save(
-    parts: tuple[Corpus, Corpus | None],
-    emotions: list[str],
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    arguments: GEmoClapTrainingArguments,
-    compute_metrics: Callable,
-    checkpoint: str | None = None,
-) -> SpeechTrainer:
-    """Train a model and write its checkpoint; see `build_trainer`.
+def train_and_save(run: Run, checkpoint: str | None = None, begin: Callable = lambda: None) -> SpeechTrainer:
+    """Train a model and write its checkpoint.
 
     Args:
-        parts: See `build_trainer`, as for all others.
-        emotions: See there.
-        model_args: See there.
-        data_args: See there.
-        arguments: See there.
-        compute_metrics: See there.
+        run: The run.
         checkpoint: A `checkpoint-N` to go on from.
+        begin: Called when a training is about to begin: all that was asked for could be had.
 
     Returns:
         The trainer; `finish` it.
+
+    Raises:
+        ValueError: As `build_trainer`.
     """
-    held_out = None
-    if data_args.calibration_folds:
-        held_out = out_of_fold_answers(parts, emotions, model_args, data_args, arguments, compute_metrics)
+    arguments = run.arguments
+    held_out = out_of_fold_answers(run, begin) if run.data.calibration_folds else None
     set_seed(arguments.seed)
-    trainer, skipped = build_trainer(
-        parts, emotions, model_args, data_args, arguments, compute_metrics, checkpoint is not None
-    )
+    trainer, skipped = build_trainer(run, checkpoint is not None)
     if checkpoint and arguments.load_best_model_at_end:
         find_best_again(checkpoint, arguments.output_dir)
+    begin()
     trainer.train(resume_from_checkpoint=checkpoint)
     if held_out:
         calibrate(trainer, *held_out)
     elif trainer.eval_dataset is not None:
-        fit_temperature(trainer, heard_before(model_args, parts[1]))
+        fit_temperature(trainer, heard_before(run.model, run.parts[1]))
     if is_lora(trainer.model):
         if trainer.is_world_process_zero():
-            save_adapter(trainer.model, Path(arguments.output_dir, "adapter"))
+            save_adapter(trainer.model, run.folder / "adapter")
         trainer.model = trainer.model.merge_and_unload()  # the checkpoint itself loads without PEFT
     trainer.save_model()
     trainer.save_state()
@@ -207,9 +185,9 @@ def train_and_save(
     if trainer.is_world_process_zero():
         remove_frames(arguments)
         if skipped:
-            Path(arguments.output_dir, "skipped_clips.json").write_text(json.dumps(skipped, indent=2) + "\n")
+            (run.folder / "skipped_clips.json").write_text(json.dumps(skipped, indent=2) + "\n")
         clips = f"{len(trainer.train_dataset)} clips" + (f", {len(skipped)} skipped" if skipped else "")
-        print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(arguments.output_dir)}", flush=True)
+        print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(run.folder)}", flush=True)
     if arguments.push_to_hub:
         trainer.push_to_hub()
     return trainer

@@ -158,6 +158,11 @@ class SpeakerTrainer(StepTrainer):
             raise ValueError("head speaker trains on one process or by DDP: leave out FSDP and DeepSpeed")
         self.trained_parameters = sum(p.numel() for p in self.model.encoder.parameters() if p.requires_grad)
 
+    @property
+    def trained_model(self) -> GEmoClapForXVector:
+        """The encoder; see `SpeechTrainer`."""
+        return self.accelerator.unwrap_model(self.model).encoder
+
     def deal(self, step: int, processes: int, seed: int) -> SpeakerClusterSampler:
         """See `StepTrainer`; speakers and clips that cannot be drawn are told."""
         clips = self.train_dataset
@@ -198,7 +203,7 @@ class SpeakerTrainer(StepTrainer):
             return super()._save(output_dir, state_dict)
         if not self.args.should_save:  # every process comes by
             return
-        encoder = self.accelerator.unwrap_model(self.model).encoder
+        encoder = self.trained_model
         encoder.save_pretrained(folder)
         remember(encoder.audio_model.config, encoder.config.training_data)
         encoder.audio_model.save_pretrained(folder / ENCODER)
@@ -210,5 +215,5 @@ class SpeakerTrainer(StepTrainer):
     def create_model_card(self, *args, **kwargs) -> None:
         """As `SpeechTrainer`, of the encoder."""
         if self.is_world_process_zero():
-            encoder, rate = self.accelerator.unwrap_model(self.model).encoder, self.processing_class.sampling_rate
-            write_model_card(self.args.output_dir, encoder, self.state, rate, self.trained_parameters)
+            rate = self.processing_class.sampling_rate
+            write_model_card(self.args.output_dir, self.trained_model, self.state, rate, self.trained_parameters)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from transformers import PretrainedConfig
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..configuration_gemoclap import GEmoClapConfig
-from ..corpora.manifest import Corpus, seen_speakers
+from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol
+from ..corpora.provenance import heard_speakers
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..towers_gemoclap import load_whole
@@ -101,7 +101,7 @@ def remembered(model: GEmoClapPreTrainedModel) -> GEmoClapPreTrainedModel:
     for config in (model.audio_model.config, model.config.audio_config):
         remember(config, None)
     if records:
-        model.config.training_data = [{"stage": UNLABELLED} | record for record in records]
+        model.config.training_data = _as_stage(records, UNLABELLED)
     return model
 
 
@@ -114,11 +114,18 @@ def take_over(model: GEmoClapPreTrainedModel, start: GEmoClapForXVector, name: s
         name: Where that came from.
     """
     model.audio_pooling.load_state_dict(start.audio_pooling.state_dict())
-    [kind], before = config_of(name).architectures, start.config.training_data or []
+    [kind], before = config_of(name).architectures, start.config.training_data
+    if before is None:
+        before = [{"unknown": f"what {Path(name).name}, from which it started, was trained on is not recorded"}]
     alone = any("unlabelled" in record and "stage" not in record for record in before)
     stage = UNLABELLED if alone and kind == "GEmoClapForXVector" else STAGES[kind]
-    model.config.training_data = [{"stage": stage} | record for record in before]
+    model.config.training_data = _as_stage(before, stage)
     return model
+
+
+def _as_stage(records: list[dict], stage: str) -> list[dict]:
+    """Records of an earlier training, named as such; records of what is not known stay as they are."""
+    return [{"stage": stage} | record if "speakers" in record else record for record in records]
 
 
 def start_of_fold(
@@ -147,7 +154,7 @@ def start_of_fold(
             f"--audio_model takes the tower of one"
         )
     if not Path(name, "run.json").is_file():
-        if heard := seen_speakers(protocol.test(corpus, fold), records_of(arguments)):
+        if heard := heard_speakers(protocol.test(corpus, fold), history_of_start(arguments)).speakers:
             raise ValueError(
                 f"{name} was trained on {', '.join(heard)}, whom fold {fold} judges: give the run of a "
                 f"protocol whose folds leave out the same"
@@ -170,26 +177,29 @@ def start_of_fold(
     return own
 
 
-def records_of(arguments: ModelArguments) -> list[dict]:
-    """What the checkpoint that a run starts from was trained on: `init_from`, or a tower in `audio_model`."""
+def history_of_start(arguments: ModelArguments) -> list[dict] | None:
+    """What the weights that a run starts from were trained on: those of `init_from`, or a tower in `audio_model`.
+
+    Returns:
+        Records of training data: none for weights from scratch, None where a checkpoint has no record.
+    """
     if arguments.init_from:
         place = Path(arguments.init_from)
         if (place / "run.json").is_file():  # of a protocol's run any fold tells by what labels
             place = next(place.glob("fold_*/seed_*"), place)
-        return config_of(str(place)).training_data or []
-    path = Path(arguments.audio_model or "-", "config.json")
-    return (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}).get("training_data") or []
+        return config_of(str(place)).training_data
+    if not arguments.audio_model:
+        return []
+    path = Path(arguments.audio_model, "config.json")
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found.get("training_data") or [{"encoder": arguments.audio_model}]
 
 
 def heard_before(arguments: ModelArguments, corpus: Corpus | None) -> str:
-    """A remark, if what a run starts from was trained on speakers of `corpus`; else ""."""
-    heard = corpus and seen_speakers(corpus, records_of(arguments))
-    return f", of speakers whom the encoder had heard before ({', '.join(heard)})" if heard else ""
-
-
-def start_sha256(arguments: ModelArguments) -> str | None:
-    """Hash of the weights that a run starts from, where they lie in a folder."""
-    found, paths = hashlib.sha256(), sorted(Path(arguments.init_from or "-").glob("*.safetensors"))
-    for path in paths:
-        found.update(path.read_bytes())
-    return found.hexdigest() if paths else None
+    """A remark, unless what a run starts from is known not to have heard the speakers of `corpus`; else ""."""
+    if corpus is None:
+        return ""
+    found = heard_speakers(corpus, history_of_start(arguments))
+    if found.speakers:
+        return f", of speakers whom the encoder had heard before ({', '.join(found.speakers)})"
+    return ", of whom it is unknown whether the encoder had heard them before" if found.unknown else ""

@@ -1,0 +1,111 @@
+"""The folder of a run: begun with its identity, cleared of what another left, given back if nothing comes of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ..corpora.files import write_json
+from .gather import of_main
+from .history import HISTORY
+from .identity import IDENTITY, Run, read_identity, refuse_another_run
+
+CALIBRATION = "calibration"  # the folder of out-of-fold answers
+ASIDE = ".overwritten"  # where an overwritten run lies until the new one trains
+# What a folder that holds a run, or a part of one, has at least one of.
+MARKS = (
+    *(IDENTITY, "run.json", "trainer_state.json", "training_args.bin", "checkpoint-*/"),
+    *(f"{CALIBRATION}/fold_*", ASIDE),
+)
+# What a run leaves behind.
+LEFT_BEHIND = (
+    *("checkpoint-*", CALIBRATION, "frozen_frames", "adapter", "encoder", "fold_*", "shuffled_labels", "results"),
+    *("model*.safetensors", "model.safetensors.index.json", "config.json", "processor_config.json"),
+    *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
+    *("special_tokens_map.json", "added_tokens.json", "*_gemoclap.py", "README.md", "skipped_clips.json"),
+    *("training_args.bin", "trainer_state.json", "fold.json", HISTORY, "run.json", IDENTITY),
+)
+
+
+def holds_a_run(folder: Path) -> bool:
+    """Whether a folder holds a run, or a part of one."""
+    return any(any(folder.glob(pattern)) for pattern in MARKS)
+
+
+class RunFolder:
+    """Begins a run in its folder; used as a context, an error before the first step leaves the folder as it was.
+
+    With `overwrite_output` all that another run left is put aside when the new one begins, and removed when it
+    trains: the new run must not go on from old checkpoints, calibration answers or frames, and until its own model is
+    written, the old one would pass for it.
+
+    Args:
+        run: The run.
+        checkpoint: The `checkpoint-N` that it goes on from, or None.
+
+    Raises:
+        ValueError: If `checkpoint`, or the run that was begun in the folder, is another one; it says what differs.
+    """
+
+    def __init__(self, run: Run, checkpoint: str | None = None):
+        self.run, self.folder, self.checkpoint = run, run.folder, checkpoint
+        self._fresh = self._training = False
+
+    def __enter__(self) -> RunFolder:
+        of_main(self.run.arguments, self._begin)
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, Exception) and not self._training and self.run.arguments.process_index == 0:
+            self._give_back()
+
+    def training_begins(self) -> None:
+        """From here on the folder is the new run's: what was put aside is removed."""
+        if not self._training and self.run.arguments.process_index == 0:
+            shutil.rmtree(self.folder / ASIDE, ignore_errors=True)
+        self._training = True
+
+    def _begin(self) -> None:
+        identity = self.run.identity
+        if self.checkpoint:
+            refuse_another_run(self.checkpoint, identity)
+        elif self.run.arguments.overwrite_output:
+            move_run(self.folder, self.folder / ASIDE)
+        if read_identity(self.folder) is not None:
+            refuse_another_run(self.folder, identity)
+            return
+        self._fresh = True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / IDENTITY, identity)
+
+    def _give_back(self) -> None:
+        if not self._fresh:
+            return
+        (self.folder / IDENTITY).unlink(missing_ok=True)
+        if (self.folder / ASIDE).is_dir():
+            move_run(self.folder / ASIDE, self.folder)
+        for folder in (self.folder / ASIDE, self.folder):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def move_run(folder: Path, target: Path) -> None:
+    """Move all that a run left in a folder, its identity last; files of other names stay.
+
+    Args:
+        folder: Where it lies.
+        target: Where it goes, in place of what has the same name there.
+    """
+    for pattern in LEFT_BEHIND:
+        for path in sorted(folder.glob(pattern)):
+            target.mkdir(exist_ok=True)
+            remove(target / path.name)
+            path.rename(target / path.name)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder or a link, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,294 @@
+"""What a run is: kept from its first moment, compared before it goes on, removed before another begins."""
+
+import json
+import os
+import shutil
+
+import pytest
+import soundfile
+import torch
+from conftest import RATE, TONES, tone, write_corpus
+from safetensors.torch import load_file
+
+from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel, fingerprint
+from modeling_gemoclap.corpora.manifest import load_corpus
+from modeling_gemoclap.feature_extraction_gemoclap import AudioError
+from modeling_gemoclap.training import clips as clips_module
+from modeling_gemoclap.training import run as run_module
+from modeling_gemoclap.training.clips import read_clips
+from modeling_gemoclap.training.frozen import frozen_frames
+from modeling_gemoclap.training.identity import IDENTITY, read_identity, start_of
+from modeling_gemoclap.training.run_folder import ASIDE, LEFT_BEHIND
+
+
+# ---- the fingerprint ------------------------------------------------------------------------------------------------
+def test_source_files_are_followed_through_imports():
+    found = fingerprint.source_hashes("training.run")
+    assert {"training/run.py", "training/trainer.py", "corpora/manifest.py", "losses_gemoclap.py"} <= set(found)
+    assert not any(name.startswith("evaluation/") for name in found), "judging has no part in training"
+    alone = fingerprint.source_hashes("losses_gemoclap")
+    assert list(alone) == ["losses_gemoclap.py"]
+
+
+def test_differences_are_named():
+    before = fingerprint.fingerprint(["losses_gemoclap"], ["numpy"], settings={"alpha": 0.9, "gone": 1}, seed=0)
+    now = json.loads(json.dumps(before))
+    assert fingerprint.differences(before, now) == []
+    now["settings"] = {"alpha": 0.5, "new": "x" * 100}
+    now["code"]["losses_gemoclap.py"] = "0"
+    now["versions"]["numpy"] = "3.0"
+    found = fingerprint.differences(before, now)
+    assert "alpha (0.9 then, 0.5 now)" in found and "gone (1 then, not recorded now)" in found and "new" in found
+    assert "the package's source file losses_gemoclap.py" in found
+    assert any(text.startswith("the version of numpy (") and "3.0 now" in text for text in found)
+    assert fingerprint.digest(before) != fingerprint.digest(now)
+
+
+def test_a_folder_is_known_by_its_content(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+    assert fingerprint.folder_sha256(tmp_path / "a") == fingerprint.folder_sha256(tmp_path / "b")
+    before = fingerprint.folder_sha256(tmp_path / "a")
+    state = (tmp_path / "a/model.safetensors").stat()
+    (tmp_path / "a/model.safetensors").write_bytes(b"WEIGHTS")  # as large, and as old
+    os.utime(tmp_path / "a/model.safetensors", ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert fingerprint.folder_sha256(tmp_path / "a") != before
+
+
+def test_encoders_that_changed_are_another_start(tmp_path):
+    class Arguments:
+        init_from = text_model = None
+        audio_model = str(tmp_path / "encoder")
+
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder/model.safetensors").write_bytes(b"weights")
+    before = start_of(Arguments)
+    shutil.copytree(tmp_path / "encoder", tmp_path / "moved")
+    Arguments.audio_model = str(tmp_path / "moved")
+    assert start_of(Arguments) == before, "wherever it lies"
+    (tmp_path / "moved/model.safetensors").write_bytes(b"others!")
+    assert start_of(Arguments) != before
+
+
+# ---- going on -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def own_tones(tmp_path):
+    return write_corpus(tmp_path / "tones")
+
+
+@pytest.fixture
+def half_done(train, own_tones, tmp_path):
+    """A run of three epochs that was killed after its first checkpoint; its options, and its folder."""
+    options = ("--data_dir", own_tones, "--save_strategy", "epoch", "--num_train_epochs", "3", "--output_dir")
+    train(*options, tmp_path / "whole")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(tmp_path / "whole" / IDENTITY, folder)
+    shutil.copytree(tmp_path / "whole/checkpoint-4", folder / "checkpoint-4")
+    return (*options, folder), folder
+
+
+def test_a_run_goes_on_only_as_itself(train, half_done, own_tones, tmp_path):
+    options, folder = half_done
+    resume = ("--resume_from_checkpoint", "true")
+    for more, named in (
+        (("--exclude_speakers", "04"), "exclude_speakers"),
+        (("--objective", "ml"), r"objective \(sl then, ml now\)"),
+        (("--seed", "7"), "seed"),
+        (("--learning_rate", "1e-3"), r"learning_rate \(0.003 then, 0.001 now\)"),
+        (("--emotions", "angry", "happy", "sad", "fear"), "emotions"),
+    ):
+        with pytest.raises(ValueError, match=f"is of another run, which differs in: .*{named}"):
+            train(*options, *more, *resume)
+    assert not (folder / "model.safetensors").exists()
+    train(*options, *resume)
+    records = GEmoClapConfig.from_pretrained(folder).training_data
+    assert [record["speakers"] for record in records] == [["01", "02", "03", "04"]]
+    first, second = (load_file(place / "model.safetensors") for place in (tmp_path / "whole", folder))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_new_recordings_under_old_names_are_another_run(train, half_done, own_tones):
+    options, folder = half_done
+    path = own_tones / "audio/01_sad_0.wav"
+    state = path.stat()
+    soundfile.write(path, tone("happy", 1, 0.4), RATE)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(ValueError, match="differs in: training_clips.recordings"):
+        train(*options, "--resume_from_checkpoint", "true")
+
+
+def test_a_corpus_may_be_moved(train, half_done, own_tones, tmp_path):
+    options, folder = half_done
+    shutil.move(own_tones, tmp_path / "moved/tones")
+    options = tuple(tmp_path / "moved/tones" if option == own_tones else option for option in options)
+    train(*options, "--resume_from_checkpoint", "true")
+    assert (folder / "model.safetensors").exists()
+
+
+def test_new_code_and_versions_are_another_run(train, half_done, monkeypatch):
+    options, _ = half_done
+    monkeypatch.setattr(fingerprint, "library_version", lambda name: "0.0")
+    with pytest.raises(ValueError, match="differs in: the version of accelerate"):
+        train(*options, "--resume_from_checkpoint", "true")
+    monkeypatch.undo()
+    changed = fingerprint.source_hashes("training.run") | {"losses_gemoclap.py": "0"}
+    monkeypatch.setattr(fingerprint, "source_hashes", lambda *modules: changed)
+    with pytest.raises(ValueError, match="differs in: the package's source file losses_gemoclap.py"):
+        train(*options, "--resume_from_checkpoint", "true")
+
+
+def test_a_checkpoint_of_another_run_is_refused_wherever_it_lies(train, half_done, own_tones, tmp_path):
+    options, folder = half_done
+    train("--data_dir", own_tones, "--num_train_epochs", "2", "--save_strategy", "epoch", "--seed", "3",
+          "--output_dir", tmp_path / "other")  # fmt: skip
+    shutil.copytree(tmp_path / "other/checkpoint-8", folder / "checkpoint-8")
+    with pytest.raises(
+        ValueError, match="checkpoint-8 is of another run, which differs in: seed .3 then, 42 now.; num_train_epochs"
+    ):
+        train(*options, "--resume_from_checkpoint", "true")
+    (folder / "checkpoint-8" / IDENTITY).unlink()
+    with pytest.raises(ValueError, match="checkpoint-8 has no run_identity.json, so it is unknown which run"):
+        train(*options, "--resume_from_checkpoint", "true")
+    elsewhere = (*options[:-1], tmp_path / "new")
+    train(*elsewhere, "--resume_from_checkpoint", folder / "checkpoint-4")
+    assert read_identity(tmp_path / "new") == read_identity(folder)
+    with pytest.raises(ValueError, match="is not empty"):
+        train(*elsewhere, "--resume_from_checkpoint", folder / "checkpoint-4")
+
+
+# ---- beginning anew -------------------------------------------------------------------------------------------------
+class Killed(BaseException):
+    pass
+
+
+def test_overwriting_removes_what_another_run_left_first(train, half_done, own_tones, monkeypatch):
+    """Killed before its first save, the new run has nothing of the old one to go on from."""
+    options, folder = half_done
+    train(
+        *options,
+        "--resume_from_checkpoint",
+        "true",
+    )
+    new = ("--objective", "emo", "--seed", "9", "--exclude_speakers", "04")
+    (folder / "calibration").mkdir()
+    (folder / "notes.txt").write_text("mine")
+    before = read_identity(folder)
+
+    def kill(*_):
+        assert read_identity(folder) not in (before, None), "it says what it is from its first moment"
+        raise Killed
+
+    monkeypatch.setattr(run_module, "build_trainer", kill)
+    with pytest.raises(Killed):
+        train(*options, *new, "--overwrite_output", "true")
+    assert sorted(path.name for path in folder.iterdir()) == [ASIDE, "notes.txt", IDENTITY]
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="differs in: .*objective"):
+        train(*options, "--resume_from_checkpoint", "true")
+    train(
+        *options, "--objective", "emo", "--seed", "9", "--exclude_speakers", "04", "--resume_from_checkpoint", "true"
+    )
+    assert not (folder / ASIDE).exists()
+    [record] = GEmoClapConfig.from_pretrained(folder).training_data
+    assert record["speakers"] == ["01", "02", "03"] and GEmoClapModel.from_pretrained(folder).config.objective == "emo"
+
+
+def test_a_run_that_cannot_begin_overwrites_nothing(train, half_done):
+    """What is wrong is found while the new run is put together: the old one is given back, whole."""
+    options, folder = half_done
+    before = {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    bad = ("--mix_prob", "0.5", "--cache_frozen_frames", "true")
+    with pytest.raises(ValueError, match="--cache_frozen_frames is for"):
+        train(*options, *bad, "--overwrite_output", "true")
+    assert before == {
+        path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
+    train(*options, "--resume_from_checkpoint", "true")
+
+
+def test_everything_that_a_run_leaves_is_removed(train, own_tones, tmp_path):
+    folder = tmp_path / "run"
+    options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--save_strategy", "epoch", "--output_dir", folder)
+    train(*options, "--calibration_folds", "2")
+    left = [path for path in folder.iterdir() if not any(path.match(pattern) for pattern in LEFT_BEHIND)]
+    assert left == []
+
+
+def test_what_overwriting_refuses(train, own_tones, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/README.md").write_text("not a run's")
+    options = ("--data_dir", own_tones, "--output_dir", tmp_path / "mine", "--overwrite_output", "true")
+    with pytest.raises(ValueError, match="holds files but no run"):
+        train(*options)
+    assert (tmp_path / "mine/README.md").read_text() == "not a run's"
+    with pytest.raises(ValueError, match="give one"):
+        train(*options, "--resume_from_checkpoint", "true")
+
+
+# ---- caches ---------------------------------------------------------------------------------------------------------
+def test_errors_are_not_cached(own_tones, tmp_path, monkeypatch):
+    """What came of the environment is gone with it; the good features are kept."""
+    corpus, extractor = load_corpus(own_tones), GEmoClapFeatureExtractor(feature_type="log_mel")
+    real, broken = GEmoClapFeatureExtractor.load_speech, {"01_sad_0.wav", "02_sad_1.wav"}
+
+    def load(self, audio, *args):
+        if os.path.basename(audio) in broken:
+            raise AudioError(f"{audio}: the decoder is broken")
+        return real(self, audio, *args)
+
+    monkeypatch.setattr(GEmoClapFeatureExtractor, "load_speech", load)
+    options = {"on_bad_audio": "skip", "cache_dir": str(tmp_path / "cache")}
+    assert len(read_clips(corpus, extractor, **options)[0]) == 46
+    broken.remove("02_sad_1.wav")
+    kept, errors = read_clips(corpus, extractor, **options)
+    assert len(kept) == 47 and ["01_sad_0.wav" in error for error in errors] == [True]
+    broken.clear()
+    kept, errors = read_clips(corpus, extractor, **options)
+    assert len(kept) == 48 and errors == []
+    monkeypatch.setattr(GEmoClapFeatureExtractor, "load_speech", None)
+    assert len(read_clips(corpus, extractor, **options)[0]) == 48, "nothing is read again"
+
+
+def test_features_do_not_survive_new_code(own_tones, tmp_path, monkeypatch):
+    corpus, extractor = load_corpus(own_tones), GEmoClapFeatureExtractor(feature_type="log_mel")
+    name = clips_module._cache_file(corpus, extractor, str(tmp_path)).name
+    assert clips_module._cache_file(corpus, extractor, str(tmp_path)).name == name
+    for what, value in (("source_hashes", lambda *modules: {}), ("library_version", lambda name: "0.0")):
+        with monkeypatch.context() as patch:
+            patch.setattr(fingerprint, what, value)
+            assert clips_module._cache_file(corpus, extractor, str(tmp_path)).name != name
+    os.utime(own_tones / "audio/01_sad_0.wav", ns=(1, 1))
+    assert clips_module._cache_file(corpus, extractor, str(tmp_path)).name != name
+
+
+def test_frames_do_not_survive_new_code(make_model, own_tones, tmp_path, monkeypatch):
+    model, extractor = make_model(), GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=16)
+    corpus, _ = read_clips(load_corpus(own_tones).of_speakers(["01"]), extractor)
+    clips = clips_module.ClipDataset(corpus, extractor, GEmoClapConfig(emotions=list(TONES)))
+    for _ in range(2):
+        frozen_frames(model, corpus, clips, extractor, tmp_path / "frames")
+    assert len(list((tmp_path / "frames").glob("*.arrow"))) == 1
+    monkeypatch.setattr(fingerprint, "source_hashes", lambda *modules: {})
+    frozen_frames(model, corpus, clips, extractor, tmp_path / "frames")
+    assert len(list((tmp_path / "frames").glob("*.arrow"))) == 2
+
+
+def test_a_killed_calibration_goes_on(train, own_tones, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--calibration_folds", "2", "--output_dir", folder)
+    real, calls = run_module.build_trainer, []
+
+    def build(run, resumed):
+        calls.append(run.folder.name)
+        if len(calls) == 2:
+            raise Killed
+        return real(run, resumed)
+
+    monkeypatch.setattr(run_module, "build_trainer", build)
+    with pytest.raises(Killed):
+        train(*options)
+    train(*options, "--resume_from_checkpoint", "true")
+    assert calls == ["fold_0", "fold_1", "fold_1", "run"]

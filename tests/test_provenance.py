@@ -1,0 +1,254 @@
+"""What weights have heard: recorded by training itself, compared in a corpus's own terms, or unknown."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+import torch
+from conftest import ROOT, TONES, load_script, run_script, write_corpus
+from trees import emodb_tree, ravdess_tree
+
+from modeling_gemoclap import GEmoClapConfig, GEmoClapModel, GEmoClapTrainer
+from modeling_gemoclap.corpora.manifest import Corpus, load_corpus, mix
+from modeling_gemoclap.corpora.provenance import NO_RECORD, Heard, heard_speakers, merged, training_records
+from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
+from modeling_gemoclap.training.clips import ClipDataset, read_clips
+from modeling_gemoclap.training.collator import GEmoClapCollator
+from modeling_gemoclap.training.history import HISTORY, history_of, history_of_checkpoint, records_of
+
+
+def renamed_speakers(corpus: Corpus, start: str) -> Corpus:
+    """The same recordings under another manifest, in which every speaker is spelled another way."""
+    speakers = [start + speaker for speaker in corpus.column("speaker_id").to_pylist()]
+    corpus = corpus.with_column("speaker_id", pa.array(speakers))
+    return replace(corpus, manifest_sha256="1" * 64, unlabelled_sha256="2" * 64)
+
+
+# ---- the three answers ----------------------------------------------------------------------------------------------
+def test_no_record_is_unknown(tones):
+    found = heard_speakers(load_corpus(tones), None)
+    assert found == Heard(unknown=[NO_RECORD]) and found.answer == "unknown"
+    assert heard_speakers(load_corpus(tones), []).answer == "not heard", "weights that have heard nothing"
+
+
+def test_the_same_manifest_under_any_name(tones):
+    corpus = load_corpus(tones)
+    records = training_records(corpus.of_speakers(["01", "02"]))
+    assert records[0]["num_clips"] == 24
+    for copy in (corpus, Corpus("copy", corpus.manifest_sha256, corpus.clips)):
+        assert heard_speakers(copy, records) == Heard(["01", "02"])
+    assert heard_speakers(corpus.of_speakers(["03"]), records).answer == "not heard"
+
+
+def test_heard_without_labels_and_known_with_them(tones, tmp_path):
+    corpus, unlabelled = load_corpus(tones), load_corpus(tones, unlabelled=True)
+    [record] = training_records(unlabelled.of_speakers(["01"]))
+    assert record["unlabelled"] and record["manifest_sha256"] == corpus.unlabelled_sha256 != corpus.manifest_sha256
+    assert heard_speakers(load_corpus(tones, "renamed"), [record]) == Heard(["01"])
+    [labelled] = training_records(corpus.of_speakers(["02"]))
+    assert heard_speakers(load_corpus(tones, "renamed", unlabelled=True), [labelled]) == Heard(["02"])
+    other = write_corpus(tmp_path / "other", salt="o")
+    mixed = [mix([load_corpus(tones, unlabelled=bare), load_corpus(other, unlabelled=bare)]) for bare in (False, True)]
+    assert mixed[0].unlabelled_sha256 == mixed[1].manifest_sha256
+
+
+def test_recordings_under_other_names_are_known_by_their_content(tones, tmp_path):
+    """Another folder, other files, other speakers: what was heard is heard; of the rest it is unknown."""
+    corpus, copy = load_corpus(tones), tmp_path / "copy"
+    (copy / "wav").mkdir(parents=True)
+    lines = ["file_name,emotion,gender,speaker_id"]
+    for number, clip in enumerate(corpus.clips):
+        shutil.copy(clip["path"], copy / f"wav/{number}.wav")
+        lines.append(f"wav/{number}.wav,{clip['emotion']},{clip['gender']},person{int(clip['speaker_id'])}")
+    (copy / "metadata.csv").write_text("\n".join(lines) + "\n")
+    records = training_records(corpus.of_speakers(exclude=["04"]))
+    found = heard_speakers(load_corpus(copy), records)
+    assert found.speakers == ["person1", "person2", "person3"] and found.answer == "heard"
+    found = heard_speakers(load_corpus(copy).of_speakers(["person4"]), records)
+    assert found.answer == "unknown" and "it was trained on tones" in found.unknown[0]
+    other = load_corpus(write_corpus(tmp_path / "other", salt="o"))
+    assert heard_speakers(other, records).answer == "unknown", "nobody has said that these are other people"
+
+
+def test_another_version_of_a_corpus_of_the_same_name(tones, tmp_path):
+    corpus = load_corpus(tones)
+    records = training_records(corpus.of_speakers(["01"]))
+    changed = replace(corpus, manifest_sha256="1" * 64, unlabelled_sha256="2" * 64)
+    assert heard_speakers(changed.of_speakers(["01"]), records).speakers == ["01"]
+    found = heard_speakers(changed.of_speakers(["02"]), records)
+    assert found.answer == "unknown" and "another version of it" in found.unknown[0]
+
+
+@pytest.mark.parametrize("tree", [emodb_tree, ravdess_tree])
+def test_a_published_corpus_in_another_spelling(tree, tmp_path):
+    corpus = load_corpus(tree(tmp_path / "corpus"))
+    first, second = corpus.speakers[:2]
+    records = training_records(corpus.of_speakers([first]))
+    assert records[0]["known_speakers"] == [first]
+    spelled = renamed_speakers(corpus, "Actor_")
+    assert heard_speakers(spelled, records) == Heard([f"Actor_{first}"])
+    assert heard_speakers(spelled.of_speakers([f"Actor_{second}"]), records).answer == "not heard"
+    # and the other way round: trained on the other spelling, or recorded without the corpus's own ids
+    records = training_records(spelled.of_speakers([f"Actor_{first}"]))
+    assert heard_speakers(corpus, records) == Heard([first])
+    old = [{name: value for name, value in records[0].items() if name not in ("known_speakers", "recordings")}]
+    found = heard_speakers(corpus.of_speakers([second]), old)
+    assert found.answer == "unknown" and "spelling that is not the corpus's (Actor_" in found.unknown[0]
+    old[0] |= {"speakers": [first], "manifest_sha256": "3" * 64, "unlabelled_sha256": "4" * 64}
+    assert heard_speakers(spelled, old) == Heard([f"Actor_{first}"])
+
+
+def test_two_published_corpora_share_no_speaker(tmp_path):
+    first, second = load_corpus(emodb_tree(tmp_path / "a")), load_corpus(ravdess_tree(tmp_path / "b"))
+    mixture = mix([first, second])
+    records = training_records(mixture.of_speakers(["emodb/03", "ravdess/03", "ravdess/04"]))
+    assert heard_speakers(first, records).speakers == ["03"] and heard_speakers(second, records).speakers == [
+        "03",
+        "04",
+    ]
+    assert heard_speakers(mixture, records).speakers == ["emodb/03", "ravdess/03", "ravdess/04"]
+    assert heard_speakers(first.of_speakers(["08"]), records).answer == "not heard"
+
+
+def test_what_an_encoder_was_pretrained_on_is_not_claimed(tones):
+    found = heard_speakers(load_corpus(tones), [{"encoder": "wavlm-base"}])
+    assert found.answer == "not heard" and found.encoders == ["wavlm-base"]
+    both = merged([found, Heard(["01"], ["a reason"])])
+    assert both == Heard(["01"], ["a reason"], ["wavlm-base"]) and Heard.from_dict(both.to_dict()) == both
+
+
+# ---- recorded by training itself ------------------------------------------------------------------------------------
+@pytest.fixture
+def python_training(make_model, make_processor, tones, tmp_path):
+    """A training in Python, as documented: a model, a collator, clips."""
+
+    def make(speakers, model=None, folder="run", wrap=lambda clips: clips, **options):
+        model = model or make_model()
+        processor = make_processor(model)
+        corpus, _ = read_clips(load_corpus(tones).of_speakers(speakers), processor.feature_extractor)
+        clips = wrap(ClipDataset(corpus, processor.feature_extractor, model.config))
+        fields = {"use_cpu": True, "max_steps": 2, "disable_tqdm": True, "save_strategy": "no"}
+        arguments = GEmoClapTrainingArguments(str(tmp_path / folder), **{**fields, **options})
+        collator = GEmoClapCollator(processor, model.config)
+        trainer = GEmoClapTrainer(model, arguments, collator, clips, processing_class=processor)
+        return trainer, tmp_path / folder
+
+    return make
+
+
+def test_a_training_in_python_leaves_a_record(python_training, tones):
+    trainer, folder = python_training(["01", "02"])
+    trainer.train()
+    trainer.save_model()
+    records = GEmoClapConfig.from_pretrained(folder).training_data
+    assert [record["speakers"] for record in records] == [["01", "02"]]
+    corpus = load_corpus(tones)
+    assert heard_speakers(corpus, records).speakers == ["01", "02"]
+    assert heard_speakers(corpus.of_speakers(["03"]), records).answer == "not heard"
+
+
+def test_a_record_is_appended_and_a_stale_temperature_removed(python_training):
+    trainer, folder = python_training(["01"])
+    trainer.train()
+    trainer.model.config.calibration_temperature = 0.5
+    trainer.save_model()
+    model = GEmoClapModel.from_pretrained(folder)
+    assert not model.weights_are_new and model.config.calibration_temperature == 0.5
+    trainer, _ = python_training(["02"], model=model)
+    trainer.train()
+    assert [record["speakers"] for record in model.config.training_data] == [["01"], ["02"]]
+    assert model.config.calibration_temperature is None and model.config.calibrated_on is None
+
+
+def test_weights_without_a_record_stay_unknown(python_training, make_model, tones, tmp_path):
+    make_model().save_pretrained(tmp_path / "null")
+    for model in (GEmoClapModel.from_pretrained(tmp_path / "null"), make_model()):
+        model.load_state_dict(make_model().state_dict())
+        trainer, _ = python_training(["01"], model=model)
+        trainer.train()
+        found = heard_speakers(load_corpus(tones).of_speakers(["03"]), model.config.training_data)
+        assert found.answer == "unknown" and "not recorded" in found.unknown[0]
+
+
+def test_clips_that_do_not_name_their_speakers(python_training, tones):
+    half = lambda clips: torch.utils.data.Subset(clips, range(6))  # noqa: E731
+    trainer, _ = python_training(["01"], wrap=half, dataloader_drop_last=True, per_device_train_batch_size=2)
+    assert records_of(trainer.train_dataset)[0]["speakers"] == ["01"]
+    plain = lambda clips: [clips[index] for index in range(6)]  # noqa: E731
+    trainer, _ = python_training(["01"], wrap=plain, dataloader_drop_last=True, per_device_train_batch_size=2)
+    trainer.train()
+    found = heard_speakers(load_corpus(tones).of_speakers(["03"]), trainer.model.config.training_data)
+    assert found.answer == "unknown" and "list of clips that does not name their speakers" in found.unknown[0]
+
+
+def test_a_resumed_training_keeps_what_its_checkpoint_had_heard(python_training):
+    trainer, folder = python_training(["01", "02"], save_strategy="steps", save_steps=1)
+    trainer.train()
+    checkpoint = folder / "checkpoint-1"
+    assert json.loads((checkpoint / HISTORY).read_text()) == trainer.model.config.training_data
+    resumed, _ = python_training(["01"], folder="other", max_steps=3)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert [record["speakers"] for record in resumed.model.config.training_data] == [["01", "02"], ["01"]]
+    again, _ = python_training(["01", "02"], folder="third", max_steps=3)
+    again.train(resume_from_checkpoint=str(checkpoint))
+    assert len(again.model.config.training_data) == 1, "the same training goes on"
+    for name in (HISTORY, "config.json"):
+        (checkpoint / name).unlink()
+    assert "no record" in history_of_checkpoint(checkpoint)[0]["unknown"]
+
+
+def test_a_pretrained_encoder_is_named(make_model, tmp_path):
+    make_model("wav2vec2-base").audio_model.save_pretrained(tmp_path / "encoder")
+    from modeling_gemoclap import GEmoClapForAudioClassification
+
+    model = GEmoClapForAudioClassification.from_audio_pretrained(str(tmp_path / "encoder"), emotions=list(TONES))
+    assert not model.weights_are_new and history_of(model) == [{"encoder": "encoder"}]
+    assert make_model().weights_are_new and history_of(make_model()) == []
+
+
+# ---- what reports say -----------------------------------------------------------------------------------------------
+def judged(model, data_dir, output_dir, *more):
+    load_script("evaluate").main(
+        ["--model", str(model), "--data_dir", str(data_dir), "--output_dir", str(output_dir), *more]
+    )
+    return json.loads((output_dir / "results.json").read_text())
+
+
+def test_reports_give_three_answers(trained, tones, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = judged(trained, tones, tmp_path / "a", "--speakers", "04")
+    assert (
+        "; speaker-independent: 1 speakers of tones" in found["protocol"] and found["heard"]["answer"] == "not heard"
+    )
+    found = judged(trained, tones, tmp_path / "b", "--allow_seen_speakers")
+    assert "NOT speaker-independent: trained on speakers 01, 02, 03" in found["protocol"]
+    assert found["heard"] == {"answer": "heard", "speakers": ["01", "02", "03"], "unknown": []}
+    blank = tmp_path / "blank"
+    shutil.copytree(trained, blank)
+    config = json.loads((blank / "config.json").read_text())
+    (blank / "config.json").write_text(json.dumps(config | {"training_data": None}))
+    found = judged(blank, tones, tmp_path / "c", "--speakers", "04")
+    assert f"UNKNOWN whether speaker-independent: {NO_RECORD}" in found["protocol"]
+    page = (tmp_path / "c/report.html").read_text()
+    assert "What the checkpoint was trained on is unknown" in page and "speaker-independent: 1" not in page
+    elsewhere = write_corpus(tmp_path / "elsewhere", salt="e")
+    found = judged(trained, elsewhere, tmp_path / "d")
+    assert found["heard"]["answer"] == "unknown" and "it was trained on tones" in found["protocol"]
+
+
+def test_a_start_without_a_record_makes_a_run_unknown(trained, tones, tmp_path):
+    """Every fold of a protocol started from weights of which nobody knows whom they have heard."""
+    blank = tmp_path / "blank"
+    shutil.copytree(trained, blank)
+    config = json.loads((blank / "config.json").read_text())
+    (blank / "config.json").write_text(json.dumps(config | {"training_data": None}))
+    options = ("--config", "tests/tiny.yaml", "--audio_config", "{}", "--feature_config", "{}", "--data_dir", tones)
+    options += ("--num_train_epochs", "1", "--protocol", "2-folds-by-speaker", "--init_from", blank)
+    done = run_script("train.py", *options, "--output_dir", tmp_path / "run")
+    assert "may have heard the true ones" in done.stderr
+    card = (tmp_path / "run/fold_0/seed_42/README.md").read_text()
+    assert "Not all of it is known: what blank, from which it started, was trained on is not recorded" in card
+    found = judged(tmp_path / "run", tones, tmp_path / "results", "--protocol", "2-folds-by-speaker")
+    assert "UNKNOWN whether speaker-independent" in found["protocol"] and found["heard"]["answer"] == "unknown"
