@@ -127,9 +127,11 @@ def _read(file: io.TextIOBase, path: Path, names: Sequence[str]) -> tuple[pa.Tab
 
         for row in reader:
             last = reader.line_num
-            if not any(map(str.strip, row)):
-                continue
-            rows.append(fields.of(row, f"{path}, line {last + skipped}"))
+            if len(row) != len(columns) or not row[0] or not fields.all_named:  # the others need no second look
+                if not any(map(str.strip, row)):
+                    continue
+                row = fields.of(row, f"{path}, line {last + skipped}")
+            rows.append(row)
             lines.append(last + skipped)
             if len(rows) == ROWS_AT_A_TIME:
                 store()
