@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from .layout import KnownCorpus, code
+from .layout import KnownCorpus, anywhere, code, in_layout
 
 EMOTIONS = {word: word for word in ("angry", "fear", "happy", "neutral", "sad", "surprise")}
 GENDERS = {"liuchanhg": "female", "zhaoquanyin": "female", "wangzhe": "male", "ZhaoZuoxiang": "male"}
+SPEAKERS = "|".join(GENDERS)
 
 
-def _describe(match: re.Match, _) -> dict:
+def _by_name(match: re.Match) -> dict:
     speaker = match["speaker"]
     return {"speaker_id": speaker, "gender": GENDERS[speaker], "emotion": code(match["emotion"], EMOTIONS, "emotion")}
 
@@ -25,8 +26,10 @@ CORPUS = KnownCorpus(
     ),
     url="http://www.chineseldc.org",
     language="zh",
-    path=re.compile(rf"(?:^|/)(?P<speaker>{'|'.join(GENDERS)})/(?P<emotion>[A-Za-z]+)/(?P<number>\d+)\.(?:wav|flac)$"),
-    describe=_describe,
+    path=in_layout(rf"(?P<speaker>{SPEAKERS})/(?P<emotion>[A-Za-z]+)/(?P<number>\d+)"),
+    wherever=anywhere(rf"(?P<speaker>{SPEAKERS})[/_\-](?P<emotion>[A-Za-z]+)[/_\-](?P<number>\d+)"),
+    by_name=_by_name,
+    describe=lambda match, _: _by_name(match),
     counts=dict.fromkeys(EMOTIONS, 200),
     num_speakers=4,
     speakers=tuple(sorted(GENDERS)),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from . import casia, cremad, emodb, esd, iemocap, ravdess
-from .layout import KnownCorpus, likeliest, recordings_below
+from .layout import OTHER_AUDIO, KnownCorpus, recordings_below
 from .tables import COLUMNS, ManifestError
 
 CORPORA: dict[str, KnownCorpus] = {
@@ -15,12 +15,15 @@ CORPORA: dict[str, KnownCorpus] = {
 }
 
 
-def known_corpus(name: str | None, files: list[str], folder: Path) -> KnownCorpus | None:
+def known_corpus(
+    name: str | None, counts: dict[KnownCorpus, int], files: list[str], folder: Path
+) -> KnownCorpus | None:
     """The published corpus that recordings belong to, by their names.
 
     Args:
         name: What the corpus is said to be, or None.
-        files: Paths of recordings.
+        counts: How many of the recordings are named like those of each corpus.
+        files: Paths of all recordings.
         folder: Where they lie, for errors.
 
     Returns:
@@ -29,9 +32,9 @@ def known_corpus(name: str | None, files: list[str], folder: Path) -> KnownCorpu
     Raises:
         ManifestError: If a known corpus was named and these are recordings of another one.
     """
-    found, named = likeliest(CORPORA.values(), files), CORPORA.get((name or "").lower())
-    counts = {corpus.title: sum(map(corpus.owns, files)) for corpus in CORPORA.values()}
-    several = [f"{count} recordings of {title}" for title, count in counts.items() if 10 * count > len(files)]
+    likeliest, named = max(counts, key=counts.get), CORPORA.get((name or "").lower())
+    found = likeliest if 2 * counts[likeliest] > len(files) else None
+    several = [f"{count} recordings of {corpus.title}" for corpus, count in counts.items() if 10 * count > len(files)]
     if len(several) > 1:
         raise ManifestError(f"{folder} holds {' and '.join(several)}: point to one of them, or to each")
     if found and named and found is not named:
@@ -39,6 +42,8 @@ def known_corpus(name: str | None, files: list[str], folder: Path) -> KnownCorpu
             f"{folder}: this looks like {found.title}, not like {named.title}: its recordings are named like "
             f"{files[0]}; give --corpus_name {found.name}, or another folder"
         )
+    if named and not found and 2 * sum(named.speaker_of(file) is not None for file in files) > len(files):
+        return named
     return found
 
 
@@ -65,15 +70,19 @@ def read_layout(
         ManifestError: If the folder has no recordings, or none of a known corpus, or of another than was named, or
             a label is not known.
     """
+    if folder.is_file():
+        raise ManifestError(f"{folder}: this is a file; give the folder that it lies in")
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder{where_to_get(name or folder.name)}")
     files = recordings_below(folder)
     titles = ", ".join(corpus.title for corpus in CORPORA.values())
     own = f"one's own corpus is a folder with a metadata.csv ({', '.join(COLUMNS)}, ...) or with Parquet shards"
     if not files:
-        place = where_to_get(name or folder.name)
-        raise ManifestError(f"{folder}: no metadata.csv there, and no recordings (.wav, .flac); {own}{place}")
-    known = known_corpus(name, files, folder)
+        place, others = where_to_get(name or folder.name), recordings_below(folder, OTHER_AUDIO)
+        there = f"; {len(others)} recordings are in other formats, first {others[0]}" if others else ""
+        raise ManifestError(f"{folder}: no metadata.csv there, and no recordings (.wav, .flac){there}; {own}{place}")
+    counts = {corpus: sum(map(corpus.owns, files)) for corpus in CORPORA.values()}
+    known = known_corpus(name, counts, files, folder)
     if known is None:
         raise ManifestError(
             f"{folder}: no metadata.csv there, and its recordings, like {files[0]}, are not named as those of "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .layout import KnownCorpus, code
-from .tables import ManifestError, read_csv
+from .delimited import read_csv
+from .layout import KnownCorpus, anywhere, code, in_layout
+from .tables import ManifestError
 
 EMOTIONS = {"ANG": "angry", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 SENTENCES = {
@@ -24,6 +25,7 @@ SENTENCES = {
     "WSI": "We'll stop in a couple of minutes",
 }
 DEMOGRAPHICS = "VideoDemographics.csv"
+NAME = r"(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<level>XX|X|LO|MD|HI)"
 
 
 def _tables(root: Path, files: list[str]) -> dict:
@@ -41,14 +43,17 @@ def _tables(root: Path, files: list[str]) -> dict:
     return {"genders": dict(zip(table["ActorID"].to_pylist(), table["Sex"].to_pylist(), strict=True))}
 
 
-def _describe(match: re.Match, tables: dict) -> dict:
-    actor = match["actor"]
+def _by_name(match: re.Match) -> dict:
     return {
-        "speaker_id": actor,
-        "gender": code(actor, tables["genders"], f"actor in {DEMOGRAPHICS}"),
+        "speaker_id": code(match["actor"], {str(actor): str(actor) for actor in range(1001, 1092)}, "actor"),
         "emotion": code(match["emotion"], EMOTIONS, "emotion code"),
         "transcript": code(match["sentence"], SENTENCES, "sentence"),
     }
+
+
+def _describe(match: re.Match, tables: dict) -> dict:
+    gender = code(match["actor"], tables["genders"], f"actor in {DEMOGRAPHICS}")
+    return _by_name(match) | {"gender": gender}
 
 
 CORPUS = KnownCorpus(
@@ -61,9 +66,9 @@ CORPUS = KnownCorpus(
     ),
     url="https://github.com/CheyneyComputerScience/CREMA-D",
     language="en",
-    path=re.compile(
-        r"(?:^|/)(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<level>XX|X|LO|MD|HI)\.(?:wav|flac)$"
-    ),
+    path=in_layout(NAME),
+    wherever=anywhere(NAME),
+    by_name=_by_name,
     describe=_describe,
     counts={"neutral": 1087, **dict.fromkeys(("angry", "disgust", "fear", "happy", "sad"), 1271)},
     num_speakers=91,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .layout import KnownCorpus, code
+from .layout import KnownCorpus, anywhere, code, in_layout
 
 EMOTIONS = {
     "W": "angry",
@@ -32,9 +32,10 @@ SENTENCES = {
     "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
     "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
 }
+NAME = r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])(?P<version>[a-z]?)"
 
 
-def _describe(match: re.Match, _) -> dict:
+def _by_name(match: re.Match) -> dict:
     speaker, sentence, letter = match["speaker"], match["sentence"], match["emotion"]
     return {
         "speaker_id": speaker,
@@ -54,10 +55,10 @@ CORPUS = KnownCorpus(
     ),
     url="http://emodb.bilderbar.info",
     language="de",
-    path=re.compile(
-        r"(?:^|/)(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])(?P<version>[a-z]?)\.(?:wav|flac)$"
-    ),
-    describe=_describe,
+    path=in_layout(NAME),
+    wherever=anywhere(NAME),
+    by_name=_by_name,
+    describe=lambda match, _: _by_name(match),
     counts={"angry": 127, "boredom": 81, "disgust": 46, "fear": 69, "happy": 71, "neutral": 79, "sad": 62},
     num_speakers=10,
     speakers=tuple(sorted(GENDERS)),

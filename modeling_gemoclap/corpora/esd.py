@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .layout import KnownCorpus, code
+from .layout import KnownCorpus, anywhere, code, in_layout
 
 EMOTIONS = {"Angry": "angry", "Happy": "happy", "Neutral": "neutral", "Sad": "sad", "Surprise": "surprise"}
 WOMEN = ("0001", "0002", "0003", "0007", "0009", "0015", "0016", "0017", "0018", "0019")
+NAME = r"(?P<speaker>\d{4})/(?P<emotion>[A-Z][a-z]+)/(?:(?:train|test|evaluation)/)?(?P<stem>(?P=speaker)_\d{6})"
 GENDERS = {f"{number:04}": "female" if f"{number:04}" in WOMEN else "male" for number in range(1, 21)}
 
 
@@ -33,14 +34,14 @@ def _tables(root: Path, files: list[str]) -> dict:
     return {"transcripts": transcripts}
 
 
+def _by_name(match: re.Match) -> dict:
+    speaker, folder = match["speaker"], match.groupdict().get("emotion")
+    said = {"speaker_id": speaker, "gender": code(speaker, GENDERS, "speaker")}
+    return said | ({"emotion": code(folder, EMOTIONS, "emotion")} if folder else {})
+
+
 def _describe(match: re.Match, tables: dict) -> dict:
-    speaker = match["speaker"]
-    return {
-        "speaker_id": speaker,
-        "gender": code(speaker, GENDERS, "speaker"),
-        "emotion": code(match["emotion"], EMOTIONS, "emotion"),
-        "transcript": tables["transcripts"].get(match["stem"], ""),
-    }
+    return _by_name(match) | {"transcript": tables["transcripts"].get(match["stem"], "")}
 
 
 CORPUS = KnownCorpus(
@@ -53,13 +54,13 @@ CORPUS = KnownCorpus(
     ),
     url="https://github.com/HLTSingapore/Emotional-Speech-Data",
     language="zh, en",
-    path=re.compile(
-        r"(?:^|/)(?P<speaker>\d{4})/(?P<emotion>[A-Z][a-z]+)/(?:(?:train|test|evaluation)/)?"
-        r"(?P<stem>(?P=speaker)_\d{6})\.(?:wav|flac)$"
-    ),
+    path=in_layout(NAME),
+    wherever=anywhere(NAME),
+    by_name=_by_name,
     describe=_describe,
     counts=dict.fromkeys(EMOTIONS.values(), 7000),
     num_speakers=20,
     speakers=tuple(sorted(GENDERS)),
     tables=_tables,
+    flat=anywhere(r"(?P<stem>(?P<speaker>\d{4})_\d{6})"),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .layout import KnownCorpus, LeftOut
+from .layout import KnownCorpus, LeftOut, anywhere, in_layout
 from .tables import ManifestError
 
 CLASSES = {"ang": "angry", "exc": "happy", "hap": "happy", "neu": "neutral", "sad": "sad"}
@@ -22,6 +22,7 @@ OTHERS = {
     "oth": "other",
     "xxx": "no majority",
 }
+NAME = r"(?P<stem>Ses(?P<session>0[1-5])[FM]_\w+?_(?P<gender>[FM])\d{3})"
 CONSENSUS = re.compile(r"^\[\s*[\d.]+ - [\d.]+\]\t(\S+)\t(\S+)\t")
 SPOKEN = re.compile(r"^(Ses\S+) \[[\d.]+-[\d.]+\]:\s*(.*)$")
 
@@ -73,17 +74,22 @@ def _refuse_missing(root: Path, labels: dict[str, str], files: list[str]) -> Non
         )
 
 
+def _by_name(match: re.Match) -> dict:
+    session, gender = match["session"], match["gender"]
+    return {
+        "speaker_id": f"Ses{session}{gender}",
+        "session": session,
+        "gender": {"F": "female", "M": "male"}[gender],
+    }
+
+
 def _describe(match: re.Match, tables: dict) -> dict:
     name, labels = match["stem"], tables["labels"]
     if labels is not None and name not in labels:
         raise LeftOut("without a line in EmoEvaluation")
     if labels is not None and labels[name] not in CLASSES:
         raise LeftOut(f"labelled {OTHERS[labels[name]]}")
-    gender = match["gender"]
-    return {
-        "speaker_id": f"Ses{match['session']}{gender}",
-        "session": match["session"],
-        "gender": {"F": "female", "M": "male"}[gender],
+    return _by_name(match) | {
         "emotion": "" if labels is None else CLASSES[labels[name]],
         "transcript": tables["transcripts"].get(name, ""),
     }
@@ -100,10 +106,9 @@ CORPUS = KnownCorpus(
     ),
     url="https://sail.usc.edu/iemocap",
     language="en",
-    path=re.compile(
-        r"(?:^|/)(?P<place>)Session[1-5]/sentences/wav/[^/]+/"
-        r"(?P<stem>Ses(?P<session>\d\d)[FM]_\w+_(?P<gender>[FM])\d{3})\.(?:wav|flac)$"
-    ),
+    path=in_layout(rf"(?P<place>)Session[1-5]/sentences/wav/[^/]+/{NAME}"),
+    wherever=anywhere(NAME),
+    by_name=_by_name,
     describe=_describe,
     counts={"angry": 1103, "happy": 595 + 1041, "neutral": 1708, "sad": 1084},
     num_speakers=10,

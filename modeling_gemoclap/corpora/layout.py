@@ -11,7 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from .tables import ManifestError
 
-AUDIO = (".wav", ".flac")
+AUDIO = (".wav", ".flac")  # what published corpora come in
+OTHER_AUDIO = (".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".webm", ".aif", ".aiff", ".au", ".mp4")
+
+TAIL = r"(?:[._ \-][^/]*)?$"  # what may stand behind a recording's name in a copy
 
 
 class LeftOut(Exception):
@@ -29,7 +32,11 @@ class KnownCorpus:
         citation: The paper to cite.
         url: Where it is to be had.
         language: Language spoken, by ISO 639-1.
-        path: How the path of a recording ends, with `/`; its groups go to `describe`.
+        path: How the path of a recording ends, with `/`; its groups go to `describe`. See `in_layout`.
+        wherever: How a recording is named wherever a copy of it lies; its groups go to `by_name`. See `anywhere`.
+        by_name: From a match of `wherever` to what the name says without any table: `speaker_id`, and `emotion`,
+            `gender`, `session` where names tell them. It raises `ManifestError` for a code that the corpus does not
+            have.
         describe: From a match of `path` to a row with `emotion`, `gender`, `speaker_id`, and `session` and
             `transcript` where they exist. It raises `ManifestError` for a label that the corpus does not have,
             `LeftOut` for a recording that is not used.
@@ -39,6 +46,8 @@ class KnownCorpus:
         tables: From the corpus's root and its recordings to what `describe` is given beside the match: labels or
             transcripts that lie in files; None where the name of a recording says all.
         without_labels: The same where no emotion is read; None: as `tables`.
+        flat: How a recording is named in a copy without folders, where that name alone is too plain to tell the
+            corpus (`0011_000351.wav`); None: `wherever` covers it.
     """
 
     name: str
@@ -48,12 +57,15 @@ class KnownCorpus:
     url: str
     language: str
     path: re.Pattern
+    wherever: re.Pattern
+    by_name: Callable[[re.Match], dict]
     describe: Callable[[re.Match, dict], dict]
     counts: dict[str, int]
     num_speakers: int
     tables: Callable[[Path, list[str]], dict] | None = None
     without_labels: Callable[[Path, list[str]], dict] | None = None
     speakers: tuple[str, ...] = ()
+    flat: re.Pattern | None = None
 
     def match(self, file_name: str) -> re.Match | None:
         """The match of `path` in a recording's name, its suffix in small letters."""
@@ -101,21 +113,55 @@ class KnownCorpus:
         notes = [f"{len(names)} recordings left out, {why}, first {names[0]}" for why, names in left_out.items()]
         return rows, notes
 
+    def says(self, file_name: str, flat: bool = False) -> dict[str, str]:
+        """What the name of a recording says of it, whatever folder it lies in and whatever its suffix.
+
+        Args:
+            file_name: A path with `/`, or a name alone.
+            flat: Whether it is known to be of this corpus, so that the pattern `flat` may be taken too.
+
+        Returns:
+            `speaker_id`, and `emotion`, `gender`, `session` where names tell them; nothing where the recording is
+            not named as those of this corpus are.
+        """
+        path = PurePosixPath(file_name)
+        plain = str(path.with_suffix("")) if path.suffix.lower() in AUDIO + OTHER_AUDIO else file_name
+        match = self.wherever.search(plain) or (self.flat.search(plain) if flat and self.flat else None)
+        try:
+            return self.by_name(match) if match else {}
+        except ManifestError:
+            return {}
+
+    @property
+    def rough_pattern(self) -> str:
+        """A pattern for pyarrow, which has no back references: whatever `says` knows matches it, and little else."""
+        return re.sub(r"\(\?P=\w+\)", ".*", self.wherever.pattern.removesuffix(TAIL))
+
+    def speaker_of(self, file_name: str) -> str | None:
+        """The corpus's own id of the speaker of a recording, by the recording's name.
+
+        Args:
+            file_name: A path with `/`, or a name alone.
+
+        Returns:
+            The id; None where the name does not tell it.
+        """
+        return self.says(file_name, flat=True).get("speaker_id")
+
     def contradictions(self, rows: Iterable[tuple[str, str, str]]) -> list[str]:
         """Where a manifest says otherwise than the names of the recordings; copies with wrong labels are about.
+
+        Speakers are not compared here: another one is an error, see `refuse_other_partition`.
 
         Args:
             rows: File, emotion and gender of each clip.
         """
         found: dict[str, list[str]] = {}
-        for file, emotion, gender in rows if self.tables is None else ():
-            try:
-                row = self.describe(self.match(file), {}) if self.owns(file) else None
-            except (LeftOut, ManifestError):
-                continue
+        for file, emotion, gender in rows:
+            said = self.says(file, flat=True)
             for what, given in (("emotion", emotion), ("gender", gender)):
-                if row and given and row[what] != given:
-                    found.setdefault(what, []).append(f"{file} ({given}, by its name {row[what]})")
+                if given and said.get(what, given) != given:
+                    found.setdefault(what, []).append(f"{file} ({given}, by its name {said[what]})")
         return [
             f"the manifest contradicts the names of {self.title}'s recordings in the {what} of {len(files)} clips, "
             f"first {files[0]}"
@@ -144,6 +190,16 @@ class KnownCorpus:
         ]
 
 
+def in_layout(name: str) -> re.Pattern:
+    """The path of a recording in the folder that one downloads: it ends in this pattern and a suffix."""
+    return re.compile(rf"(?:^|/){name}\.(?:wav|flac)$")
+
+
+def anywhere(name: str) -> re.Pattern:
+    """A recording's name without its suffix, in any folder: copies have things before and behind (`x_NAME_16k`)."""
+    return re.compile(rf"(?:^|[/_]){name}{TAIL}")
+
+
 def code(value: str, names: dict[str, str], what: str) -> str:
     """The word that a label code stands for.
 
@@ -160,19 +216,17 @@ def code(value: str, names: dict[str, str], what: str) -> str:
     return names[value]
 
 
-def recordings_below(folder: Path) -> list[str]:
-    """Audio files below a folder, relative to it, with `/`, sorted; hidden ones are passed over."""
+def recordings_below(folder: Path, suffixes: tuple[str, ...] = AUDIO) -> list[str]:
+    """Audio files below a folder, relative to it, with `/`, sorted; hidden ones are passed over.
+
+    Args:
+        folder: Where.
+        suffixes: How their names end, in small letters.
+    """
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         inside = PurePosixPath(Path(place).relative_to(folder).as_posix())
-        names = (name for name in files if not name.startswith(".") and name.lower().endswith(AUDIO))
+        names = (name for name in files if not name.startswith(".") and name.lower().endswith(suffixes))
         found += [str(inside / name) for name in names]
     return sorted(found)
-
-
-def likeliest(corpora: Iterable[KnownCorpus], files: list[str]) -> KnownCorpus | None:
-    """The corpus whose recordings most of the files are named like, if more than half of them are."""
-    owned = {corpus: sum(map(corpus.owns, files)) for corpus in corpora}
-    best = max(owned, key=owned.get)
-    return best if 2 * owned[best] > len(files) else None

@@ -19,10 +19,11 @@ from transformers.utils import logging
 
 from ..configuration_gemoclap import EMOTION_WORDS, canonical_emotion
 from ..fingerprint import file_sha256
-from .catalogue import known_corpus, read_layout
 from .layout import KnownCorpus
-from .shards import PLACE, ShardReader, read_labels, shard_state, shards_in
-from .tables import COLUMNS, ManifestError, check_rows, digest, read_csv
+from .partition import check_partition
+from .reading import read_folder
+from .shards import PLACE, ShardReader, shard_contents, shard_states
+from .tables import COLUMNS, ManifestError, digest
 
 logger = logging.get_logger(__name__)
 
@@ -103,9 +104,10 @@ class Corpus:
             yield from map(ShardReader(self.shards).read, self.clips)
 
     def file_states(self) -> bytes:
-        """Path, size and times of every recording, a line each, or of every shard: a change of a file shows in it."""
-        paths = [str(path) for path in shards_in(Path(self.shards))] if self.shards else self.clips["path"]
-        states = [(path, os.stat(path) if os.path.exists(path) else None) for path in paths]
+        """Path, size and times of every recording, a line each; of shards see `shard_states`."""
+        if self.shards:
+            return shard_states(self.shards)
+        states = [(path, os.stat(path) if os.path.exists(path) else None) for path in self.clips["path"]]
         times = ((path, s and (s.st_size, s.st_mtime_ns, s.st_ctime_ns)) for path, s in states)
         return "".join(f"{path}\t{state}\n" for path, state in times).encode()
 
@@ -118,7 +120,7 @@ class Corpus:
     def recordings_sha256(self) -> str:
         """Hash of the recordings themselves, wherever they lie; of shards, of their sizes and footers."""
         if self.shards:
-            return recordings_digest((path.name, shard_state(path)) for path in shards_in(Path(self.shards)))
+            return recordings_digest(shard_contents(self.shards))
         return recordings_digest(zip(self.column("file_name").to_pylist(), self.recording_hashes(), strict=True))
 
     def cannot_be_used(self, errors: list[str]) -> str:
@@ -181,7 +183,9 @@ class Corpus:
 
 
 def mix(corpora: list[Corpus]) -> Corpus:
-    """Several corpora as one; a speaker is then `CORPUS/SPEAKER`.
+    """Several corpora as one; a speaker is then `CORPUS/SPEAKER`, a session `CORPUS/SESSION`.
+
+    Columns that all of them have are kept.
 
     Levels differ by 20 dB and more between corpora: see to it that the feature extractor normalises each clip
     (`do_normalize`).
@@ -193,7 +197,8 @@ def mix(corpora: list[Corpus]) -> Corpus:
         All their clips; of a single corpus, that corpus.
 
     Raises:
-        ManifestError: If two have the same name or are the same, or one is in shards.
+        ManifestError: If two have the same name or are the same, a speaker of a published corpus is in two of them,
+            or one is in shards.
     """
     if len(corpora) == 1:
         return corpora[0]
@@ -204,18 +209,21 @@ def mix(corpora: list[Corpus]) -> Corpus:
         raise ManifestError(f"{', '.join(in_shards)}: shards are not mixed with other corpora; give their recordings")
     for first, second in combinations(corpora, 2):
         refuse_copies(first, second)
-    shared = [name for name in ("transcript",) if all(name in corpus.clips.column_names for corpus in corpora)]
+    rest = set.intersection(*(set(corpus.clips.column_names) for corpus in corpora)) - {"path", *COLUMNS}
     tables = []
     for corpus in corpora:
-        columns = {name: corpus.column(name) for name in ("path", *COLUMNS, *shared)}
-        columns["speaker_id"] = pc.binary_join_element_wise(corpus.name, columns["speaker_id"], "/")
-        columns["file_name"] = pc.binary_join_element_wise(corpus.name, columns["file_name"], "/")
+        columns = {name: corpus.column(name) for name in ("path", *COLUMNS, *sorted(rest))}
+        for name in {"speaker_id", "file_name", "session"} & columns.keys():
+            named = pc.binary_join_element_wise(corpus.name, columns[name], "/")
+            columns[name] = pc.if_else(pc.equal(columns[name], ""), "", named)
         tables.append(pa.table(columns))
+    mixed = pa.concat_tables(tables).combine_chunks()
+    check_partition(mixed, lambda row: f"{' and '.join(names)}, {mixed['file_name'][row]}")
     hashes = [
         hashlib.sha256(repr(sorted((corpus.name, getattr(corpus, name)) for corpus in corpora)).encode()).hexdigest()
         for name in ("manifest_sha256", "unlabelled_sha256")
     ]
-    clips = _as_dataset(pa.concat_tables(tables), *(corpus.clips._fingerprint for corpus in corpora))
+    clips = _as_dataset(mixed, *(corpus.clips._fingerprint for corpus in corpora))
     notes = [f"{corpus.name}: {note}" for corpus in corpora for note in corpus.notes]
     return Corpus("+".join(names), hashes[0], clips, notes=notes, parts=list(corpora), unlabelled_sha256=hashes[1])
 
@@ -260,23 +268,12 @@ def load_corpus(
 
     Raises:
         ManifestError: If the folder or a column is missing, a row has a word that is not known, lacks a speaker,
-            repeats a file or leaves the folder, or the folder holds another published corpus than `name`.
+            repeats a file or leaves the folder, or the folder holds another published corpus than `name`; if
+            speakers of published recordings are told apart otherwise than by the recordings' names.
     """
     emotions = None if unlabelled else words_for_emotions(emotions or [], emotion_map)
-    folder = Path(data_dir)
-    in_shards = not (folder / "metadata.csv").is_file() and bool(shards_in(folder))
-    if in_shards:
-        known, checked, added, notes = _from_shards(folder, name, emotions)
-    elif (folder / "metadata.csv").is_file():
-        known, checked, added, notes = _from_csv(folder, name, emotions)
-    else:
-        known, table, notes = read_layout(folder, name, unlabelled)
-        checked = check_rows(table, lambda row: str(folder / table["file_name"][row].as_py()), emotions)
-        added = _paths(folder, checked)
-    if known and not unlabelled:
-        columns = (checked[column].to_pylist() for column in ("file_name", "emotion", "gender"))
-        notes += known.contradictions(zip(*columns, strict=True))
-        notes += known.differences(checked["emotion"].to_pylist(), pc.unique(checked["speaker_id"]).to_pylist())
+    folder = Path(data_dir).expanduser()
+    known, checked, added, notes, in_shards = read_folder(folder, name, emotions)
     for note in notes:
         logger.warning(f"{folder}: {note}")
     folder, sha256 = folder.resolve(), digest(checked)
@@ -337,30 +334,6 @@ def load_corpora(
     return mix([load_corpus(*pair, emotions, emotion_map, unlabelled) for pair in zip(data_dirs, names, strict=True)])
 
 
-def _from_csv(folder: Path, name: str | None, emotions: dict[str, str] | None):
-    path = folder / "metadata.csv"
-    table, lines = read_csv(path)
-    if emotions is None and "emotion" not in table.column_names:
-        table = table.append_column("emotion", pa.array([""] * len(table), pa.string()))
-    missing = [column for column in COLUMNS if column not in table.column_names]
-    if missing:
-        found = ", ".join(table.column_names)
-        raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {found}")
-    checked = check_rows(table, lambda row: f"{path}, line {lines[row]}", emotions)
-    some = checked["file_name"].slice(0, 1000).to_pylist()
-    return known_corpus(name, some, folder), checked, _paths(folder, checked), []
-
-
-def _from_shards(folder: Path, name: str | None, emotions: dict[str, str] | None):
-    table = read_labels(folder)
-    if not len(table):
-        raise ManifestError(f"{folder}: its shards hold no clips")
-    files, place = shards_in(folder), table.select(PLACE)
-    checked = check_rows(table.select(COLUMNS), lambda row: _place(files, place, row), emotions)
-    some = checked["file_name"].slice(0, 1000).to_pylist()
-    return known_corpus(name, some, folder), checked, {column: place[column] for column in PLACE}, []
-
-
 def recordings_digest(pairs: Iterable[tuple[str, str]]) -> str:
     """Hash of names and contents, in their order."""
     found = hashlib.sha256()
@@ -374,15 +347,6 @@ def _without_emotions(table: pa.Table) -> pa.Table:
     return table.set_column(table.column_names.index("emotion"), "emotion", blank)
 
 
-def _paths(folder: Path, table: pa.Table) -> dict[str, pa.Array]:
-    return {"path": pc.binary_join_element_wise(str(folder.resolve()), table["file_name"], os.sep)}
-
-
 def _as_dataset(table: pa.Table, *made_of) -> Dataset:
     """Named by what it is made of: otherwise datasets would hash the whole table."""
     return Dataset(table, fingerprint=Hasher.hash(made_of))
-
-
-def _place(files: list[Path], place: pa.Table, row: int) -> str:
-    shard, group, number = (place[column][row].as_py() for column in PLACE)
-    return f"{files[shard]}, row {number} of group {group}"

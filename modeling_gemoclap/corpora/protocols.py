@@ -205,7 +205,8 @@ def read_folds(path: str | Path, seed: int = 0) -> tuple[list[list[str]], int | 
     """
     form = 'a list of lists of speakers, or an object with one in "folds" or "test_speakers"'
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        found = json.loads(text, object_pairs_hook=_without_repeats)
     except (OSError, ValueError) as error:
         raise ProtocolError(f"--folds_file {path}: cannot be read ({error}); it must be JSON: {form}") from None
     seeded = None
@@ -218,7 +219,13 @@ def read_folds(path: str | Path, seed: int = 0) -> tuple[list[list[str]], int | 
     is_list = isinstance(found, list) and found and all(isinstance(fold, list) and fold for fold in found)
     if not is_list or not all(isinstance(speaker, str) for fold in found for speaker in fold):
         raise ProtocolError(f'--folds_file {path}: must be {form}, speakers as text ("03")')
-    return found, seeded
+    return [[speaker.strip() for speaker in fold] for fold in found], seeded
+
+
+def _without_repeats(pairs: list[tuple]) -> dict:
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"{twice[0]} stands there twice")
+    return dict(pairs)
 
 
 def check(protocol: Protocol, corpus: Corpus) -> Protocol:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .layout import KnownCorpus, LeftOut, code
+from .layout import KnownCorpus, LeftOut, anywhere, code, in_layout
 
 EMOTIONS = {
     "01": "neutral",
@@ -17,13 +17,15 @@ EMOTIONS = {
     "08": "surprise",
 }
 STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
+NAME = (
+    r"(?P<modality>\d\d)-(?P<channel>\d\d)-(?P<emotion>\d\d)-(?P<level>\d\d)-(?P<statement>\d\d)"
+    r"-(?P<take>\d\d)-(?P<actor>\d\d)"
+)
 
 
-def _describe(match: re.Match, _) -> dict:
-    if match["channel"] == "02":
-        raise LeftOut("sung, not spoken")
-    if match["modality"] != "03":
-        raise LeftOut("of the videos")
+def _by_name(match: re.Match) -> dict:
+    for part, codes in (("modality", 3), ("channel", 2), ("level", 2), ("take", 2)):
+        code(match[part], {f"{number:02}": "" for number in range(1, codes + 1)}, part)
     actor = code(match["actor"], {f"{number:02}": f"{number:02}" for number in range(1, 25)}, "actor")
     return {
         "speaker_id": actor,
@@ -31,6 +33,14 @@ def _describe(match: re.Match, _) -> dict:
         "emotion": code(match["emotion"], EMOTIONS, "emotion code"),
         "transcript": code(match["statement"], STATEMENTS, "statement"),
     }
+
+
+def _describe(match: re.Match, _) -> dict:
+    if match["channel"] == "02":
+        raise LeftOut("sung, not spoken")
+    if match["modality"] != "03":
+        raise LeftOut("of the videos")
+    return _by_name(match)
 
 
 CORPUS = KnownCorpus(
@@ -43,10 +53,9 @@ CORPUS = KnownCorpus(
     ),
     url="https://zenodo.org/record/1188976",
     language="en",
-    path=re.compile(
-        r"(?:^|/)(?P<modality>\d\d)-(?P<channel>\d\d)-(?P<emotion>\d\d)-(?P<level>\d\d)-(?P<statement>\d\d)"
-        r"-(?P<take>\d\d)-(?P<actor>\d\d)\.(?:wav|flac)$"
-    ),
+    path=in_layout(NAME),
+    wherever=anywhere(NAME),
+    by_name=_by_name,
     describe=_describe,
     counts={"neutral": 96, **dict.fromkeys(("angry", "calm", "disgust", "fear", "happy", "sad", "surprise"), 192)},
     num_speakers=24,

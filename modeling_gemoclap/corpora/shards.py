@@ -7,83 +7,200 @@ Labels are read whole and by column, without the audio; recordings one group of 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-from collections import OrderedDict
+import json
+import os
+import re
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..fingerprint import file_sha256
+from .delimited import LFS_POINTER, rename_hint
+from .shard_columns import (
+    AudioColumn,
+    as_text,
+    audio_column,
+    common_root,
+    features_of,
+    names_in,
+    resolve,
+    text_columns,
+)
 from .tables import COLUMNS, ManifestError
 
 PLACE = ("shard", "group", "row")
+RESERVED = (*PLACE, "path", "audio", "features")  # columns of this package's own; a manifest's are not kept in shards
 GROUPS_AT_A_TIME = 8  # whose clips are shuffled together
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in COLUMNS),
-        ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-    ]
-)
+# As the Hub names the shards of a data set: train-00003-of-00012.parquet, once with a hash behind.
+SERIES = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(?:-[0-9a-f]+)?\.parquet")
+WHOLE = b"gemoclap"  # key of the note in a shard of how many there are, and how many clips in them
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, sorted."""
-    return sorted(folder.rglob("*.parquet"))
+    """The Parquet files of a folder, sorted; hidden ones, which are being written, are passed over."""
+    found = (path for path in folder.rglob("*.parquet") if path.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
-def shard_state(path: Path) -> str:
-    """A shard's size and a hash of its footer, which tells where everything lies in it: cheap, and copied with it."""
-    with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 8))
-        footer = int.from_bytes(file.read(4), "little") + 8
-        file.seek(max(0, size - footer))
-        return f"{size} {hashlib.sha256(file.read()).hexdigest()}"
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        pointer = path.is_file() and path.read_bytes()[: len(LFS_POINTER)] == LFS_POINTER
+        what = "a git-lfs pointer, not the file itself; fetch it by git lfs pull"
+        raise ManifestError(
+            f"{path}: {what if pointer else f'cannot be read as Parquet ({error}); write or fetch it anew'}"
+        ) from None
 
 
-def read_labels(folder: Path) -> pa.Table:
+def read_labels(folder: Path, unlabelled: bool = False) -> pa.Table:
     """Read what the shards of a folder say of their clips, without the recordings.
 
     Args:
-        folder: A folder with Parquet files that have `emotion`, `gender`, `speaker_id` and `audio`, of which `bytes`
-            holds an encoded recording; a clip's name is `file_name`, or else `audio`'s `path`.
+        folder: A folder with Parquet files that have `emotion`, `gender`, `speaker_id` (text, or numbers of classes
+            that `datasets` has noted the names of) and `audio` (see `AudioColumn`). A clip's name is `file_name`, or
+            else the path in `audio`, or else its shard and row.
+        unlabelled: Whether `emotion` may be missing.
 
     Returns:
-        `COLUMNS` as text and, for each clip, the number of its shard, of its group of rows and of its row in there.
+        `COLUMNS` and all other columns of text that every shard has and, for each clip, the number of its shard, of
+        its group of rows and of its row in there.
 
     Raises:
-        ManifestError: If a file cannot be read or lacks a column.
+        ManifestError: If a file cannot be read or lacks a column, or a shard of several is missing.
     """
-    return pa.concat_tables([_labels_of(path, number) for number, path in enumerate(shards_in(folder))])
+    files, tables = shards_in(folder), []
+    for number, path in enumerate(files):
+        with _opened(path) as file:
+            tables.append(_labels_of(file, path, number, unlabelled))
+    _refuse_missing(folder, files)
+    if not any(raw for _, raw, _ in tables):
+        return _concatenated([table for table, _, _ in tables])
+    root = common_root((name for _, raw, _ in tables for name in raw or ()), folder)
+    named = []
+    for path, (table, raw, is_file) in zip(files, tables, strict=True):
+        if raw is not None:
+            table = table.append_column("file_name", pa.array(names_in(raw, path, folder, is_file, root), pa.string()))
+        named.append(table)
+    return _concatenated(named)
 
 
-def _labels_of(path: Path, number: int) -> pa.Table:
-    try:
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-        audio = schema.field("audio").type if "audio" in schema.names else None
-        held = {field.name for field in audio} if audio and pa.types.is_struct(audio) else set()
-        lacking = [name for name in COLUMNS[1:] if name not in schema.names]
-        lacking += ["audio (a struct with bytes)"] if "bytes" not in held else []
-        lacking += ["file_name"] if "file_name" not in schema.names and "path" not in held else []
-        if lacking:
-            raise ManifestError(f"{path}: no column {', '.join(lacking)}; its columns are {', '.join(schema.names)}")
-        named = "file_name" in schema.names
-        table = file.read(columns=[*COLUMNS[1:], "file_name" if named else "audio.path"])
-        names = (
-            table["file_name"] if named else pa.chunked_array([part.field("path") for part in table["audio"].chunks])
-        )
-        columns = {"file_name": names.cast(pa.string())}
-        columns |= {name: table[name].cast(pa.string()) for name in COLUMNS[1:]}
-    except (OSError, pa.ArrowException) as error:
-        raise ManifestError(f"{path}: cannot be read as Parquet ({error}); write it anew") from None
+def _concatenated(tables: list[pa.Table]) -> pa.Table:
+    shared = [name for name in tables[0].column_names if all(name in table.column_names for table in tables)]
+    return pa.concat_tables([table.select(shared) for table in tables])
+
+
+def _labels_of(file: pq.ParquetFile, path: Path, number: int, unlabelled: bool):
+    """A shard's labels and places; where it has no `file_name`, its recordings' paths, and whether they are files."""
+    schema, needed = file.schema_arrow, [name for name in COLUMNS[1:] if name != "emotion" or not unlabelled]
+    if lacking := [name for name in needed if name not in schema.names]:
+        hint = rename_hint(lacking, schema.names)
+        raise ManifestError(f"{path}: no column {', '.join(lacking)}; its columns are {', '.join(schema.names)}{hint}")
+    audio, features = audio_column(schema, path), features_of(schema)
+    names = [*(name for name in COLUMNS if name in schema.names), *text_columns(schema)]
+    table = file.read(columns=[name for name in names if name not in RESERVED])
+    columns = {name: as_text(table[name], features.get(name), f"{path}: column {name}") for name in table.column_names}
+    columns.setdefault("emotion", pa.array([""] * len(table), pa.string()))
     counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     columns["shard"] = np.full(sum(counts), number, np.int32)
     columns["group"] = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    columns["row"] = np.concatenate([np.arange(count, dtype=np.int32) for count in counts] or [[]])
-    return pa.table(columns)
+    columns["row"] = np.concatenate([np.arange(count, dtype=np.int32) for count in counts] or [np.zeros(0, np.int32)])
+    raw = None if "file_name" in schema.names else _paths_of(file, audio)
+    return pa.table(columns), raw, audio.form == "path"
+
+
+def _paths_of(file: pq.ParquetFile, audio: AudioColumn) -> list[str | None]:
+    """The paths of all recordings as a shard has them; None where it has none."""
+    if audio.name_column is None:
+        return [None] * file.metadata.num_rows
+    found = file.read(columns=[audio.name_column])["audio"].to_pylist()
+    return [value["path"] if isinstance(value, dict) else value for value in found]
+
+
+def _refuse_missing(folder: Path, files: list[Path]) -> None:
+    """Compare which shards there are with how many there should be: by their names, and by what ours note."""
+    series, noted = defaultdict(set), defaultdict(int)
+    for path in files:
+        if match := SERIES.fullmatch(path.name):
+            series[path.parent, match[1], match[3]].add(int(match[2]))
+        with _opened(path) as file:
+            if note := (file.schema_arrow.metadata or {}).get(WHOLE):
+                noted[note] += file.metadata.num_rows
+    for (place, name, total), there in series.items():
+        if missing := int(total) - len(there):
+            first = next(number for number in range(int(total)) if number not in there)
+            raise ManifestError(
+                f"{place}: {missing} of {int(total)} shards are missing, first "
+                f"{name}-{first:0{len(total)}d}-of-{total}.parquet; fetch or write them anew"
+            )
+    for note, clips in noted.items():
+        if clips != (whole := json.loads(note)["clips"]):
+            raise ManifestError(
+                f"{folder}: its shards hold {clips} clips of the {whole} that were written together; a shard is "
+                f"missing or stands there twice: write them anew"
+            )
+
+
+def shard_states(folder: str | Path) -> bytes:
+    """Name, size and time of every shard, and of every file that shards name, a line each: a change shows in it.
+
+    Args:
+        folder: The shards' folder.
+    """
+    files = shards_in(Path(folder))
+    paths = {path.relative_to(folder).as_posix(): str(path) for path in files}
+    for shard in files:
+        with _opened(shard) as file:
+            audio = audio_column(file.schema_arrow, shard)
+            paths |= {name: name for name in _outside(file, audio, shard.parent)}
+    states = ((name, os.stat(path) if os.path.exists(path) else None) for name, path in paths.items())
+    return "".join(f"{name}\t{s and (s.st_size, s.st_mtime_ns)}\n" for name, s in states).encode()
+
+
+def shard_contents(folder: str | Path) -> Iterator[tuple[str, str]]:
+    """Name and content of every shard, wherever it lies, and of every file that shards name.
+
+    A shard is known by its size and the hash of its footer, which tells where everything lies in it; files that it
+    names are read whole.
+
+    Args:
+        folder: The shards' folder.
+    """
+    for path in shards_in(Path(folder)):
+        with open(path, "rb") as raw:
+            size = raw.seek(0, os.SEEK_END)
+            raw.seek(max(0, size - 8))
+            footer = int.from_bytes(raw.read(4), "little") + 8
+            raw.seek(max(0, size - footer))
+            yield path.relative_to(folder).as_posix(), f"{size} {hashlib.sha256(raw.read()).hexdigest()}"
+        with _opened(path) as file:
+            for place in _outside(file, audio_column(file.schema_arrow, path), path.parent):
+                yield os.path.basename(place), file_sha256(place) if os.path.isfile(place) else ""
+
+
+def _outside(file: pq.ParquetFile, audio: AudioColumn, folder: Path) -> list[str]:
+    """Paths of recordings that lie in files of their own."""
+    if audio.form == "path" or audio.parts == ("path",):
+        return [resolve(folder, path) for path in _paths_of(file, audio) if path]
+    if not {"bytes", "path"} <= {*audio.parts}:
+        return []
+    found = []
+    for group in range(file.num_row_groups):
+        columns = map(file.metadata.row_group(group).column, range(file.metadata.num_columns))
+        bytes_of = next(column for column in columns if column.path_in_schema == "audio.bytes")
+        if bytes_of.statistics is not None and bytes_of.statistics.null_count == 0:
+            continue
+        values = file.read_row_group(group, columns=["audio.bytes", "audio.path"])["audio"].to_pylist()
+        found += [resolve(folder, one["path"]) for one in values if one and one["bytes"] is None and one["path"]]
+    return found
 
 
 class ShardReader:
@@ -97,7 +214,7 @@ class ShardReader:
     def __init__(self, folder: str | Path, groups: int = GROUPS_AT_A_TIME + 2):
         self.paths = shards_in(Path(folder))
         self.groups = groups
-        self._kept: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], tuple[AudioColumn, pa.Table]] = OrderedDict()
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_kept": OrderedDict()}  # each worker reads its own
@@ -109,23 +226,31 @@ class ShardReader:
             place: A row of the corpus: `shard`, `group`, `row` and `file_name`.
 
         Returns:
-            `bytes`, the encoded recording, and `path`, its name.
+            What `read_audio` takes: `bytes` of an encoded recording, or `array` and `sampling_rate`, and as `path`
+            its name; or the `path` of a file alone.
+
+        Raises:
+            ManifestError: If the shard cannot be read any more.
         """
-        key = place["shard"], place["group"]
+        path, key = self.paths[place["shard"]], (place["shard"], place["group"])
         if key not in self._kept:
             while len(self._kept) >= self.groups:
                 self._kept.popitem(last=False)
-            with pq.ParquetFile(self.paths[key[0]]) as file:
-                self._kept[key] = file.read_row_group(key[1], columns=["audio.bytes"])["audio"]
+            with _opened(path) as file:
+                audio = audio_column(file.schema_arrow, path)
+                self._kept[key] = audio, file.read_row_group(key[1], columns=audio.columns)
         self._kept.move_to_end(key)
-        name = f"{self.paths[key[0]]}, {place['file_name']}"
-        return {"bytes": self._kept[key][place["row"]]["bytes"].as_py() or b"", "path": name}
+        audio, table = self._kept[key]
+        return audio.recording(table, place["row"], path.parent, f"{path}, {place['file_name']}")
 
 
 def write_shards(
     corpus, folder: str | Path, clips_per_shard: int = 4096, clips_per_group: int = 64, seed: int = 0
 ) -> list[Path]:
     """Write a corpus as shards, its clips shuffled once, so that every part of it is like the whole.
+
+    Shards are written under hidden names and get their own when all are whole; each notes how many clips there are,
+    so that a missing one is found out. All columns of text go with them (session, transcript, ...).
 
     Args:
         corpus: A `Corpus` of files.
@@ -138,30 +263,84 @@ def write_shards(
         The files.
 
     Raises:
-        ManifestError: If the folder has shards.
+        ManifestError: If the folder has shards or cannot be written, or recordings cannot be read.
     """
-    folder = Path(folder)
-    if shards_in(folder):
+    folder = Path(folder).expanduser()
+    if corpus.shards:
+        raise ManifestError(f"{corpus.name}: its recordings are in shards already, in {corpus.shards}")
+    if folder.is_dir() and shards_in(folder):
         raise ManifestError(f"{folder}: there are shards already; give an empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    if absent := [f"{path}: no such file" for path in corpus.clips["path"] if not os.path.isfile(path)]:
+        raise ManifestError(f"{corpus.cannot_be_used(absent)}or take their rows out of metadata.csv")
     order = np.random.default_rng(seed).permutation(len(corpus))
-    written = []
-    for start in range(0, len(order), clips_per_shard):
-        clips = corpus.clips.select(order[start : start + clips_per_shard].tolist())
-        written.append(folder / f"clips-{len(written):05d}.parquet")
-        with pq.ParquetWriter(written[-1], SCHEMA) as writer:
-            for rows in clips.iter(batch_size=clips_per_group):
-                audio = [{"bytes": Path(path).read_bytes(), "path": Path(path).name} for path in rows["path"]]
-                writer.write_batch(pa.record_batch([*(rows[name] for name in COLUMNS), audio], SCHEMA))
-    return written
+    total = -(-len(order) // clips_per_shard)
+    paths = [folder / f"clips-{number:05d}-of-{total:05d}.parquet" for number in range(total)]
+    parts = [path.with_name(f".{path.name}.part") for path in paths]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(".clips-*.parquet.part"):  # of a conversion that was killed
+            old.unlink()
+        for number, part in enumerate(parts):
+            rows = order[number * clips_per_shard :][:clips_per_shard]
+            _write_shard(corpus.clips.select(rows.tolist()), part, clips_per_group, _schema(corpus))
+        for part, path in zip(parts, paths, strict=True):
+            os.replace(part, path)
+    except BaseException as error:
+        for path in (*parts, *paths) if folder.is_dir() else ():
+            path.unlink(missing_ok=True)
+        if isinstance(error, (OSError, pa.ArrowException)):
+            message = f"{folder}: the shards cannot be written ({error}); nothing of them is kept"
+            raise ManifestError(message) from None
+        raise
+    return paths
 
 
-if __name__ == "__main__":
+def _schema(corpus) -> pa.Schema:
+    kinds = corpus.clips.with_format("arrow")[:0].schema
+    text = [field.name for field in kinds if pa.types.is_string(field.type) and field.name not in RESERVED]
+    fields = [(name, pa.string()) for name in (*COLUMNS, *(name for name in text if name not in COLUMNS))]
+    fields += [("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
+    note = {"clips": len(corpus), "written": corpus.sha256_in_order()}
+    return pa.schema(fields, metadata={WHOLE: json.dumps(note).encode()})
+
+
+def _write_shard(clips, path: Path, clips_per_group: int, schema: pa.Schema) -> None:
+    with pq.ParquetWriter(path, schema) as writer:
+        for rows in clips.iter(batch_size=clips_per_group):
+            audio = [{"bytes": Path(path).read_bytes(), "path": Path(path).name} for path in rows["path"]]
+            writer.write_batch(pa.record_batch([*(rows[name] for name in schema.names[:-1]), audio], schema))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write a corpus as shards, by the command line.
+
+    Raises:
+        ManifestError: As `load_corpus` and `write_shards`.
+    """
+    import argparse
+
     from .manifest import load_corpus
 
     parser = argparse.ArgumentParser(description="Write a corpus as Parquet shards.")
-    parser.add_argument("corpus", help="Folder with metadata.csv")
-    parser.add_argument("folder", help="Where the shards go")
-    arguments = parser.parse_args()
-    paths = write_shards(load_corpus(arguments.corpus), arguments.folder)
-    print(f"{len(paths)} shards are in {arguments.folder}")
+    parser.add_argument("corpus", help="folder as downloaded, or with metadata.csv")
+    parser.add_argument("folder", help="where the shards go; it must have none yet")
+    parser.add_argument("--corpus_name", help="what the corpus is, as for train.py; default: as its recordings say")
+    parser.add_argument("--emotions", nargs="+", help="emotion words beyond the canonical ones that rows may have")
+    parser.add_argument("--emotion_map", help="what words of the corpus stand for, as for train.py")
+    arguments = parser.parse_args(argv)
+    corpus = load_corpus(arguments.corpus, arguments.corpus_name, arguments.emotions, arguments.emotion_map)
+    paths = write_shards(corpus, arguments.folder)
+    print(f"{len(corpus)} clips in {len(paths)} shards are in {arguments.folder}")
+
+
+if __name__ == "__main__":
+    import sys
+
+    try:
+        main()
+    except (ValueError, OSError, ImportError, pa.ArrowException) as error:
+        if os.environ.get("GEMOCLAP_TRACEBACK"):
+            raise
+        sys.exit(f"shards: {error}")
+    except KeyboardInterrupt:
+        sys.exit("shards: interrupted; no shards were written")

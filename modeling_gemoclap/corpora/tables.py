@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import os
-from array import array
+import posixpath
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,60 +16,12 @@ COLUMNS = ("file_name", "emotion", "gender", "speaker_id")
 ROWS_AT_A_TIME = 20_000
 # A path with an empty part, "." or "..": it may leave the folder, or be the same as another.
 UNUSUAL_PATH = r"(^|/)\.{0,2}(/|$)"
+OUTSIDE = r"^(/|[A-Za-z]:/|\w+://|~/)"  # absolute paths, drives of Windows, addresses, somebody's home
+CONTROL = r"[\x00-\x1f\x7f]"  # line breaks and tabs: a quotation mark has swallowed more than its field
 
 
 class ManifestError(ValueError):
     """A corpus folder cannot be used; the message names file and line, what is wrong, and what to do."""
-
-
-def read_csv(path: Path) -> tuple[pa.Table, array]:
-    """Read a CSV file whose first line names its columns.
-
-    Args:
-        path: The file, UTF-8.
-
-    Returns:
-        A table of text ("03" stays "03", and "NA" is a word like any other), and the line that each row ends on.
-
-    Raises:
-        ManifestError: If it is no such file, or a row has more or fewer fields than there are columns.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return _read(csv.reader(file), path)
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise ManifestError(f"{path}: cannot be read as CSV: {error}") from None
-
-
-def _read(reader, path: Path) -> tuple[pa.Table, array]:
-    columns, lines, parts, rows = next(reader, []), array("I"), [], []
-    if not columns:
-        raise ManifestError(f"{path}: the file is empty; its first line names the columns {', '.join(COLUMNS)}")
-    if len(set(columns)) != len(columns):
-        raise ManifestError(f"{path}, line 1: a column stands twice in {', '.join(columns)}")
-    schema = pa.schema([(column, pa.string()) for column in columns])
-
-    def store() -> None:
-        parts.append(pa.record_batch([pa.array(values, pa.string()) for values in zip(*rows, strict=True)], schema))
-        rows.clear()
-
-    for row in filter(None, reader):
-        if len(row) != len(columns):
-            raise ManifestError(
-                f"{path}, line {reader.line_num}: {len(row)} fields under {len(columns)} columns; "
-                f"quote fields that hold commas"
-            )
-        rows.append(row)
-        lines.append(reader.line_num)
-        if len(rows) == ROWS_AT_A_TIME:
-            store()
-    if rows:
-        store()
-    if not lines:
-        raise ManifestError(f"{path}: it names no clips")
-    return pa.Table.from_batches(parts, schema).combine_chunks(), lines
 
 
 def check_rows(table: pa.Table, where: Callable[[int], str], more_emotions: Mapping[str, str] | None) -> pa.Table:
@@ -90,6 +40,10 @@ def check_rows(table: pa.Table, where: Callable[[int], str], more_emotions: Mapp
             a file.
     """
     columns = {name: pc.utf8_trim_whitespace(pc.fill_null(table[name], "")) for name in table.column_names}
+    if "session" in columns:
+        columns["session"], found = _check_control("session", columns["session"].combine_chunks())
+        if found:
+            raise ManifestError(f"{where(found[0])}: {found[1]}")
     checks = {
         "file_name": _check_names,
         "speaker_id": _check_speakers,
@@ -129,20 +83,47 @@ def _first(mask: pa.Array) -> int | None:
     return None if row == -1 else row
 
 
+def _check_control(name: str, column: pa.Array):
+    row = _first(pc.match_substring_regex(column, CONTROL))
+    return column, None if row is None else (row, f"{name} {column[row].as_py()!r} holds a line break or the like")
+
+
 def _check_names(names: pa.Array):
+    names, found = _check_control("file_name", pc.replace_substring(names, "\\", "/"))
+    if found:
+        return names, found
+    outside = _first(pc.match_substring_regex(names, OUTSIDE))
     unusual = pc.match_substring_regex(names, UNUSUAL_PATH)
     mended = []
     for row, name in zip(pc.indices_nonzero(unusual).to_pylist(), names.filter(unusual).to_pylist(), strict=True):
-        normal = os.path.normpath(name)
-        if not name or os.path.isabs(normal) or normal.split(os.sep)[0] == "..":
+        normal = posixpath.normpath(name)
+        if not name or row == outside or normal.split("/")[0] == "..":
             return names, (row, f"file_name {name!r} must be a path inside the corpus folder")
         mended.append(normal)
+    if outside is not None:
+        return names, (outside, f"file_name {names[outside].as_py()!r} must be a path inside the corpus folder")
     return pc.replace_with_mask(names, unusual, pa.array(mended, pa.string())), None
 
 
 def _check_speakers(speakers: pa.Array):
     row = _first(pc.equal(speakers, ""))
-    return speakers, None if row is None else (row, "speaker_id is empty; without speakers no split can be trusted")
+    if row is not None:
+        return speakers, (row, "speaker_id is empty; without speakers no split can be trusted")
+    speakers, found = _check_control("speaker_id", speakers)
+    return speakers, found or _two_forms(speakers)
+
+
+def _two_forms(speakers: pa.Array):
+    """Whether one id stands in two Unicode forms (a letter and its accent as one character or as two)."""
+    first: dict[str, str] = {}
+    for one in pc.unique(speakers).to_pylist():
+        if (other := first.setdefault(unicodedata.normalize("NFC", one), one)) != one:
+            row = pc.index(speakers, one).as_py()
+            return row, (
+                f"speaker_id {one!r} looks as {other!r} above, but its accents are other characters (forms NFC "
+                f"and NFD): write it one way"
+            )
+    return None
 
 
 def _check_words(words: pa.Array, canonical: Callable[[str], str | None], message: str):
@@ -169,13 +150,14 @@ def _check_genders(words: pa.Array):
 
 
 def _refuse_duplicates(names: pa.Array, where: Callable[[int], str]) -> None:
-    if pc.count_distinct(names).as_py() == len(names):
+    plain = pc.utf8_normalize(names, "NFC")  # macOS writes accents as characters of their own
+    if pc.count_distinct(plain).as_py() == len(names):
         return
-    counts = names.value_counts()
+    counts = plain.value_counts()
     repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     first: dict[str, int] = {}
-    for row in pc.indices_nonzero(pc.is_in(names, value_set=repeated)).to_pylist():
-        name = names[row].as_py()
+    for row in pc.indices_nonzero(pc.is_in(plain, value_set=repeated)).to_pylist():
+        name = plain[row].as_py()
         if name in first:
             earlier = where(first[name]).rpartition(", ")[2]
             raise ManifestError(f"{where(row)}: {name} stands already in {earlier}; keep one")

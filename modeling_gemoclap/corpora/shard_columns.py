@@ -1,0 +1,225 @@
+"""The columns of Parquet shards, whoever wrote them: labels as text, and recordings as bytes, paths or arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .delimited import rename_hint
+from .tables import COLUMNS, ManifestError
+
+RATE = "sampling_rate"
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+@dataclass(frozen=True)
+class AudioColumn:
+    """How the column `audio` of a shard holds recordings.
+
+    Args:
+        form: `"struct"` (of `bytes`, `path`, or `array` and `sampling_rate`), `"path"`, `"bytes"` or `"array"`.
+        parts: Of a struct, its fields.
+    """
+
+    form: str
+    parts: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """What is read of a group of rows."""
+        if self.form == "struct":
+            return [f"audio.{part}" for part in self.parts]
+        return ["audio", RATE] if self.form == "array" else ["audio"]
+
+    @property
+    def name_column(self) -> str | None:
+        """Where recordings' names stand if there is no column `file_name`; None: nowhere."""
+        if self.form == "path":
+            return "audio"
+        return "audio.path" if "path" in self.parts else None
+
+    def recording(self, table: pa.Table, row: int, folder: Path, name: str) -> dict:
+        """One recording, as `read_audio` takes it.
+
+        Args:
+            table: A group of rows, its `columns`.
+            row: Which one.
+            folder: The shard's folder, where relative paths begin.
+            name: What errors call it.
+
+        Returns:
+            `bytes`, or `array` and `sampling_rate`, with the name as `path`; or the `path` of a file alone.
+        """
+        value = table["audio"][row]
+        if self.form == "array":
+            return {"array": _as_array(value), RATE: table[RATE][row].as_py(), "path": name}
+        if self.form == "bytes":
+            return {"bytes": value.as_py() or b"", "path": name}
+        if self.form == "path":
+            return {"path": resolve(folder, value.as_py() or "")}
+        if not value.is_valid:
+            return {"bytes": b"", "path": name}
+        if "bytes" in self.parts and (content := value["bytes"].as_py()) is not None:
+            return {"bytes": content, "path": name}
+        if "array" in self.parts:
+            return {"array": _as_array(value["array"]), RATE: value[RATE].as_py(), "path": name}
+        path = value["path"].as_py() if "path" in self.parts else None
+        return {"path": resolve(folder, path)} if path else {"bytes": b"", "path": name}
+
+
+def _as_array(value: pa.Scalar) -> np.ndarray:
+    """A list of numbers, or `(channels, time)` as a list of lists."""
+    if not value.is_valid:
+        return np.zeros(0, np.float32)
+    values = value.values
+    if _is_list(values.type):
+        return np.stack([_as_array(channel) for channel in values])
+    return values.to_numpy(zero_copy_only=False)
+
+
+def resolve(folder: Path, path: str) -> str:
+    """The path of a recording that a shard names: absolute, or relative to the shard's folder."""
+    return os.path.join(folder, path.replace("\\", "/"))
+
+
+def audio_column(schema: pa.Schema, path: Path) -> AudioColumn:
+    """How a shard holds recordings.
+
+    Args:
+        schema: The shard's.
+        path: The shard, for errors.
+
+    Raises:
+        ManifestError: If it has no column `audio`, or one of another form.
+    """
+    if "audio" not in schema.names:
+        typed = [name for name, feature in features_of(schema).items() if feature.get("_type") == "Audio"]
+        hint = f"; rename {typed[0]} to audio" if typed else rename_hint(["audio"], schema.names)
+        raise ManifestError(f"{path}: no column audio; its columns are {', '.join(schema.names)}{hint}")
+    kind = _plain(schema.field("audio").type)
+    if pa.types.is_struct(kind):
+        known = {"bytes": _is_binary, "path": _is_text, "array": _is_list, RATE: _is_number}
+        parts = tuple(field.name for field in kind if known.get(field.name, lambda _: False)(_plain(field.type)))
+        if {"bytes", "path"} & {*parts} or {"array", RATE} <= {*parts}:
+            return AudioColumn("struct", parts)
+    for form, test in (("path", _is_text), ("bytes", _is_binary), ("array", _is_list)):
+        if test(kind) and (form != "array" or RATE in schema.names):
+            return AudioColumn(form)
+    raise ManifestError(
+        f"{path}: column audio is {kind}; it must hold paths, the bytes of files, arrays beside a column {RATE} in "
+        f"Hz, or a struct of bytes and path, or of array and {RATE}"
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def features_of(schema: pa.Schema) -> dict[str, dict]:
+    """What `datasets` has noted of the columns: `{"_type": "ClassLabel", "names": [...]}` and the like."""
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    noted = noted if isinstance(noted, dict) else {}
+    return {name: feature for name, feature in noted.items() if isinstance(feature, dict)}
+
+
+def text_columns(schema: pa.Schema) -> list[str]:
+    """Columns beyond `COLUMNS` that hold text: session, transcript, language and whatever else there is."""
+    classes = {name for name, feature in features_of(schema).items() if feature.get("_type") == "ClassLabel"}
+    fields = [field for field in schema if field.name not in {*COLUMNS, "audio"}]
+    return [
+        field.name
+        for field in fields
+        if _is_text(_plain(field.type)) or field.name in classes or field.name in ("session", "transcript")
+    ]
+
+
+def as_text(column: pa.ChunkedArray, feature: dict | None, where: str) -> pa.ChunkedArray:
+    """A column of labels as text: words, whole numbers, or numbers of classes that have names.
+
+    Args:
+        column: Text, integers or nothing but nulls; perhaps dictionary-encoded.
+        feature: What `datasets` has noted of it.
+        where: File and column, for errors.
+
+    Returns:
+        Text, "" where unknown.
+
+    Raises:
+        ManifestError: If it holds something else, or a number that has no name.
+    """
+    column = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    kind = column.type
+    if _is_text(kind) or pa.types.is_null(kind):
+        return pc.fill_null(column.cast(pa.string()), "")
+    if pa.types.is_floating(kind) and pc.all(pc.is_null(column, nan_is_null=True), min_count=0).as_py():
+        return pa.chunked_array([pa.array([""] * len(column), pa.string())])
+    if not pa.types.is_integer(kind):
+        raise ManifestError(f"{where} is {kind}; it must hold text, or numbers of classes with names (ClassLabel)")
+    names = (feature or {}).get("names")
+    if not isinstance(names, list):
+        return pc.fill_null(column.cast(pa.string()), "")
+    numbers = pc.fill_null(column.cast(pa.int64()), -1)  # -1 is unknown, as datasets has it
+    if len(numbers) and not -1 <= (largest := pc.min_max(numbers).as_py())["min"] <= largest["max"] < len(names):
+        raise ManifestError(
+            f"{where}: numbers {largest['min']} to {largest['max']} of {len(names)} classes ({', '.join(names)}); "
+            f"write it anew"
+        )
+    words = pa.array(["", *names], pa.string())
+    return pa.chunked_array([words.take(pc.add(numbers, 1).combine_chunks())])
+
+
+def names_in(names: Sequence[str | None], shard: Path, folder: Path, files: bool, root: str) -> list[str]:
+    """The names of recordings that have no column `file_name`.
+
+    Args:
+        names: Their paths, as the shard has them; None where it has none.
+        shard: The shard.
+        folder: The corpus folder.
+        files: Whether they are paths of files, relative to the shard's folder; otherwise mere names.
+        root: What absolute paths are shortened by, see `common_root`.
+
+    Returns:
+        Paths relative to the corpus folder or to `root`; the shard and row of a recording without a name.
+    """
+    inside, found = shard.relative_to(folder), []
+    for row, name in enumerate((name or "").replace("\\", "/") for name in names):
+        if os.path.isabs(name):
+            found.append(os.path.relpath(name, root).replace(os.sep, "/"))
+        elif name and files:
+            found.append(os.path.normpath(inside.parent / name).replace(os.sep, "/"))
+        else:
+            found.append(name or f"{inside.as_posix()}/{row}")
+    return found
+
+
+def common_root(names: Iterable[str | None], folder: Path) -> str:
+    """What absolute paths of recordings have in common: the corpus folder, or else the longest path above them all."""
+    absolute, root = [name for name in names if name and os.path.isabs(name)], folder.resolve().as_posix()
+    if all(name.startswith(f"{root}/") for name in absolute):
+        return root
+    return os.path.commonpath([os.path.dirname(name) for name in absolute])

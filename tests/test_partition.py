@@ -1,0 +1,258 @@
+"""Speakers and sessions of a manifest against the names of published recordings."""
+
+import csv
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trees import TREES, emodb_tree, iemocap_tree
+
+from modeling_gemoclap.corpora.catalogue import CORPORA
+from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
+from modeling_gemoclap.corpora.partition import alike_ids
+from modeling_gemoclap.corpora.shards import write_shards
+
+HEAD = ["file_name", "emotion", "gender", "speaker_id"]
+
+
+def manifest(folder: Path, rows, head=HEAD) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows_of(tmp_path_factory):
+    """The rows of each corpus's own layout: file, emotion, gender, speaker, session."""
+    found = {}
+    for name, tree in TREES.items():
+        corpus = load_corpus(tree(tmp_path_factory.mktemp("trees") / name))
+        columns = (corpus.column(column).to_pylist() for column in (*HEAD, "session"))
+        found[name] = [list(row) for row in zip(*columns, strict=True)]
+    return found
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_names_tell_the_speaker_without_tables(name, rows_of):
+    corpus = CORPORA[name]
+    for file, _, gender, speaker, session in rows_of[name]:
+        assert corpus.speaker_of(file) == speaker
+        said = corpus.says(file)
+        assert said.get("gender", gender) == gender and said.get("session", session) == session
+        assert all(CORPORA[other].speaker_of(file) is None for other in CORPORA if other != name), file
+        if name != "casia":  # there the folder is the speaker
+            alone = file.rpartition("/")[2]
+            stem = alone.rpartition(".")[0]
+            for form in (alone, stem, f"x/{name}_{stem}.mp3", f"{stem}_16k.WAV", f"{stem}-noise.ogg"):
+                assert corpus.speaker_of(form) == speaker, form
+    assert corpus.speaker_of("audio/meeting.wav") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("emodb", "17a01Wa.wav"),
+        ("emodb", "03a01Xa.wav"),
+        ("ravdess", "20-11-26-01-15-53-10.wav"),
+        ("ravdess", "03-01-05-01-02-01-25.wav"),
+        ("cremad", "2001_DFA_ANG_XX.wav"),
+        ("esd", "0021_000351.wav"),
+        ("casia", "201.wav"),
+        ("iemocap", "Ses09F_impro01_F000.wav"),
+    ],
+)
+def test_codes_that_a_corpus_does_not_have_are_none_of_its_names(name, file):
+    assert CORPORA[name].speaker_of(file) is None
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(name=st.sampled_from(sorted(CORPORA)), data=st.data())
+def test_a_manifest_passes_if_and_only_if_it_parts_speakers_as_the_names_do(name, data, rows_of, tmp_path_factory):
+    """Any spelling of the same partition is right, and any other partition an error, with and without labels."""
+    rows = [row[:4] for row in rows_of[name]]
+    true = sorted({row[3] for row in rows})
+    spelling = data.draw(st.lists(st.text("ab1", min_size=1, max_size=4), min_size=len(true), max_size=len(true)))
+    change = data.draw(st.none() | st.tuples(st.integers(0, len(rows) - 1), st.sampled_from(["new", *spelling])))
+    given_ids = [spelling[true.index(row[3])] for row in rows]
+    if change:
+        given_ids[change[0]] = change[1]
+    pairs = {(row[3], one) for row, one in zip(rows, given_ids, strict=True)}
+    one_to_one = len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    folder = tmp_path_factory.mktemp("made")
+    manifest(folder, [[*row[:3], one] for row, one in zip(rows, given_ids, strict=True)])
+    for unlabelled in (False, True):
+        if one_to_one:
+            corpus = load_corpus(folder, unlabelled=unlabelled)
+            assert corpus.known is CORPORA[name] and corpus.speakers == sorted(set(given_ids))
+        else:
+            with pytest.raises(ManifestError, match=r"metadata.csv, line \d+: speaker_id .*(give each speaker)"):
+                load_corpus(folder, unlabelled=unlabelled)
+
+
+def test_random_speakers_over_real_names_are_an_error(rows_of, tmp_path):
+    """All ten true speakers would stand on both sides of every fold."""
+    draw = random.Random(0)
+    rows = [[*row[:3], str(draw.randrange(10))] for row in rows_of["emodb"]]
+    with pytest.raises(ManifestError) as error:
+        load_corpus(manifest(tmp_path / "emodb", rows))
+    message = str(error.value)
+    assert "metadata.csv, line" in message and "of Emo-DB" in message and "\n" not in message
+    assert "give each speaker" in message and "or rename recordings that are not Emo-DB's" in message
+
+
+def test_split_and_merged_speakers_say_what_the_names_say(tmp_path):
+    split = [["03a01Fa.wav", "happy", "m", "a"], ["03a01Wa.wav", "angry", "m", "b"]]
+    expected = (
+        "line 3: speaker_id is 'b' for 03a01Wa.wav, but 'a' for 03a01Fa.wav; by their names both are of speaker 03"
+    )
+    with pytest.raises(ManifestError, match=expected):
+        load_corpus(manifest(tmp_path / "split", split))
+    merged = [["03a01Fa.wav", "happy", "m", "a"], ["08a01Wa.wav", "angry", "f", "a"]]
+    expected = r"line 3: speaker_id 'a' stands for two speakers .* 03 of Emo-DB \(03a01Fa.wav\) and 08 of Emo-DB"
+    with pytest.raises(ManifestError, match=expected):
+        load_corpus(manifest(tmp_path / "merged", merged))
+
+
+def test_few_known_recordings_among_many_others(tmp_path):
+    """However few they are, wherever they stand, and of two corpora at once."""
+    own = [[f"mine/{number}.wav", "sad", "f", "me"] for number in range(1500)]
+    for more in (
+        [["a/03a01Fa.mp3", "happy", "m", "x"], ["b/03a01Wa.flac", "angry", "m", "y"]],
+        [["1001_DFA_ANG_XX.wav", "angry", "m", "x"], ["1001_DFA_SAD_XX.wav", "sad", "m", "y"]],
+        [["03a01Fa.wav", "happy", "m", "03"], ["03-01-05-01-01-01-03.wav", "angry", "m", "03"]],
+    ):
+        folder = manifest(tmp_path / more[0][0].replace("/", "_"), own + more)
+        with pytest.raises(ManifestError, match="line 1503: speaker_id .* of (Emo-DB|CREMA-D)"):
+            load_corpus(folder)
+    good = [["a/03a01Fa.mp3", "sad", "m", "x"], ["b/08a01Wa.flac", "angry", "f", "y"]]
+    corpus = load_corpus(manifest(tmp_path / "good", own + good))
+    assert corpus.known is None and len(corpus) == 1502
+    assert corpus.notes == [
+        "the manifest contradicts the names of Emo-DB's recordings in the emotion of 1 clips, first a/03a01Fa.mp3 "
+        "(sad, by its name happy)"
+    ]
+
+
+def test_a_speaker_in_two_corpora_of_a_mixture(tmp_path):
+    """Converted, so that the bytes differ, and too few for the corpus to be recognised."""
+    first = emodb_tree(tmp_path / "emodb")
+    own = [[f"mine/{number}.wav", "sad", "f", "me"] for number in range(9)]
+    second = load_corpus(manifest(tmp_path / "own", [*own, ["other/03a02Fa.mp3", "happy", "m", "you"]]))
+    message = "emodb and own, own/other/03a02Fa.mp3: speaker_id is 'own/you' for own/other/03a02Fa.mp3, but 'emodb/03'"
+    with pytest.raises(ManifestError, match=message):
+        mix([load_corpus(first), second])
+    assert len(mix([load_corpus(first).of_speakers(exclude=["03"]), second]).speakers) == 11
+
+
+def test_sessions_are_compared_too(rows_of, tmp_path):
+    """Both voices of a dialogue are heard in both channels: a session in two halves leaks."""
+    rows, head = rows_of["iemocap"], [*HEAD, "session"]
+    corpus = load_corpus(manifest(tmp_path / "spelt", [[*row[:4], f"s{int(row[4])}"] for row in rows], head))
+    assert corpus.known.name == "iemocap" and set(corpus.column("session").to_pylist()) == {
+        "s1",
+        "s2",
+        "s3",
+        "s4",
+        "s5",
+    }
+    rows = [[*row[:4], row[2]] for row in rows]
+    with pytest.raises(
+        ManifestError,
+        match="session is 'male' for .*, but 'female' for .* by their names both are of session 01 of IEM",
+    ):
+        load_corpus(manifest(tmp_path / "wrong", rows, head))
+
+
+def test_gender_by_name_where_labels_are_in_tables(rows_of, tmp_path):
+    rows = [[row[0].rpartition("/")[2], row[1], "female", row[3]] for row in rows_of["iemocap"]]
+    corpus = load_corpus(manifest(tmp_path / "iemocap", rows))
+    assert corpus.known.name == "iemocap", "known by the recordings' names alone, without folders"
+    assert any("in the gender of 25 clips" in note for note in corpus.notes)
+
+
+def test_flat_names_that_are_too_plain_count_where_the_corpus_is_named(rows_of, tmp_path):
+    rows = [[row[0].rpartition("/")[2], *row[1:3], "x"] for row in rows_of["esd"]]
+    folder = manifest(tmp_path / "flat", rows)
+    assert load_corpus(folder).known is None
+    with pytest.raises(ManifestError, match="'x' stands for two speakers .* 0001 of ESD .* and 0009 of ESD"):
+        load_corpus(folder, "esd")
+    rows = [[row[0].rpartition("/")[2], *row[1:4]] for row in rows_of["esd"]]
+    assert load_corpus(manifest(tmp_path / "right", rows), "esd").known is CORPORA["esd"]
+
+
+def test_own_ids_of_other_speakers_and_ids_alike_are_told(tmp_path):
+    rows = [["03a01Fa.wav", "happy", "m", "10"], ["10a01Fa.wav", "happy", "m", "03"]]
+    notes = load_corpus(manifest(tmp_path / "swapped", rows)).notes
+    assert (
+        "Emo-DB's own ids for other speakers than the names of its recordings do, first '10' for speaker 03"
+        in notes[0]
+    )
+    rows = [
+        ["a.wav", "sad", "f", "1"],
+        ["b.wav", "sad", "f", "01"],
+        ["c.wav", "sad", "f", "Ann"],
+        ["d.wav", "", "", "ann"],
+    ]
+    [note] = load_corpus(manifest(tmp_path / "alike", rows)).notes
+    assert note.startswith("speaker_id: '01' and '1'; 'Ann' and 'ann' are taken for different speakers")
+
+
+@pytest.mark.parametrize(
+    ("ids", "alike"),
+    [
+        (["1", "01", "2"], [["01", "1"]]),
+        (["A", "a"], [["A", "a"]]),
+        (["Actor_01", "actor 1", "Actor_10"], [["Actor_01", "actor 1"]]),
+        (["0", "00"], [["0", "00"]]),
+        (["1", "10", "100", "1-1", "11", "F1", "M1", "é", "e"], []),
+    ],
+)
+def test_what_is_alike(ids, alike):
+    assert alike_ids(ids) == alike
+
+
+def test_one_id_in_two_unicode_forms_is_an_error(tmp_path):
+    rows = [["a.wav", "sad", "f", "Jos\u00e9"], ["b.wav", "sad", "f", "Jose\u0301"]]
+    with pytest.raises(ManifestError, match="line 3: speaker_id .* Unicode|forms NFC"):
+        load_corpus(manifest(tmp_path / "x", rows))
+    rows = [["Jos\u00e9.wav", "sad", "f", "1"], ["Jose\u0301.wav", "sad", "f", "1"]]
+    with pytest.raises(ManifestError, match="line 3: .* stands already in line 2"):
+        load_corpus(manifest(tmp_path / "x", rows))
+
+
+def test_recordings_are_found_in_another_unicode_form(tmp_path):
+    """macOS writes accents as characters of their own; a manifest from elsewhere does not."""
+    folder = manifest(tmp_path / "x", [["J\u00f6rg.wav", "sad", "m", "J\u00f6rg"]])
+    soundfile.write(folder / "Jo\u0308rg.wav", np.zeros(1600), 16000)
+    corpus = load_corpus(folder)
+    assert Path(corpus.clips["path"][0]).is_file() and corpus.clips["file_name"][0] == "J\u00f6rg.wav"
+
+
+def test_shards_are_compared_too(rows_of, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for key in ("file_name", "audio"):
+        rows = []
+        for file, emotion, gender, *_ in rows_of["emodb"][:20]:
+            one = {"emotion": emotion, "gender": gender, "speaker_id": "x", "audio": {"bytes": b"x", "path": file}}
+            rows.append(one | ({"file_name": file} if key == "file_name" else {}))
+        folder = tmp_path / key
+        folder.mkdir()
+        pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet")
+        for unlabelled in (False, True):
+            with pytest.raises(ManifestError, match=r"a.parquet, row \d+ of group 0: speaker_id 'x' stands for two"):
+                load_corpus(folder, unlabelled=unlabelled)
+
+
+def test_the_layouts_themselves_agree(tmp_path):
+    """Shards of every layout are read with the same speakers, sessions and hash."""
+    corpus = load_corpus(iemocap_tree(tmp_path / "iemocap"))
+    write_shards(corpus, tmp_path / "shards")
+    again = load_corpus(tmp_path / "shards")
+    assert again.known is corpus.known and again.manifest_sha256 == corpus.manifest_sha256

@@ -1,0 +1,410 @@
+"""Shards as `datasets` and others write them, and shards that are not whole."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from conftest import ROOT, run_script, tone, write_corpus
+from trees import TREES
+
+from modeling_gemoclap.corpora import shards
+from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
+from modeling_gemoclap.corpora.protocols import protocol_of
+from modeling_gemoclap.corpora.shards import ShardReader, shard_states, write_shards
+from modeling_gemoclap.feature_extraction_gemoclap import read_audio
+
+EMOTIONS = ["angry", "happy", "sad"]
+RATE = 16000
+
+
+def encoded(wave: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, wave, RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def waves():
+    return {f"wav/{emotion}_{n}.wav": tone(emotion, n) for emotion in EMOTIONS for n in range(2)}
+
+
+def labels(waves, classes=True) -> dict:
+    words = [name.partition("/")[2].partition("_")[0] for name in waves]
+    speakers = [name[-5] for name in waves]
+    return {
+        "emotion": [EMOTIONS.index(word) for word in words] if classes else words,
+        "gender": [int(speaker) for speaker in speakers]
+        if classes
+        else [("female", "male")[int(s)] for s in speakers],
+        "speaker_id": [f"0{speaker}" for speaker in speakers],
+        "session": [f"s{speaker}" for speaker in speakers],
+    }
+
+
+def check(folder: Path, waves: dict, names=None) -> None:
+    """The labels, and every sample of every recording."""
+    corpus = load_corpus(folder)
+    assert list(corpus.clips["file_name"]) == list(names or waves)
+    plain = labels(waves, classes=False)
+    for column, values in plain.items():
+        assert corpus.column(column).to_pylist() == values, column
+    assert len(protocol_of("leave-one-session-out", corpus).folds) == 2
+    for sound, wave in zip(corpus.recordings(), waves.values(), strict=True):
+        heard, rate = read_audio(sound)
+        assert rate == RATE and np.array_equal(heard, wave)
+
+
+@pytest.mark.parametrize("form", ["bytes", "files", "embedded", "unnamed"])
+def test_an_audio_column_of_datasets(form, waves, tmp_path):
+    """Files are named, or embedded as `push_to_hub` does; classes are numbers whose names stand in the schema."""
+    for name, wave in waves.items():
+        (tmp_path / "files/wav").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "files" / name).write_bytes(encoded(wave))
+    audio = {
+        "bytes": [{"bytes": encoded(wave), "path": name} for name, wave in waves.items()],
+        "files": [str(tmp_path / "files" / name) for name in waves],
+        "unnamed": [{"bytes": encoded(wave), "path": None} for wave in waves.values()],
+    }
+    audio = audio["files" if form == "embedded" else form]
+    features = {
+        "audio": datasets.Audio(decode=False),
+        "emotion": datasets.ClassLabel(names=EMOTIONS),
+        "gender": datasets.ClassLabel(names=["female", "male"]),
+        "speaker_id": datasets.Value("large_string"),
+        "session": datasets.ClassLabel(names=["s0", "s1"]),
+    }
+    made = datasets.Dataset.from_dict({"audio": audio, **labels(waves), "session": [0, 1] * 3})
+    made = made.cast(datasets.Features(features))
+    if form == "embedded":
+        made = made.with_format("arrow").map(datasets.table.embed_table_storage, batched=True)
+    (tmp_path / "data/deep").mkdir(parents=True)
+    made.to_parquet(tmp_path / "data/deep/train-00000-of-00001.parquet")
+    for name in waves if form != "files" else ():
+        (tmp_path / "files" / name).unlink()
+    names = {
+        "bytes": list(waves),
+        "unnamed": [f"deep/train-00000-of-00001.parquet/{row}" for row in range(len(waves))],
+    }.get(form, [Path(name).name for name in waves])
+    check(tmp_path / "data", waves, names)
+
+
+def forms(waves, folder: Path) -> dict[str, tuple[pa.Array, dict]]:
+    """Each form of the column audio, and further columns."""
+    names, content = list(waves), [encoded(wave) for wave in waves.values()]
+    arrays = [wave.tolist() for wave in waves.values()]
+    for name, one in zip(names, content, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(one)
+    absolute, rates = [str(folder / name) for name in names], pa.array([RATE] * len(names))
+    pairs = [{"bytes": None, "path": name} for name in names]
+    mixed = [{"bytes": one, "path": name} for name, one in zip(names, content, strict=True)][:1] + pairs[1:]
+    struct = pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])
+    arrays_of = pa.struct([("array", pa.list_(pa.float32())), ("sampling_rate", pa.int32()), ("path", pa.string())])
+    named = {"file_name": pa.array(names)}
+    return {
+        "relative paths": (pa.array(names), {}),
+        "backslashes": (pa.array([name.replace("/", "\\") for name in names]), {}),
+        "absolute paths": (pa.array(absolute), {}),
+        "large strings": (pa.array(names, pa.large_string()), {}),
+        "dictionary": (pa.array(names).dictionary_encode(), {}),
+        "bytes": (pa.array(content), named),
+        "large bytes": (pa.array(content, pa.large_binary()), named),
+        "struct of paths": (pa.array(pairs, struct), {}),
+        "struct of both": (pa.array(mixed, struct), {}),
+        "struct of arrays": (
+            pa.array(
+                [
+                    dict(zip(("array", "sampling_rate", "path"), one, strict=True))
+                    for one in zip(arrays, rates.to_pylist(), names, strict=True)
+                ],
+                arrays_of,
+            ),
+            {},
+        ),
+        "lists": (pa.array(arrays, pa.list_(pa.float32())), {**named, "sampling_rate": rates}),
+        "two channels": (
+            pa.array([[one, one] for one in arrays], pa.list_(pa.large_list(pa.float32()))),
+            {**named, "sampling_rate": rates},
+        ),
+    }
+
+
+@pytest.mark.parametrize("form", forms({}, Path()))
+def test_every_form_of_recordings(form, waves, tmp_path):
+    audio, more = forms(waves, tmp_path / "corpus")[form]
+    more |= {name: pa.array(values).dictionary_encode() for name, values in labels(waves, classes=False).items()}
+    path = tmp_path / "corpus/a.parquet"
+    pq.write_table(pa.table({"audio": audio, **more}), path, row_group_size=2)
+    check(tmp_path / "corpus", waves)
+    states = shard_states(tmp_path / "corpus")
+    assert b"a.parquet" in states and states == shard_states(str(tmp_path / "corpus"))
+    outside = form.endswith("paths") or form in ("backslashes", "large strings", "dictionary", "struct of both")
+    os.utime(tmp_path / "corpus/wav/sad_1.wav", (1, 1))
+    assert (states != shard_states(tmp_path / "corpus")) == outside
+    os.utime(path, (1, 1))
+    assert states != shard_states(tmp_path / "corpus")
+
+
+def test_paths_begin_at_the_shard(waves, tmp_path):
+    """A shard below the corpus's folder names files beside it, or above it within the corpus."""
+    audio, _ = forms(waves, tmp_path / "corpus/data")["relative paths"]
+    table = pa.table({"audio": audio, **labels(waves, classes=False)})
+    pq.write_table(table, tmp_path / "corpus/data/a.parquet")
+    check(tmp_path / "corpus", waves, [f"data/{name}" for name in waves])
+    (tmp_path / "corpus/shards").mkdir()
+    (tmp_path / "corpus/data/a.parquet").unlink()
+    above = pa.array([f"../data/{name}" for name in waves])
+    pq.write_table(table.set_column(0, "audio", above), tmp_path / "corpus/shards/a.parquet")
+    check(tmp_path / "corpus", waves, [f"data/{name}" for name in waves])
+    pq.write_table(
+        table.set_column(0, "audio", pa.array([f"../../x/{name}" for name in waves])),
+        tmp_path / "corpus/shards/a.parquet",
+    )
+    with pytest.raises(ManifestError, match="a.parquet, row 0 of group 0: .* must be a path inside"):
+        load_corpus(tmp_path / "corpus")
+
+
+def test_absolute_names_do_not_depend_on_the_machine(waves, tmp_path):
+    """What all paths have in common is left out, over all shards: the same corpus has the same hash anywhere."""
+    hashes = set()
+    for home in ("/home/a/corpus", "/data"):
+        folder = tmp_path / home.replace("/", "_")
+        folder.mkdir()
+        for shard in range(2):
+            part = dict(list(waves.items())[3 * shard : 3 * shard + 3])
+            audio = [{"bytes": encoded(wave), "path": f"{home}/{name}"} for name, wave in part.items()]
+            table = pa.table({"audio": pa.array(audio), **labels(part, classes=False)})
+            pq.write_table(table, folder / f"{shard}.parquet")
+        hashes.add(load_corpus(folder).manifest_sha256)
+    assert len(hashes) == 1
+
+
+def rows(**columns) -> pa.Table:
+    table = {"file_name": ["a.wav", "b.wav"], "emotion": ["sad", ""], "gender": ["f", "m"], "speaker_id": ["1", "2"]}
+    return pa.table({**table, "audio": [b"x", b"y"], **columns})
+
+
+def noted(table: pa.Table, **features) -> pa.Table:
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+CLASSES = {"names": ["sad", "angry"], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (rows().drop_columns(["emotion"]), "no column emotion; its columns are file_name, gender, speaker_id, audio"),
+        (
+            rows(label=["sad", "sad"], speaker=["1", "1"]).drop_columns(["emotion", "speaker_id"]),
+            "no column emotion, speaker_id; .*; rename label to emotion, speaker to speaker_id, if that is what it",
+        ),
+        (rows(speech=["x", "y"]).drop_columns(["audio"]), "no column audio; .*; rename speech to audio"),
+        (noted(rows(hm=[b"x", b"y"]).drop_columns(["audio"]), hm={"_type": "Audio"}), "; rename hm to audio"),
+        (rows(audio=[1, 2]), "column audio is int64; it must hold paths, the bytes of files, arrays beside a column"),
+        (rows(audio=[[0.5], [0.5]]), "column audio is list<.*>; it must hold .* arrays beside a column sampling_rate"),
+        (rows(speaker_id=[1.0, 2.5]), "column speaker_id is double; it must hold text, or numbers of classes"),
+        (rows(session=[[1], [2]]), "column session is list<.*; it must hold text"),
+        (noted(rows(emotion=[0, 2]), emotion=CLASSES), r"column emotion: numbers 0 to 2 of 2 classes \(sad, angry\)"),
+        (rows(emotion=[0, 2]), "row 0 of group 0: emotion '0' is not known.*--emotion_map"),
+        (rows(file_name=["a.wav", None]), "row 1 of group 0: file_name '' must be a path inside"),
+    ],
+)
+def test_what_cannot_be_read_is_named(table, message, tmp_path):
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ManifestError, match=f"a.parquet.*{message}") as error:
+        load_corpus(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_and_nothing_as_labels(tmp_path):
+    table = rows(
+        emotion=[1, -1], gender=pa.nulls(2), speaker_id=pa.array([7, 8], pa.uint8()), session=[float("nan")] * 2
+    )
+    pq.write_table(noted(table, emotion=CLASSES), tmp_path / "a.parquet")
+    corpus = load_corpus(tmp_path)
+    found = [corpus.column(name).to_pylist() for name in ("emotion", "gender", "speaker_id", "session")]
+    assert found == [["angry", ""], ["", ""], ["7", "8"], ["", ""]]
+    pq.write_table(rows(emotion=[0, 2]), tmp_path / "a.parquet")
+    corpus = load_corpus(tmp_path, emotion_map={"0": "sad", "2": "angry"})
+    assert corpus.column("emotion").to_pylist() == ["sad", "angry"]
+    pq.write_table(rows().drop_columns(["emotion"]), tmp_path / "a.parquet")
+    assert load_corpus(tmp_path, unlabelled=True).emotions == []
+
+
+def test_pointers_and_files_that_went_away(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ManifestError, match="a.parquet: a git-lfs pointer.*git lfs pull"):
+        load_corpus(tmp_path)
+    pq.write_table(rows(), tmp_path / "a.parquet")
+    corpus = load_corpus(tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 gone")
+    with pytest.raises(ManifestError, match="a.parquet: cannot be read as Parquet"):
+        list(ShardReader(tmp_path).read(clip) for clip in corpus.clips)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_every_layout_goes_through_shards(name, tmp_path):
+    """All columns of text, sessions and transcripts among them, and the corpus itself is known again."""
+    corpus = load_corpus(TREES[name](tmp_path / "downloaded"))
+    write_shards(corpus, tmp_path / "shards", clips_per_shard=40)
+    again = load_corpus(tmp_path / "shards")
+    assert again.known is corpus.known and again.manifest_sha256 == corpus.manifest_sha256
+    columns = ("file_name", "emotion", "gender", "speaker_id", "session", "transcript")
+    first, second = (
+        sorted(zip(*(one.column(c).to_pylist() for c in columns), strict=True)) for one in (corpus, again)
+    )
+    assert first == second
+    for kind in ("leave-one-session-out", "leave-one-speaker-out"):
+        if name == "iemocap" or kind.endswith("speaker-out"):
+            assert protocol_of(kind, again) == protocol_of(kind, corpus)
+
+
+def test_whatever_text_a_manifest_has_is_kept(tmp_path):
+    folder = write_corpus(tmp_path / "x", clips=1)
+    lines = (folder / "metadata.csv").read_text().splitlines()
+    more = [f"{lines[0]},language,path,session,row", *(f"{line},de,p{n},s{n},{n}" for n, line in enumerate(lines[1:]))]
+    (folder / "metadata.csv").write_text("\n".join(more))
+    write_shards(load_corpus(folder), tmp_path / "shards")
+    again = load_corpus(tmp_path / "shards")
+    assert set(again.column("language").to_pylist()) == {"de"}
+    assert sorted(again.column("session").to_pylist()) == sorted(f"s{n}" for n in range(len(lines) - 1))
+    assert again.column("row").type == pa.int32(), "a place in the shards, not the manifest's column"
+
+
+def test_a_mixture_keeps_sessions_and_other_shared_columns(tmp_path):
+    parts = [load_corpus(TREES[name](tmp_path / name)) for name in ("iemocap", "emodb")]
+    mixture = mix(parts)
+    assert {"session", "transcript"} <= set(mixture.clips.column_names)
+    assert set(mixture.column("session").to_pylist()) == {"", *(f"iemocap/0{n}" for n in range(1, 6))}
+    other = load_corpus(TREES["iemocap"](tmp_path / "again"), "again")
+    first, second = (
+        part.where("session", keep.__contains__) for part, keep in ((parts[0], {"01", "02"}), (other, {"03"}))
+    )
+    second.known, second.unlabelled_sha256, second.manifest_sha256 = None, "1", "2"
+    second.clips = second.clips.map(lambda row: {"path": row["path"] + "x"})
+    folds = protocol_of("leave-one-session-out", mix([first, second])).folds
+    assert folds == [["again/Ses03F", "again/Ses03M"], *([f"iemocap/Ses0{n}F", f"iemocap/Ses0{n}M"] for n in (1, 2))]
+
+
+def test_a_missing_shard_is_found_out(tmp_path):
+    corpus = load_corpus(write_corpus(tmp_path / "x"))
+    written = write_shards(corpus, tmp_path / "shards", clips_per_shard=10)
+    assert [path.name for path in written] == [f"clips-0000{n}-of-00005.parquet" for n in range(5)]
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [path.name for path in written]
+    content = written[3].read_bytes()
+    written[3].unlink()
+    with pytest.raises(ManifestError, match="1 of 5 shards are missing, first clips-00003-of-00005.parquet"):
+        load_corpus(tmp_path / "shards")
+    for number, path in enumerate(path for path in written if path.exists()):
+        path.rename(path.with_name(f"{number}.parquet"))  # other names: what the shards themselves note is left
+    with pytest.raises(ManifestError, match="hold 38 clips of the 48 that were written together"):
+        load_corpus(tmp_path / "shards")
+    (tmp_path / "shards/x.parquet").write_bytes(content)
+    assert len(load_corpus(tmp_path / "shards")) == 48
+
+
+@pytest.mark.parametrize("name", ["train-{:05d}-of-00003.parquet", "test-{:05d}-of-00003-0a1b2c3d4e5f6789.parquet"])
+def test_a_missing_shard_of_the_hub_is_found_out(name, tmp_path):
+    for number in (0, 2):
+        pq.write_table(rows(file_name=[f"{number}.wav", f"{number}x.wav"]), tmp_path / name.format(number))
+    with pytest.raises(ManifestError, match="1 of 3 shards are missing, first (train|test)-00001-of-00003.parquet"):
+        load_corpus(tmp_path)
+    pq.write_table(rows(), tmp_path / name.format(1))
+    pq.write_table(rows(file_name=["c.wav", "d.wav"]), tmp_path / "validation-00000-of-00001.parquet")
+    assert len(load_corpus(tmp_path)) == 8
+
+
+def test_a_conversion_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    corpus = load_corpus(write_corpus(tmp_path / "x"))
+    original = shards._write_shard
+
+    def fails(clips, path, *arguments):
+        original(clips, path, *arguments)
+        if "00002" in path.name:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards, "_write_shard", fails)
+    with pytest.raises(ManifestError, match="cannot be written .*No space left on device.*; nothing of them is kept"):
+        write_shards(corpus, tmp_path / "shards", clips_per_shard=10)
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_a_conversion_that_is_killed_leaves_no_corpus(tmp_path):
+    """At any moment: what was written cannot be read as a corpus, and the next conversion begins anew."""
+    folder = write_corpus(tmp_path / "x")
+    script = (
+        "import time, sys\n"
+        "from modeling_gemoclap.corpora import shards\n"
+        "from modeling_gemoclap.corpora.manifest import load_corpus\n"
+        "original = shards._write_shard\n"
+        "def slow(clips, path, *more):\n"
+        "    original(clips, path, *more)\n"
+        "    print(path, flush=True)\n"
+        "    time.sleep(60 if '00002' in path.name else 0)\n"
+        "shards._write_shard = slow\n"
+        "shards.write_shards(load_corpus(sys.argv[1]), sys.argv[2], clips_per_shard=10)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, folder, tmp_path / "shards"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    while "00002" not in process.stdout.readline():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list((tmp_path / "shards").iterdir())) == 3
+    with pytest.raises(ManifestError, match="no metadata.csv there, and no recordings"):
+        load_corpus(tmp_path / "shards")
+    write_shards(load_corpus(folder), tmp_path / "shards")
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["clips-00000-of-00001.parquet"]
+    with pytest.raises(ManifestError, match="its recordings are in shards already"):
+        write_shards(load_corpus(tmp_path / "shards"), tmp_path / "more")
+
+
+def command(*arguments):
+    return run_script("-m", "modeling_gemoclap.corpora.shards", *arguments, check=False)
+
+
+def test_the_command_takes_words_and_names(tmp_path):
+    folder = write_corpus(tmp_path / "x", clips=1)
+    text = (folder / "metadata.csv").read_text().replace(",sad,", ",traurig,").replace(",happy,", ",sleepy,")
+    (folder / "metadata.csv").write_text(text)
+    done = command(folder, tmp_path / "none")
+    assert (
+        done.returncode == 1 and done.stderr.splitlines()[-1].startswith("shards: ") and "--emotion_map" in done.stderr
+    )
+    assert "Traceback" not in done.stderr and not (tmp_path / "none").exists()
+    words = ("--emotion_map", '{"traurig": "sad"}', "--emotions", "sleepy", "--corpus_name", "mine")
+    done = command(folder, tmp_path / "out", *words)
+    assert done.returncode == 0 and "12 clips in 1 shards" in done.stdout
+    assert load_corpus(tmp_path / "out", emotions=["sleepy"]).emotions == ["angry", "sad", "sleepy"]
+
+
+def test_errors_of_the_command_are_one_sentence(tmp_path):
+    folder = write_corpus(tmp_path / "x", [["audio/gone.wav", "sad", "female", "05"]], clips=1)
+    (tmp_path / "file").write_text("x")
+    done = command(folder, tmp_path / "out")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    assert "shards: 1 of 13 clips of x cannot be used:" in done.stderr and "gone.wav: no such file" in done.stderr
+    (folder / "audio/gone.wav").write_bytes(b"x")
+    for arguments, message in (
+        ((tmp_path / "absent", tmp_path / "out"), "no such folder"),
+        ((tmp_path / "file", tmp_path / "out"), "this is a file; give the folder"),
+        ((folder, tmp_path / "file"), "the shards cannot be written"),
+        ((folder, tmp_path / "out", "--emotion_map", "{"), "must be a JSON object"),
+        ((folder / "audio", tmp_path / "out", "--corpus_name", "emodb"), "not named as those of"),
+    ):
+        with pytest.raises(ManifestError, match=message) as error:
+            shards.main(list(map(str, arguments)))
+        assert "\n" not in str(error.value)
