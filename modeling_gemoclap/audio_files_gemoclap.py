@@ -46,6 +46,18 @@ BLOCK = 2**16  # frames decoded at a time
 FFMPEG_SECONDS = 300
 FFMPEG_BYTES = 2**31  # of samples that ffmpeg may write
 TRUNCATED = re.compile(r"partial file|prematurely|exhausted|too small|truncat|moov atom", re.I)  # in ffmpeg's words
+DEMUXERS = {  # how files begin, and what ffmpeg calls their formats
+    b"\x1aE\xdf\xa3": "matroska",
+    b"0&\xb2u\x8ef\xcf\x11": "asf",
+    b"#!AMR": "amr",
+    b"RIFF": "wav",
+    b"OggS": "ogg",
+    b"FORM": "aiff",
+    b"caff": "caf",
+    b"wvpk": "wv",
+    b"MAC ": "ape",
+}
+TITLES = {"mov": "MP4 (m4a, mp4, 3gp, mov)", "matroska": "WebM or Matroska", "asf": "WMA", "aac": "AAC", "amr": "AMR"}
 MALFORMED = 3  # libsndfile's number for a damaged file of a format that it reads
 
 
@@ -117,23 +129,12 @@ def _with_soundfile(data: bytes, name: str, strict: bool) -> tuple[np.ndarray, i
 
 def _ffmpeg_format(data: bytes) -> str | None:
     """The demuxer for what only ffmpeg reads; told by the content, so that no other part of ffmpeg ever sees it."""
-    if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+    if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return "mov"
     start = after_id3(data)
-    if data[start : start + 1] == b"\xff" and len(data) > start + 1 and data[start + 1] >= 0xE0:
+    if len(data) > start + 1 and data[start] == 0xFF and data[start + 1] >= 0xE0:
         return "aac" if data[start + 1] & 0xF6 == 0xF0 else "mp3"
-    starts = {
-        b"\x1aE\xdf\xa3": "matroska",
-        b"0&\xb2u\x8ef\xcf\x11": "asf",
-        b"#!AMR": "amr",
-        b"RIFF": "wav",
-        b"OggS": "ogg",
-        b"FORM": "aiff",
-        b"caff": "caf",
-        b"wvpk": "wv",
-        b"MAC ": "ape",
-    }
-    return next((demuxer for start, demuxer in starts.items() if data.startswith(start)), None)
+    return next((demuxer for start, demuxer in DEMUXERS.items() if data.startswith(start)), None)
 
 
 def _demuxer_for(data: bytes) -> str | None:
@@ -195,8 +196,8 @@ def _with_ffmpeg(data: bytes, demuxer: str, name: str, strict: bool) -> tuple[np
     executable = find_ffmpeg()
     if executable is None:
         raise AudioError(
-            f"{name}: this format or encoding ({demuxer}) is read through ffmpeg, which is not installed: put ffmpeg "
-            "on the PATH, pip install 'gemoclap[ffmpeg]', or convert the recording to WAV or FLAC"
+            f"{name}: {TITLES.get(demuxer, f'this encoding in {demuxer}')} is read through ffmpeg, which is not "
+            "installed: put ffmpeg on the PATH, pip install 'gemoclap[ffmpeg]', or convert it to WAV or FLAC"
         )
     command = [executable, "-nostdin", "-hide_banner", "-v", "error", "-threads", "1"]
     command += ["-protocol_whitelist", "file", "-f", demuxer, "-i", "file:input", "-map", "0:a:0", "-vn", "-sn", "-dn"]
@@ -239,16 +240,16 @@ def decode(data: bytes, name: str, strict: bool = False) -> tuple[np.ndarray, in
         raise AudioError(f"{name}: a pointer of git, not the recording; fetch the recording with: {command}")
     if data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise AudioError(f"{name}: a web page, not a recording; fetch it again")
+    what = "not audio that can be read, or truncated"
     try:
         data = check_size(data, name, strict)
         if data[:4] == b"OggS":
             check_ogg(data, name, strict)
         demuxer = _demuxer_for(data)
+        what = "truncated or damaged"
         return _with_ffmpeg(data, demuxer, name, strict) if demuxer else _with_soundfile(data, name, strict)
     except AudioError:
         raise
     except Exception as error:  # decoders raise what they like
-        raise AudioError(
-            f"{name}: not audio that can be read, or truncated or damaged ({words_of(error)}); fetch it again, or "
-            "convert it to WAV or FLAC"
-        ) from None
+        words = words_of(error).removeprefix("Error : ")
+        raise AudioError(f"{name}: {what} ({words}); fetch it again, or convert it to WAV or FLAC") from None

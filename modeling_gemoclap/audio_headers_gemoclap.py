@@ -143,7 +143,11 @@ def check_size(data: bytes, name: str, strict: bool) -> bytes:
         if present <= 0 or not (contradicted or extent.size in (2 * present, 4 * present, 8 * present)):
             raise AudioError(f"{name}: truncated, {missing} bytes are missing at its end; fetch it again")
     if missing > 0:
-        remark(f"{name}: its header is wrong by {missing} bytes; read to the end, which may be a little early", strict)
+        remark(
+            f"{name}: its header counts {extent.size:,} bytes of samples, {present:,} are there, and all of these are "
+            "read; if the recording ends early, fetch it again",
+            strict,
+        )
     after = extent.start + extent.size + extent.size % 2
     unexplained = missing < -SLACK and not re.match(rb"[ -~]{4}", data[after : after + 4])
     if unexplained and extent.field and extent.end and abs(extent.end - len(data)) <= 1:
@@ -160,11 +164,14 @@ def check_ogg(data: bytes, name: str, strict: bool) -> None:
         segments = data[position + 27 : position + 27 + (data[position + 26] if position + 26 < len(data) else 255)]
         size = 27 + len(segments) + sum(segments)
         if position + 27 > len(data) or len(segments) < data[position + 26] or position + size > len(data):
-            raise AudioError(f"{name}: truncated within its last page; fetch it again")
+            raise AudioError(f"{name}: truncated, its last page is not whole; fetch it again")
         last = bool(data[position + 5] & 4)
         position += size
     if not last:
-        remark(f"{name}: no page of it says that it is the last; the end of the recording may be missing", strict)
+        remark(
+            f"{name}: its last page is not marked as the last, so its end may be missing; what is there is read",
+            strict,
+        )
 
 
 def after_id3(data: bytes) -> int:
@@ -196,7 +203,10 @@ def check_decoded(data: bytes, format: str, promised: int, count: int, name: str
         frames, size = _xing(data)
         short = promised - count - 2 * 1152 if frames else 0
         if short > 0 and size and size <= len(data) - after_id3(data) + SLACK:
-            return remark(f"{name}: its header counts {promised} samples, {count} are there", strict)
+            return remark(
+                f"{name}: its header counts {promised:,} samples and {count:,} are there, all of which are read",
+                strict,
+            )
     if short > 0:
         raise AudioError(f"{name}: truncated, {count} of {promised} samples could be read; fetch it again")
     return None
