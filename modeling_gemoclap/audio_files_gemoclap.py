@@ -23,8 +23,9 @@ from .audio_headers_gemoclap import (
     check_decoded,
     check_ogg,
     check_size,
-    pointer_command,
+    pointer_reason,
     remark,
+    uncounted_mp3,
     words_of,
 )
 
@@ -116,15 +117,18 @@ def _open(data: bytes):
 
 
 def _with_soundfile(data: bytes, name: str, strict: bool) -> tuple[np.ndarray, int]:
+    with _open(data) as file:
+        format, rate, promised = file.format, file.samplerate, file.frames
+    readable = uncounted_mp3(data, name, strict) if format == "MP3" else data
+
     def blocks():
-        with _open(data) as file:
+        with _open(readable) as file:
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
                 yield block
 
     wave = mix(blocks, name)
-    with _open(data) as file:
-        check_decoded(data, file.format, file.frames, len(wave), name, strict)
-        return wave, file.samplerate
+    check_decoded(data, format, promised, len(wave), name, strict)
+    return wave, rate
 
 
 def _ffmpeg_format(data: bytes) -> str | None:
@@ -132,8 +136,8 @@ def _ffmpeg_format(data: bytes) -> str | None:
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return "mov"
     start = after_id3(data)
-    if len(data) > start + 1 and data[start] == 0xFF and data[start + 1] >= 0xE0:
-        return "aac" if data[start + 1] & 0xF6 == 0xF0 else "mp3"
+    if len(data) > start + 1 and data[start] == 0xFF and data[start + 1] & 0xF6 == 0xF0:
+        return "aac"
     return next((demuxer for start, demuxer in DEMUXERS.items() if data.startswith(start)), None)
 
 
@@ -236,8 +240,8 @@ def decode(data: bytes, name: str, strict: bool = False) -> tuple[np.ndarray, in
     if not data:
         raise AudioError(f"{name}: the file is empty; fetch it again or leave it out")
     check_bytes(len(data), name)
-    if command := pointer_command(data):
-        raise AudioError(f"{name}: a pointer of git, not the recording; fetch the recording with: {command}")
+    if reason := pointer_reason(data):
+        raise AudioError(f"{name}: {reason}")
     if data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise AudioError(f"{name}: a web page, not a recording; fetch it again")
     what = "not audio that can be read, or truncated"

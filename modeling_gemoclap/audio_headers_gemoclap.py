@@ -5,10 +5,12 @@ docs/recordings.md states the rules in full.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 from transformers.utils import logging
@@ -17,7 +19,15 @@ logger = logging.get_logger(__name__)
 
 SLACK = 64  # bytes, less than a header: what a size may be wrong by without a loss that is worth a refusal
 MARGIN = 2**20  # sizes this close to 2**31 or 2**32 are what programs write that do not know the size
-POINTERS = {b"version https://git-lfs": "git lfs pull", b"/annex/objects/": "git annex get"}
+MPEG_BITRATES = (  # kilobits a second: MPEG-2 layers II and III, MPEG-1 layer II, MPEG-1 layer III
+    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
+POINTERS = {  # what stands in their place when the content of files was not fetched
+    b"version https://git-lfs": "a pointer of git-lfs, not the file itself; fetch it with: git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex, not the file itself; fetch it with: git annex get",
+}
 
 
 class AudioError(ValueError):
@@ -37,9 +47,23 @@ def words_of(error: Exception) -> str:
     return re.sub(r"( at| @)? 0x[0-9a-fA-F]+", "", words.splitlines()[0]).rstrip(".")[:300]
 
 
-def pointer_command(data: bytes) -> str | None:
-    """The command that fetches a file's content if `data` is a pointer to it (git-lfs, git-annex), else None."""
-    return next((command for prefix, command in POINTERS.items() if data.startswith(prefix)), None)
+def pointer_reason(data: bytes) -> str | None:
+    """What is wrong with a file that begins with `data` if that is a pointer of git-lfs or git-annex, else None."""
+    return next((reason for prefix, reason in POINTERS.items() if data.startswith(prefix)), None)
+
+
+def refuse_pointers(folder: str) -> None:
+    """Refuse a local checkpoint of which a file is a pointer; what is not a folder is passed over.
+
+    Raises:
+        ValueError: If there is one; it names the file and the command that fetches its content.
+    """
+    for path in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
+        if path.is_file():
+            with path.open("rb") as file:
+                reason = pointer_reason(file.read(64))
+            if reason:
+                raise ValueError(f"{path}: {reason}")
 
 
 class Extent(NamedTuple):
@@ -86,7 +110,7 @@ def _riff(data: bytes) -> Extent | None:
         elif name == wanted:
             size = _known(size, 32) if wide is None else _known(wide, 64)
             return Extent(start + skipped, size and size - skipped, end, None if skipped or wide else start - 4)
-    return Extent(len(data), 1, end) if end and end > len(data) else None
+    return Extent(len(data), end - len(data), end) if end and end > len(data) else None
 
 
 def _w64(data: bytes) -> Extent | None:
@@ -126,18 +150,25 @@ def _extent(data: bytes) -> Extent | None:
         return None  # cut within the header or nonsense: the decoder has the last word
 
 
+def _with_size(data: bytes, extent: Extent) -> bytes:
+    """The same RIFF file with the size of all that follows its header; libsndfile takes 0 at its word, for example."""
+    order = ">I" if data[:4] == b"RIFX" else "<I"
+    size = min(len(data) - extent.start, 2**32 - 1)
+    return data[: extent.field] + struct.pack(order, size) + data[extent.start :]
+
+
 def check_size(data: bytes, name: str, strict: bool) -> bytes:
-    """Compare a header's size with what is there; return the bytes, mended where the size was too small.
+    """Compare a header's size with what is there; return the bytes, mended where the size leaves out samples.
 
     A file is truncated if its header promises more than there is and nothing contradicts the header. The size of the
     whole file, which RIFF, AIFF, W64 and RF64 have beside that of the samples, contradicts it where it is met; so does
     a size that is exactly 2, 4 or 8 times what is there (samples counted by another width).
     """
     extent = _extent(data)
-    if extent is None or extent.size is None:
+    if extent is None:
         return data
     present = len(data) - extent.start
-    missing = extent.size - present
+    missing = (extent.size or 0) - present
     if missing > SLACK or present <= 0 < missing:
         contradicted = extent.end is not None and extent.end - len(data) <= SLACK
         if present <= 0 or not (contradicted or extent.size in (2 * present, 4 * present, 8 * present)):
@@ -148,12 +179,17 @@ def check_size(data: bytes, name: str, strict: bool) -> bytes:
             "read; if the recording ends early, fetch it again",
             strict,
         )
-    after = extent.start + extent.size + extent.size % 2
-    unexplained = missing < -SLACK and not re.match(rb"[ -~]{4}", data[after : after + 4])
-    if unexplained and extent.field and extent.end and abs(extent.end - len(data)) <= 1:
+    if missing >= 0 or extent.field is None:
+        return data
+    after = extent.start + (extent.size or 0) + (extent.size or 0) % 2
+    ends_here = extent.end is not None and abs(extent.end - len(data)) <= 1
+    if ends_here and re.match(rb"[ -~]{4}", data[after : after + 4]):
+        return data  # other chunks follow the samples
+    if extent.size is None:
+        return _with_size(data, extent)
+    if ends_here and missing < -SLACK:
         remark(f"{name}: its header leaves out {-missing} bytes at its end; they are read as samples", strict)
-        order = ">I" if data[:4] == b"RIFX" else "<I"
-        return data[: extent.field] + struct.pack(order, present) + data[extent.start :]
+        return _with_size(data, extent)
     return data
 
 
@@ -184,14 +220,52 @@ def after_id3(data: bytes) -> int:
     return size + 10
 
 
-def _xing(data: bytes) -> tuple[int | None, int | None]:
+def _xing(data: bytes, start: int = 0) -> tuple[int | None, int | None]:
     """How many frames and bytes an MP3's Xing or Info header counts; without one its length is an estimate."""
-    start = after_id3(data)
     found = re.search(rb"Xing|Info", data[start : start + 64])
     if not found or len(data) < start + found.end() + 12:
         return None, None
     flags, first, second = struct.unpack_from(">III", data, start + found.end())
     return (first if flags & 1 else None), (second if flags & 3 == 3 else first if flags & 2 else None)
+
+
+def _mpeg_frame(data: bytes, position: int) -> int:
+    """The length in bytes of the MPEG audio frame (layer II or III) that begins here; 0: none does."""
+    if position + 4 > len(data) or data[position] != 0xFF or data[position + 1] < 0xE0:
+        return 0
+    version, layer = data[position + 1] >> 3 & 3, data[position + 1] >> 1 & 3
+    bitrate, rate, padding = data[position + 2] >> 4, data[position + 2] >> 2 & 3, data[position + 2] >> 1 & 1
+    if version == 1 or layer not in (1, 2) or bitrate in (0, 15) or rate == 3:
+        return 0
+    kilobits = MPEG_BITRATES[(3 - layer) if version == 3 else 0][bitrate - 1]
+    hertz = (44100, 48000, 32000)[rate] // {3: 1, 2: 2, 0: 4}[version]
+    return (72 if layer == 1 and version != 3 else 144) * kilobits * 1000 // hertz + padding
+
+
+def uncounted_mp3(data: bytes, name: str, strict: bool) -> bytes:
+    """Put a header that promises more than enough before an MP3 that has none.
+
+    libsndfile would guess the length by the first frame and stop there, in the midst of a variable bit rate.
+    """
+    first = after_id3(data)
+    while first >= 0 and not (size := _mpeg_frame(data, first)) or not _mpeg_frame(data, first + size):
+        first = data.find(b"\xff", first + 1)
+        if first < 0:
+            return data
+    layer_3 = data[first + 1] & 6 == 2
+    if not layer_3 or _xing(data, first)[0] or data[first + 36 : first + 40] == b"VBRI":
+        return data
+    position = first
+    while (size := _mpeg_frame(data, position)) and position + size <= len(data):
+        position += size
+    if size:
+        remark(f"{name}: its last frame is not whole, so its end may be missing; what is there is read", strict)
+    [header] = struct.unpack_from(">I", data, first)
+    header = struct.pack(">I", header & ~0xF200 | 0x1E000)  # no checksum, no padding, the largest frame
+    mono, first_version = header[3] >> 6 == 3, header[1] >> 3 & 3 == 3
+    side = (17 if mono else 32) if first_version else (9 if mono else 17)
+    counted = header + bytes(side) + b"Xing" + struct.pack(">II", 1, len(data) // 24)  # no frame is smaller
+    return counted.ljust(_mpeg_frame(header, 0), b"\0") + data[first:]
 
 
 def check_decoded(data: bytes, format: str, promised: int, count: int, name: str, strict: bool) -> None:
@@ -200,13 +274,11 @@ def check_decoded(data: bytes, format: str, promised: int, count: int, name: str
     if format == "FLAC" and promised < 2**36:  # longer: of unknown length
         short = promised - count
     elif format == "MP3":
-        frames, size = _xing(data)
+        start = after_id3(data)
+        frames, size = _xing(data, start)
         short = promised - count - 2 * 1152 if frames else 0
-        if short > 0 and size and size <= len(data) - after_id3(data) + SLACK:
-            return remark(
-                f"{name}: its header counts {promised:,} samples and {count:,} are there, all of which are read",
-                strict,
-            )
+        if short > 0 and size and size <= len(data) - start + SLACK:
+            return remark(f"{name}: its header counts {promised:,} samples, {count:,} are there and read", strict)
     if short > 0:
         raise AudioError(f"{name}: truncated, {count} of {promised} samples could be read; fetch it again")
     return None
