@@ -14,7 +14,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import logging
 
 from .audio_headers_gemoclap import AudioError, words_of
-from .recordings_gemoclap import check_rate, is_one_recording, name_of, read_audio
+from .recordings_gemoclap import NAMELESS, check_rate, is_one_recording, name_of, read_audio
 
 try:
     import soxr
@@ -45,6 +45,12 @@ def _mel_filters(fft: int, bands: int, min_frequency: float, max_frequency: floa
         sampling_rate=sampling_rate,
         mel_scale="htk",
     )
+
+
+def _name_in_list(audio, index: int) -> str:
+    """The name of a recording in a list, which is its number if it has no other."""
+    name = name_of(audio)
+    return f"recording {index}" if name in NAMELESS else name
 
 
 def _settings_of(own: SequenceFeatureExtractor) -> dict:
@@ -198,11 +204,10 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
             wave = wave[: int(self.max_seconds * rate)]
         if rate != self.sampling_rate:
             wave = self._resample(wave, rate, name)
-        if len(wave) < self.min_seconds * self.sampling_rate:
+        least = max(self.min_seconds, self.frame_seconds if self.feature_type == "log_mel" else 0)
+        if len(wave) < max(1, least * self.sampling_rate):
             seconds = len(wave) / self.sampling_rate
-            raise AudioError(
-                f"{name}: too short, {seconds:.3f} s; {self.min_seconds} s is the least that can be judged"
-            )
+            raise AudioError(f"{name}: too short, {seconds:.3f} s; {least:g} s is the least that can be judged")
         return wave
 
     def _resample(self, wave: np.ndarray, rate: int, name: str) -> np.ndarray:
@@ -299,7 +304,8 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         clips = list(audio)
         if not clips:
             raise AudioError("the list of recordings is empty")
-        return self.collate([self.features(self.load(clip, sampling_rate)) for clip in clips], return_tensors)
+        waves = (self.load(clip, sampling_rate, _name_in_list(clip, index)) for index, clip in enumerate(clips))
+        return self.collate([self.features(wave) for wave in waves], return_tensors)
 
 
 GEmoClapFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")

@@ -17,6 +17,7 @@ from .audio_headers_gemoclap import AudioError, words_of
 
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: beyond these a header is wrong
 MAX_AMPLITUDE = 2.0**32  # above the largest integers that audio comes in
+NAMELESS = ("array", "audio", "audio decoder", "audio file", "bytes")
 BYTES_LIKE = (bytes, bytearray, memoryview)
 GIVE = "give a path, an audio file's bytes, an array with its sampling rate, or a dict with 'array', 'bytes' or 'path'"
 
@@ -37,11 +38,11 @@ def _is_decoded(value) -> bool:
 
 
 def _is_array(value) -> bool:
-    """Whether it is an array or tensor of numbers with dimensions, or a list of numbers."""
+    """Whether it is an array or tensor with dimensions, or a list of numbers."""
     if isinstance(value, (list, tuple)):
         return len(value) > 0 and all(_is_number(item) for item in value[:2])
     if isinstance(value, np.ndarray):
-        return value.ndim > 0 and value.dtype.kind not in "OUS"
+        return value.ndim > 0
     return hasattr(value, "detach") and not _is_scalar(value)
 
 

@@ -517,7 +517,7 @@ def test_the_real_ffmpeg(kind, tmp_path, remarks):
     path = tmp_path / f"clip.{kind}"
     subprocess.run([REAL, "-v", "error", "-i", tmp_path / "in.wav", *CODECS[kind], path], check=True)
     wave, rate = read_audio(path, strict=True)
-    assert len(wave) / rate == pytest.approx(len(WAVE) / RATE, abs=0.1)
+    assert len(wave) / rate == pytest.approx(len(WAVE) / RATE, abs=0.15)  # the codecs pad
     spectrum = np.abs(np.fft.rfft(wave))
     tone = RATE / 6 / (2 * np.pi)
     assert np.argmax(spectrum) * rate / len(wave) == pytest.approx(tone, abs=2)
