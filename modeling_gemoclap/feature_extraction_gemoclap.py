@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import numbers
-import os
-import struct
 from functools import lru_cache
 
 import numpy as np
@@ -17,10 +13,9 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import logging
 
-try:
-    import soundfile
-except ImportError:
-    soundfile = None
+from .audio_headers_gemoclap import AudioError, words_of
+from .recordings_gemoclap import NAMELESS, check_rate, is_one_recording, name_of, read_audio
+
 try:
     import soxr
 except ImportError:
@@ -30,84 +25,13 @@ logger = logging.get_logger(__name__)
 
 KALDI_FRAME, KALDI_HOP = 25, 10  # milliseconds: the frames of extractors that give no mask (AST)
 SILENCE_PEAK = 1e-4  # -80 dBFS: about three steps of 16-bit audio
-
-
-class AudioError(ValueError):
-    """A recording cannot be used; the message names it, what is wrong, and what to do."""
+MAX_RESAMPLED = 2**30  # samples: a low rate must not fill the memory
 
 
 @lru_cache(maxsize=4)
 def _extractor(name: str, settings: str) -> SequenceFeatureExtractor:
     """An extractor of transformers; kept, since its filter bank takes a while to make."""
     return getattr(transformers, name)(**json.loads(settings))
-
-
-def _check_rate(rate, name: str) -> int:
-    if rate is None:
-        raise AudioError(f"{name}: the sampling rate is not known; pass sampling_rate, or a dict with 'sampling_rate'")
-    if not isinstance(rate, numbers.Real):
-        raise AudioError(f"{name}: a sampling rate of {rate!r} is no number; give it in whole Hz")
-    if not np.isfinite(rate) or rate <= 0 or int(rate) != rate:
-        raise AudioError(f"{name}: a sampling rate of {rate} Hz is impossible; give the true rate in whole Hz")
-    return int(rate)
-
-
-def _check_length(data: bytes, name: str) -> None:
-    """Refuse WAV, AIFF and AU whose header promises more than the file holds: decoders read it silently."""
-    position, size = len(data), 0
-    if data[:4] == b".snd":
-        position, size = struct.unpack(">II", data[4:12])
-    elif data[:4] in (b"RIFF", b"FORM"):
-        order, wanted = ("<", b"data") if data[:4] == b"RIFF" else (">", b"SSND")
-        position, chunk = 12, b""
-        while chunk != wanted and position + 8 <= len(data):
-            position += size + size % 2
-            chunk, size = struct.unpack(f"{order}4sI", data[position : position + 8].ljust(8, b"\0"))
-            position += 8
-    missing = position + size - len(data)
-    if size < 0x7FFFFFFF and missing > 0:  # larger sizes are those of streams, which end when they end
-        raise AudioError(f"{name}: truncated, {missing} bytes are missing at its end; fetch it again")
-
-
-def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Decode an audio file's bytes to `(channels, time)` and a rate."""
-    if soundfile is None:
-        raise ImportError("reading audio files needs soundfile: pip install soundfile")
-    if not data:
-        raise AudioError(f"{name}: the file is empty; fetch it again or leave it out")
-    _check_length(data, name)
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            promised, rate = file.frames, file.samplerate
-            wave = file.read(dtype="float32", always_2d=True).T
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(
-            f"{name}: not audio that can be read, or truncated ({error}); convert it to WAV or FLAC"
-        ) from None
-    if promised < 2**62 and wave.shape[1] < promised:
-        raise AudioError(f"{name}: truncated, {wave.shape[1]} of {promised} frames could be read; fetch it again")
-    return wave, rate
-
-
-def _from_array(array, name: str) -> np.ndarray:
-    """An array, tensor or list of numbers as floating point; 16 and 32-bit integers are scaled to [-1, 1]."""
-    array = array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
-    if array.dtype in (np.int16, np.int32):
-        array = array.astype(np.float64) / (np.iinfo(array.dtype).max + 1.0)
-    if array.dtype.kind != "f":
-        raise AudioError(f"{name}: an array of {array.dtype} is not audio; give int16, int32 or floating point")
-    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > 32):
-        raise AudioError(f"{name}: shape {array.shape} is neither (time,) nor (channels, time); transpose it")
-    return array
-
-
-def _name_of(audio) -> str:
-    """What errors call a recording that was given no name."""
-    if isinstance(audio, dict):
-        return audio.get("path") or "audio"
-    if isinstance(audio, (str, os.PathLike)):
-        return os.fspath(audio)
-    return "bytes" if isinstance(audio, (bytes, bytearray, memoryview)) else "array"
 
 
 @lru_cache(maxsize=8)
@@ -123,51 +47,10 @@ def _mel_filters(fft: int, bands: int, min_frequency: float, max_frequency: floa
     )
 
 
-def read_audio(audio, sampling_rate: int | None = None, name: str | None = None) -> tuple[np.ndarray, int]:
-    """Read one recording.
-
-    Args:
-        audio: A path, an audio file's bytes, a `(time,)` or `(channels, time)` array or tensor, or a dict with
-            `array`, `bytes` or `path` and, for an array, `sampling_rate`.
-        sampling_rate: Rate of an array in Hz; a dict's own takes precedence, and files carry theirs.
-        name: What errors call the recording.
-
-    Returns:
-        The mean over channels, `(time,)` float32, and its rate in Hz.
-
-    Raises:
-        AudioError: If it cannot be found or decoded, is empty, holds NaN or infinities, or its rate is not known.
-        ImportError: If a file is to be decoded and soundfile is not installed.
-    """
-    name = name or _name_of(audio)
-    if isinstance(audio, dict):
-        if audio.get("array", audio.get("raw")) is not None:
-            array = audio.get("array", audio.get("raw"))
-            return read_audio(array, audio.get("sampling_rate", sampling_rate), name)
-        if audio.get("bytes") is not None:
-            return read_audio(audio["bytes"], None, name)
-        if audio.get("path") is None:
-            raise AudioError(f"{name}: a dict needs 'array', 'bytes' or 'path'; it has {sorted(audio)}")
-        return read_audio(audio["path"], None, name)
-    if isinstance(audio, (str, os.PathLike)):
-        if not os.path.isfile(audio):
-            raise AudioError(f"{name}: no such file")
-        try:
-            with open(audio, "rb") as file:
-                audio = file.read()
-        except OSError as error:
-            raise AudioError(f"{name}: cannot be opened ({error.strerror})") from None
-    if isinstance(audio, (bytes, bytearray, memoryview)):
-        wave, rate = _decode(bytes(audio), name)
-    else:
-        wave, rate = _from_array(audio, name), sampling_rate
-    rate = _check_rate(rate, name)
-    wave = (wave.mean(0) if wave.ndim == 2 else wave).astype(np.float32)
-    if wave.size == 0:
-        raise AudioError(f"{name}: it holds no samples; leave it out")
-    if not np.isfinite(wave).all():
-        raise AudioError(f"{name}: it holds NaN or infinite samples; repair it or leave it out")
-    return wave, rate
+def _name_in_list(audio, index: int) -> str:
+    """The name of a recording in a list, which is its number if it has no other."""
+    name = name_of(audio)
+    return f"recording {index}" if name in NAMELESS else name
 
 
 def _settings_of(own: SequenceFeatureExtractor) -> dict:
@@ -180,15 +63,6 @@ def _fixed_seconds(own: SequenceFeatureExtractor) -> float | None:
     if hasattr(own, "chunk_length"):
         return float(own.chunk_length)
     return own.max_length * KALDI_HOP / 1000 if hasattr(own, "max_length") else None
-
-
-def is_one_recording(audio) -> bool:
-    """Whether `audio` is one recording, not a collection of them."""
-    if isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview, dict, np.ndarray)) or hasattr(
-        audio, "detach"
-    ):
-        return True
-    return isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], (int, float, np.number))
 
 
 class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
@@ -210,6 +84,8 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         max_seconds: A longer clip is cut to its beginning, with a warning; for encoders of a fixed length.
         own: For `"own"`, the settings of that extractor, with `feature_extractor_type`.
         padding_value: Value of padding.
+        strict: Refuse a recording whose header and content disagree (a wrong size, no last page of Ogg), instead of a
+            warning.
 
     Example:
         >>> extractor = GEmoClapFeatureExtractor(feature_type="log_mel")
@@ -235,6 +111,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         max_seconds: float | None = None,
         padding_value: float = 0.0,
         own: dict | None = None,
+        strict: bool = False,
         **kwargs,
     ):
         if feature_type not in ("wave", "log_mel", "own"):
@@ -244,7 +121,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         kwargs.pop("feature_size", None)
         super().__init__(
             feature_size=1 if feature_type == "wave" else num_mel_bins,
-            sampling_rate=_check_rate(sampling_rate, "feature extractor"),
+            sampling_rate=check_rate(sampling_rate, "feature extractor"),
             padding_value=padding_value,
             **kwargs,
         )
@@ -260,6 +137,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
         self.own = own
+        self.strict = strict
         self.model_input_names = [self.input_name, "audio_attention_mask"]
 
     @property
@@ -314,36 +192,43 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
             `(time,)` float32.
 
         Raises:
-            AudioError: As `read_audio`, or if it is shorter than `min_seconds`.
+            AudioError: As `read_audio`, or if it is shorter than `min_seconds` or cannot be resampled.
             ImportError: If the rate is another than the model's and soxr is not installed.
         """
-        wave, rate = read_audio(audio, sampling_rate, name)
-        name = name or _name_of(audio)
+        name = name or name_of(audio)
+        wave, rate = read_audio(audio, sampling_rate, name, self.strict)
         if self.max_seconds and len(wave) > self.max_seconds * rate:
             logger.warning_once(
                 f"{name}: {len(wave) / rate:.1f} s, of which the audio tower hears the first {self.max_seconds:g} s"
             )
             wave = wave[: int(self.max_seconds * rate)]
         if rate != self.sampling_rate:
-            if soxr is None:
-                raise ImportError(
-                    f"{name}: resampling from {rate} Hz to the model's {self.sampling_rate} Hz needs soxr: "
-                    f"pip install soxr, or give audio at {self.sampling_rate} Hz"
-                )
-            wave = soxr.resample(wave, rate, self.sampling_rate).astype(np.float32)
-        if len(wave) < self.min_seconds * self.sampling_rate:
+            wave = self._resample(wave, rate, name)
+        least = max(self.min_seconds, self.frame_seconds if self.feature_type == "log_mel" else 0)
+        if len(wave) < max(1, least * self.sampling_rate):
             seconds = len(wave) / self.sampling_rate
-            raise AudioError(
-                f"{name}: too short, {seconds:.3f} s; {self.min_seconds} s is the least that can be judged"
-            )
+            raise AudioError(f"{name}: too short, {seconds:.3f} s; {least:g} s is the least that can be judged")
         return wave
+
+    def _resample(self, wave: np.ndarray, rate: int, name: str) -> np.ndarray:
+        if soxr is None:
+            raise ImportError(
+                f"{name}: resampling from {rate} Hz to the model's {self.sampling_rate} Hz needs soxr: "
+                f"pip install soxr, or give audio at {self.sampling_rate} Hz"
+            )
+        if len(wave) * self.sampling_rate > MAX_RESAMPLED * rate:
+            raise AudioError(f"{name}: {len(wave)} samples at {rate} Hz are too long; cut it, or give the true rate")
+        try:
+            return soxr.resample(wave, rate, self.sampling_rate).astype(np.float32)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise AudioError(f"{name}: cannot be resampled from {rate} Hz ({words_of(error)})") from None
 
     def load_speech(self, audio, sampling_rate: int | None = None, name: str | None = None) -> np.ndarray:
         """As `load`, and refuse silence: there is no emotion to learn or to name in it."""
         wave = self.load(audio, sampling_rate, name)
         if np.abs(wave - wave.mean()).max() < SILENCE_PEAK:
             raise AudioError(
-                f"{name or _name_of(audio)}: silent, no sample above -80 dBFS; leave it out or check the recording"
+                f"{name or name_of(audio)}: silent, no sample above -80 dBFS; leave it out or check the recording"
             )
         return wave
 
@@ -419,7 +304,8 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         clips = list(audio)
         if not clips:
             raise AudioError("the list of recordings is empty")
-        return self.collate([self.features(self.load(clip, sampling_rate)) for clip in clips], return_tensors)
+        waves = (self.load(clip, sampling_rate, _name_in_list(clip, index)) for index, clip in enumerate(clips))
+        return self.collate([self.features(wave) for wave in waves], return_tensors)
 
 
 GEmoClapFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")

@@ -119,11 +119,15 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
     def _repository_files():
         """Never called: transformers copies the modules that this file imports, version 4 not those of those."""
         from .audio_encoder_gemoclap import GEmoClapAudioModel
+        from .audio_files_gemoclap import decode
+        from .audio_headers_gemoclap import AudioError
         from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
         from .pipeline_gemoclap import ZeroShotEmotionPipeline
         from .processing_gemoclap import GEmoClapProcessor
+        from .recordings_gemoclap import read_audio
 
-        return GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
+        reading = decode, AudioError, read_audio
+        return GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline, *reading
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:

@@ -10,6 +10,7 @@ Three leaks are closed, and no weight changes its name or its shape for it:
 from __future__ import annotations
 
 import inspect
+import os
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
+from .audio_headers_gemoclap import refuse_pointers
 
 # Their masked frames equal those of the clip alone, as benchmarks/batch_independence.py measures. All others run by
 # length, SEW among them: its pooled mask attends to half a frame of padding.
@@ -254,9 +256,11 @@ def load_whole(model_class: type[PreTrainedModel], name: str, **options) -> PreT
         The model, every weight of it from the checkpoint.
 
     Raises:
-        ValueError: If weights are missing, cannot be read, or have other sizes than the configuration says.
+        ValueError: If weights are missing, cannot be read, are pointers of git-lfs, or have other sizes than the
+            configuration says.
         OSError: If there is no checkpoint of that name.
     """
+    refuse_pointers(os.path.join(name, options.get("subfolder") or ""))
     try:  # some checkpoints are stored in half precision, projections never are
         model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
     except Exception as error:
@@ -270,8 +274,8 @@ def load_whole(model_class: type[PreTrainedModel], name: str, **options) -> PreT
         if isinstance(error, (ImportError, ValueError)) or (isinstance(error, OSError) and error.errno is None):
             raise
         raise ValueError(
-            f"{name}: its weights cannot be read, as if the file were cut off or a pointer of git-lfs; download it "
-            f"again ({type(error).__name__}: {error})"
+            f"{name}: its weights cannot be read, as if the file were cut off; download it again "
+            f"({type(error).__name__}: {error})"
         ) from None
     # SpecAugment's embedding is missing from checkpoints that were fine-tuned without it, and is learnt at once.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))

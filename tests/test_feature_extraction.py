@@ -8,7 +8,7 @@ import soundfile
 import soxr
 import torch
 
-from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor, feature_extraction_gemoclap
+from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor, audio_files_gemoclap, feature_extraction_gemoclap
 from modeling_gemoclap.feature_extraction_gemoclap import read_audio
 
 WAVE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.float32)
@@ -121,7 +121,7 @@ BAD = {
     "rate unknown": (lambda p: WAVE, "not known"),
     "dict without rate": (lambda p: {"array": WAVE}, "not known"),
     "dict without audio": (lambda p: {"sampling_rate": 8000}, "'array', 'bytes' or 'path'"),
-    "time first": (lambda p: {"array": WAVE.reshape(-1, 2), "sampling_rate": 16000}, "transpose"),
+    "too many channels": (lambda p: {"array": WAVE.reshape(-1, 40), "sampling_rate": 16000}, "up to 32 channels"),
     "three axes": (lambda p: {"array": WAVE.reshape(2, 2, -1), "sampling_rate": 16000}, "shape"),
     "words": (lambda p: {"array": np.array(["a"]), "sampling_rate": 16000}, "not audio"),
     "too short": (lambda p: {"array": WAVE[:800], "sampling_rate": 16000}, "too short"),
@@ -173,6 +173,6 @@ def test_without_soxr_another_rate_names_it(extractor, monkeypatch):
 
 
 def test_without_soundfile_files_name_it(extractor, monkeypatch, wav):
-    monkeypatch.setattr(feature_extraction_gemoclap, "soundfile", None)
+    monkeypatch.setattr(audio_files_gemoclap, "soundfile", None)
     with pytest.raises(ImportError, match="soundfile"):
         extractor(wav)

@@ -13,12 +13,15 @@ from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionP
 FACE = {
     "configuration_gemoclap.py",
     "audio_encoder_gemoclap.py",
+    "audio_files_gemoclap.py",
+    "audio_headers_gemoclap.py",
     "base_gemoclap.py",
     "feature_extraction_gemoclap.py",
     "processing_gemoclap.py",
     "modeling_gemoclap.py",
     "losses_gemoclap.py",
     "pipeline_gemoclap.py",
+    "recordings_gemoclap.py",
     "towers_gemoclap.py",
 }
 ELSEWHERE = """
