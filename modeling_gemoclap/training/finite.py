@@ -176,8 +176,10 @@ class FiniteGuard(TrainerCallback):
 
     def _scaler_skips(self) -> bool:
         """Whether the gradient scaler skips the step, and may yet find a scale at which nothing overflows."""
-        scaler = getattr(self.accelerator, "scaler", None)
-        return scaler is not None and scaler.is_enabled() and scaler.get_scale() > 1
+        if self.accelerator.mixed_precision != "fp16":
+            return False
+        scaler = getattr(self.accelerator, "scaler", None)  # DeepSpeed has its own, which stops by itself
+        return scaler is None or scaler.get_scale() > 1
 
     def _message(self, state, losses: torch.Tensor, norm: torch.Tensor, bad_loss: bool) -> str:
         """Step, epoch, value, last good checkpoint and clips."""
