@@ -79,11 +79,12 @@ def break_at(monkeypatch, trainer_class, step, change):
 # ---- all four trainers ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("what", ["loss", "norm of the gradient"])
 @pytest.mark.parametrize(
-    "head", ["contrastive", "chunks", "classifier", "frames", "accumulation", "supcon", "speaker"]
+    "head", ["contrastive", "shards", "chunks", "classifier", "frames", "accumulation", "supcon", "speaker"]
 )
 def test_every_training_stops_there(head, what, train, tones, vectors, trained, tmp_path, monkeypatch):
     options = {
         "contrastive": ("--dataloader_num_workers", "2"),
+        "shards": ("--dataloader_num_workers", "1"),
         "chunks": ("--contrastive_chunk_size", "5"),
         "classifier": ("--head", "classifier", "--max_grad_norm", "0"),
         "frames": ("--head", "classifier", "--init_from", trained, "--freeze_audio_encoder", "true"),
@@ -94,13 +95,17 @@ def test_every_training_stops_there(head, what, train, tones, vectors, trained, 
     if head == "frames":
         options += ("--cache_frozen_frames", "true")
     trainer_class = {"supcon": SupConTrainer, "speaker": SpeakerTrainer, "contrastive": GEmoClapTrainer}
-    trainer_class = trainer_class.get(head, GEmoClapTrainer if head == "chunks" else ClassifierTrainer)
+    trainer_class = trainer_class.get(head, GEmoClapTrainer if head in ("shards", "chunks") else ClassifierTrainer)
+    data = tones
+    if head == "shards":
+        data = tmp_path / "shards"
+        run_script("-m", "modeling_gemoclap.corpora.shards", tones, data)
     change = {"loss": lambda loss: loss * float("nan"), "norm of the gradient": _InfiniteGradient.apply}[what]
     steps = break_at(monkeypatch, trainer_class, 2, change)
     run = tmp_path / "run"
     saving = ("--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "1")
     with pytest.raises(NotFiniteError) as error:
-        train("--data_dir", tones, "--output_dir", run, *options, *saving)
+        train("--data_dir", data, "--output_dir", run, *options, *saving)
     message = str(error.value)
     assert re.match(rf"step 3 of \d+, in epoch [12]: the {what} is (nan|inf)", message)
     assert f"Last good checkpoint: {run / 'checkpoint-2'}." in message
@@ -188,6 +193,18 @@ def test_weights_that_became_infinite_are_not_saved(train, tones, tmp_path, monk
         with pytest.raises(NotFiniteError, match="1 weights are not finite.* not saved.*learning_rate"):
             train(*options, *saving, "--overwrite_output", "true")
         assert not list((tmp_path / "run").glob("**/*.safetensors"))
+
+
+def test_prompts_and_centring_stop_too(train, tones, tmp_path, monkeypatch):
+    """What comes before the first step: the encoder's output of some clips, and the loss of the prompts."""
+    options = ("--data_dir", tones, "--output_dir", tmp_path / "run")
+    texts, pool = GEmoClapModel.get_text_features, GEmoClapModel.pool_audio
+    monkeypatch.setattr(GEmoClapModel, "get_text_features", lambda *a, **k: texts(*a, **k) * float("nan"))
+    with pytest.raises(NotFiniteError, match="--prompt_steps: the loss of the prompts is nan at step 1"):
+        train(*options, "--prompt_steps", "2")
+    monkeypatch.setattr(GEmoClapModel, "pool_audio", lambda *a, **k: pool(*a, **k) / 0)
+    with pytest.raises(NotFiniteError, match="not finite for 48 of the 48 clips that the projections are centred on"):
+        train(*options, "--overwrite_output", "true")
 
 
 def test_masks_may_be_infinite_but_not_undefined():

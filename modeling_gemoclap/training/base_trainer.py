@@ -166,7 +166,7 @@ class SpeechTrainer(Trainer):
             scaled = getattr(self.accelerator, "scaler", None) is not None
             processes = (self.args.world_size, self.args.process_index)
             refuse_partial_checkpoint(point, *processes, scaled, self.is_deepspeed_enabled)
-        self._guard.last_good = point and str(point)
+        self._guard.dataset, self._guard.last_good = self.train_dataset, point and str(point)
         result = super().train(resume_from_checkpoint, *args, **kwargs)
         refuse_weights_not_finite(self.model, "after the last step, and are not saved: give a lower --learning_rate.")
         if idle := int(self.idle_batches):

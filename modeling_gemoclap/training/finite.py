@@ -15,6 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .gather import is_distributed, of_all
 
 CLIP_INDEX = "clip_index"
+BROKEN_START = "before the first step: what the training starts from is broken."
 SHOWN = 40  # names in a message
 
 
@@ -154,8 +155,8 @@ class FiniteGuard(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Refuse weights that are not finite from the start."""
-        source = f"of {self.last_good}" if self.last_good else "that the training starts from"
-        refuse_weights_not_finite(model, f"before the first step: the checkpoint {source} is broken.")
+        broken = f"before the first step: {self.last_good} is broken." if self.last_good else BROKEN_START
+        refuse_weights_not_finite(model, broken)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         """Stop if the loss or the gradient of this step is not finite."""

@@ -110,6 +110,11 @@ def refuse_options(args) -> None:
         value = getattr(args.accelerator_config, name, refusal.accepted[0])
         if value not in refusal.accepted:
             raise ValueError(f"--accelerator_config with {name} {value}: {refusal.reason}")
+    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise ValueError(
+            "--gradient_checkpointing_kwargs with use_reentrant true: it cuts the graph at a frozen input and trains "
+            "nothing above; leave it out"
+        )
     schedule = args.lr_scheduler_kwargs or getattr(args, "warmup_ratio", None)
     if schedule and getattr(args, "lr_milestones", None):
         raise ValueError("--lr_milestones are the schedule: leave out --lr_scheduler_kwargs and --warmup_ratio")
