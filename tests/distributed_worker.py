@@ -60,7 +60,7 @@ def loss_of(model, wrapped, batch, rank, world, chunk=None):
     """The real trainer's loss, whose backward is the rest of the step."""
     trainer_class = GEmoClapTrainer if hasattr(model, "text_model") else ClassifierTrainer
     trainer = trainer_class.__new__(trainer_class)
-    trainer.args = SimpleNamespace(world_size=world, process_index=rank)
+    trainer.args = SimpleNamespace(world_size=world, process_index=rank, label_smoothing_factor=0.0)
     trainer.accelerator = Accelerator(cpu=True)
     trainer._floors, trainer._chunk_size = (0.0, 0), chunk
     alone = {"gather": lambda tensor: tensor, "largest_batch": lambda rows, device: rows}

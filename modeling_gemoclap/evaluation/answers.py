@@ -149,7 +149,7 @@ def evaluate_clips(
     Raises:
         AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`; they are named.
         SeenSpeakersError: If the checkpoint was trained on a speaker and that is not allowed.
-        ValueError: If clips without an emotion are to be judged.
+        ValueError: If clips without an emotion are to be judged, or scores are not finite.
     """
     labels = list(labels or pipe.model.config.emotions)
     called, template = words or (labels, None)
@@ -169,6 +169,11 @@ def evaluate_clips(
             continue
         scores = {labels[called.index(item["label"])]: item["score"] for item in answer["emotion"]}
         row = {"file_name": clip["file_name"], "emotion": clip["emotion"], "predicted": max(scores, key=scores.get)}
+        if not np.isfinite(list(scores.values())).all():
+            raise ValueError(
+                f"{corpus.name}: the checkpoint's scores for {clip['file_name']} are not finite, so they name no "
+                f"emotion: its weights are broken, or the clip is; train it again, or take the row out of metadata.csv"
+            )
         row |= {f"score_{label}": scores[label] for label in labels}
         evaluation.rows.append(row | {"speaker_id": clip["speaker_id"], "gender": clip["gender"]})
         evaluation.embeddings.append(answer["embedding"])

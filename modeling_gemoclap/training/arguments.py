@@ -17,6 +17,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from ..configuration_gemoclap import OBJECTIVES, POOLINGS, SIMILARITIES, SL_TEXTS, TARGETS, TEXT_POOLINGS
 from .speaker_losses import TASKS
 from .supcon_sampler import NEGATIVES
+from .trainer_options import chooses_by_metric
 
 
 def _option(default, help: str, **metadata):
@@ -185,6 +186,8 @@ class GEmoClapTrainingArguments(TrainingArguments):
         # transformers gives ddp_timeout to GPUs alone: on CPUs a process that hangs would hold the others for longer.
         if self.use_cpu and {"RANK", "WORLD_SIZE"} <= os.environ.keys() and not dist.is_initialized():
             dist.init_process_group(self.ddp_backend or "gloo", timeout=self.ddp_timeout_delta)
+        if self.metric_for_best_model is None and chooses_by_metric(self):
+            self.metric_for_best_model = "uar"  # evaluation reports no loss, which is transformers' default
         super().__post_init__()
 
     @property

@@ -25,6 +25,7 @@ from .speaker_trainer import SpeakerClips, SpeakerCollator, SpeakerPretraining, 
 from .start import heard_before
 from .supcon_trainer import SupConTrainer
 from .trainer import ClassifierTrainer, GEmoClapTrainer
+from .trainer_options import refuse_evaluation
 
 logger = logging.get_logger(__name__)
 TRAINERS = {"contrastive": GEmoClapTrainer, "classifier": ClassifierTrainer}
@@ -115,6 +116,7 @@ def refuse_what_is_not_for_it(run: Run) -> None:
     """
     model, data, arguments = run.model, run.data, run.arguments
     train, dev = run.parts
+    refuse_evaluation(arguments, dev is not None)
     if model.head in ("supcon", "speaker") and (dev or data.calibration_folds):
         raise ValueError(
             f"head {model.head} names no emotion, so there is nothing to develop on or to calibrate: leave out "

@@ -10,10 +10,12 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.utils import logging
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..corpora.files import write_json
 from .clips import ClipDataset
+from .finite import FiniteGuard, IndexedCollator, refuse_logits_not_finite, refuse_weights_not_finite
 from .frozen import FrameDataset
 from .gather import gather, of_all
 from .gradient_cache import refuse_batch_norm
@@ -22,7 +24,11 @@ from .identity import IDENTITY
 from .lora import is_lora
 from .model_card import write_model_card
 from .optimizer import layerwise_groups
+from .resume import refuse_partial_checkpoint
 from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler, ShardSampler
+from .trainer_options import refuse_evaluation, refuse_label_smoothing, refuse_metric, refuse_options
+
+logger = logging.get_logger(__name__)
 
 
 class _TellEpoch(TrainerCallback):
@@ -59,6 +65,25 @@ class _RecordTraining(TrainerCallback):
         record_training(trainer.trained_model, records, trainer.resumed_from)
 
 
+class _CountComparisons(TrainerCallback):
+    """Ends a training of which no batch has compared anything, after its first epoch, before it is saved."""
+
+    def __init__(self, trainer: SpeechTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.batches = self.trainer.idle_batches = 0
+        self.from_start = not state.global_step
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        batches, idle = self.trainer.batches, int(self.trainer.idle_batches)
+        if self.from_start and batches and idle == batches:
+            raise ValueError(
+                f"none of the {batches} batches of an epoch compares anything, so that nothing is learnt: "
+                f"{self.trainer.comparison}"
+            )
+
+
 def _check_rates(args) -> None:
     milestones, gamma = getattr(args, "lr_milestones", None), getattr(args, "lr_gamma", 0.1)
     if milestones and (args.max_steps > 0 or min(milestones) <= 0 or not 0 < gamma <= 1):
@@ -73,6 +98,10 @@ def _check_rates(args) -> None:
 class SpeechTrainer(Trainer):
     """Trainer for clips: plain Adam as in the paper, layer-wise rates, balanced classes, evaluation of every clip.
 
+    A training stops before the optimizer takes its first step on a loss or gradient that is not finite, and weights
+    that are not finite are neither trained on nor saved. A batch whose loss compares nothing gives no gradient: such
+    batches are counted and reported when training ends, and a training of nothing else is an error.
+
     Args:
         model: The model.
         args: `GEmoClapTrainingArguments`, or transformers' own.
@@ -80,14 +109,22 @@ class SpeechTrainer(Trainer):
         **kwargs: As for `transformers.Trainer`; `processing_class` is the processor or feature extractor.
 
     Raises:
-        ValueError: If `check` does not pass.
+        NotFiniteError: When training or evaluating, if a number is not finite.
+        ValueError: If `check` does not pass, or evaluation is asked for and cannot be had.
     """
 
     loss_is_scaled_for_ga = False
+    smooths_labels = False  # whether the loss knows `label_smoothing_factor`
+    comparison = ""  # what a batch must have
+    batches: int = 0  # of this process, so far
+    idle_batches: int | torch.Tensor = 0  # those of them that compared nothing
+    _rows: tuple[torch.Tensor, ...] = ()  # what the model gave for each clip of the newest batch
 
     def __init__(self, model=None, args=None, *others, **kwargs):
         if args is not None:
             self.check(args)
+            held_out = kwargs.get("eval_dataset", others[2] if len(others) > 2 else None)
+            refuse_evaluation(args, held_out is not None)
             if args.ddp_find_unused_parameters is None:
                 # transformers would not look for them under gradient checkpointing; layer drop leaves some out.
                 args.ddp_find_unused_parameters = True
@@ -101,11 +138,16 @@ class SpeechTrainer(Trainer):
         self.args.gradient_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
         if self.args.world_size > 1:
             refuse_batch_norm(self.model, "several processes")
+        if self.compute_loss_func is not None:
+            raise ValueError("compute_loss_func would not be called: the loss is the trainer's own; leave it out")
+        refuse_metric(self.args, self.compute_metrics, len(getattr(self.model.config, "emotions", ())))
         self.label_names = ["emotion_labels"]
-        self.add_callback(_TellEpoch())
-        self.add_callback(_RecordTraining(self))
         self.resumed_from: str | None = None
         self.run_identity: dict | None = None  # train.py's; each checkpoint carries it
+        self.args.logging_nan_inf_filter = False  # it would log a NaN as 0, and costs a transfer from the device
+        self._guard = FiniteGuard(self.accelerator, self.train_dataset)
+        for callback in (_TellEpoch(), _RecordTraining(self), self._guard, _CountComparisons(self)):
+            self.add_callback(callback)
         self._noted: dict[str, torch.Tensor] = {}  # sums since the last log
         self._notes = 0
         self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -115,13 +157,6 @@ class SpeechTrainer(Trainer):
         """The model, without what wraps it for training; its configuration records what its weights have heard."""
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if is_lora(model) else model
-
-    def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """As Trainer's; what the weights hear is appended to `config.training_data`, what they had heard is kept."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir) or True
-        self.resumed_from = resume_from_checkpoint or None
-        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
@@ -140,8 +175,8 @@ class SpeechTrainer(Trainer):
 
         Raises:
             ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`), several processes
-                were started that do not know of each other, clips are to be drawn in an order of transformers' own,
-                or learning rates cannot be as they are given.
+                were started that do not know of each other, an option of transformers would have no effect here, or
+                learning rates cannot be as they are given.
         """
         if args.n_gpu > 1:
             raise ValueError(
@@ -155,11 +190,58 @@ class SpeechTrainer(Trainer):
                 f"give --use_cpu true to train on CPUs"
             )
         _check_rates(args)
-        if getattr(args, "group_by_length", False) or getattr(args, "train_sampling_strategy", "random") != "random":
-            raise ValueError(
-                "clips are drawn at random, or with --class_balanced_sampling true: leave out group_by_length and "
-                "train_sampling_strategy"
+        refuse_options(args)
+        refuse_label_smoothing(args, cls.smooths_labels, cls.__name__.removesuffix("Trainer"))
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """As Trainer's; what the weights hear is appended to `config.training_data`.
+
+        What the checkpoint that it goes on from had heard is kept. A checkpoint without all of a training's state is
+        refused, and idle batches are reported.
+        """
+        point = resume_from_checkpoint or None
+        point = get_last_checkpoint(self.args.output_dir) if point is True else point
+        if point is not None:
+            scaled = getattr(self.accelerator, "scaler", None) is not None
+            processes = (self.args.world_size, self.args.process_index)
+            refuse_partial_checkpoint(point, *processes, scaled, self.is_deepspeed_enabled)
+        self.resumed_from = point and str(point)
+        self._guard.dataset, self._guard.last_good = self.train_dataset, self.resumed_from
+        result = super().train(resume_from_checkpoint, *args, **kwargs)
+        refuse_weights_not_finite(self.model, "after the last step, and are not saved: give a lower --learning_rate.")
+        if idle := int(self.idle_batches):
+            logger.warning(
+                f"{idle} of {self.batches} batches compared nothing and gave no gradient: {self.comparison}"
             )
+        return result
+
+    def count_comparison(self, idle: bool | torch.Tensor) -> None:
+        """Count a training batch, and whether its loss compares nothing; a tensor stays on its device."""
+        self.batches += 1
+        self.idle_batches = self.idle_batches + idle
+
+    def get_batch_samples(self, *args, **kwargs):
+        """As Trainer's; the places of the clips are taken out of the batches."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self._guard.begin_step(batches)
+        return batches, items
+
+    def training_step(self, *args, **kwargs):
+        """As Trainer's; the loss is noted, to be checked before the optimizer's step."""
+        loss = super().training_step(*args, **kwargs)
+        self._guard.add_loss(loss, self._rows)
+        self._rows = ()
+        return loss
+
+    def _save_checkpoint(self, *args, **kwargs):
+        refuse_weights_not_finite(self.model, "and are not saved: give a lower --learning_rate.")
+        super()._save_checkpoint(*args, **kwargs)
+
+    def evaluation_loop(self, dataloader, *args, **kwargs):
+        """As Trainer's; logits that are not finite are an error."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        refuse_logits_not_finite(output.predictions, dataloader.dataset)
+        return output
 
     def note(self, terms: dict[str, torch.Tensor]) -> None:
         """Have the means of these scalars logged beside the next `loss`, over the steps and the processes."""
@@ -173,6 +255,8 @@ class SpeechTrainer(Trainer):
             for name, total in self._noted.items():
                 logs[name] = round(gather((total / self._notes)[None]).mean().item(), 6)
             self._noted, self._notes = {}, 0
+        if "train_loss" in logs and (idle := int(self.idle_batches)):
+            logs["batches_without_comparison"] = idle
         super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, *args, **kwargs):
@@ -240,6 +324,15 @@ class SpeechTrainer(Trainer):
             return build(*args, **kwargs)
         finally:
             self.args.dataloader_drop_last = dropped
+
+    def get_train_dataloader(self):
+        """As Trainer's; its batches tell which clips they are made of."""
+        collator = self.data_collator
+        self.data_collator = IndexedCollator(collator)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
 
     def get_eval_dataloader(self, *args, **kwargs):
         """As Trainer's, with every clip."""

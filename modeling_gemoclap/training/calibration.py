@@ -30,11 +30,13 @@ def temperature_of(logits: torch.Tensor, labels: torch.Tensor) -> float | None:
         cross-entropy only falls towards 0 or infinity.
 
     Raises:
-        ValueError: If no clip has a label.
+        ValueError: If no clip has a label, or a logit is not finite.
     """
     known = labels != -1
     if not known.any():
         raise ValueError("no development clip has an emotion to calibrate on")
+    if bad := int((~logits[known].isfinite().all(dim=1)).sum()):
+        raise ValueError(f"{bad} of {int(known.sum())} answers to calibrate on are not finite: train the model again")
     logits, labels = logits[known].double(), labels[known]
     low, high = 1 / BOUNDS[1], 1 / BOUNDS[0]
     for _ in range(100):

@@ -211,7 +211,11 @@ class ClipDataset(torch.utils.data.Dataset):
             logger.warning(f"went on without a clip: {error}")
             return self._filler()
         labels = {"emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}
-        return {"clip": clip, **labels, "seed": int(state[1])}
+        return {"clip": clip, **labels, "seed": int(state[1]), "index": index}
+
+    def name_of(self, index: int) -> str:
+        """File name of a clip."""
+        return self.clips.with_format(None).select_columns(["file_name"])[index]["file_name"]
 
     def _features(self, row: dict, generator: torch.Generator, index: int) -> np.ndarray:
         log_mel = self.extractor.feature_type == "log_mel"
@@ -240,7 +244,8 @@ class ClipDataset(torch.utils.data.Dataset):
     def _filler(self) -> dict:
         """Noise without labels: it takes no part."""
         noise = 0.01 * np.random.default_rng(0).standard_normal(self.extractor.sampling_rate)
-        return {"clip": self.extractor.features(noise.astype(np.float32)), "emotion_label": -1, "gender_label": -1}
+        clip = self.extractor.features(noise.astype(np.float32))
+        return {"clip": clip, "emotion_label": -1, "gender_label": -1, "index": -1}
 
     def _cut(self, clip: np.ndarray, rate: float, generator: torch.Generator) -> np.ndarray:
         if self.max_seconds is None or len(clip) <= self.max_seconds * rate:

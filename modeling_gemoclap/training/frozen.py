@@ -34,9 +34,15 @@ class FrameDataset(torch.utils.data.Dataset):
 
     def __init__(self, frames: datasets.Dataset, emotion_labels: list[int], hidden_size: int, corpus: Corpus):
         self.corpus = corpus
+        self.file_names = corpus.column("file_name").to_pylist()
         self.frames = frames.with_format("numpy")
         self.emotion_labels = emotion_labels
         self.hidden_size = hidden_size
+        self.file_names = file_names
+
+    def name_of(self, index: int) -> str:
+        """File name of a clip."""
+        return self.file_names[index]
 
     def __len__(self) -> int:
         return len(self.emotion_labels)
@@ -44,10 +50,10 @@ class FrameDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         """`clip`, `(frames, hidden_size)`, and its `emotion_label`; -1: a clip that takes no part."""
         if index == -1:
-            return {"clip": np.zeros((1, self.hidden_size), np.float32), "emotion_label": -1}
+            return {"clip": np.zeros((1, self.hidden_size), np.float32), "emotion_label": -1, "index": -1}
         index %= len(self)
         frames = np.asarray(self.frames[index]["frames"], np.float32).reshape(-1, self.hidden_size)
-        return {"clip": frames, "emotion_label": self.emotion_labels[index]}
+        return {"clip": frames, "emotion_label": self.emotion_labels[index], "index": index}
 
 
 def collate_frames(examples: list[dict]) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ..modeling_gemoclap import GEmoClapModel, GEmoClapProjection
 from .collator import GEmoClapCollator, audio_inputs
+from .finite import BROKEN_START, NotFiniteError, refuse_weights_not_finite
 
 PROMPTS_A_STEP, PROMPT_LEARNING_RATE = 32, 1e-3
 
@@ -46,7 +47,14 @@ def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.T
     for batch in batches:
         inputs = {name: value.to(model.device) for name, value in audio_inputs(batch).items()}
         pooled.append(model.pool_audio(**inputs))
-    centre_projection(model.audio_projection, torch.cat(pooled))
+    pooled = torch.cat(pooled)
+    if bad := int((~pooled.isfinite().all(dim=1)).sum()):
+        refuse_weights_not_finite(model, BROKEN_START)
+        raise NotFiniteError(
+            f"the audio encoder's output is not finite for {bad} of the {len(pooled)} clips that the projections are "
+            f"centred on, although its weights are: leave out clips of an extreme level"
+        )
+    centre_projection(model.audio_projection, pooled)
     config = model.config
     groups = [config.emotion_prompts(emotion) for emotion in config.emotions]
     if config.uses_joint_texts:
@@ -88,7 +96,7 @@ def learn_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, 
         tokens = {name: value.to(model.device) for name, value in collator.tokenize(prompts).items()}
         return 1 - (model.get_text_features(**tokens) * F.normalize(towards, dim=-1)).sum(-1).mean()
 
-    for _ in range(steps):
+    for step in range(steps):
         emotions = torch.randint(len(config.emotions), (PROMPTS_A_STEP,), generator=generator)
         genders = torch.randint(len(config.genders), (PROMPTS_A_STEP,), generator=generator)
         known = torch.rand(PROMPTS_A_STEP, generator=generator) < (2 / 3 if config.uses_joint_texts else 0)
@@ -99,6 +107,8 @@ def learn_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, 
         loss = draw_together(prompts, torch.where(known[:, None].to(model.device), mixed, towards))
         if config.objective == "ml":
             loss = loss + draw_together([collator.gender_text(one, generator) for one in genders], of_gender)
+        if not loss.isfinite():
+            raise NotFiniteError(f"--prompt_steps: the loss of the prompts is {loss.item()} at step {step + 1}")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

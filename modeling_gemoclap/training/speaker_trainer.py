@@ -193,6 +193,8 @@ class SpeakerTrainer(StepTrainer):
                 terms["speaker_cross_entropy"] = named
                 loss = loss + (named if self._task == "adversarial" else self._weight * named)
         if model.training:
+            self._rows = (outputs.embeddings,)
+            self.count_comparison(False)  # the sampler gives every clip positives and negatives
             self.note(terms)
         return (loss, outputs) if return_outputs else loss
 

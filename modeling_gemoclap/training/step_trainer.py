@@ -40,10 +40,11 @@ class StepTrainer(SpeechTrainer):
                 f"head {cls.head} compares the clips of a batch with each other, so that its parts do not add up to "
                 f"it: leave out gradient_accumulation_steps and contrastive_chunk_size"
             )
-        if getattr(args, "class_balanced_sampling", False) or args.auto_find_batch_size:
+        if getattr(args, "class_balanced_sampling", False):
+            raise ValueError(f"head {cls.head} deals clips into batches itself: leave out class_balanced_sampling")
+        if getattr(args.eval_strategy, "value", args.eval_strategy) != "no" or args.eval_on_start:
             raise ValueError(
-                f"head {cls.head} deals clips into batches of one size itself: leave out class_balanced_sampling and "
-                f"auto_find_batch_size"
+                f"head {cls.head} names no emotion to evaluate: leave out eval_strategy and eval_on_start"
             )
 
     def _get_train_sampler(self, *args, **kwargs):

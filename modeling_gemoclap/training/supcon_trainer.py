@@ -73,6 +73,8 @@ class SupConTrainer(StepTrainer):
             contrast = info_nce(positives, gather(positives), gather(negatives), self._temperature, first)
             margin = cosine_margin(positives, negatives, *self._margin)
         if model.training:
+            self._rows = (outputs.embeddings,)
+            self.count_comparison(False)  # the sampler gives every step positives and negatives
             self.note({"info_nce": contrast, "cosine_margin": margin})
         loss = contrast + margin
         return (loss, outputs) if return_outputs else loss

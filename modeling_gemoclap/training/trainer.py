@@ -58,6 +58,11 @@ class GEmoClapTrainer(SpeechTrainer):
         >>> trainer.train()
     """
 
+    comparison = (
+        "a batch needs two clips or more whose emotion is known (under ml, or whose gender is). Give another "
+        "--per_device_train_batch_size, or --dataloader_drop_last true where the last batch of an epoch has one clip"
+    )
+
     def __init__(self, model=None, args=None, *others, **kwargs):
         super().__init__(model, args, *others, **kwargs)
         self._chunk_size = getattr(self.args, "contrastive_chunk_size", None)
@@ -67,11 +72,24 @@ class GEmoClapTrainer(SpeechTrainer):
         self._floors = (0.0, 0)  # their sum since the last log, and of how many
         self._scales: dict[str, torch.Tensor] = {}
         self._class_embeddings: torch.Tensor | None = None
+        self._refuse_unlabelled()
+
+    def _refuse_unlabelled(self) -> None:
+        clips, config = self.train_dataset, self.accelerator.unwrap_model(self.model).config
+        names = ("emotion_labels", "gender_labels") if config.objective == "ml" else ("emotion_labels",)
+        known = [sum(label != -1 for label in getattr(clips, name, (0, 0))) for name in names]
+        if clips is not None and max(known) < 2:
+            raise ValueError(f"{max(known)} of the {len(clips)} training clips can be compared: {self.comparison}")
 
     @classmethod
     def check(cls, args) -> None:
-        """As `SpeechTrainer.check`; gradients are not to be accumulated, and chunks are to be smaller than batches."""
+        """As `SpeechTrainer.check`; a step has two clips or more, its gradient is its own, and chunks are smaller."""
         super().check(args)
+        if args.train_batch_size * args.world_size < 2:
+            raise ValueError(
+                f"--per_device_train_batch_size {args.per_device_train_batch_size} on one process: a contrastive loss "
+                f"compares the clips of a batch with each other, and one clip alone gives no gradient; give 2 or more"
+            )
         if args.gradient_accumulation_steps > 1:
             raise ValueError(
                 "gradient_accumulation_steps must be 1: the contrastive losses of a batch's parts do not add up to "
@@ -100,6 +118,8 @@ class GEmoClapTrainer(SpeechTrainer):
         part = slice(start, start + rows)
         terms = self.accelerator.unwrap_model(model).objective_terms(SimpleNamespace(**whole), *labels, rows=part)
         if model.training:
+            self._rows = tuple(part for name in EMBEDDINGS if (part := getattr(outputs, name, None)) is not None)
+            self.count_comparison(not any(term.weight and term.logits.shape[1] > 1 for term in terms))
             total, count = self._floors
             self._floors = (total + loss_floor(terms).detach() * processes, count + 1)
             self._scales = {name: whole[name].detach() for name in SCALES}  # the parameters may be sharded
@@ -179,6 +199,9 @@ class ClassifierTrainer(SpeechTrainer):
         ValueError: If `check` does not pass.
     """
 
+    smooths_labels = True
+    comparison = "a batch needs a clip whose emotion is known"
+
     @classmethod
     def check(cls, args) -> None:
         """As `SpeechTrainer.check`; what is for contrastive losses is refused."""
@@ -190,12 +213,16 @@ class ClassifierTrainer(SpeechTrainer):
             )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Mean cross-entropy over the clips of the global batch whose emotion is known."""
+        """Mean cross-entropy, with `label_smoothing_factor`, over the clips of the global batch of known emotion."""
         labels = inputs["emotion_labels"]
         outputs = model(**audio_inputs(inputs))
-        known = gather((labels != -1).sum()[None]).sum().clamp_min(1)
-        total = F.cross_entropy(outputs.logits, labels, ignore_index=-1, reduction="sum")
-        loss = total * self.args.world_size / known  # gradients are averaged over the processes
+        known = gather((labels != -1).sum()[None]).sum()
+        smoothing = self.args.label_smoothing_factor if model.training else 0.0
+        total = F.cross_entropy(outputs.logits, labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+        loss = total * self.args.world_size / known.clamp_min(1)  # gradients are averaged over the processes
+        if model.training:
+            self._rows = (outputs.logits,)
+            self.count_comparison(known == 0)
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
