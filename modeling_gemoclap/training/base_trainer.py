@@ -8,6 +8,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, set_seed
 
+from .arguments import DEFAULT_OPTIM
 from .clips import ClipDataset
 from .frozen import FrameDataset
 from .gather import gather
@@ -72,7 +73,9 @@ class SpeechTrainer(Trainer):
                 # transformers would not look for them under gradient checkpointing; layer drop leaves some out.
                 args.ddp_find_unused_parameters = True
         super().__init__(model, args, *others, **kwargs)
-        if getattr(self.args, "optimizer", "adam") == "adam" and not self.optimizer_cls_and_kwargs:
+        # transformers' own arguments know no optimizer: what they name beside the default is what was chosen.
+        plain = getattr(self.args, "optimizer", "adam" if self.args.optim == DEFAULT_OPTIM else "optim") == "adam"
+        if plain and not self.optimizer_cls_and_kwargs:
             betas = (self.args.adam_beta1, self.args.adam_beta2)
             options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
             self.optimizer_cls_and_kwargs = (torch.optim.Adam, options)

@@ -27,6 +27,7 @@ from .gather import of_all, release
 from .lora import is_lora, save_adapter
 from .settings import digest, settings_of
 from .start import heard_before, start_sha256
+from .tried_first import push
 
 logger = logging.get_logger(__name__)
 
@@ -201,6 +202,7 @@ def train_and_save(
         if trainer.is_world_process_zero():
             save_adapter(trainer.model, Path(arguments.output_dir, "adapter"))
         trainer.model = trainer.model.merge_and_unload()  # the checkpoint itself loads without PEFT
+    wanted, arguments.push_to_hub = arguments.push_to_hub, False  # save_model would push what is not yet whole
     trainer.save_model()
     trainer.save_state()
     trainer.create_model_card()
@@ -210,6 +212,7 @@ def train_and_save(
             Path(arguments.output_dir, "skipped_clips.json").write_text(json.dumps(skipped, indent=2) + "\n")
         clips = f"{len(trainer.train_dataset)} clips" + (f", {len(skipped)} skipped" if skipped else "")
         print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(arguments.output_dir)}", flush=True)
-    if arguments.push_to_hub:
-        trainer.push_to_hub()
+    arguments.push_to_hub = wanted
+    if wanted:
+        push(trainer)
     return trainer
