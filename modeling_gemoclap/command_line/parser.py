@@ -49,7 +49,7 @@ class OptionParser(OneSentence, HfArgumentParser):
 
     def __init__(self, groups, within: dict[str, Range] | None = None, paths=(), may_be_json=(), **kwargs):
         self.within, self.paths = dict(within or {}), set(paths)
-        self.as_json, self.may_be_json = set(), set(may_be_json)
+        self.as_json, self.may_be_json, self.optional = set(), set(may_be_json), set()
         super().__init__(groups, allow_abbrev=False, **kwargs)
 
     def add_argument(self, *flags: str, within: Range | None = None, path=False, as_json=False, **kwargs):
@@ -65,7 +65,9 @@ class OptionParser(OneSentence, HfArgumentParser):
         if convert is None:
             return super().add_argument(*flags, **kwargs)
         if default is None and name not in MEANS_NONE:
-            kwargs["type"] = _or_none(convert)
+            self.optional.add(name)
+            if not (kwargs.get("nargs") and convert is str):  # several words may have `none` among them, as a name
+                kwargs["type"] = _or_none(convert)
             if "choices" in kwargs:
                 kwargs["choices"] = [*kwargs["choices"], None]
         action = super().add_argument(*flags, **kwargs)
@@ -132,15 +134,14 @@ class OptionParser(OneSentence, HfArgumentParser):
     def _namespace(self, words: list[str]) -> argparse.Namespace:
         namespace, unknown = self.parse_known_args(words)
         if unknown:
-            near = _near(unknown[0].lstrip("-").replace("-", "_"), self._fields(), "--")
-            raise ValueError(
-                f"no option {unknown[0]}{near}" if unknown[0][:1] == "-" else f"unexpected {unknown[0]!r}"
-            )
+            word = unknown[0].partition("=")[0]
+            near = _near(word.lstrip("-").replace("-", "_"), self._fields(), "--")
+            raise ValueError(f"no option {word}{near}" if word[:1] == "-" else f"unexpected {unknown[0]!r}")
         for name, value in vars(namespace).items():
-            if isinstance(value, list) and None in value:
-                if len(value) > 1:
-                    raise ValueError(f"--{name}: none stands alone, to unset it")
+            if isinstance(value, list) and len(value) == 1 and name in self.optional and value[0] in (None, *UNSET):
                 setattr(namespace, name, None)
+            elif isinstance(value, list) and None in value:
+                raise ValueError(f"--{name}: none stands alone, to unset it")
         return namespace
 
     def _what_is_wrong(self, values: dict) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 LARGEST_SEED = 2**32 - 1  # of NumPy
 
@@ -54,6 +54,12 @@ POSITIVE = Range(above=0)
 NOT_NEGATIVE = Range(at_least=0)
 COUNT = Range(at_least=1)
 SEED = Range(at_least=0, at_most=LARGEST_SEED)
+
+
+def ranges_of(*groups: type) -> dict[str, Range]:
+    """The ranges that stand in the metadata of dataclasses' fields, as `within`."""
+    every = (field for group in groups for field in fields(group))
+    return {field.name: field.metadata["within"] for field in every if "within" in field.metadata}
 
 
 def out_of_range(values: Mapping[str, object], ranges: Mapping[str, Range], prefix: str = "") -> list[str]:

@@ -13,7 +13,19 @@ from transformers import TrainingArguments
 
 from ..command_line.files import json_object
 from ..command_line.parser import OptionParser
-from ..command_line.ranges import COUNT, DROPOUT, FACTOR, FINITE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range
+from ..command_line.ranges import (
+    COUNT,
+    DROPOUT,
+    FACTOR,
+    FINITE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    Range,
+    ranges_of,
+    refuse_out_of_range,
+)
 from ..configuration_gemoclap import OBJECTIVES, POOLINGS, SIMILARITIES, SL_TEXTS, TARGETS, TEXT_POOLINGS
 from .augmentation import EQUALIZER, WARP
 from .speaker_losses import TASKS
@@ -271,6 +283,19 @@ class GEmoClapTrainingArguments(TrainingArguments):
         """Where this process runs; a CPU has no number: transformers 4 would load no optimizer state to cpu:0."""
         device = super().device
         return torch.device("cpu") if device.type == "cpu" else device
+
+
+def refuse_values(**options: object) -> None:
+    """Make sure, where a part of a training is made in Python, that its numbers lie in the options' ranges.
+
+    Args:
+        **options: Values by the option's name.
+
+    Raises:
+        ValueError: If one does not.
+    """
+    groups = (ModelArguments, DataArguments, GEmoClapTrainingArguments)
+    refuse_out_of_range(options, {name: each for name, each in ranges_of(*groups).items() if name in options})
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, GEmoClapTrainingArguments]:

@@ -8,7 +8,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, set_seed
 
-from .arguments import DEFAULT_OPTIM
+from .arguments import DEFAULT_OPTIM, refuse_values
 from .clips import ClipDataset
 from .frozen import FrameDataset
 from .gather import gather
@@ -42,10 +42,10 @@ class _TellEpoch(TrainerCallback):
 
 def _check_rates(args) -> None:
     milestones, gamma = getattr(args, "lr_milestones", None), getattr(args, "lr_gamma", 0.1)
-    if milestones and (args.max_steps > 0 or min(milestones) <= 0 or not 0 < gamma <= 1):
+    refuse_values(lr_milestones=milestones, lr_gamma=gamma)
+    if milestones and args.max_steps > 0:
         raise ValueError(
-            f"lr_milestones {milestones} are numbers of epochs above 0, after each of which the rate is multiplied by "
-            f"lr_gamma {gamma}, above 0 and at most 1; they do not go with max_steps"
+            f"lr_milestones {milestones} are numbers of epochs and do not go with max_steps: give num_train_epochs"
         )
     if milestones and (args.warmup_steps or args.lr_scheduler_type not in ("linear", "constant")):
         raise ValueError("lr_milestones are the schedule: leave out lr_scheduler_type and warmup_steps")
