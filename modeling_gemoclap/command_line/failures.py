@@ -73,7 +73,7 @@ def tell_failures(program: str) -> None:
 def _tell(program: str, error: BaseException) -> int:
     """Say what happened; the exit status."""
     if isinstance(error, BrokenPipeError):  # of `| head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     interrupted = isinstance(error, KeyboardInterrupt)
     sentence = f"interrupted; {KEPT}" if interrupted else sentence_for(error)
@@ -133,17 +133,20 @@ def _of_memory(error: BaseException, message: str) -> str:
 
 
 def _of_import(error: ImportError) -> str | None:
-    if error.name is None and _is_in(_raised_in(error)[-1:][0], FOR_USERS[:3]):
+    if error.name is None and _is_in(_raised_in(error)[-1], FOR_USERS[:3]):
         return str(error)
-    names = [error.name.partition(".")[0]] if error.name else []
+    names, cause = [], error
+    while cause is not None:  # transformers raises an error of its own from the one that says what is missing
+        names += [cause.name.partition(".")[0]] if isinstance(cause, ImportError) and cause.name else []
+        cause = cause.__cause__
+    if "modeling_gemoclap" in names:
+        return None
     names += [name for name in (*EXTRAS, *BASE) if re.search(rf"\b{name}\b", str(error))]
     for name in names:
         if name in EXTRAS:
             return f"{name} is not installed, or cannot be imported ({error}): pip install 'gemoclap[{EXTRAS[name]}]'"
         if name in BASE:
             return f"{name} is not installed, or cannot be imported ({error}): pip install gemoclap"
-    if names and names[0] == "modeling_gemoclap":
-        return None
     return f"{names[0]} is not installed: pip install {names[0]}" if names else str(error)
 
 
@@ -162,13 +165,13 @@ def _of_torch(error: BaseException, message: str) -> str | None:
 
 def _for_users(error: BaseException) -> bool:
     """Whether the code that raised an error did so for the user to read."""
-    modules = [name for name in _raised_in(error) if not _is_in(name, PASS_ON)]
-    return IN_WORKER.match(str(error)) is not None or _is_in(modules[-1] if modules else "", FOR_USERS)
+    modules = [module for module in _raised_in(error) if not _is_in(module, PASS_ON)]
+    return IN_WORKER.match(str(error)) is not None or _is_in(modules[-1], FOR_USERS)
 
 
 def _raised_in(error: BaseException) -> list[str]:
     """The modules that an error passed, from where it was caught to where it was raised."""
-    return [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return ["", *(frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))]
 
 
 def _from(kinds, packages: tuple[str, ...]) -> bool:
