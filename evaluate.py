@@ -19,7 +19,7 @@ if __name__ == "evaluate":  # somebody who runs from this folder wants the Huggi
     _elsewhere = [path for path in sys.path if os.path.abspath(path or os.getcwd()) != _here]
     _spec = importlib.machinery.PathFinder.find_spec("evaluate", _elsewhere)
     if _spec is None:
-        raise ModuleNotFoundError("No module named 'evaluate' (pip install evaluate)", name="evaluate")
+        raise ModuleNotFoundError("No module named 'evaluate'", name="evaluate")
     _module = importlib.util.module_from_spec(_spec)
     sys.modules["evaluate"] = _module
     _spec.loader.exec_module(_module)
@@ -27,34 +27,40 @@ if __name__ == "evaluate":  # somebody who runs from this folder wants the Huggi
 
 def parse(argv):
     """The command line."""
-    import argparse
+    from argparse import RawDescriptionHelpFormatter
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="checkpoint: a folder or a name on the Hub; or a protocol's run")
-    parser.add_argument("--data_dir", required=True, nargs="+", help="corpus folder; several are mixed")
-    parser.add_argument("--output_dir", help="default: results/MODEL/CORPUS, of a protocol's run RUN/results")
+    from modeling_gemoclap.command_line.parser import OneSentence, expanded, number
+    from modeling_gemoclap.command_line.ranges import COUNT, SEED, Range
+
+    form = {"formatter_class": RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = OneSentence("evaluate.py", description=__doc__, **form)
+    for option, text in {
+        "--model": "checkpoint: a folder or a name on the Hub; or a protocol's run",
+        "--output_dir": "default: results/MODEL/CORPUS, of a protocol's run RUN/results",
+        "--folds_file": "as it was trained with",
+        "--before": "with --layer_similarity: what the training began with; default: as it says",
+        "--speaker_embeddings": "of --cluster_analysis; default: resemblyzer, as for train.py",
+    }.items():
+        parser.add_argument(option, type=expanded, help=text)
+    parser.add_argument("--data_dir", type=expanded, required=True, nargs="+", help="corpus folder; several are mixed")
     parser.add_argument("--corpus_name", nargs="+", help="what to call each; default: its own or its folder's name")
     parser.add_argument("--protocol", help="as it was trained with; or ravdess-zeroshot, for any checkpoint")
-    parser.add_argument("--folds_file", help="as it was trained with")
-    parser.add_argument("--seeds", nargs="+", type=int, help="judge these seeds of a protocol's run alone")
+    seeds, clusters = number(int, SEED), number(int, Range(at_least=2))
+    parser.add_argument("--seeds", nargs="+", type=seeds, help="judge these seeds of a protocol's run alone")
     parser.add_argument("--speakers", nargs="+", help="judge on these speakers alone")
     parser.add_argument("--exclude_speakers", nargs="+", help="judge on all but these speakers")
     parser.add_argument("--emotion_map", help="what words of the corpus stand for, as for train.py")
     parser.add_argument(
         "--layer_similarity", action="store_true", help="compare clips layer by layer, before and after"
     )
-    parser.add_argument("--before", help="with --layer_similarity: what the training began with; default: as it says")
     parser.add_argument("--cluster_analysis", action="store_true", help="what clusters of speaker embeddings tell")
-    parser.add_argument("--speaker_embeddings", help="of --cluster_analysis; default: resemblyzer, as for train.py")
-    parser.add_argument(
-        "--speaker_clusters", type=int, help="of a speaker, for --cluster_analysis; default: by silhouette"
-    )
+    parser.add_argument("--speaker_clusters", type=clusters, help="of a speaker; default: by silhouette")
     parser.add_argument("--labels", nargs="+", help="emotions to choose between, by prompts; `corpus`: those it has")
     parser.add_argument("--allow_seen_speakers", action="store_true", help="judge on speakers it was trained on too")
     parser.add_argument("--drop_other_emotions", action="store_true", help="drop clips of emotions it does not know")
     parser.add_argument("--on_bad_audio", choices=["raise", "skip"], default="raise")
     parser.add_argument("--overwrite_output", action="store_true", help="write over the results of another run")
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--batch_size", type=number(int, COUNT), default=16)
     parser.add_argument("--device", help="cpu, cuda, ...; default: what there is")
     return parser.parse_args(argv)
 
@@ -68,6 +74,7 @@ def main(argv):
 
     arguments, command = parse(argv), shlex.join(["python", "evaluate.py", *argv])
     judging.refuse_idle_options(arguments)
+    judging.try_first(arguments)
     if arguments.cluster_analysis:
         return print(judging.judge_clusters(arguments, command))
     if arguments.layer_similarity:
@@ -82,11 +89,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    import os
+    from modeling_gemoclap.command_line.failures import run_main
 
-    try:
-        main(sys.argv[1:])
-    except (ValueError, ImportError, OSError) as error:
-        if os.environ.get("GEMOCLAP_TRACEBACK"):
-            raise
-        sys.exit(f"evaluate.py: {error}")
+    run_main("evaluate.py", main)

@@ -19,9 +19,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
-from modeling_gemoclap.evaluation.comparison import compare_runs
+from modeling_gemoclap.command_line.failures import run_main
+from modeling_gemoclap.command_line.files import read_yaml, typed
+from modeling_gemoclap.command_line.parser import OneSentence, expanded, number, words_of
+from modeling_gemoclap.command_line.places import refuse_unwritable
+from modeling_gemoclap.command_line.ranges import SEED
 
 OURS = ("name", "published")
 
@@ -29,19 +31,19 @@ OURS = ("name", "published")
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line; `train` is what stands behind `--`."""
     argv, train = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="YAML file: base, protocol, cells, vary")
-    parser.add_argument("--data_dir", required=True, nargs="+", help="corpus folder; several are mixed")
-    parser.add_argument("--output_dir", required=True, help="a folder is made in it for each cell")
-    parser.add_argument("--base", help="configuration of train.py in place of the file's")
+    form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = OneSentence("grid.py", description=__doc__, **form)
+    parser.add_argument("--config", type=expanded, required=True, help="YAML file: base, protocol, cells, vary")
+    parser.add_argument("--data_dir", type=expanded, required=True, nargs="+", help="corpus folder; several are mixed")
+    parser.add_argument("--output_dir", type=expanded, required=True, help="a folder is made in it for each cell")
+    parser.add_argument("--base", type=expanded, help="configuration of train.py in place of the file's")
     parser.add_argument("--protocol", help="in place of the file's")
     parser.add_argument("--leave_out", nargs="+", default=[], help="fields of the cells that are not to be set")
-    parser.add_argument("--seeds", nargs="+", default=["0"])
+    parser.add_argument("--seeds", nargs="+", type=number(int, SEED), default=[0])
     for option in ("--corpus_name", "--folds_file", "--on_bad_audio"):
-        parser.add_argument(option, nargs="+", default=[], help="for train.py and evaluate.py, as there")
-    parser.add_argument(
-        "--launcher", default=f"{sys.executable} -m accelerate.commands.launch", help="what runs train.py"
-    )
+        parser.add_argument(option, type=expanded, nargs="+", default=[], help="as for train.py and evaluate.py")
+    launcher = f"{sys.executable} -m accelerate.commands.launch"
+    parser.add_argument("--launcher", default=launcher, help="what runs train.py")
     return argparse.Namespace(**vars(parser.parse_args(argv)), train=train)
 
 
@@ -52,13 +54,14 @@ def cells_of(path: str) -> tuple[dict, list[dict]]:
         ValueError: If it has another form, or two cells have the same name.
     """
     try:
-        grid = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        grid = read_yaml(path)
+    except OSError as error:
         raise ValueError(f"--config {path}: cannot be read: {error}") from None
-    if not isinstance(grid, dict) or set(grid) - {"base", "protocol", "cells", "vary"}:
+    cells, varied = (grid.get(part) or kind() for part, kind in (("cells", list), ("vary", dict)))
+    wrong = not isinstance(varied, dict) or not isinstance(cells, list) or not all(isinstance(c, dict) for c in cells)
+    if wrong or set(grid) - {"base", "protocol", "cells", "vary"}:
         raise ValueError(f"{path}: a grid has base, protocol, cells (a list) and vary (fields and lists of values)")
-    cells = list(grid.get("cells") or [])
-    for field, values in (grid.get("vary") or {}).items():
+    for field, values in varied.items():
         if not isinstance(values, list):
             raise ValueError(f"{path}: vary: {field} must be a list of values, as [{values}]")
         cells += [{"name": f"{field} {value}", field: value} for value in values]
@@ -75,36 +78,29 @@ def run(command: list[str]) -> None:
         raise ValueError(f"stopped: {shlex.join(command)} ended with {code}; start again to go on from here")
 
 
-def _words(value) -> list[str]:
-    """A field's value as train.py reads it on the command line."""
-    if isinstance(value, list):
-        return list(map(str, value))
-    return [json.dumps(value) if isinstance(value, dict) else str(value)]
-
-
 def folder_of(cell: dict) -> str:
     """The name of a cell's folder."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in cell["name"]).lower()
 
 
-def run_cell(cell: dict, grid: dict, options: argparse.Namespace) -> Path:
-    """Train and judge a cell; what is there is not done again."""
+def commands_of(cell: dict, grid: dict, options: argparse.Namespace) -> tuple[Path, list[str], list[str]]:
+    """A cell's folder, and the words of train.py and evaluate.py for it."""
     folder = Path(options.output_dir, folder_of(cell))
     protocol, base = options.protocol or grid["protocol"], options.base or grid["base"]
-    data = ["--data_dir", *options.data_dir, "--protocol", protocol, "--seeds", *options.seeds]
+    data = ["--data_dir", *options.data_dir, "--protocol", protocol, "--seeds", *map(str, options.seeds)]
     for option in ("corpus_name", "folds_file", "on_bad_audio"):
         values = getattr(options, option)
         data += [f"--{option}", *values] if values else []
     fields = {name: value for name, value in cell.items() if name not in (*OURS, *options.leave_out)}
-    settings = [word for name, value in fields.items() for word in (f"--{name}", *_words(value))]
-    train = ["train.py", "--config", base, *settings, *data, "--output_dir", str(folder), *options.train]
-    run([*shlex.split(options.launcher), *train])
-    run([sys.executable, "evaluate.py", "--model", str(folder), *data])
-    return folder
+    settings = [word for name, value in fields.items() for word in (words_of(name, value) or [f"--no-{name}"])]
+    train = ["--config", base, *settings, *data, "--output_dir", str(folder), *options.train]
+    return folder, train, ["--model", str(folder), *data]
 
 
 def as_table(cells: list[dict], folders: list[Path]) -> str:
     """Figures of every cell, its difference to the first, paired by speaker, and what was published."""
+    from modeling_gemoclap.evaluation.comparison import compare_runs
+
     published = any("published" in cell for cell in cells)
     head = ["", "WAR", "UAR", "95 % interval", "UAR minus that of the first"]
     head += ["published WAR", "published UAR"] if published else []
@@ -116,7 +112,7 @@ def as_table(cells: list[dict], folders: list[Path]) -> str:
         difference = compare_runs(folders[0], folder) if folder != folders[0] else None
         values = [100 * value for value in (difference["difference"], *difference["interval"])] if difference else []
         row.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*values) if values else "")
-        figures = cell.get("published", {})
+        figures = typed(cell.get("published", {}))
         row += [f"{figures[name]:.2f}" if name in figures else "" for name in ("war", "uar")] if published else []
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
@@ -124,16 +120,23 @@ def as_table(cells: list[dict], folders: list[Path]) -> str:
 
 def main(argv: list[str]) -> None:
     """Run all cells, and write table.md."""
+    from modeling_gemoclap.training.arguments import check_arguments
+
     options = parse(argv)
+    refuse_unwritable({"--output_dir": options.output_dir})
     grid, cells = cells_of(options.config)
     for name in ("base", "protocol"):
         if not (getattr(options, name) or grid.get(name)):
             raise ValueError(f"{options.config}: no {name} there; name one in it, or give --{name}")
-    folders = [run_cell(cell, grid, options) for cell in cells]
-    table = as_table(cells, folders)
-    notes = (
-        f"{options.protocol or grid['protocol']}, seeds {' '.join(options.seeds)}; intervals over speakers, paired."
-    )
+    commands = {cell["name"]: commands_of(cell, grid, options) for cell in cells}
+    for name, (_, train, _) in commands.items():  # all of them, before the first is trained for hours
+        check_arguments(train, f"{options.config}: the cell {name!r}")
+    for _, train, judge in commands.values():  # what is there is not done again
+        run([*shlex.split(options.launcher), "train.py", *train])
+        run([sys.executable, "evaluate.py", *judge])
+    table = as_table(cells, [folder for folder, _, _ in commands.values()])
+    seeds = " ".join(map(str, options.seeds))
+    notes = f"{options.protocol or grid['protocol']}, seeds {seeds}; intervals over speakers, paired."
     if any("published" in cell for cell in cells):
         notes += f" The published figures are those of {grid.get('protocol')} with the cells' own encoders."
     if options.leave_out:
@@ -144,7 +147,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"grid.py: {error}")
+    run_main("grid.py", main)

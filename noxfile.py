@@ -1,5 +1,7 @@
 """The tests on both ends of the supported versions: `nox`, `nox -s "tests(4.57)"`, `nox -- tests/test_encoders.py`.
 
+`nox -s pythons` runs the quick tests on each supported version of Python, installed as documented.
+
 `nox -s deepspeed` runs ZeRO-2 and ZeRO-3 on two CPU processes; DeepSpeed compiles a part of itself, with g++.
 
 Needs nothing but nox; each session makes an environment of its own from one of the two files of constraints.
@@ -8,6 +10,7 @@ Needs nothing but nox; each session makes an environment of its own from one of 
 import nox
 
 nox.options.sessions = ["tests"]
+QUICK = ("losses", "package", "statistics", "manifest", "arguments", "constraints")
 CONSTRAINTS = {"5": "constraints.txt", "4.57": "constraints-4.57.txt"}
 
 
@@ -19,6 +22,13 @@ def tests(session: nox.Session, transformers: str) -> None:
     arguments = session.posargs or ["-n", "2", "--dist", "loadfile"]
     session.run("python", "-c", "import transformers; print('transformers', transformers.__version__)")
     session.run("python", "-m", "pytest", "-q", *arguments)
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+def pythons(session: nox.Session) -> None:
+    """Run the tests that take seconds."""
+    _install(session, CONSTRAINTS["5"])
+    session.run("python", "-m", "pytest", "-q", *(f"tests/test_{name}.py" for name in QUICK))
 
 
 @nox.session

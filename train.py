@@ -14,22 +14,23 @@ With a protocol it trains every fold, into RUN/fold_k/seed_s; started again, it 
 
 from __future__ import annotations
 
-import os
-import sys
-
-from modeling_gemoclap.evaluation.metrics import war_uar_of_scores
-from modeling_gemoclap.training.arguments import parse_arguments
-from modeling_gemoclap.training.checkpoints import resume_point
-from modeling_gemoclap.training.gather import finish, refuse_different_options
-from modeling_gemoclap.training.identity import Run
-from modeling_gemoclap.training.protocol_runs import train_protocol
-from modeling_gemoclap.training.run import choosing_on_dev, select_corpus, split, train_and_save
-from modeling_gemoclap.training.run_folder import RunFolder
+from modeling_gemoclap.command_line.failures import run_main
 
 
 def main(argv: list[str]) -> None:
     """Parse, build, train, save."""
+    from modeling_gemoclap.evaluation.metrics import war_uar_of_scores
+    from modeling_gemoclap.training.arguments import parse_arguments
+    from modeling_gemoclap.training.checkpoints import resume_point
+    from modeling_gemoclap.training.gather import finish, refuse_different_options
+    from modeling_gemoclap.training.identity import Run
+    from modeling_gemoclap.training.protocol_runs import train_protocol
+    from modeling_gemoclap.training.run import choosing_on_dev, select_corpus, split, train_and_save
+    from modeling_gemoclap.training.run_folder import RunFolder
+    from modeling_gemoclap.training.tried_first import try_first
+
     model_args, data_args, arguments = parse_arguments(argv)
+    try_first(data_args, arguments)
     refuse_different_options({**vars(model_args), **vars(data_args), **arguments.to_dict()})
     if data_args.protocol or data_args.folds_file:
         return train_protocol(model_args, data_args, arguments, war_uar_of_scores)
@@ -46,9 +47,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, ImportError, OSError) as error:
-        if os.environ.get("GEMOCLAP_TRACEBACK"):
-            raise
-        sys.exit(f"train.py: {error}")
+    run_main("train.py", main)

@@ -26,6 +26,7 @@ import supcon  # noqa: E402
 import words  # noqa: E402
 
 import grid  # noqa: E402
+from modeling_gemoclap.command_line.failures import run_main  # noqa: E402
 from modeling_gemoclap.corpora.catalogue import where_to_get  # noqa: E402
 from modeling_gemoclap.corpora.files import write_json  # noqa: E402
 from modeling_gemoclap.evaluation.comparison import compare_runs  # noqa: E402
@@ -99,15 +100,20 @@ def rerun(name: str, run: Runner) -> dict:
     return words.measured(CHECKPOINT, run.corpora / "emodb", PLAN["words"])
 
 
-def main() -> None:
+def a_path(text: str) -> Path:
+    """A path, with the home folder in place of `~`."""
+    return Path(text).expanduser()
+
+
+def main(argv: list[str]) -> None:
     """Rerun what is named, and write the documents."""
     names = [*PLAN["rows"], *PLAN["tables"], "checkpoint", "words", "supcon", "speakers"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
-    parser.add_argument("--corpora", default=os.environ.get("GEMOCLAP_CORPORA"), type=Path)
-    parser.add_argument("--output_dir", default=Path("runs/evidence"), type=Path)
+    parser.add_argument("--corpora", default=os.environ.get("GEMOCLAP_CORPORA"), type=a_path)
+    parser.add_argument("--output_dir", default=Path("runs/evidence"), type=a_path)
     parser.add_argument("--overwrite", action="store_true", help="remove what another recipe left in the folders")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if unknown := sorted(set(options.names) - set(names)):
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(names)}")
     for corpus in ("emodb", "ravdess") if options.names else ():
@@ -123,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main("evidence.py", main)

@@ -14,7 +14,10 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAN = yaml.safe_load(Path(__file__).with_name("evidence.yaml").read_text(encoding="utf-8"))
+sys.path.insert(0, str(ROOT))
+from modeling_gemoclap.command_line.files import read_yaml, typed  # noqa: E402
+
+PLAN = typed(read_yaml(Path(__file__).with_name("evidence.yaml")))
 
 
 def recipe_sha256(name: str) -> str:

@@ -15,11 +15,12 @@ import sys
 import time
 from pathlib import Path
 
-from espeak_corpus import TEST_VOICES, Speaker, build
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from modeling_gemoclap.command_line.failures import run_main  # noqa: E402
+from modeling_gemoclap.command_line.places import cache_folders, refuse_unwritable  # noqa: E402
+
 SHIPPED = ROOT / "checkpoints" / "gemoclap-compact-emodb"
-UNHEARD = [voice[3:] for voice in TEST_VOICES]
 
 
 def run(*command: str | Path) -> None:
@@ -29,10 +30,10 @@ def run(*command: str | Path) -> None:
     subprocess.run([*programs[command[0]], *command[1:]], cwd=ROOT, check=True)
 
 
-def evaluate(model: Path, corpus: Path, output: Path) -> dict:
+def evaluate(model: Path, corpus: Path, output: Path, unheard: list[str]) -> dict:
     """`evaluate.py` on the unheard voices; its results."""
     options = ("--model", model, "--data_dir", corpus, "--output_dir", output)
-    run("python", "evaluate.py", *options, "--speakers", *UNHEARD)
+    run("python", "evaluate.py", *options, "--speakers", *unheard)
     return json.loads((output / "results.json").read_text())
 
 
@@ -45,9 +46,15 @@ def hear(model: Path, clip: Path, what: str) -> None:
     print("\n".join(f"  {item['score']:.2f}  {item['label']}" for item in answer))
 
 
-def main(output: Path) -> None:
+def main(argv: list[str]) -> None:
     """Speak, train, judge, use."""
-    start = time.time()
+    if argv[1:] or argv[:1] and argv[0].startswith("-"):
+        raise ValueError("give one folder or none: python demo/run.py [FOLDER]")
+    from espeak_corpus import TEST_VOICES, Speaker, build
+
+    start, unheard = time.time(), [voice[3:] for voice in TEST_VOICES]
+    output = Path(argv[0] if argv else ROOT / "demo" / "output").expanduser().resolve()
+    refuse_unwritable({"FOLDER": output} | cache_folders())
     for name in ("corpus", "flat_pitch", "flat_energy", "checkpoint", "evaluation"):
         shutil.rmtree(output / name, ignore_errors=True)
     speaker, corpus, model = Speaker(), output / "corpus", output / "checkpoint"
@@ -56,14 +63,14 @@ def main(output: Path) -> None:
     for flat in ("pitch", "energy"):
         build(output / f"flat_{flat}", speaker, "test", flat)
     options = ("--config", "configs/demo.yaml", "--data_dir", corpus, "--output_dir", model)
-    run("accelerate launch", "--num_processes", "1", "train.py", *options, "--exclude_speakers", *UNHEARD)
-    results = evaluate(model, corpus, output / "evaluation")
+    run("accelerate launch", "--num_processes", "1", "train.py", *options, "--exclude_speakers", *unheard)
+    results = evaluate(model, corpus, output / "evaluation", unheard)
     flats = [output / f"flat_{what}" for what in ("pitch", "energy")]
-    no_pitch, no_energy = (evaluate(model, folder, folder / "evaluation")["uar"] for folder in flats)
+    no_pitch, no_energy = (evaluate(model, folder, folder / "evaluation", unheard)["uar"] for folder in flats)
 
     from modeling_gemoclap.evaluation.report import as_table
 
-    print(f"\n=== {results['n']} clips by {len(UNHEARD)} voices that were not heard in training ===\n")
+    print(f"\n=== {results['n']} clips by {len(unheard)} voices that were not heard in training ===\n")
     print(as_table(results))
     print(
         f"\nUAR {results['uar']:.3f}; with the pitch made flat {no_pitch:.3f}, "
@@ -80,4 +87,4 @@ def main(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo" / "output").resolve())
+    run_main("demo/run.py", main)

@@ -372,9 +372,9 @@ def test_mixing_within_a_class(tones):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"noise_prob": 1.5}, "noise_prob=1.5 is a share"),
+        ({"noise_prob": 1.5}, "noise_prob 1.5 must be at least 0 and at most 1"),
         ({"noise_snr_db": (20.0, 10.0)}, "noise_snr_db"),
-        ({"equalizer_db": -1.0}, "equalizer_db=-1.0 must lie between 0 and 20"),
+        ({"equalizer_db": -1.0}, "equalizer_db -1.0 must be at least 0 and at most 20"),
     ],
 )
 def test_augmentation_out_of_range(options, message):

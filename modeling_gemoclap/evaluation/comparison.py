@@ -10,12 +10,17 @@ smallest p that so many pairs can give.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+from ..command_line.failures import run_main, tell_failures
+
+if __name__ == "__main__":
+    tell_failures("comparison")  # those of the imports below too
 
 import numpy as np
 import scipy.stats
 
+from ..command_line.parser import OneSentence, expanded
 from .statistics import Judged, interval, resampled, speaker_counts, uar_of
 from .stored import load_judged, protocols_of
 
@@ -112,14 +117,11 @@ def as_text(found: dict, names: tuple[str, str]) -> str:
 
 def main(argv: list[str]) -> None:
     """Compare two evaluated runs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs=2, metavar="RUN", help="folder that evaluate.py has judged")
+    parser = OneSentence(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs=2, type=expanded, metavar="RUN", help="folder that evaluate.py has judged")
     runs = parser.parse_args(argv).runs
     print(as_text(compare_runs(*runs), tuple(runs)))
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"comparison: {error}")
+    run_main("comparison", main)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..command_line.files import json_object
+from ..command_line.places import cache_folders, refuse_missing_device, refuse_unwritable
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.provenance import Heard
@@ -49,6 +51,23 @@ def refuse_idle_options(arguments: argparse.Namespace) -> None:
     none = ("model", "protocol", "folds_file", "seeds", "labels", "allow_seen_speakers", "drop_other_emotions")
     if given := [f"--{name}" for name in none if getattr(arguments, name)]:
         raise ValueError(f"--cluster_analysis judges no checkpoint: leave out {', '.join(given)}")
+
+
+def try_first(arguments: argparse.Namespace) -> None:
+    """Make sure that there is the device, and that results can be written, before anything is read.
+
+    Args:
+        arguments: The command line of evaluate.py.
+
+    Raises:
+        ValueError: If something is missing.
+    """
+    refuse_missing_device(arguments.device)
+    json_object(arguments.emotion_map, "--emotion_map")
+    root = Path(arguments.model or "results")
+    run = root if (root / "run.json").is_file() else None  # answers are stored beside each checkpoint of a run
+    places = {"--model": run, "--output_dir": arguments.output_dir or run or "results"}
+    refuse_unwritable(places | cache_folders())
 
 
 def judge_run(arguments: argparse.Namespace, command: str) -> tuple:

@@ -263,11 +263,11 @@ def write_report(record: dict, runs: list[list[dict]], pictured: dict, output_di
     output_dir.mkdir(parents=True, exist_ok=True)
     for path in output_dir.glob("predictions*.csv"):
         path.unlink()
-    pictures = draw(record, output_dir, **pictured)
     seeds = record.get("seeds")
     names = [f"predictions_seed_{seed}.csv" for seed in seeds] if seeds else ["predictions.csv"]
     for name, rows in zip(names, runs, strict=True):
         write_rows(output_dir / name, rows)
-    (output_dir / "results.md").write_text(as_markdown(record), encoding="utf-8")
-    write_page(record, remarks(record), how_calibrated(record), pictures, output_dir / "report.html")
     write_json(output_dir / "results.json", record)
+    (output_dir / "results.md").write_text(as_markdown(record), encoding="utf-8")
+    pictures = draw(record, output_dir, **pictured)  # last: should there be no room for them, the figures are there
+    write_page(record, remarks(record), how_calibrated(record), pictures, output_dir / "report.html")

@@ -10,10 +10,15 @@ import scipy.signal
 import torch
 from torch.nn import functional as F
 
+from ..command_line.ranges import FINITE, SHARE, Range, refuse_out_of_range
+
 DECIBELS = math.log(10) / 10  # of power, in the natural logarithm that log-mel features are in
 CURVES = 4  # cosines over the mel axis that a random equaliser is made of
 T60 = (0.1, 0.8)  # seconds in which a room's sound falls by 60 dB
 REVERBERANT = (-15.0, -3.0)  # dB of the room's first echo against the direct sound
+WARP, EQUALIZER = Range(at_least=0, at_most=0.5), Range(at_least=0, at_most=20)
+RANGES = {"time_warp": WARP, "mel_warp": WARP, "equalizer_db": EQUALIZER, "noise_snr_db": FINITE}
+RANGES |= dict.fromkeys(("noise_prob", "reverb_prob", "mix_prob"), SHARE)
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,7 @@ class Augmentation:
     hop_seconds: float = 0.01
 
     def __post_init__(self):
-        for name, most in (("time_warp", 0.5), ("mel_warp", 0.5), ("equalizer_db", 20.0)):
-            if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and {most}")
-        for name in ("noise_prob", "reverb_prob", "mix_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} is a share, between 0 and 1")
+        refuse_out_of_range(vars(self), RANGES)
         if len(self.noise_snr_db) != 2 or self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise ValueError(f"noise_snr_db={list(self.noise_snr_db)} must be the least and the greatest, in dB")
 

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..corpora.files import write_json
+from .arguments import DEFAULT_OPTIM, refuse_values
 from .clips import ClipDataset
 from .finite import FiniteGuard, IndexedCollator, refuse_logits_not_finite, refuse_weights_not_finite
 from .frozen import FrameDataset
@@ -86,10 +87,10 @@ class _CountComparisons(TrainerCallback):
 
 def _check_rates(args) -> None:
     milestones, gamma = getattr(args, "lr_milestones", None), getattr(args, "lr_gamma", 0.1)
-    if milestones and (args.max_steps > 0 or min(milestones) <= 0 or not 0 < gamma <= 1):
+    refuse_values(lr_milestones=milestones, lr_gamma=gamma)
+    if milestones and args.max_steps > 0:
         raise ValueError(
-            f"lr_milestones {milestones} are numbers of epochs above 0, after each of which the rate is multiplied by "
-            f"lr_gamma {gamma}, above 0 and at most 1; they do not go with max_steps"
+            f"lr_milestones {milestones} are numbers of epochs and do not go with max_steps: give num_train_epochs"
         )
     if milestones and (args.warmup_steps or args.lr_scheduler_type not in ("linear", "constant")):
         raise ValueError("lr_milestones are the schedule: leave out lr_scheduler_type and warmup_steps")
@@ -129,7 +130,9 @@ class SpeechTrainer(Trainer):
                 # transformers would not look for them under gradient checkpointing; layer drop leaves some out.
                 args.ddp_find_unused_parameters = True
         super().__init__(model, args, *others, **kwargs)
-        if getattr(self.args, "optimizer", "adam") == "adam" and not self.optimizer_cls_and_kwargs:
+        # transformers' own arguments know no optimizer: what they name beside the default is what was chosen.
+        plain = getattr(self.args, "optimizer", "adam" if self.args.optim == DEFAULT_OPTIM else "optim") == "adam"
+        if plain and not self.optimizer_cls_and_kwargs:
             betas = (self.args.adam_beta1, self.args.adam_beta2)
             options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
             self.optimizer_cls_and_kwargs = (torch.optim.Adam, options)

@@ -7,6 +7,7 @@ import torch
 from ..configuration_gemoclap import GEmoClapConfig
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..processing_gemoclap import GEmoClapProcessor
+from .arguments import refuse_values
 
 
 def audio_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -41,9 +42,13 @@ class GEmoClapCollator:
         config: Objective, words and templates; where a kind of prompt has several templates, or an emotion synonyms,
             one of each is drawn a clip.
         unknown_gender_prob: Share of the clips whose gender is hidden.
+
+    Raises:
+        ValueError: If `unknown_gender_prob` is no share.
     """
 
     def __init__(self, processor: GEmoClapProcessor, config: GEmoClapConfig, unknown_gender_prob: float = 0.0):
+        refuse_values(unknown_gender_prob=unknown_gender_prob)
         self.processor = processor
         self.config = config
         self.unknown_gender_prob = unknown_gender_prob

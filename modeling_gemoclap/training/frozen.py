@@ -38,7 +38,6 @@ class FrameDataset(torch.utils.data.Dataset):
         self.frames = frames.with_format("numpy")
         self.emotion_labels = emotion_labels
         self.hidden_size = hidden_size
-        self.file_names = file_names
 
     def name_of(self, index: int) -> str:
         """File name of a clip."""

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 from ..configuration_gemoclap import GEmoClapConfig
 from ..modeling_gemoclap import GEmoClapModel
 from ..towers_gemoclap import transformer_layers
+from .arguments import refuse_values
 
 try:
     import peft
@@ -68,13 +69,12 @@ def add_lora(model: GEmoClapModel, towers: list[str], rank: int = 8, alpha: floa
 
     Raises:
         ImportError: If PEFT is not installed.
-        ValueError: If a tower is not known, or the rank is not positive.
+        ValueError: If a tower is not known, or a number is out of its range.
     """
     _needs_peft()
     if not towers or set(towers) - set(TOWERS):
         raise ValueError(f"lora_towers={towers}: name 'audio', 'text', or both")
-    if rank < 1:
-        raise ValueError(f"lora_rank={rank} must be 1 or more")
+    refuse_values(lora_rank=rank, lora_alpha=alpha, lora_dropout=dropout)
     new = ["audio_projection", "text_projection"]
     if any(True for _ in model.audio_pooling.parameters()):
         new.append("audio_pooling")

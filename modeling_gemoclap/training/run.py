@@ -28,6 +28,7 @@ from .identity import Run
 from .lora import is_lora, save_adapter
 from .run_folder import CALIBRATION
 from .start import heard_before
+from .tried_first import push
 
 logger = logging.get_logger(__name__)
 
@@ -179,6 +180,7 @@ def train_and_save(run: Run, checkpoint: str | None = None, begin: Callable = la
         if trainer.is_world_process_zero():
             save_adapter(trainer.model, run.folder / "adapter")
         trainer.model = trainer.model.merge_and_unload()  # the checkpoint itself loads without PEFT
+    wanted, arguments.push_to_hub = arguments.push_to_hub, False  # save_model would push what is not yet whole
     trainer.save_model()
     trainer.save_state()
     trainer.create_model_card()
@@ -188,6 +190,7 @@ def train_and_save(run: Run, checkpoint: str | None = None, begin: Callable = la
             (run.folder / "skipped_clips.json").write_text(json.dumps(skipped, indent=2) + "\n")
         clips = f"{len(trainer.train_dataset)} clips" + (f", {len(skipped)} skipped" if skipped else "")
         print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(run.folder)}", flush=True)
-    if arguments.push_to_hub:
-        trainer.push_to_hub()
+    arguments.push_to_hub = wanted
+    if wanted:
+        push(trainer)
     return trainer

@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ModelOutput, logging
 
 from ..modeling_gemoclap import GEmoClapForXVector
+from .arguments import refuse_values
 from .clips import ClipDataset
 from .collator import AudioCollator, audio_inputs
 from .gather import gather, precise
@@ -150,8 +151,9 @@ class SpeakerTrainer(StepTrainer):
         group_size: int = 4,
         **kwargs,
     ):
-        if temperature <= 0 or (weight <= 0 and task != "contrastive"):
-            raise ValueError(f"speaker_temperature {temperature} and speaker_weight {weight} must be above 0")
+        refuse_values(speaker_temperature=temperature, speaker_weight=weight, speaker_group_size=group_size)
+        if weight == 0 and task != "contrastive":
+            raise ValueError(f"speaker_weight 0 leaves nothing of speaker_task {task}: give one above 0")
         self._task, self._weight, self._temperature, self._group_size = task, weight, temperature, group_size
         super().__init__(model, args, *others, **kwargs)
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:

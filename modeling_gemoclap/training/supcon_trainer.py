@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .arguments import refuse_values
 from .collator import audio_inputs
 from .gather import gather, precise
 from .step_trainer import StepTrainer
@@ -50,11 +51,7 @@ class SupConTrainer(StepTrainer):
         negatives: str = "emotion",
         **kwargs,
     ):
-        if temperature <= 0 or alpha < 0 or not -1 <= margin <= 1:
-            raise ValueError(
-                f"supcon_temperature {temperature} must be above 0, supcon_alpha {alpha} at least 0, and "
-                f"supcon_margin {margin}, a cosine, between -1 and 1"
-            )
+        refuse_values(supcon_temperature=temperature, supcon_alpha=alpha, supcon_margin=margin)
         self._temperature, self._margin = temperature, (alpha, margin)
         self._dealt = (corpora, negatives, names)
         super().__init__(model, args, *others, **kwargs)

@@ -1,0 +1,123 @@
+"""YAML and JSON that say what they mean: text stays as it is written, and nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import yaml
+
+NULL = ("", "~", "null", "Null", "NULL")
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")  # no leading zero: 01 is a name
+NUMBER = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+NOT_FINITE = re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE)
+WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+
+
+class Plain(str):
+    """A scalar that stood without quotes: `typed` may read a number in it."""
+
+    __slots__ = ()
+
+
+class _AsWritten(yaml.BaseLoader):
+    """Keeps every scalar as text, but for a plain null, and refuses a key that stands twice in a mapping."""
+
+    def construct_scalar(self, node):
+        text = super().construct_scalar(node)
+        if node.style is not None:
+            return text
+        return None if text in NULL else Plain(text)
+
+    def construct_mapping(self, node, deep=False):
+        seen = {}
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is None:
+                raise yaml.constructor.ConstructorError(None, None, "a key that is not a word", key.start_mark)
+            if name in seen:
+                problem = f"the key {name!r} stands twice, first in line {seen[name].line + 1}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen[name] = key.start_mark
+        return {str(key.value): self.construct_object(value, deep=True) for key, value in node.value}
+
+
+def read_yaml(path: str | Path) -> dict:
+    """Read a YAML file that is a mapping. `01`, `no` and `1e5` are text, as they are written.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content: mappings, lists, text, and None for `~`, `null` and an empty value.
+
+    Raises:
+        ValueError: If it cannot be read, is no mapping, or has a key twice.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=_AsWritten)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
+    if values is not None and not isinstance(values, dict):
+        kind = {"list": "a list"}.get(type(values).__name__, "text")
+        raise ValueError(f"{path}: a configuration is a mapping of fields to values, not {kind}")
+    return values or {}
+
+
+def typed(value):
+    """Numbers, true and false in what `read_yaml` gave, where no option's type says what a scalar is.
+
+    Args:
+        value: A part of what `read_yaml` gave.
+
+    Returns:
+        The same, plain scalars converted by the rules of JSON: `0x1F`, `01`, `1_000`, `no` and `12:30` stay text.
+    """
+    if isinstance(value, dict):
+        return {key: typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    if not isinstance(value, Plain):
+        return value
+    if value in WORDS:
+        return WORDS[value]
+    if INTEGER.fullmatch(value):
+        return int(value)
+    if NUMBER.fullmatch(value):
+        return float(value)
+    return float(value.replace(".", "")) if NOT_FINITE.fullmatch(value) else str(value)
+
+
+def json_object(text: str | None, name: str) -> dict:
+    """A JSON object that was given as an option.
+
+    Args:
+        text: The JSON; None is an empty object.
+        name: What it was given as, for the error: `--audio_config`.
+
+    Raises:
+        ValueError: If it is no JSON object, has a key twice, or a number that is not finite.
+    """
+
+    def refuse_number(word: str):
+        raise ValueError(f"{name}: {word} is not a finite number: {text}")
+
+    def finite(word: str) -> float:
+        return float(word) if math.isfinite(float(word)) else refuse_number(word)
+
+    def pairs(items: list[tuple]) -> dict:
+        if twice := sorted({key for key, _ in items if sum(key == other for other, _ in items) > 1}):
+            raise ValueError(f"{name}: the key {', '.join(map(repr, twice))} stands twice: {text}")
+        return dict(items)
+
+    try:
+        values = json.loads(text or "{}", parse_constant=refuse_number, parse_float=finite, object_pairs_hook=pairs)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}: not JSON ({error}): {text}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{name}: must be a JSON object, got {text}")
+    return values

@@ -1,0 +1,208 @@
+"""Options from dataclasses, read from a YAML file and the command line, which takes precedence."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
+
+from .files import json_object, read_yaml, typed
+from .ranges import Range, out_of_range, refuse
+
+UNSET = ("none", "null", "~")
+MEANS_NONE = ("report_to",)  # options of transformers to which `none` is a value
+
+
+class OneSentence(argparse.ArgumentParser):
+    """A parser whose errors are `ValueError`s, without the usage of all options before them."""
+
+    def error(self, message: str) -> None:
+        """Raise instead of ending the program.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(message.removeprefix("argument "))
+
+
+class OptionParser(OneSentence, HfArgumentParser):
+    """Reads dataclasses from a YAML file and the command line.
+
+    The metadata of a field may have `within` (a `Range`), `path` (whether it names a file or folder, whose `~` is
+    expanded) and `as_json` (whether it is a JSON object). For every field there is `--no-FIELD`: false for a switch,
+    otherwise as if the field had not been given; an optional field is also unset by `--FIELD none`.
+
+    Args:
+        groups: The dataclasses.
+        within: Ranges of fields that a dataclass inherits.
+        paths: Such fields that are paths.
+        may_be_json: Such fields that may be JSON objects.
+        **kwargs: As for `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, groups, within: dict[str, Range] | None = None, paths=(), may_be_json=(), **kwargs):
+        self.within, self.paths = dict(within or {}), set(paths)
+        self.as_json, self.may_be_json, self.optional = set(), set(may_be_json), set()
+        super().__init__(groups, allow_abbrev=False, **kwargs)
+
+    def add_argument(self, *flags: str, within: Range | None = None, path=False, as_json=False, **kwargs):
+        """As argparse's, with this parser's metadata, and with `--no-FIELD` for every option that has a type."""
+        name = flags[0].removeprefix("--")
+        if kwargs.get("action") == "store_false" and name.startswith("no_"):
+            return None  # HfArgumentParser's own for some switches: all of them have one below
+        if within is not None:
+            self.within[name] = within
+        self.paths |= {name} if path else set()
+        self.as_json |= {name} if as_json else set()
+        default, convert = kwargs.get("default"), kwargs.get("type")
+        if convert is None:
+            return super().add_argument(*flags, **kwargs)
+        if default is None and name not in MEANS_NONE:
+            self.optional.add(name)
+            if not (kwargs.get("nargs") and convert is str):  # several words may have `none` among them, as a name
+                kwargs["type"] = _or_none(convert)
+            if "choices" in kwargs:
+                kwargs["choices"] = [*kwargs["choices"], None]
+        action = super().add_argument(*flags, **kwargs)
+        unset = sorted({f"--no-{name}", f"--no_{name}", f"--no-{name.replace('_', '-')}"})
+        constant = False if convert is string_to_bool else default
+        options = {"dest": name, "action": "store_const", "const": constant, "default": argparse.SUPPRESS}
+        super().add_argument(*unset, help=argparse.SUPPRESS, **options)
+        return action
+
+    def read(self, argv: list[str]) -> tuple:
+        """Read `[--config FILE] [--field value ...]`.
+
+        Args:
+            argv: The command line without the program's name.
+
+        Returns:
+            The dataclasses.
+
+        Raises:
+            ValueError: If the file or an option cannot be read, is not known, or has a value that it may not have.
+        """
+        values, groups = self.values(argv), []
+        for group in self.dataclass_types:
+            names = [field.name for field in dataclasses.fields(group) if field.init]
+            groups.append(group(**{name: values[name] for name in names}))
+        return tuple(groups)
+
+    def values(self, argv: list[str]) -> dict:
+        """As `read`, for all fields together and without making the dataclasses."""
+        config = self._config_of(argv)
+        words = self._words_of(config) if config else []
+        try:
+            self._namespace(words)
+        except ValueError as error:
+            raise ValueError(f"{config}: {error}") from None
+        values = vars(self._namespace([*words, *argv]))
+        for name in self.paths:
+            values[name] = expanded(values.get(name))
+        refuse(self._what_is_wrong(values))
+        return values
+
+    def _config_of(self, argv: list[str]) -> str | None:
+        parser = OneSentence(add_help=False, allow_abbrev=False)
+        parser.add_argument("--config")
+        path = expanded(parser.parse_known_args(argv)[0].config)
+        if path and not Path(path).is_file():
+            raise ValueError(f"--config {path}: no such file")
+        return path
+
+    def _fields(self) -> list[str]:
+        return [field.name for group in self.dataclass_types for field in dataclasses.fields(group)]
+
+    def _words_of(self, path: str) -> list[str]:
+        """The file's fields as options, so that file and command line are checked by the same parser."""
+        words, known = [], self._fields()
+        for name, value in read_yaml(path).items():
+            if name not in known:
+                raise ValueError(f"{path}: no field {name!r}{_near(name, known)}")
+            if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+                raise ValueError(f"{path}: {name} must be a list of plain values, not of lists, mappings or nothing")
+            words += words_of(name, value)
+        return words
+
+    def _namespace(self, words: list[str]) -> argparse.Namespace:
+        namespace, unknown = self.parse_known_args(words)
+        if unknown:
+            word = unknown[0].partition("=")[0]
+            near = _near(word.lstrip("-").replace("-", "_"), self._fields(), "--")
+            raise ValueError(f"no option {word}{near}" if word[:1] == "-" else f"unexpected {unknown[0]!r}")
+        for name, value in vars(namespace).items():
+            if isinstance(value, list) and len(value) == 1 and name in self.optional and value[0] in (None, *UNSET):
+                setattr(namespace, name, None)
+            elif isinstance(value, list) and None in value:
+                raise ValueError(f"--{name}: none stands alone, to unset it")
+        return namespace
+
+    def _what_is_wrong(self, values: dict) -> list[str]:
+        found = out_of_range(values, self.within, "--")
+        for name in sorted(self.as_json | self.may_be_json):
+            value = values.get(name)
+            if isinstance(value, str) and (name in self.as_json or value.lstrip()[:1] == "{"):
+                try:
+                    json_object(value, f"--{name}")
+                except ValueError as error:
+                    found.append(str(error))
+        return found
+
+
+def words_of(name: str, value) -> list[str]:
+    """A field of `read_yaml` as words of a command line.
+
+    Args:
+        name: The field.
+        value: Text, a list of texts, a mapping, or None, which is left out.
+    """
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [f"--{name}", *value]
+    return [f"--{name}={json.dumps(typed(value)) if isinstance(value, dict) else value}"]
+
+
+def number(convert: Callable[[str], float], allowed: Range) -> Callable[[str], float]:
+    """A `type` for `argparse` that checks a range.
+
+    Args:
+        convert: `int` or `float`.
+        allowed: The range.
+    """
+
+    def read(text: str) -> float:
+        value = convert(text)
+        if value not in allowed:
+            raise argparse.ArgumentTypeError(f"{text} must be {allowed}")
+        return value
+
+    read.__name__ = convert.__name__
+    return read
+
+
+def expanded(value):
+    """A path, or a list of paths, with the home folder in place of `~`; anything else as it is."""
+    if isinstance(value, list):
+        return [expanded(item) for item in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
+
+
+def _or_none(convert: Callable) -> Callable:
+    def read(text):
+        return None if isinstance(text, str) and text.lower() in UNSET else convert(text)
+
+    read.__name__ = getattr(convert, "__name__", "value")
+    return read
+
+
+def _near(name: str, known: list[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""

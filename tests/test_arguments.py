@@ -1,0 +1,394 @@
+"""Options: their ranges, YAML as it is written, unsetting, paths, and the optimizer that was chosen."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, load_script
+from transformers import TrainingArguments
+
+from modeling_gemoclap import GEmoClapTrainer
+from modeling_gemoclap.command_line.files import json_object, read_yaml, typed
+from modeling_gemoclap.command_line.ranges import Range, out_of_range
+from modeling_gemoclap.training.arguments import (
+    TRAINER_RANGES,
+    DataArguments,
+    GEmoClapTrainingArguments,
+    ModelArguments,
+    check_arguments,
+    parse_arguments,
+)
+from modeling_gemoclap.training.augmentation import Augmentation
+from modeling_gemoclap.training.collator import GEmoClapCollator
+
+OURS = (ModelArguments, DataArguments, GEmoClapTrainingArguments)
+
+
+def parsed(*words):
+    return parse_arguments([*map(str, words), "--use_cpu", "true"])
+
+
+def written(tmp_path, text):
+    path = tmp_path / "options.yaml"
+    path.write_text(text)
+    return path
+
+
+# ---- ranges ---------------------------------------------------------------------------------------------------------
+def own_fields():
+    inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
+    return [field for group in OURS for field in dataclasses.fields(group) if field.name not in inherited]
+
+
+def test_every_number_of_ours_has_a_range():
+    numbers = [field.name for field in own_fields() if "float" in str(field.type) or "int" in str(field.type)]
+    without = [field.name for field in own_fields() if field.name in numbers and "within" not in field.metadata]
+    assert len(numbers) > 30 and not without
+
+
+def test_defaults_and_configurations_lie_in_their_ranges():
+    check_arguments([], "nothing")
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        if "\ncells:" not in path.read_text():
+            check_arguments(["--config", str(path)], path.name)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("projection_dim", ("0", "-1")),
+        ("logit_scale_init_value", ("nan", "inf", "-inf", "5")),
+        ("unknown_gender_prob", ("1.5", "-0.1", "nan")),
+        ("alpha", ("2", "nan")),
+        ("num_dev_speakers", ("-1",)),
+        ("max_seconds", ("0", "-1", "nan", "inf")),
+        ("calibration_folds", ("1", "-2")),
+        ("label_fraction", ("0", "1.1")),
+        ("noise_prob", ("1.5",)),
+        ("supcon_temperature", ("0", "nan")),
+        ("speaker_clusters", ("1", "0")),
+        ("projection_dropout", ("1", "-0.1")),
+        ("classifier_hidden_size", ("0",)),
+        ("lora_rank", ("0",)),
+        ("encoder_lr_factor", ("0", "1.5", "nan")),
+        ("contrastive_chunk_size", ("0",)),
+        ("preprocessing_num_workers", ("0",)),
+        ("prompt_steps", ("-1",)),
+        ("folds", ("-1",)),
+        ("seeds", ("-1", str(2**32))),
+        ("num_train_epochs", ("0", "-1", "nan", "inf")),
+        ("per_device_train_batch_size", ("0", "-4")),
+        ("per_device_eval_batch_size", ("0",)),
+        ("learning_rate", ("-0.1", "nan", "inf")),
+        ("max_steps", ("0", "-2")),
+        ("warmup_steps", ("-1",)),
+        ("adam_beta1", ("1", "-0.1")),
+        ("adam_epsilon", ("0", "nan")),
+        ("weight_decay", ("-1", "nan")),
+        ("seed", ("-1", str(2**32))),
+        ("gradient_accumulation_steps", ("0",)),
+    ],
+)
+def test_out_of_range(option, values):
+    for value in values:
+        with pytest.raises(ValueError, match=rf"--{option} {value[:4]}.* must be"):
+            parsed(f"--{option}={value}")
+
+
+def test_all_that_is_wrong_is_named_at_once():
+    with pytest.raises(ValueError) as error:
+        parsed("--alpha", "2", "--projection_dim", "0", "--num_train_epochs", "0", "--seeds", "1", "-3")
+    said = str(error.value)
+    assert "--alpha 2.0 must be at least 0 and at most 1" in said and "--projection_dim 0 must be at least 1" in said
+    assert "--num_train_epochs 0.0 must be above 0" in said and "--seeds 1 -3 must be" in said
+
+
+def test_ranges_of_transformers_arguments_are_of_fields_that_exist():
+    names = {field.name for field in dataclasses.fields(TrainingArguments)}
+    sometimes = {"warmup_ratio", "ddp_bucket_cap_mb", "dataloader_prefetch_factor"}
+    assert set(TRAINER_RANGES) - sometimes <= names
+
+
+def test_a_range():
+    allowed = Range(above=0, at_most=1, besides=(-1,))
+    assert [value in allowed for value in (0, 0.1, 1, 1.1, -1, math.nan, math.inf)] == [0, 1, 1, 0, 1, 0, 0]
+    assert str(allowed) == "above 0 and at most 1 or -1" and str(Range()) == "finite"
+    assert out_of_range({"a": [0.5, math.nan], "b": "text", "c": None}, dict.fromkeys("abc", allowed)) == [
+        "a 0.5 nan must be finite and above 0 and at most 1 or -1"
+    ]
+
+
+def test_parts_that_are_made_in_python_share_the_ranges(make_model):
+    from modeling_gemoclap.training.lora import add_lora
+    from modeling_gemoclap.training.speaker_trainer import SpeakerTrainer
+    from modeling_gemoclap.training.supcon_trainer import SupConTrainer
+
+    with pytest.raises(ValueError, match="mel_warp nan must be finite"):
+        Augmentation(mel_warp=math.nan)
+    with pytest.raises(ValueError, match="unknown_gender_prob 1.5"):
+        GEmoClapCollator(None, None, 1.5)
+    with pytest.raises(ValueError, match="supcon_temperature nan"):
+        SupConTrainer(corpora=[], names=([], []), temperature=math.nan)
+    with pytest.raises(ValueError, match="speaker_temperature nan"):
+        SpeakerTrainer(temperature=math.nan)
+    with pytest.raises(ValueError, match="speaker_weight 0"):
+        SpeakerTrainer(weight=0, task="adversarial")
+    with pytest.raises(ValueError, match="lora_rank 0"):
+        add_lora(make_model(), ["audio"], rank=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--batch_size", "0"), "--batch_size: 0 must be at least 1"),
+        (("--batch_size", "x"), "--batch_size: invalid int"),
+        (("--seeds", "-1"), "--seeds: -1 must be at least 0"),
+        (("--speaker_clusters", "1"), "--speaker_clusters: 1 must be at least 2"),
+        (("--batch", "4"), "unrecognized arguments: --batch"),
+    ],
+)
+def test_options_of_evaluate(words, message):
+    with pytest.raises(ValueError, match=message):
+        load_script("evaluate").parse(["--data_dir", "x", *words])
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:7", "meta"])
+def test_a_device_that_is_not_there(tones, tmp_path, device):
+    with pytest.raises(ValueError, match=f"--device {device}: .*(cpu|leave it out)"):
+        load_script("evaluate").main(["--model", str(tmp_path), "--data_dir", str(tones), "--device", device])
+
+
+# ---- text as it is written ------------------------------------------------------------------------------------------
+def test_ids_are_taken_as_they_are_written(tmp_path):
+    ids = ["01", "04", "0011", "no", "1e5", "1_000", "0x1F", "12:30:45", "2026-01-01", "true", "1.10", "010"]
+    path = written(
+        tmp_path, f"exclude_speakers: [{', '.join(ids)}]\ndev_speakers: 07\nspeakers:\n  - 'null'\n  - \"~\"\n"
+    )
+    _, data, _ = parsed("--config", path)
+    assert data.exclude_speakers == ids and data.dev_speakers == ["07"] and data.speakers == ["null", "~"]
+
+
+def test_the_options_type_converts(tmp_path):
+    text = "learning_rate: 2e-5\nalpha: .5\nnum_train_epochs: 3\nsave_strategy: no\ndataloader_drop_last: yes\n"
+    text += "audio_model: ~\nmax_seconds: null\nrun_name:\nlr_milestones: [1, 2.5]\ncorpus_name: 2019\n"
+    text += "emotion_map: {W: angry, 01: happy, no: neutral}\n"
+    text += "audio_config: {hidden_size: 8, apply_spec_augment: false, hidden_dropout: 1e-1, y: no, x: 0x1F}\n"
+    model, data, training = parsed("--config", written(tmp_path, text))
+    assert (training.learning_rate, model.alpha, training.num_train_epochs) == (2e-5, 0.5, 3)
+    assert training.save_strategy == "no" and training.dataloader_drop_last is True
+    assert (model.audio_model, data.max_seconds, training.lr_milestones) == (None, None, [1, 2.5])
+    assert data.corpus_name == ["2019"]
+    assert json.loads(data.emotion_map) == {"W": "angry", "01": "happy", "no": "neutral"}
+    assert json.loads(model.audio_config) == {
+        **{"hidden_size": 8, "apply_spec_augment": False, "hidden_dropout": 0.1, "y": "no", "x": "0x1F"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("alpha: 0.8\nobjective: sl\nalpha: 0.9", "'alpha' stands twice, first in line 1"),
+        ("audio_config: {hidden_size: 8, hidden_size: 16}", "'hidden_size' stands twice"),
+        ("audio_config: {hidden_dropout: .nan}", "not a finite number"),
+        ("num_train_epochs: 1e5x", "options.yaml: --num_train_epochs.*invalid float value: '1e5x'"),
+        ("per_device_train_batch_size: 1e3", "options.yaml: .*invalid int value: '1e3'"),
+        ("exclude_speakers: [~, 02]", "options.yaml: exclude_speakers must be a list of plain values"),
+        ("exclude_speakers: []", "options.yaml: --exclude_speakers"),
+        ("alpha: [1, 2]", "options.yaml"),
+        ("<<: {alpha: 1}", "options.yaml: no field"),
+        ("just text", "options.yaml: .* mapping"),
+        ("? [a, b]\n: 1", "options.yaml: not YAML"),
+    ],
+)
+def test_files_that_are_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        parsed("--config", written(tmp_path, text))
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("# Gefühl\nalpha: 0.8\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="latin.yaml: not UTF-8"):
+        parsed("--config", path)
+
+
+def test_the_files_of_the_project_mean_what_they_did():
+    """Read as text and typed where no option does it, they are what a YAML reader makes of them."""
+
+    def comparable(value):
+        if isinstance(value, dict):
+            return {str(key): comparable(item) for key, item in value.items()}
+        return [comparable(item) for item in value] if isinstance(value, list) else value
+
+    for path in [*ROOT.glob("configs/*.yaml"), ROOT / "benchmarks/evidence.yaml", ROOT / "tests/tiny.yaml"]:
+        assert typed(read_yaml(path)) == comparable(yaml.safe_load(path.read_text(encoding="utf-8"))), path.name
+
+
+def test_cells_of_a_grid_are_taken_as_they_are_written(tmp_path):
+    grid = load_script("grid")
+    text = "base: b\nprotocol: p\nvary: {exclude_speakers: [01, 010]}\n"
+    text += "cells: [{name: first, speakers: [01, no], max_seconds: ~, audio_config: {hidden_size: 8}, seed: 0o7}]\n"
+    path = written(tmp_path, text)
+    found, cells = grid.cells_of(str(path))
+    options = grid.parse(["--config", str(path), "--data_dir", "~/x", "--output_dir", str(tmp_path)])
+    _, train, _ = grid.commands_of(cells[0], found, options)
+    assert train[2:8] == [
+        "--speakers",
+        "01",
+        "no",
+        "--no-max_seconds",
+        '--audio_config={"hidden_size": 8}',
+        "--seed=0o7",
+    ]
+    assert [cell["exclude_speakers"] for cell in cells[1:]] == ["01", "010"]
+    path.write_text("cells: [{name: a, alpha: 1, alpha: 2}]")
+    with pytest.raises(ValueError, match="'alpha' stands twice"):
+        grid.cells_of(str(path))
+
+
+def test_a_wrong_cell_is_found_before_the_first_is_trained(tmp_path, monkeypatch):
+    grid = load_script("grid")
+    monkeypatch.setattr(grid, "run", lambda command: pytest.fail("something was run"))
+    base = written(tmp_path, "alpha: 0.8\n")
+    for cell, message in (("alpah: 0.9", "no option --alpah; did you mean --alpha"), ("alpha: 9", "--alpha 9")):
+        path = tmp_path / "grid.yaml"
+        path.write_text(f"base: {base}\nprotocol: p\ncells: [{{name: good}}, {{name: bad, {cell}}}]")
+        with pytest.raises(ValueError, match=f"grid.yaml: the cell 'bad': {message}"):
+            grid.main(["--config", str(path), "--data_dir", "x", "--output_dir", str(tmp_path / "runs")])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": NaN}', "NaN is not a finite number"),
+        ('{"a": {"b": -Infinity}}', "not a finite number"),
+        ('{"a": 1e999}', "1e999 is not a finite number"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice"),
+        ("[1]", "JSON object"),
+        ("{", "not JSON"),
+    ],
+)
+def test_json_options(tones, text, message):
+    with pytest.raises(ValueError, match=message):
+        json_object(text, "--audio_config")
+    for option in ("audio_config", "text_config", "feature_config", "emotion_synonyms", "emotion_map"):
+        with pytest.raises(ValueError, match=f"--{option}: .*{message}"):
+            parsed(f"--{option}", text)
+    words = ["--model", "x", "--data_dir", str(tones), "--emotion_map", text]
+    with pytest.raises(ValueError, match=f"--emotion_map: .*{message}"):
+        load_script("evaluate").main(words)
+
+
+def test_json_of_transformers_options():
+    with pytest.raises(ValueError, match="--lr_scheduler_kwargs: .*'a' stands twice"):
+        parsed("--lr_scheduler_kwargs", '{"a": 1, "a": 2}')
+
+
+# ---- unsetting ------------------------------------------------------------------------------------------------------
+def optional_fields():
+    return [field for field in own_fields() if "None" in str(field.type)]
+
+
+def test_every_optional_field_can_be_unset(tmp_path):
+    lists = {"nargs"}
+    values = {"float": "1.5", "int": "3", "str": "x"}
+    for field in optional_fields():
+        kind = next(kind for kind in values if kind in str(field.type).replace("list[", ""))
+        value = "{}" if field.metadata.get("as_json") else values[kind]
+        text = f"{field.name}: [{value}]" if lists & set(field.metadata) else f"{field.name}: '{value}'"
+        config = ("--config", written(tmp_path, text))
+        given = [getattr(group, field.name) for group in parsed(*config) if hasattr(group, field.name)]
+        assert given != [None], field.name
+        for unset in ((f"--no-{field.name}",), (f"--{field.name}", "none"), (f"--{field.name}=~",)):
+            [found] = [getattr(group, field.name) for group in parsed(*config, *unset) if hasattr(group, field.name)]
+            assert found is None, (field.name, unset)
+            again = parsed(*config, *unset, f"--{field.name}", value)
+            [found] = [getattr(group, field.name) for group in again if hasattr(group, field.name)]
+            assert found is not None, "what is given later counts"
+
+
+def test_switches_and_others_can_be_unset():
+    compact = ("--config", ROOT / "configs/compact.yaml")
+    for switch in [field.name for field in own_fields() if str(field.type) == "bool"]:
+        [found] = [
+            getattr(group, switch) for group in parsed(f"--{switch}", f"--no-{switch}") if hasattr(group, switch)
+        ]
+        assert found is False
+    model, data, training = parsed(
+        *compact, "--no-max_seconds", "--no-alpha", "--no-dataloader-drop-last", "--no_optim"
+    )
+    assert data.max_seconds is None and training.dataloader_drop_last is False
+    assert training.optim == next(f.default for f in dataclasses.fields(TrainingArguments) if f.name == "optim")
+    assert parsed(*compact, "--report_to", "none")[2].report_to == []
+    assert parsed("--speakers", "01", "none")[1].speakers == ["01", "none"], "among others it is a name"
+    with pytest.raises(ValueError, match="--seeds: none stands alone"):
+        parsed("--seeds", "1", "none")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--alph", "1"), "no option --alph; did you mean --alpha"),
+        (("--no-alph",), "no option --no-alph"),
+        (("stray",), "unexpected 'stray'"),
+        (("--alpha", "x"), "--alpha: invalid float value: 'x'"),
+        (("--objective", "x"), "--objective: invalid choice: 'x'"),
+        (("--alpha",), "--alpha: expected one argument"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(words, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parsed(*words)
+    assert "usage" not in str(error.value)
+
+
+# ---- paths ----------------------------------------------------------------------------------------------------------
+def test_the_home_folder_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "options.yaml").write_text(
+        "data_dir: [~/one, /two/~]\nfolds_file: ~/folds.json\naudio_model: ~/tower\n"
+    )
+    model, data, training = parsed("--config", "~/options.yaml", "--output_dir=~/run", "--text_model", "~/text")
+    assert data.data_dir == [f"{tmp_path}/one", "/two/~"] and data.folds_file == f"{tmp_path}/folds.json"
+    assert (model.audio_model, model.text_model) == (f"{tmp_path}/tower", f"{tmp_path}/text")
+    assert training.output_dir == f"{tmp_path}/run"
+    words = ["--model=~/run", "--data_dir", "~/a", "b", "--output_dir=~/out", "--folds_file=~/f", "--before=~/x"]
+    found = load_script("evaluate").parse(words)
+    assert (found.model, found.data_dir, found.output_dir) == (
+        *(f"{tmp_path}/run", [f"{tmp_path}/a", "b"], f"{tmp_path}/out"),
+    )
+    assert found.folds_file == f"{tmp_path}/f" and found.before == f"{tmp_path}/x"
+
+
+# ---- the optimizer --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, torch.optim.Adam),
+        ({"optim": "sgd"}, torch.optim.SGD),
+        ({"optim": "adafactor"}, "Adafactor"),
+        ({"optim": "adamw_torch"}, torch.optim.AdamW),
+    ],
+)
+def test_what_transformers_arguments_choose_is_applied(make_model, tmp_path, options, expected):
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", **options)
+    default = next(f.default for f in dataclasses.fields(TrainingArguments) if f.name == "optim")
+    optimizer = GEmoClapTrainer(make_model(), arguments).create_optimizer()
+    if options.get("optim") == default:
+        expected = torch.optim.Adam
+    assert type(optimizer) is expected or type(optimizer).__name__ == expected
+
+
+def test_an_optim_beside_plain_adam_is_refused(tmp_path):
+    for words in (("--optim", "adafactor"), ("--optim_args", "a=1")):
+        with pytest.raises(ValueError, match="no part in --optimizer adam: give --optimizer optim"):
+            parsed(*words)
+        assert parsed(*words, "--optimizer", "optim")[2].optimizer == "optim"
+    with pytest.raises(ValueError, match="--optim adafactor"):
+        GEmoClapTrainingArguments(str(tmp_path), optim="adafactor", use_cpu=True)
+    assert (
+        parsed("--config", ROOT / "configs/compact.yaml", "--optimizer", "adam", "--no-optim")[2].optimizer == "adam"
+    )
