@@ -10,6 +10,7 @@ from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_gemoclap import GEmoClapConfig
+from .safety_gemoclap import hub_options, refuse_adapter
 from .towers_gemoclap import (
     applies_spec_augment,
     build_audio_tower,
@@ -76,6 +77,29 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """As transformers'; a model of which weights are new has no calibration temperature.
+
+        Args:
+            pretrained_model_name_or_path: Name or path of a checkpoint.
+            *args: For transformers.
+            output_loading_info: Whether to return what was missing and what did not fit, too.
+            **kwargs: For transformers, and fields of the configuration.
+
+        Raises:
+            ValueError: If the checkpoint is an adapter, or its configuration names code.
+        """
+        if pretrained_model_name_or_path is not None:
+            refuse_adapter(pretrained_model_name_or_path, hub_options(kwargs)[0])
+        model, report = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        missing = [name for name in report["missing_keys"] if not name.endswith("masked_spec_embed")]
+        if missing or report["mismatched_keys"]:
+            model.config.forget_calibration()
+        return (model, report) if output_loading_info else model
 
     def post_init(self) -> None:
         """As transformers', and name the layers that FSDP and device maps keep together: those that are there."""

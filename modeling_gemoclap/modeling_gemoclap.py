@@ -122,8 +122,11 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
         from .pipeline_gemoclap import ZeroShotEmotionPipeline
         from .processing_gemoclap import GEmoClapProcessor
+        from .prompts_gemoclap import as_words
+        from .safety_gemoclap import check_config
 
-        return GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
+        names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
+        return *names, as_words, check_config
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:

@@ -20,6 +20,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
+from .safety_gemoclap import check_config, hub_options, read_json, refuse_adapter
 
 # Their masked frames equal those of the clip alone, as benchmarks/batch_independence.py measures. All others run by
 # length, SEW among them: its pooled mask attends to half a frame of padding.
@@ -187,7 +188,7 @@ def load_audio_tower(name: str, **options) -> PreTrainedModel:
         ValueError: If it is no audio encoder, lacks weights, its weights do not fit its configuration, or it is to
             have a precision of its own.
     """
-    hub, options = _hub_options(options)
+    hub, options = hub_options(options)
     if PretrainedConfig.get_config_dict(name, **hub)[0].get("model_type") == "gemoclap_audio":
         return load_whole(GEmoClapAudioModel, name, **hub, **options)
     config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **hub, **options)
@@ -209,7 +210,7 @@ def load_text_tower(name: str, pooling: str = "first", **options) -> PreTrainedM
     Raises:
         ValueError: As `load_audio_tower`, or if the first token is to be taken of an encoder that is causal.
     """
-    hub, options = _hub_options(options)
+    hub, options = hub_options(options)
     config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **hub, **options)
     model_class = _model_class(config, "text", name)
     tower = load_whole(model_class, name, config=config, **_without_pooler(model_class), **hub, **options)
@@ -219,12 +220,6 @@ def load_text_tower(name: str, pooling: str = "first", **options) -> PreTrainedM
         if torch.equal(first[0], first[1]):
             raise ValueError(f"{name}: its first token hears none of the others: give text_pooling='mean'")
     return tower
-
-
-def _hub_options(options: dict) -> tuple[dict, dict]:
-    """What says where a checkpoint lies, which configuration and weights need alike, and the rest."""
-    names = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies")
-    return {k: v for k, v in options.items() if k in names}, {k: v for k, v in options.items() if k not in names}
 
 
 def _check_unknown(tower: PreTrainedModel, name: str) -> None:
@@ -254,9 +249,13 @@ def load_whole(model_class: type[PreTrainedModel], name: str, **options) -> PreT
         The model, every weight of it from the checkpoint.
 
     Raises:
-        ValueError: If weights are missing, cannot be read, or have other sizes than the configuration says.
+        ValueError: If weights are missing, cannot be read, or have other sizes than the configuration says, the
+            configuration names code, or the checkpoint is an adapter.
         OSError: If there is no checkpoint of that name.
     """
+    where = hub_options(options)[0]
+    check_config(read_json(name, "config.json", where), f"{name}: config.json")
+    refuse_adapter(name, where)
     try:  # some checkpoints are stored in half precision, projections never are
         model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
     except Exception as error:

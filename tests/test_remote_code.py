@@ -19,6 +19,8 @@ FACE = {
     "modeling_gemoclap.py",
     "losses_gemoclap.py",
     "pipeline_gemoclap.py",
+    "prompts_gemoclap.py",
+    "safety_gemoclap.py",
     "towers_gemoclap.py",
 }
 ELSEWHERE = """
