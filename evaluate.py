@@ -43,7 +43,7 @@ def parse(argv):
     parser.add_argument(
         "--layer_similarity", action="store_true", help="compare clips layer by layer, before and after"
     )
-    parser.add_argument("--before", help="with --layer_similarity: what the training began with; default: as it says")
+    parser.add_argument("--before", help="with --layer_similarity: what the training began with; default: fresh weights")
     parser.add_argument("--cluster_analysis", action="store_true", help="what clusters of speaker embeddings tell")
     parser.add_argument("--speaker_embeddings", help="of --cluster_analysis; default: resemblyzer, as for train.py")
     parser.add_argument(

@@ -159,6 +159,16 @@ def refuse_adapter(name: str, where: dict) -> None:
         )
 
 
+def check_adapter(values: dict, name: str) -> None:
+    """Make sure that an adapter's configuration is that of plain LoRA, and names no module that PEFT would import.
+
+    Raises:
+        ValueError: If it does.
+    """
+    if values.get("megatron_config") or values.get("peft_type") != "LORA":
+        raise ValueError(f"{name}: not an adapter that train.py made, since it is no plain LoRA; make it again")
+
+
 def read_json(name: str, file: str, where: dict) -> dict:
     """A JSON file of a checkpoint, or an empty dict where there is none."""
     kinds = ("gated_repo", "missing_entries", "connection_errors")
