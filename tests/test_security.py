@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_script
+from huggingface_hub import ModelCard
+from transformers import TrainerState
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
+from modeling_gemoclap.evaluation.page import write_page
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
+from modeling_gemoclap.training.model_card import write_model_card
 
 PAYLOAD = """
 import pathlib, transformers
@@ -256,3 +261,35 @@ def test_an_adapter_imports_nothing(tmp_path):
     with pytest.raises(ValueError, match="adapter_config.json: not an adapter that train.py made"):
         load_adapter(tmp_path, "audio", "text")
     assert "antigravity" not in sys.modules
+
+
+NASTY = 'x | y\n\n---\nlicense: mit\n---\n# h <script>alert(1)</script> ![i](http://h/p.png) `{{ 7 * 7 }}` {% raw %}'
+
+
+def test_a_card_holds_what_data_says_as_text(make_model, tmp_path):
+    """Names of corpora, speakers and labels make no markup, no cell, no front matter, and are no template."""
+    record = {"corpus": NASTY, "licence": NASTY, "num_clips": 1, "speakers": [NASTY], "manifest_sha256": NASTY}
+    words = NASTY.replace("{", "(").replace("}", ")")
+    config = {"training_data": [record], "calibration_temperature": 2.0, "calibrated_on": NASTY}
+    model = make_model(emotions=["angry", words], **config)
+    model.config.audio_config._name_or_path = NASTY
+    path = write_model_card(str(tmp_path / "run"), model, TrainerState(epoch=1, global_step=1), 16000, 1)
+    plain, text = ModelCard.load(path).data.to_dict(), path.read_text(encoding="utf-8")
+    assert "license" not in plain and plain["base_model"] == [NASTY]
+    _, front, body = re.split(r"^---$", text, maxsplit=2, flags=re.M)
+    assert "<script" not in body.replace("\\<script", "") and "![i](" not in body and "49" not in body
+    assert not re.search(r"^(---|# h|license)", body, re.M)
+    [row] = [line for line in body.splitlines() if line.startswith("| x")]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 6, "five cells"
+
+
+def test_a_report_holds_what_data_says_as_text(tmp_path):
+    calibration, interval = {"ece": 0.1}, {"uar": [0.1, 0.9], "war": None}
+    figures = {"uar": 0.5, "war": 0.5, "macro_f1": 0.5, "recall": {NASTY: 0.5}, "intervals": interval}
+    record = dict.fromkeys(("corpus", "protocol", "licence", "citation", "command", "training_command"), NASTY)
+    record |= figures | {"n": 1, "speakers": [NASTY], "fairness": None, "calibration": calibration, "per_seed": None}
+    record |= {"controls": {"constant": figures, "shuffled_labels": None}, "protocols": None, "versions": {NASTY: NASTY}}
+    record |= {"manifest_sha256": NASTY, "training_data": [{"corpus": NASTY, "num_clips": 1, "speakers": [NASTY]}]}
+    write_page(record, [NASTY], NASTY, [], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;" in page and "49" not in page.replace(".49", "")
