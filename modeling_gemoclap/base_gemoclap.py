@@ -47,7 +47,7 @@ class GEmoClapAudioPooling(nn.Module):
 
         Args:
             states: Hidden states, each `(batch, frames, hidden_size)`.
-            mask: `(batch, frames)`, the true frames; None takes all as true.
+            mask: `(batch, frames)`, the true frames; None takes all as true. A clip without one has zero for a mean.
 
         Returns:
             `(batch, output_size)`.
@@ -58,11 +58,13 @@ class GEmoClapAudioPooling(nn.Module):
         if mask is None:
             mask = hidden.new_ones(hidden.shape[:2])
         mask = mask[..., None].bool()
-        if self.attention is not None:
-            return (self.attention(hidden).masked_fill(~mask, float("-inf")).softmax(1) * hidden).sum(1)
-        count = mask.sum(1)
+        hidden = hidden.masked_fill(~mask, 0)
+        if self.attention is not None:  # not -inf: a clip without a true frame would have NaN for weights
+            least = torch.finfo(hidden.dtype).min
+            return (self.attention(hidden).masked_fill(~mask, least).softmax(1) * hidden).sum(1)
+        count = mask.sum(1).clamp_min(1)
         precise = torch.promote_types(hidden.dtype, torch.float32)  # the sum over a long clip overflows float16
-        mean = hidden.masked_fill(~mask, 0).sum(1, dtype=precise) / count
+        mean = hidden.sum(1, dtype=precise) / count
         if self.pooling == "mean":
             return mean.to(hidden.dtype)
         variance = (hidden - mean[:, None]).masked_fill(~mask, 0).square().sum(1) / count
@@ -199,7 +201,7 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
             states, true = encode_frames(self.audio_model, inputs, mask, all_layers=True)
             stacked = torch.stack(states, 1)
             true = stacked.new_ones(stacked.shape[0], stacked.shape[2]) if true is None else true.to(stacked.dtype)
-            return (stacked * true[:, None, :, None]).sum(2) / true.sum(1)[:, None, None]
+            return (stacked * true[:, None, :, None]).sum(2) / true.sum(1).clamp_min(1)[:, None, None]
 
         return self._run(encode, input_values, input_features, audio_attention_mask)
 
@@ -215,6 +217,7 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
             if mask is None or ignores_padding(self.config.audio_config):
                 return encode(inputs, mask)
             lengths, order, parts = mask.sum(1), [], []
+            lengths = lengths.masked_fill(lengths == 0, mask.shape[1])  # nothing true: there is no clip to cut out
             for length in lengths.unique().tolist():
                 rows = (lengths == length).nonzero()[:, 0]
                 order.append(rows)

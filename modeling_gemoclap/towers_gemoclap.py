@@ -351,8 +351,11 @@ def encode_frames(
     Raises:
         ValueError: If all layers are wanted of an encoder whose layers have another frame rate than its output (SEW).
     """
-    kind = tower.config.model_type
+    kind, is_there = tower.config.model_type, None
     options = {"output_hidden_states": True} if all_layers else {}
+    if mask is not None:  # attention to nothing is NaN in some kernels: a clip that is not there hears its padding
+        is_there = mask.any(1, keepdim=True)
+        mask = torch.where(is_there, mask, torch.ones_like(mask))
     if kind in FIXED_LENGTH:
         mask = inputs.new_ones(len(inputs), inputs.shape[FIXED_LENGTH[kind]]) if mask is None else mask
         output = tower(inputs, **options)
@@ -369,7 +372,38 @@ def encode_frames(
                 f"the layers of a {kind!r} model run at another rate than its output: there is neither "
                 f"use_weighted_layer_sum nor a layer similarity for it"
             )
-    return states, None if mask is None else _frame_mask(tower, states[-1].shape[1], mask)
+    if mask is None:
+        return states, None
+    true = _frame_mask(tower, states[-1].shape[1], mask)
+    return states, true if is_there is None else true & is_there
+
+
+def encode_text(
+    tower: PreTrainedModel, input_ids: torch.Tensor, mask: torch.Tensor | None, pooling: str
+) -> torch.Tensor:
+    """Run a text tower and pool its tokens.
+
+    Args:
+        tower: The tower.
+        input_ids: `(batch, tokens)`.
+        mask: `(batch, tokens)`, 1 for true tokens; None takes all as true.
+        pooling: `"first"` or `"mean"`.
+
+    Returns:
+        `(batch, hidden_size)`. A text without a token, as an empty one is where the tokenizer adds no special tokens,
+        has zero for a mean.
+    """
+    if not input_ids.shape[1]:
+        return torch.zeros(len(input_ids), tower.config.hidden_size, dtype=tower.dtype, device=input_ids.device)
+    heard = mask
+    if mask is not None:  # attention to nothing is NaN: the first token of such a text hears itself
+        first = torch.arange(mask.shape[1], device=mask.device) == 0
+        heard = torch.where(mask.any(1, keepdim=True), mask, first.to(mask.dtype))
+    hidden = tower(input_ids=input_ids, attention_mask=heard).last_hidden_state
+    if pooling == "first":
+        return hidden[:, 0]
+    mask = torch.ones_like(input_ids) if mask is None else mask
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
 
 
 def _frame_mask(tower: PreTrainedModel, frames: int, mask: torch.Tensor) -> torch.Tensor:
