@@ -25,10 +25,18 @@ if __name__ == "evaluate":  # somebody who runs from this folder wants the Huggi
     _spec.loader.exec_module(_module)
 
 
+def switch(text):
+    """What `--option`, `--option true` and `--option false` say, as for train.py."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"
+
+
 def parse(argv):
     """The command line."""
     import argparse
 
+    on_or_off = {"nargs": "?", "const": True, "default": False, "type": switch, "metavar": "true|false"}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="checkpoint: a folder or a name on the Hub; or a protocol's run")
     parser.add_argument("--data_dir", required=True, nargs="+", help="corpus folder; several are mixed")
@@ -43,17 +51,19 @@ def parse(argv):
     parser.add_argument(
         "--layer_similarity", action="store_true", help="compare clips layer by layer, before and after"
     )
-    parser.add_argument("--before", help="with --layer_similarity: what the training began with; default: fresh weights")
+    parser.add_argument(
+        "--before", help="with --layer_similarity: what the training began with; default: fresh weights"
+    )
     parser.add_argument("--cluster_analysis", action="store_true", help="what clusters of speaker embeddings tell")
     parser.add_argument("--speaker_embeddings", help="of --cluster_analysis; default: resemblyzer, as for train.py")
     parser.add_argument(
         "--speaker_clusters", type=int, help="of a speaker, for --cluster_analysis; default: by silhouette"
     )
     parser.add_argument("--labels", nargs="+", help="emotions to choose between, by prompts; `corpus`: those it has")
-    parser.add_argument("--allow_seen_speakers", action="store_true", help="judge on speakers it was trained on too")
-    parser.add_argument("--drop_other_emotions", action="store_true", help="drop clips of emotions it does not know")
+    parser.add_argument("--allow_seen_speakers", **on_or_off, help="judge on speakers it was trained on too")
+    parser.add_argument("--drop_other_emotions", **on_or_off, help="drop clips of emotions it does not know")
     parser.add_argument("--on_bad_audio", choices=["raise", "skip"], default="raise")
-    parser.add_argument("--overwrite_output", action="store_true", help="write over the results of another run")
+    parser.add_argument("--overwrite_output", **on_or_off, help="write over the results of another run")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--device", help="cpu, cuda, ...; default: what there is")
     return parser.parse_args(argv)

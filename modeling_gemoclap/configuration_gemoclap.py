@@ -376,9 +376,11 @@ class GEmoClapConfig(PretrainedConfig):
             One list of prompts for every label.
 
         Raises:
-            ValueError: If a label is empty, stands twice or has the same prompts as another, or a template has no `{}`.
+            ValueError: If a label is empty, stands twice or shares its prompts with another, or a template lacks `{}`.
         """
-        labels = refuse_shared_prompts("candidate_labels", check_words("candidate_labels", self.emotions if labels is None else labels))
+        labels = refuse_shared_prompts(
+            "candidate_labels", check_words("candidate_labels", self.emotions if labels is None else labels)
+        )
         if hypothesis_template is not None:
             templates = check_templates("hypothesis_template", hypothesis_template, ("{}",))
             return [[template.replace("{}", prompt_word(label)) for template in templates] for label in labels]

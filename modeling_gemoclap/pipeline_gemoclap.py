@@ -116,8 +116,7 @@ class ZeroShotEmotionPipeline(Pipeline):
         Args:
             audio: A path, bytes, a `(time,)` or `(channels, time)` array, a dict with `array`, `bytes` or `path` and
                 `sampling_rate`; or a list, a dataset or a generator of these.
-            candidate_labels: Emotion words, a list or the like, or one string with commas; default: the checkpoint's
-                own.
+            candidate_labels: Emotion words, or one string of them with commas; default: the checkpoint's own.
             hypothesis_template: One template or several, each with `{}`; default: the checkpoint's own.
             batch_size: Clips that go through the model together.
             **kwargs: `sampling_rate` of bare arrays in Hz; `top_k`; `return_gender`; `return_embeddings`;
@@ -130,7 +129,8 @@ class ZeroShotEmotionPipeline(Pipeline):
 
         Raises:
             AudioError: If a recording cannot be read, is silent or too short, and `on_error` is `"raise"`.
-            ValueError: If labels or templates are unusable, labels share their prompts, or gender is asked of a checkpoint without it.
+            ValueError: If labels or templates are unusable, labels share their prompts, or gender is asked of a
+                checkpoint without it.
         """
         asked = {"candidate_labels": candidate_labels, "hypothesis_template": hypothesis_template}
         kwargs |= {name: value for name, value in asked.items() if value is not None}

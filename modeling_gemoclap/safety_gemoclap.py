@@ -53,7 +53,9 @@ def check_config(values: dict, name: str = "config.json") -> dict:
         elif key == "quantization_config" and value:
             kind = value.get("quant_method") if isinstance(value, dict) else value
             if kind not in QUANTIZERS:
-                raise ValueError(f"{name}: quantization by {kind!r} is not supported; known are {', '.join(QUANTIZERS)}")
+                raise ValueError(
+                    f"{name}: quantization by {kind!r} is not supported; known are {', '.join(QUANTIZERS)}"
+                )
         elif isinstance(value, dict):
             check_config(value, name)
     return values

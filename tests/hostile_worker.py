@@ -2,8 +2,8 @@
 
     python hostile_worker.py trusted|untrusted FORBIDDEN_FOLDER HARMLESS CHECKPOINT...
 
-The harmless one is loaded first, unwatched, so that what is imported late is there. FORBIDDEN_FOLDER stands for all that
-a hostile file may name: nothing below it may be opened.
+The harmless one is loaded first, unwatched, so that what is imported late is there. FORBIDDEN_FOLDER stands for what a
+hostile file names: nothing below it may be opened.
 """
 
 import json

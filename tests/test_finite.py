@@ -102,7 +102,7 @@ def test_unlabelled_clips_and_a_tokenizer_without_special_tokens(make_model, mak
 
 @pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
 def test_the_prompt_that_is_left_out_has_no_part(make_model, make_processor, objective, monkeypatch):
-    """Loss and gradients are those of the empty text that stood in its place, where the tokenizer makes tokens of it."""
+    """Loss and gradients are those of an empty text in its place, of which this tokenizer makes tokens."""
     model = make_model(objective=objective, text_pooling="mean")
     examples, found = clips_of([(0, 0), (1, 1), (-1, 0), (2, -1), (0, 1)]), []
     for left_out in (None, ""):

@@ -48,7 +48,9 @@ def test_walls_of_the_workshop(part):
                 first = module.split(".")[0]
                 assert first in allowed or first.endswith("_gemoclap"), f"{path.name} imports {module}"
                 if part == "corpora":
-                    assert first in ("configuration_gemoclap", "prompts_gemoclap"), "corpora knows the words and no models"
+                    assert first in ("configuration_gemoclap", "prompts_gemoclap"), (
+                        "corpora knows the words and no models"
+                    )
             assert not (level == 0 and module.startswith("modeling_gemoclap"))
             assert module not in {"espeakng_loader"}
 

@@ -242,7 +242,10 @@ def test_known_extractors_open_no_files(name):
 
 def test_kernels_are_for_those_who_ask(make_model, tmp_path):
     """A file may choose between what is compiled into torch; whoever gives the argument may have anything."""
-    for values in ({"experts_implementation": "stranger/kernel"}, {"text_config": {"attn_implementation": {"": "a/b"}}}):
+    for values in (
+        {"experts_implementation": "stranger/kernel"},
+        {"text_config": {"attn_implementation": {"": "a/b"}}},
+    ):
         with pytest.raises(ValueError, match="which may be code from the Hub"):
             GEmoClapConfig.from_dict(values)
     assert GEmoClapConfig.from_dict({"attn_implementation": "eager"})._attn_implementation == "eager"
@@ -263,7 +266,7 @@ def test_an_adapter_imports_nothing(tmp_path):
     assert "antigravity" not in sys.modules
 
 
-NASTY = 'x | y\n\n---\nlicense: mit\n---\n# h <script>alert(1)</script> ![i](http://h/p.png) `{{ 7 * 7 }}` {% raw %}'
+NASTY = "x | y\n\n---\nlicense: mit\n---\n# h <script>alert(1)</script> ![i](http://h/p.png) `{{ 7 * 7 }}` {% raw %}"
 
 
 def test_a_card_holds_what_data_says_as_text(make_model, tmp_path):
@@ -288,7 +291,11 @@ def test_a_report_holds_what_data_says_as_text(tmp_path):
     figures = {"uar": 0.5, "war": 0.5, "macro_f1": 0.5, "recall": {NASTY: 0.5}, "intervals": interval}
     record = dict.fromkeys(("corpus", "protocol", "licence", "citation", "command", "training_command"), NASTY)
     record |= figures | {"n": 1, "speakers": [NASTY], "fairness": None, "calibration": calibration, "per_seed": None}
-    record |= {"controls": {"constant": figures, "shuffled_labels": None}, "protocols": None, "versions": {NASTY: NASTY}}
+    record |= {
+        "controls": {"constant": figures, "shuffled_labels": None},
+        "protocols": None,
+        "versions": {NASTY: NASTY},
+    }
     record |= {"manifest_sha256": NASTY, "training_data": [{"corpus": NASTY, "num_clips": 1, "speakers": [NASTY]}]}
     write_page(record, [NASTY], NASTY, [], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

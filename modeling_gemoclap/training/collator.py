@@ -87,7 +87,7 @@ class GEmoClapCollator:
         return torch.Generator().manual_seed(example["seed"]) if "seed" in example else None
 
     def text(self, emotion: int, gender: int, generator: torch.Generator | None) -> str:
-        """A prompt for a clip's labels, one of those that fit; one to leave out where the emotion is not known (-1)."""
+        """A prompt for a clip's labels, one that fits; where the emotion is not known (-1), one to leave out."""
         if emotion == -1:
             return self.left_out
         if self.config.uses_joint_texts and gender != -1:
