@@ -25,10 +25,18 @@ if __name__ == "evaluate":  # somebody who runs from this folder wants the Huggi
     _spec.loader.exec_module(_module)
 
 
+def switch(text):
+    """What `--option`, `--option true` and `--option false` say, as for train.py."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"
+
+
 def parse(argv):
     """The command line."""
     from argparse import RawDescriptionHelpFormatter
 
+    on_or_off = {"nargs": "?", "const": True, "default": False, "type": switch, "metavar": "true|false"}
     from modeling_gemoclap.command_line.parser import OneSentence, expanded, number
     from modeling_gemoclap.command_line.ranges import COUNT, SEED, Range
 
@@ -38,7 +46,7 @@ def parse(argv):
         "--model": "checkpoint: a folder or a name on the Hub; or a protocol's run",
         "--output_dir": "default: results/MODEL/CORPUS, of a protocol's run RUN/results",
         "--folds_file": "as it was trained with",
-        "--before": "with --layer_similarity: what the training began with; default: as it says",
+        "--before": "with --layer_similarity: what the training began with; default: fresh weights",
         "--speaker_embeddings": "of --cluster_analysis; default: resemblyzer, as for train.py",
     }.items():
         parser.add_argument(option, type=expanded, help=text)
@@ -56,10 +64,10 @@ def parse(argv):
     parser.add_argument("--cluster_analysis", action="store_true", help="what clusters of speaker embeddings tell")
     parser.add_argument("--speaker_clusters", type=clusters, help="of a speaker; default: by silhouette")
     parser.add_argument("--labels", nargs="+", help="emotions to choose between, by prompts; `corpus`: those it has")
-    parser.add_argument("--allow_seen_speakers", action="store_true", help="judge on speakers it was trained on too")
-    parser.add_argument("--drop_other_emotions", action="store_true", help="drop clips of emotions it does not know")
+    parser.add_argument("--allow_seen_speakers", **on_or_off, help="judge on speakers it was trained on too")
+    parser.add_argument("--drop_other_emotions", **on_or_off, help="drop clips of emotions it does not know")
     parser.add_argument("--on_bad_audio", choices=["raise", "skip"], default="raise")
-    parser.add_argument("--overwrite_output", action="store_true", help="write over the results of another run")
+    parser.add_argument("--overwrite_output", **on_or_off, help="write over the results of another run")
     parser.add_argument("--batch_size", type=number(int, COUNT), default=16)
     parser.add_argument("--device", help="cpu, cuda, ...; default: what there is")
     return parser.parse_args(argv)

@@ -37,7 +37,7 @@ class GEmoClapMaskedNorm(nn.Module):
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Normalise `(batch, channels, time, mel)`, whose padding must be zero; padding stays zero."""
-        count = (mask.sum(1) * hidden.shape[-1]).view(-1, 1, 1, 1)
+        count = (mask.sum(1).clamp_min(1) * hidden.shape[-1]).view(-1, 1, 1, 1)
         centred = _zero_padding(hidden - hidden.sum((2, 3), keepdim=True) / count, mask)
         variance = centred.square().sum((2, 3), keepdim=True) / count
         scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(variance + self.eps)
@@ -191,6 +191,7 @@ class GEmoClapAudioModel(PreTrainedModel):
         hidden = self.feature_projection(hidden.permute(0, 2, 1, 3).flatten(2))
         positions = self.position_conv(_zero_padding(hidden.transpose(1, 2)[..., None], mask)[..., 0])
         hidden = self.dropout(hidden + F.gelu(positions).transpose(1, 2))
+        mask = mask | ~mask.any(1, keepdim=True)  # attention to nothing is NaN
 
         hidden_states = [hidden]
         for layer in self.layers:

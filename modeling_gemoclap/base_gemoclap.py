@@ -10,6 +10,7 @@ from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_gemoclap import GEmoClapConfig
+from .safety_gemoclap import hub_options, refuse_adapter
 from .towers_gemoclap import (
     applies_spec_augment,
     build_audio_tower,
@@ -46,7 +47,7 @@ class GEmoClapAudioPooling(nn.Module):
 
         Args:
             states: Hidden states, each `(batch, frames, hidden_size)`.
-            mask: `(batch, frames)`, the true frames; None takes all as true.
+            mask: `(batch, frames)`, the true frames; None takes all as true. A clip without one has zero for a mean.
 
         Returns:
             `(batch, output_size)`.
@@ -57,11 +58,13 @@ class GEmoClapAudioPooling(nn.Module):
         if mask is None:
             mask = hidden.new_ones(hidden.shape[:2])
         mask = mask[..., None].bool()
-        if self.attention is not None:
-            return (self.attention(hidden).masked_fill(~mask, float("-inf")).softmax(1) * hidden).sum(1)
-        count = mask.sum(1)
+        hidden = hidden.masked_fill(~mask, 0)
+        if self.attention is not None:  # not -inf: a clip without a true frame would have NaN for weights
+            least = torch.finfo(hidden.dtype).min
+            return (self.attention(hidden).masked_fill(~mask, least).softmax(1) * hidden).sum(1)
+        count = mask.sum(1).clamp_min(1)
         precise = torch.promote_types(hidden.dtype, torch.float32)  # the sum over a long clip overflows float16
-        mean = hidden.masked_fill(~mask, 0).sum(1, dtype=precise) / count
+        mean = hidden.sum(1, dtype=precise) / count
         if self.pooling == "mean":
             return mean.to(hidden.dtype)
         variance = (hidden - mean[:, None]).masked_fill(~mask, 0).square().sum(1) / count
@@ -80,14 +83,33 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     weights_are_new = True  # whether they are freshly initialised, and so have heard nothing
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As transformers'; the weights then have a history, which `config.training_data` tells or does not."""
-        found = super().from_pretrained(*args, **kwargs)
-        (found[0] if isinstance(found, tuple) else found).weights_are_new = False
-        return found
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """As transformers'; a model of which weights are new has no calibration temperature.
+
+        What the weights have heard, `config.training_data` tells or does not.
+
+        Args:
+            pretrained_model_name_or_path: Name or path of a checkpoint.
+            *args: For transformers.
+            output_loading_info: Whether to return what was missing and what did not fit, too.
+            **kwargs: For transformers, and fields of the configuration.
+
+        Raises:
+            ValueError: If the checkpoint is an adapter, or its configuration names code.
+        """
+        if pretrained_model_name_or_path is not None:
+            refuse_adapter(pretrained_model_name_or_path, hub_options(kwargs)[0])
+        model, report = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        missing = [name for name in report["missing_keys"] if not name.endswith("masked_spec_embed")]
+        if missing or report["mismatched_keys"]:
+            model.config.forget_calibration()
+        model.weights_are_new = False
+        return (model, report) if output_loading_info else model
 
     def load_state_dict(self, *args, **kwargs):
-        """As `torch.nn.Module`; see `from_pretrained`."""
+        """As `torch.nn.Module`; the weights then have a history of which nothing is known."""
         self.weights_are_new = False
         return super().load_state_dict(*args, **kwargs)
 
@@ -190,7 +212,7 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
             states, true = encode_frames(self.audio_model, inputs, mask, all_layers=True)
             stacked = torch.stack(states, 1)
             true = stacked.new_ones(stacked.shape[0], stacked.shape[2]) if true is None else true.to(stacked.dtype)
-            return (stacked * true[:, None, :, None]).sum(2) / true.sum(1)[:, None, None]
+            return (stacked * true[:, None, :, None]).sum(2) / true.sum(1).clamp_min(1)[:, None, None]
 
         return self._run(encode, input_values, input_features, audio_attention_mask)
 
@@ -206,6 +228,7 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
             if mask is None or ignores_padding(self.config.audio_config):
                 return encode(inputs, mask)
             lengths, order, parts = mask.sum(1), [], []
+            lengths = lengths.masked_fill(lengths == 0, mask.shape[1])  # nothing true: there is no clip to cut out
             for length in lengths.unique().tolist():
                 rows = (lengths == length).nonzero()[:, 0]
                 order.append(rows)

@@ -1,30 +1,26 @@
-"""Configurations of GEmo-CLAP, and the words it has for emotions and genders."""
+"""Configurations of GEmo-CLAP."""
 
 from __future__ import annotations
 
 import math
-import re
 
 from transformers import AutoConfig
 from transformers.configuration_utils import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-# Canonical emotion -> (the word it takes in a prompt, other spellings that corpora and people use).
-EMOTION_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "angry": ("angry", ("anger", "ang", "mad")),
-    "boredom": ("bored", ("bored", "bor")),
-    "calm": ("calm", ("calmness",)),
-    "contempt": ("contemptuous", ("contemptuous",)),
-    "disgust": ("disgusted", ("disgusted", "dis")),
-    "excited": ("excited", ("excitement", "exc")),
-    "fear": ("fearful", ("fearful", "fea", "afraid", "anxiety", "anxious", "scared")),
-    "frustrated": ("frustrated", ("frustration", "fru")),
-    "happy": ("happy", ("happiness", "hap", "joy", "joyful")),
-    "neutral": ("neutral", ("neu",)),
-    "sad": ("sad", ("sadness",)),
-    "surprise": ("surprised", ("surprised", "sur")),
-}
-GENDER_WORDS: dict[str, tuple[str, ...]] = {"female": ("f", "woman", "w"), "male": ("m", "man")}
+from .prompts_gemoclap import (  # some of these are for the rest of the package
+    EMOTION_WORDS,  # noqa: F401
+    canonical_emotion,  # noqa: F401
+    canonical_gender,  # noqa: F401
+    check_synonyms,
+    check_templates,
+    check_words,
+    emotions_of,
+    prompt_word,
+    refuse_shared_prompts,
+    words_in,
+)
+from .safety_gemoclap import check_config
 
 OBJECTIVES = ("emo", "ml", "sl")
 SIMILARITIES = ("cross", "intra", "both")
@@ -32,84 +28,14 @@ TARGETS = ("softmax", "row")
 SL_TEXTS = ("joint", "emotion")
 POOLINGS = ("mean", "self_attention", "mean_std")
 TEXT_POOLINGS = ("first", "mean")
-
-
-def canonical_emotion(word: str) -> str | None:
-    """The canonical name of an emotion word (`"happiness"` -> `"happy"`), or None where it is not known."""
-    word = word.strip().lower()
-    if word in EMOTION_WORDS:
-        return word
-    return next((name for name, (_, aliases) in EMOTION_WORDS.items() if word in aliases), None)
-
-
-def canonical_gender(word: str) -> str | None:
-    """The canonical name of a gender word (`"F"` -> `"female"`), or None where it is not known."""
-    word = word.strip().lower()
-    if word in GENDER_WORDS:
-        return word
-    return next((name for name, aliases in GENDER_WORDS.items() if word in aliases), None)
-
-
-def prompt_word(emotion: str) -> str:
-    """The word an emotion takes in a prompt (`"fear"` -> `"fearful"`); an unknown one stands for itself."""
-    name = canonical_emotion(emotion)
-    return EMOTION_WORDS[name][0] if name else emotion
-
-
-def words_in(prompts: list[str]) -> list[str]:
-    """The words of prompts in small letters, each once, in their order."""
-    return list(dict.fromkeys(word for prompt in prompts for word in re.findall(r"[^\W\d_]+", prompt.lower())))
-
-
-def _check_synonyms(synonyms: dict, emotions: list[str]) -> dict[str, list[str]]:
-    """No word may stand for two of the emotions; those of other emotions are left aside."""
-    if not isinstance(synonyms, dict) or any(not isinstance(words, (list, tuple)) for words in synonyms.values()):
-        raise ValueError(f"emotion_synonyms must be lists of words by emotion, got {synonyms!r}")
-    kept = {emotion: list(synonyms[emotion]) for emotion in emotions if synonyms.get(emotion)}
-    words = [(word, emotion) for emotion in emotions for word in {prompt_word(emotion), *kept.get(emotion, [])}]
-    for word, emotion in words:
-        if others := sorted({own for other, own in words if other == word} - {emotion}):
-            raise ValueError(f"emotion_synonyms: {word!r} stands for {emotion} and for {others[0]}")
-        if canonical_emotion(word) in set(emotions) - {emotion}:
-            raise ValueError(f"emotion_synonyms: {word!r} of {emotion} is a name of {canonical_emotion(word)}")
-    return kept
+EMOTIONS = ("angry", "happy", "neutral", "sad")
+LABELS = ("emotions", "id2label", "label2id", "num_labels")  # one thing by four names
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, choices))}")
     return value
-
-
-def _check_words(name: str, words) -> list[str]:
-    words = list(words)
-    if not words or any(not isinstance(word, str) or not word.strip() for word in words):
-        raise ValueError(f"{name} must be a non-empty list of words, got {words!r}")
-    if len(set(words)) != len(words):
-        raise ValueError(f"{name} names a word twice: {words!r}")
-    return words
-
-
-def refuse_one_word(name: str, words) -> list[str]:
-    """Make sure that there is something to choose between.
-
-    Raises:
-        ValueError: If there is one word alone.
-    """
-    if len(words) == 1:
-        raise ValueError(f"{name} names {words[0]!r} alone, which every clip would then be: give two or more")
-    return words
-
-
-def _check_templates(name: str, templates, fields: tuple[str, ...]) -> list[str]:
-    templates = [templates] if isinstance(templates, str) else list(templates)
-    for template in templates:
-        missing = [field for field in fields if field not in template]
-        if missing:
-            raise ValueError(f"{name}: the template {template!r} lacks {' and '.join(missing)}")
-    if not templates:
-        raise ValueError(f"{name} needs at least one template")
-    return templates
 
 
 def _sub_config(config, default_model_type: str) -> PretrainedConfig:
@@ -120,6 +46,7 @@ def _sub_config(config, default_model_type: str) -> PretrainedConfig:
         return config
     config = dict(config)
     model_type = config.pop("model_type", default_model_type)
+    config.pop("auto_map", None)  # towers are built by transformers' code and ours, whatever code a file names
     if model_type == GEmoClapAudioConfig.model_type:
         return GEmoClapAudioConfig(**config)
     if model_type not in CONFIG_MAPPING:
@@ -239,7 +166,9 @@ class GEmoClapConfig(PretrainedConfig):
         similarity: `"cross"` (audio against text), `"intra"` (eq. 3 as printed) or `"both"` (the mean of the two).
         targets: `"softmax"` (the paper's `S(M)`) or `"row"` (`M` divided by its row sums).
         sl_texts: Text of a clip under `"sl"`: `"joint"` (emotion and gender) or `"emotion"`.
-        emotions: Emotion classes; labels index this list.
+        emotions: Emotion classes; labels index this list. `id2label`, `label2id` and `num_labels` are the same thing
+            by transformers' names: whichever is given or assigned, the others follow, and a calibration temperature
+            that was fitted for other classes is dropped. Default: angry, happy, neutral and sad.
         genders: Gender classes; labels index this list.
         emotion_synonyms: Other words that training draws for an emotion beside the one it takes in a prompt, by
             emotion: `{"angry": ["furious"]}`; at inference its own word alone stands for a class.
@@ -263,7 +192,8 @@ class GEmoClapConfig(PretrainedConfig):
         initializer_range: Standard deviation of the projections' initial weights.
 
     Raises:
-        ValueError: If a switch has a value that is not known, or a list of words or templates is unusable.
+        ValueError: If a switch has a value that is not known, a list of words or templates is unusable, or `emotions`
+            and `id2label` disagree.
 
     Example:
         >>> config = GEmoClapConfig(emotions=["angry", "fear"], objective="emo")
@@ -286,7 +216,7 @@ class GEmoClapConfig(PretrainedConfig):
         similarity: str = "cross",
         targets: str = "softmax",
         sl_texts: str = "joint",
-        emotions=("angry", "happy", "neutral", "sad"),
+        emotions=None,
         genders=("female", "male"),
         emotion_synonyms: dict[str, list[str]] | None = None,
         emotion_templates=("this person is feeling {}",),
@@ -319,12 +249,14 @@ class GEmoClapConfig(PretrainedConfig):
         self.similarity = _check_choice("similarity", similarity, SIMILARITIES)
         self.targets = _check_choice("targets", targets, TARGETS)
         self.sl_texts = _check_choice("sl_texts", sl_texts, SL_TEXTS)
-        self.emotions = refuse_one_word("emotions", _check_words("emotions", emotions))
-        self.genders = _check_words("genders", genders)
-        self.emotion_synonyms = _check_synonyms(emotion_synonyms or {}, self.emotions)
-        self.emotion_templates = _check_templates("emotion_templates", emotion_templates, ("{}",))
-        self.gender_templates = _check_templates("gender_templates", gender_templates, ("{}",))
-        self.joint_templates = _check_templates("joint_templates", joint_templates, ("{gender}", "{emotion}"))
+        labels = emotions_of(emotions, *(kwargs.pop(name, None) for name in LABELS[1:3]))
+        self._set_emotions(labels or emotions_of(EMOTIONS, num_labels=kwargs.get("num_labels")))
+        self.num_labels = kwargs.pop("num_labels", None)
+        self.genders = check_words("genders", genders)
+        self.emotion_synonyms = check_synonyms(emotion_synonyms or {}, self.emotions)
+        self.emotion_templates = check_templates("emotion_templates", emotion_templates, ("{}",))
+        self.gender_templates = check_templates("gender_templates", gender_templates, ("{}",))
+        self.joint_templates = check_templates("joint_templates", joint_templates, ("{gender}", "{emotion}"))
         self.pooling = _check_choice("pooling", pooling, POOLINGS)
         self.use_weighted_layer_sum = use_weighted_layer_sum
         self.text_pooling = _check_choice("text_pooling", text_pooling, TEXT_POOLINGS)
@@ -340,9 +272,56 @@ class GEmoClapConfig(PretrainedConfig):
         parts = _attention_of(audio_config=self.audio_config, text_config=self.text_config)
         kwargs.setdefault("attn_implementation", parts)
         kwargs.setdefault("custom_pipelines", _custom_pipelines())
-        kwargs.pop("num_labels", None)  # the emotions tell it
-        kwargs |= {"id2label": dict(enumerate(self.emotions)), "label2id": {w: i for i, w in enumerate(self.emotions)}}
-        super().__init__(**kwargs)
+        super().__init__(**kwargs, id2label=self.id2label, label2id=self.label2id)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """As transformers', with the labels made one, and nothing in the dict that would choose code.
+
+        Args:
+            config_dict: What a file holds.
+            **kwargs: Fields that take precedence.
+
+        Raises:
+            ValueError: If labels disagree, or the dict names code.
+        """
+        config_dict = dict(check_config(config_dict))
+        stored = emotions_of(*(config_dict.pop(name, None) for name in LABELS[:3]))
+        number = kwargs.pop("num_labels", None)
+        asked = emotions_of(*(kwargs.pop(name, None) for name in LABELS[:3]), number)
+        config_dict["emotions"] = stored
+        if asked is None and number not in (None, len(stored or EMOTIONS)):
+            raise ValueError(
+                f"num_labels={number}, but the checkpoint's emotions are {', '.join(stored or EMOTIONS)}: name yours "
+                f"by id2label or emotions"
+            )
+        if asked is not None and asked != stored:
+            config_dict |= {"emotions": asked, "calibration_temperature": None, "calibrated_on": None}
+        return super().from_dict(config_dict, **kwargs)
+
+    def __setattr__(self, name: str, value) -> None:
+        """Keep `emotions`, `id2label`, `label2id` and `num_labels` one thing."""
+        if name not in LABELS:
+            super().__setattr__(name, value)
+        elif name != "num_labels":
+            if value is None:
+                raise ValueError(f"{name}=None: a model has emotions; give two or more")
+            self._set_emotions(emotions_of(**{name: value}))
+        elif value not in (None, len(self.emotions)):
+            raise ValueError(f"num_labels={value}: assign emotions or id2label, which name them")
+
+    def _set_emotions(self, emotions: list[str]) -> None:
+        before = self.__dict__.get("emotions")
+        super().__setattr__("emotions", refuse_shared_prompts("emotions", emotions))
+        super().__setattr__("id2label", dict(enumerate(emotions)))
+        super().__setattr__("label2id", {word: place for place, word in enumerate(emotions)})
+        if before not in (None, emotions):
+            self.emotion_synonyms = check_synonyms(self.emotion_synonyms, emotions)
+            self.forget_calibration()
+
+    def forget_calibration(self) -> None:
+        """Drop the calibration temperature: it was fitted for other classes or another head."""
+        self.calibration_temperature = self.calibrated_on = None
 
     @property
     def uses_joint_texts(self) -> bool:
@@ -397,11 +376,13 @@ class GEmoClapConfig(PretrainedConfig):
             One list of prompts for every label.
 
         Raises:
-            ValueError: If a label stands twice or is empty, or a template has no `{}`.
+            ValueError: If a label is empty, stands twice or shares its prompts with another, or a template lacks `{}`.
         """
-        labels = _check_words("candidate_labels", self.emotions if labels is None else labels)
+        labels = refuse_shared_prompts(
+            "candidate_labels", check_words("candidate_labels", self.emotions if labels is None else labels)
+        )
         if hypothesis_template is not None:
-            templates = _check_templates("hypothesis_template", hypothesis_template, ("{}",))
+            templates = check_templates("hypothesis_template", hypothesis_template, ("{}",))
             return [[template.replace("{}", prompt_word(label)) for template in templates] for label in labels]
         if self.uses_joint_texts:
             return [[p for gender in self.genders for p in self.joint_prompts(label, gender)] for label in labels]

@@ -6,7 +6,6 @@ import json
 from functools import lru_cache
 
 import numpy as np
-import transformers
 from transformers import AutoFeatureExtractor
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
@@ -15,6 +14,7 @@ from transformers.utils import logging
 
 from .audio_headers_gemoclap import AudioError, words_of
 from .recordings_gemoclap import NAMELESS, check_rate, is_one_recording, name_of, read_audio
+from .safety_gemoclap import EXTRACTORS, check_extractor_files, own_extractor_class, own_settings
 
 try:
     import soxr
@@ -31,7 +31,8 @@ MAX_RESAMPLED = 2**30  # samples: a low rate must not fill the memory
 @lru_cache(maxsize=4)
 def _extractor(name: str, settings: str) -> SequenceFeatureExtractor:
     """An extractor of transformers; kept, since its filter bank takes a while to make."""
-    return getattr(transformers, name)(**json.loads(settings))
+    extractor_class = own_extractor_class(name)
+    return extractor_class(**own_settings(extractor_class, json.loads(settings)))
 
 
 @lru_cache(maxsize=8)
@@ -82,7 +83,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         log_mel_std: Divides it then.
         min_seconds: A shorter clip is refused.
         max_seconds: A longer clip is cut to its beginning, with a warning; for encoders of a fixed length.
-        own: For `"own"`, the settings of that extractor, with `feature_extractor_type`.
+        own: For `"own"`, the settings of that extractor, with `feature_extractor_type`, one of `EXTRACTORS`.
         padding_value: Value of padding.
         strict: Refuse a recording whose header and content disagree (a wrong size, no last page of Ogg), instead of a
             warning.
@@ -149,9 +150,8 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
 
     def _own_extractor(self) -> SequenceFeatureExtractor:
         settings = dict(self.own)
-        name = settings.pop("feature_extractor_type")
-        if not hasattr(transformers, name):
-            raise ValueError(f"this version of transformers has no {name}, which makes the audio tower's input")
+        name = settings.pop("feature_extractor_type", None)
+        own_extractor_class(name)  # _extractor wants a name that can be a key
         return _extractor(name, json.dumps(settings, sort_keys=True))
 
     @classmethod
@@ -164,7 +164,11 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
 
         Returns:
             The extractor.
+
+        Raises:
+            ValueError: If the checkpoint has no feature extractor, or one that is not in `EXTRACTORS`.
         """
+        check_extractor_files(audio_name_or_path, (*EXTRACTORS, cls.__name__), {})
         try:
             own = AutoFeatureExtractor.from_pretrained(audio_name_or_path)
         except (OSError, ValueError, KeyError) as error:

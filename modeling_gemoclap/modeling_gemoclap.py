@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from .base_gemoclap import GEmoClapPreTrainedModel, precision_of, split_by_tower
 from .configuration_gemoclap import GEmoClapConfig
 from .losses_gemoclap import contrastive_loss, objective_terms
-from .towers_gemoclap import build_text_tower, load_audio_tower, load_text_tower
+from .towers_gemoclap import build_text_tower, encode_text, load_audio_tower, load_text_tower
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -124,10 +124,12 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
         from .pipeline_gemoclap import ZeroShotEmotionPipeline
         from .processing_gemoclap import GEmoClapProcessor
+        from .prompts_gemoclap import as_words
         from .recordings_gemoclap import read_audio
+        from .safety_gemoclap import check_config
 
-        reading = decode, AudioError, read_audio
-        return GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline, *reading
+        names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
+        return *names, as_words, check_config, decode, AudioError, read_audio
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:
@@ -195,11 +197,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
     def pool_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """First token of the text tower, or the mean of all, `(batch, hidden_size)`; see `get_text_features`."""
         with self._naming_lacking_precision():
-            hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if self.config.text_pooling == "first":
-            return hidden[:, 0]
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            return encode_text(self.text_model, input_ids, attention_mask, self.config.text_pooling)
 
     def freeze_text_encoder(self) -> None:
         """Train nothing of the text tower; its projection goes on learning."""

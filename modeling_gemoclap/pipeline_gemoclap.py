@@ -9,7 +9,7 @@ import torch
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .configuration_gemoclap import refuse_one_word
+from .prompts_gemoclap import check_words, refuse_one_word
 from .recordings_gemoclap import is_one_recording
 
 logger = logging.get_logger(__name__)
@@ -68,7 +68,8 @@ def ranked(scores: torch.Tensor, labels: list[str]) -> list[dict]:
 class ZeroShotEmotionPipeline(Pipeline):
     """Names the emotion of recordings, zero-shot, by the prompts that a checkpoint brings or by yours.
 
-    The embeddings of a label set are computed once and kept; clips run through the model in batches.
+    The embeddings of a label set are computed once and kept until the text tower or the tokenizer changes; clips run
+    through the model in batches.
 
     Example:
         >>> pipe = pipeline("zero-shot-emotion-recognition", model="gemo-clap", trust_remote_code=True)
@@ -87,6 +88,7 @@ class ZeroShotEmotionPipeline(Pipeline):
         if self.processor is None:
             raise ValueError("the pipeline needs the checkpoint's processor: pass processor=GEmoClapProcessor(...)")
         self._class_embeddings: dict = {}
+        self._embedded_by: tuple | None = None
 
     def _sanitize_parameters(self, **kwargs) -> tuple[dict, dict, dict]:
         unknown = sorted(set(kwargs) - set(OPTIONS))
@@ -96,12 +98,15 @@ class ZeroShotEmotionPipeline(Pipeline):
             raise ValueError(f"on_error={kwargs['on_error']!r} is not known; choose 'raise' or 'return'")
         if kwargs.get("top_k") is not None and kwargs["top_k"] < 1:
             raise ValueError(f"top_k={kwargs['top_k']} must be 1 or more")
+        if kwargs.get("candidate_labels") is not None:
+            labels = check_words("candidate_labels", kwargs["candidate_labels"])
+            kwargs["candidate_labels"] = refuse_one_word("candidate_labels", labels)
         return {}, {}, kwargs
 
     def __call__(
         self,
         audio,
-        candidate_labels: list[str] | None = None,
+        candidate_labels: Iterable[str] | str | None = None,
         hypothesis_template: str | list[str] | None = None,
         batch_size: int | None = None,
         **kwargs,
@@ -111,7 +116,7 @@ class ZeroShotEmotionPipeline(Pipeline):
         Args:
             audio: A path, bytes, a `(time,)` or `(channels, time)` array, a dict with `array`, `bytes` or `path` and
                 `sampling_rate`; or a list, a dataset or a generator of these.
-            candidate_labels: Emotion words; default: the checkpoint's own.
+            candidate_labels: Emotion words, or one string of them with commas; default: the checkpoint's own.
             hypothesis_template: One template or several, each with `{}`; default: the checkpoint's own.
             batch_size: Clips that go through the model together.
             **kwargs: `sampling_rate` of bare arrays in Hz; `top_k`; `return_gender`; `return_embeddings`;
@@ -124,14 +129,14 @@ class ZeroShotEmotionPipeline(Pipeline):
 
         Raises:
             AudioError: If a recording cannot be read, is silent or too short, and `on_error` is `"raise"`.
-            ValueError: If labels or templates are unusable, or gender is asked of a checkpoint without it.
+            ValueError: If labels or templates are unusable, labels share their prompts, or gender is asked of a
+                checkpoint without it.
         """
         asked = {"candidate_labels": candidate_labels, "hypothesis_template": hypothesis_template}
         kwargs |= {name: value for name, value in asked.items() if value is not None}
         options = {**OPTIONS, **self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]}
         prompts = self.model.config.class_prompts(options["candidate_labels"], options["hypothesis_template"])
-        labels = list(options["candidate_labels"] or self.model.config.emotions)
-        options["candidate_labels"] = refuse_one_word("candidate_labels", labels)
+        options["candidate_labels"] = options["candidate_labels"] or self.model.config.emotions
         options["class_embeddings"] = self._embed_classes(prompts)
         if options["return_gender"]:
             options["gender_embeddings"] = self._embed_classes(self.model.config.gender_class_prompts())
@@ -142,6 +147,9 @@ class ZeroShotEmotionPipeline(Pipeline):
         return list(results) if isinstance(audio, (list, tuple)) else results
 
     def _embed_classes(self, prompts: list[list[str]]) -> torch.Tensor:
+        if (state := self._text_state()) != self._embedded_by:
+            self._class_embeddings.clear()
+            self._embedded_by = state
         key = tuple(map(tuple, prompts))
         if key not in self._class_embeddings:
             self._tell_unknown_words([prompt for group in prompts for prompt in group])
@@ -149,6 +157,17 @@ class ZeroShotEmotionPipeline(Pipeline):
                 self._class_embeddings.pop(next(iter(self._class_embeddings)))
             self._class_embeddings[key] = self.model.get_class_embeddings(prompts, self.processor.tokenizer)
         return self._class_embeddings[key]
+
+    def _text_state(self) -> tuple:
+        """What class embeddings depend on: it differs after the text tower or the tokenizer was changed or replaced.
+
+        One entry of each weight is read, since a change by way of `weight.data` is not counted in its version.
+        """
+        model, tokenizer = self.model, self.processor.tokenizer
+        tensors = [*model.text_model.state_dict().values(), *model.text_projection.state_dict().values()]
+        places = [(each.data_ptr(), None if each.is_inference() else each._version) for each in tensors]
+        entries = [each.flatten()[each.numel() // 2].double() for each in tensors if each.numel()]
+        return model.config.text_pooling, tokenizer, len(tokenizer), places, torch.stack(entries).tolist()
 
     def _tell_unknown_words(self, prompts: list[str]) -> None:
         if unknown := self.model.config.unknown_words(prompts):

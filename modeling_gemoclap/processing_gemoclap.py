@@ -8,6 +8,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from .safety_gemoclap import check_processor_files, check_tokenizer_file, hub_options
 
 
 class GEmoClapProcessor(ProcessorMixin):
@@ -36,6 +37,22 @@ class GEmoClapProcessor(ProcessorMixin):
         super().__init__(feature_extractor, tokenizer)
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GEmoClapProcessor:
+        """As transformers'.
+
+        Args:
+            pretrained_model_name_or_path: Name or path of a checkpoint.
+            *args: For transformers.
+            **kwargs: Likewise.
+
+        Raises:
+            ValueError: If its files name other parts than our feature extractor and a tokenizer of transformers.
+        """
+        where = hub_options(kwargs)[0]
+        check_processor_files(pretrained_model_name_or_path, (GEmoClapFeatureExtractor.__name__,), where)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
     def from_audio_text_pretrained(
         cls, audio_name_or_path: str, text_name_or_path: str, **features
     ) -> GEmoClapProcessor:
@@ -60,8 +77,9 @@ class GEmoClapProcessor(ProcessorMixin):
         """The tokenizer of a pretrained text encoder.
 
         Raises:
-            ValueError: If it is missing.
+            ValueError: If it is missing, or its files name no tokenizer of transformers.
         """
+        check_tokenizer_file(name, {})
         reason = "what is there knows no word"
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)

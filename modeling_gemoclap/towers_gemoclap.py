@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
 from .audio_headers_gemoclap import refuse_pointers
+from .safety_gemoclap import check_config, hub_options, read_json, refuse_adapter
 
 # Their masked frames equal those of the clip alone, as benchmarks/batch_independence.py measures. All others run by
 # length, SEW among them: its pooled mask attends to half a frame of padding.
@@ -189,7 +190,7 @@ def load_audio_tower(name: str, **options) -> PreTrainedModel:
         ValueError: If it is no audio encoder, lacks weights, its weights do not fit its configuration, or it is to
             have a precision of its own.
     """
-    hub, options = _hub_options(options)
+    hub, options = hub_options(options)
     if PretrainedConfig.get_config_dict(name, **hub)[0].get("model_type") == "gemoclap_audio":
         return load_whole(GEmoClapAudioModel, name, **hub, **options)
     config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **hub, **options)
@@ -211,7 +212,7 @@ def load_text_tower(name: str, pooling: str = "first", **options) -> PreTrainedM
     Raises:
         ValueError: As `load_audio_tower`, or if the first token is to be taken of an encoder that is causal.
     """
-    hub, options = _hub_options(options)
+    hub, options = hub_options(options)
     config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **hub, **options)
     model_class = _model_class(config, "text", name)
     tower = load_whole(model_class, name, config=config, **_without_pooler(model_class), **hub, **options)
@@ -221,12 +222,6 @@ def load_text_tower(name: str, pooling: str = "first", **options) -> PreTrainedM
         if torch.equal(first[0], first[1]):
             raise ValueError(f"{name}: its first token hears none of the others: give text_pooling='mean'")
     return tower
-
-
-def _hub_options(options: dict) -> tuple[dict, dict]:
-    """What says where a checkpoint lies, which configuration and weights need alike, and the rest."""
-    names = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies")
-    return {k: v for k, v in options.items() if k in names}, {k: v for k, v in options.items() if k not in names}
 
 
 def _check_unknown(tower: PreTrainedModel, name: str) -> None:
@@ -257,10 +252,13 @@ def load_whole(model_class: type[PreTrainedModel], name: str, **options) -> PreT
 
     Raises:
         ValueError: If weights are missing, cannot be read, are pointers of git-lfs, or have other sizes than the
-            configuration says.
+            configuration says; if the configuration names code, or the checkpoint is an adapter.
         OSError: If there is no checkpoint of that name.
     """
     refuse_pointers(os.path.join(name, options.get("subfolder") or ""))
+    where = hub_options(options)[0]
+    check_config(read_json(name, "config.json", where), f"{name}: config.json")
+    refuse_adapter(name, where)
     try:  # some checkpoints are stored in half precision, projections never are
         model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
     except Exception as error:
@@ -356,8 +354,11 @@ def encode_frames(
     Raises:
         ValueError: If all layers are wanted of an encoder whose layers have another frame rate than its output (SEW).
     """
-    kind = tower.config.model_type
+    kind, is_there = tower.config.model_type, None
     options = {"output_hidden_states": True} if all_layers else {}
+    if mask is not None:  # attention to nothing is NaN in some kernels: a clip that is not there hears its padding
+        is_there = mask.any(1, keepdim=True)
+        mask = torch.where(is_there, mask, torch.ones_like(mask))
     if kind in FIXED_LENGTH:
         mask = inputs.new_ones(len(inputs), inputs.shape[FIXED_LENGTH[kind]]) if mask is None else mask
         output = tower(inputs, **options)
@@ -374,7 +375,38 @@ def encode_frames(
                 f"the layers of a {kind!r} model run at another rate than its output: there is neither "
                 f"use_weighted_layer_sum nor a layer similarity for it"
             )
-    return states, None if mask is None else _frame_mask(tower, states[-1].shape[1], mask)
+    if mask is None:
+        return states, None
+    true = _frame_mask(tower, states[-1].shape[1], mask)
+    return states, true if is_there is None else true & is_there
+
+
+def encode_text(
+    tower: PreTrainedModel, input_ids: torch.Tensor, mask: torch.Tensor | None, pooling: str
+) -> torch.Tensor:
+    """Run a text tower and pool its tokens.
+
+    Args:
+        tower: The tower.
+        input_ids: `(batch, tokens)`.
+        mask: `(batch, tokens)`, 1 for true tokens; None takes all as true.
+        pooling: `"first"` or `"mean"`.
+
+    Returns:
+        `(batch, hidden_size)`. A text without a token, as an empty one is where the tokenizer adds no special tokens,
+        has zero for a mean.
+    """
+    if not input_ids.shape[1]:
+        return torch.zeros(len(input_ids), tower.config.hidden_size, dtype=tower.dtype, device=input_ids.device)
+    heard = mask
+    if mask is not None:  # attention to nothing is NaN: the first token of such a text hears itself
+        first = torch.arange(mask.shape[1], device=mask.device) == 0
+        heard = torch.where(mask.any(1, keepdim=True), mask, first.to(mask.dtype))
+    hidden = tower(input_ids=input_ids, attention_mask=heard).last_hidden_state
+    if pooling == "first":
+        return hidden[:, 0]
+    mask = torch.ones_like(input_ids) if mask is None else mask
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
 
 
 def _frame_mask(tower: PreTrainedModel, frames: int, mask: torch.Tensor) -> torch.Tensor:

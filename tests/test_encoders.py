@@ -379,5 +379,5 @@ def test_an_extractor_is_saved_with_its_own(tmp_path):
         assert torch.equal(extractor(wave)[extractor.input_name], again(wave)[again.input_name])
     with pytest.raises(ValueError, match="own"):
         GEmoClapFeatureExtractor(feature_type="own")
-    with pytest.raises(ValueError, match="no NoSuchExtractor"):
+    with pytest.raises(ValueError, match="NoSuchExtractor. is not known"):
         GEmoClapFeatureExtractor(feature_type="own", own={"feature_extractor_type": "NoSuchExtractor"})

@@ -56,7 +56,8 @@ def test_walls_of_the_workshop(part):
                     continue
                 assert first in allowed or first.endswith("_gemoclap"), f"{path.name} imports {module}"
                 if part == "corpora":
-                    assert first in ("configuration_gemoclap", "command_line"), "corpora knows the words and no models"
+                    words = ("configuration_gemoclap", "prompts_gemoclap", "command_line")
+                    assert first in words, "corpora knows the words and no models"
             assert not (level == 0 and module.startswith("modeling_gemoclap"))
             assert module not in {"espeakng_loader"}
 

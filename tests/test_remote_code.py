@@ -21,7 +21,9 @@ FACE = {
     "modeling_gemoclap.py",
     "losses_gemoclap.py",
     "pipeline_gemoclap.py",
+    "prompts_gemoclap.py",
     "recordings_gemoclap.py",
+    "safety_gemoclap.py",
     "towers_gemoclap.py",
 }
 ELSEWHERE = """

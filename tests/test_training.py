@@ -292,26 +292,23 @@ def test_class_balanced_sampler():
 @pytest.mark.parametrize(
     ("fields", "texts"),
     [
-        ({"objective": "emo"}, ["this person is feeling angry", "this person is feeling sad", ""]),
-        ({"objective": "sl"}, ["this male person is feeling angry", "this person is feeling sad", ""]),
-        (
-            {"objective": "sl", "sl_texts": "emotion"},
-            ["this person is feeling angry", "this person is feeling sad", ""],
-        ),
-        ({"objective": "ml"}, ["this person is feeling angry", "this person is feeling sad", ""]),
+        ({"objective": "emo"}, ["this person is feeling angry", "this person is feeling sad"]),
+        ({"objective": "sl"}, ["this male person is feeling angry", "this person is feeling sad"]),
+        ({"objective": "sl", "sl_texts": "emotion"}, ["this person is feeling angry", "this person is feeling sad"]),
+        ({"objective": "ml"}, ["this person is feeling angry", "this person is feeling sad"]),
     ],
 )
 def test_collator_writes_the_texts(make_model, make_processor, fields, texts):
     model = make_model(**fields)
     processor = make_processor(model)
     clip = np.zeros((10, 16), dtype=np.float32)
-    labels = [(0, 1), (2, -1), (-1, 0)]
+    labels, left_out = [(0, 1), (2, -1), (-1, 0)], "this person is male"  # the shortest: real, and never the longest
     batch = GEmoClapCollator(processor, model.config)(
         [{"clip": clip, "emotion_label": e, "gender_label": g} for e, g in labels]
     )
-    assert processor.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == texts
+    assert processor.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == [*texts, left_out]
     assert batch["emotion_labels"].tolist() == [0, 2, -1] and batch["gender_labels"].tolist() == [1, -1, 0]
-    genders = ["this person is male", "", "this person is female"]
+    genders = ["this person is male", left_out, "this person is female"]
     if fields["objective"] == "ml":
         assert processor.tokenizer.batch_decode(batch["gender_input_ids"], skip_special_tokens=True) == genders
     else:

@@ -155,8 +155,9 @@ class Corpus:
         others = {word: count for word, count in counts.items() if word and word not in emotions}
         if others and not drop_others:
             raise ManifestError(
-                f"{self.name}: {others} clips have emotions that the configuration does not know "
-                f"(it knows {', '.join(emotions)}); name them in emotions, or give --drop_other_emotions true"
+                f"{self.name}: {others} clips have emotions that are not among the classes "
+                f"({', '.join(emotions)}); name them too (train.py: --emotions, evaluate.py: --labels), or give "
+                f"--drop_other_emotions true"
             )
         corpus = self.where("emotion", lambda emotion: emotion in emotions or not emotion)
         if not len(corpus):

@@ -140,7 +140,7 @@ def _check_emotions(words: pa.Array, more: Mapping[str, str] | None):
         return pa.array([""] * len(words), pa.string()), None
     message = (
         f"emotion {{!r}} is not known; known are {', '.join(EMOTION_WORDS)}; correct it, leave it empty if it is "
-        f"unknown, name it in emotions, or say which of these it stands for (--emotion_map)"
+        f"unknown, name it in train.py --emotions, or say which of these it stands for (--emotion_map)"
     )
     return _check_words(words, lambda word: more.get(word) or canonical_emotion(word), message)
 

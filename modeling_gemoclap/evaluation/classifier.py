@@ -9,6 +9,7 @@ import torch
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification
 from ..pipeline_gemoclap import in_batches, load_clip, ranked
+from ..prompts_gemoclap import check_words
 
 
 class AudioClassifier:
@@ -57,12 +58,10 @@ class AudioClassifier:
         Raises:
             ValueError: If other labels than its own, or prompts, are asked for.
         """
-        if hypothesis_template or set(candidate_labels or self.model.config.emotions) != set(
-            self.model.config.emotions
-        ):
-            raise ValueError(
-                f"a classifier knows its own emotions alone ({', '.join(self.model.config.emotions)}), and no prompts"
-            )
+        emotions = self.model.config.emotions
+        asked = emotions if candidate_labels is None else check_words("candidate_labels", candidate_labels)
+        if hypothesis_template or set(asked) != set(emotions):
+            raise ValueError(f"a classifier knows its own emotions alone ({', '.join(emotions)}), and no prompts")
         extractor = self.feature_extractor
         return in_batches(
             recordings,

@@ -12,6 +12,7 @@ from ..command_line.places import cache_folders, refuse_missing_device, refuse_u
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.provenance import Heard
+from ..prompts_gemoclap import canonical_emotion, check_words, refuse_one_word, refuse_shared_prompts
 from ..speakers.clusters import cluster_within_speakers
 from ..speakers.embeddings import speaker_embeddings
 from . import answers, mteb
@@ -25,6 +26,17 @@ from .report import protocol_record, refuse_other_results, results_record, speak
 def _corpus(arguments: argparse.Namespace, emotions: list[str] | None, emotion_map: str | None = None) -> Corpus:
     emotion_map = arguments.emotion_map or emotion_map
     return load_corpora(arguments.data_dir, arguments.corpus_name, emotions, emotion_map)
+
+
+def _labels(given: list[str] | None, corpus: Corpus) -> list[str] | None:
+    """The classes that `--labels` names, by the corpus's own words where it has other words for the same emotions."""
+    if given is None:
+        return None
+    if given == ["corpus"]:
+        return corpus.emotions
+    labels = refuse_one_word("--labels", refuse_shared_prompts("--labels", check_words("--labels", ",".join(given))))
+    own = {canonical_emotion(emotion): emotion for emotion in corpus.emotions if canonical_emotion(emotion)}
+    return [label if label in corpus.emotions else own.get(canonical_emotion(label), label) for label in labels]
 
 
 def refuse_idle_options(arguments: argparse.Namespace) -> None:
@@ -110,7 +122,7 @@ def judge_checkpoint(arguments: argparse.Namespace, command: str) -> tuple:
     pipe = load_pipeline(arguments.model, arguments.device)
     corpus = _corpus(arguments, pipe.model.config.emotions)
     corpus = corpus.of_speakers(arguments.speakers, arguments.exclude_speakers)
-    choice = {"labels": corpus.emotions if arguments.labels == ["corpus"] else arguments.labels}
+    choice = {"labels": _labels(arguments.labels, corpus)}
     if arguments.protocol == mteb.NAME:
         choice = mteb.ravdess_zeroshot(corpus)
     labels = choice["labels"] or pipe.model.config.emotions

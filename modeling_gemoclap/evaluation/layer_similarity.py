@@ -107,17 +107,19 @@ def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrained
 
     Args:
         config: Of the trained one.
-        name: A checkpoint of ours or a pretrained encoder; None: what the trained one started from, where its
-            configuration tells, else an encoder with fresh weights.
+        name: A checkpoint of ours or a pretrained encoder; None: an encoder with fresh weights, where the trained one
+            started from such.
 
     Raises:
-        ValueError: If it started from another checkpoint of ours, which is not named.
+        ValueError: If it started from another checkpoint of ours or from a pretrained encoder, which is not named. A
+            configuration says which, but a file does not choose what is fetched.
     """
     if not name and any("stage" in record for record in config.training_data or []):
         raise ValueError("it was trained from another checkpoint: name that by --before")
+    if not name and (start := getattr(config.audio_config, "_name_or_path", "")):
+        raise ValueError(f"it was trained from a pretrained encoder, it says from {start!r}: name that by --before")
     if name and PretrainedConfig.get_config_dict(name)[0].get("model_type") == GEmoClapConfig.model_type:
         return load_whole(GEmoClapForXVector, name), name
-    name = name or getattr(config.audio_config, "_name_or_path", "")
     if name:
         return GEmoClapForXVector.from_audio_pretrained(name), name
     set_seed(0)

@@ -43,7 +43,7 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
     if "GEmoClapForXVector" in (config.architectures or []):
         raise ValueError(
             f"{model} embeds clips and names no emotion: train a classifier or GEmo-CLAP on it "
-            f"(train.py --init_from {model}), or give --layer_similarity"
+            f"(train.py --init_from {model}), or compare its layers (evaluate.py --layer_similarity)"
         )
     loaded = load_whole(GEmoClapModel, model)
     processor = GEmoClapProcessor.from_pretrained(model)

@@ -214,7 +214,7 @@ def _control(root: Path, run: dict, corpus: Corpus, options) -> tuple[Judged | N
     root = root / "shuffled_labels"
     seeds = sorted({int(path.name.removeprefix("seed_")) for path in root.glob("fold_*/seed_*")})
     if not seeds:
-        return None, "no model was trained on shuffled labels (--control false)"
+        return None, "no model was trained on shuffled labels (train.py --control false)"
     known = run["protocols"][str(seeds[0])]
     protocol, rows = Protocol(**known), []
     folders = [root / f"fold_{fold}" / f"seed_{seeds[0]}" for fold in range(len(protocol.folds))]

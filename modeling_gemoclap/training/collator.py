@@ -35,7 +35,8 @@ class AudioCollator:
 class GEmoClapCollator:
     """Pads clips and writes each its text: the emotion prompt, or under `"sl"` with joint texts both attributes.
 
-    A clip of unknown gender has the emotion prompt; one of unknown emotion an empty text, which the loss leaves out.
+    A clip of unknown gender has the emotion prompt. One of unknown emotion has the shortest prompt there is, which the
+    loss leaves out: not an empty text, of which some tokenizers make no token at all.
 
     Args:
         processor: Makes the model inputs.
@@ -52,6 +53,7 @@ class GEmoClapCollator:
         self.processor = processor
         self.config = config
         self.unknown_gender_prob = unknown_gender_prob
+        self.left_out = min(config.training_prompts(), key=len)
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         """Make a batch.
@@ -90,9 +92,9 @@ class GEmoClapCollator:
         return torch.Generator().manual_seed(example["seed"]) if "seed" in example else None
 
     def text(self, emotion: int, gender: int, generator: torch.Generator | None) -> str:
-        """A prompt for a clip's labels, one of those that fit; "" where the emotion is not known (-1)."""
+        """A prompt for a clip's labels, one that fits; where the emotion is not known (-1), one to leave out."""
         if emotion == -1:
-            return ""
+            return self.left_out
         if self.config.uses_joint_texts and gender != -1:
             prompts = self.config.joint_prompts(
                 self.config.emotions[emotion], self.config.genders[gender], synonyms=True
@@ -102,8 +104,10 @@ class GEmoClapCollator:
         return self._draw(prompts, generator)
 
     def gender_text(self, gender: int, generator: torch.Generator | None) -> str:
-        """A gender prompt, or "" where the gender is not known (-1)."""
-        return "" if gender == -1 else self._draw(self.config.gender_prompts(self.config.genders[gender]), generator)
+        """A gender prompt, one to leave out where the gender is not known (-1)."""
+        if gender == -1:
+            return self.left_out
+        return self._draw(self.config.gender_prompts(self.config.genders[gender]), generator)
 
     @staticmethod
     def _draw(prompts: list[str], generator: torch.Generator | None) -> str:

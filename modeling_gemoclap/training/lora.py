@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..modeling_gemoclap import GEmoClapModel
+from ..safety_gemoclap import check_adapter, read_json
 from ..towers_gemoclap import transformer_layers
 from .arguments import refuse_values
 
@@ -125,11 +126,12 @@ def load_adapter(folder: str | Path, audio_name_or_path: str, text_name_or_path:
 
     Raises:
         ImportError: If PEFT is not installed.
-        ValueError: If the folder has no adapter.
+        ValueError: If the folder has no adapter, or its configuration names a module to import.
     """
     _needs_peft()
     if not Path(folder, "adapter_config.json").is_file():
         raise ValueError(f"{folder}: no adapter_config.json; name the adapter/ folder of a run with --lora_towers")
+    check_adapter(read_json(str(folder), "adapter_config.json", {}), f"{folder}: adapter_config.json")
     config = GEmoClapConfig.from_pretrained(folder)
     kinds = {name: getattr(config, f"{name}_config").model_type for name in TOWERS}
     fields = {name: value for name, value in config.to_diff_dict().items() if name in OWN_FIELDS}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import jinja2
 from huggingface_hub import ModelCard, ModelCardData
+from markupsafe import Markup
 from transformers import TrainerState
 
 from .start import SUPERVISED
@@ -42,9 +45,8 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         tags=["speech-emotion-recognition", "gemo-clap", "speech", *(["zero-shot"] if contrastive else [])],
         base_model=[source for source in sources.values() if source and not Path(source).exists()] or None,
     )
-    card = ModelCard.from_template(
-        data,
-        template_path=str(Path(__file__).with_name("card_template.md")),
+    content = _template().render(
+        card_data=Markup(data.to_yaml()),
         name=Path(output_dir).resolve().name,
         config=config,
         contrastive=contrastive,
@@ -64,12 +66,25 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         epochs=round(state.epoch or 0, 2),
         steps=state.global_step,
         kept="the best epoch on the development speakers" if state.best_metric is not None else "the last epoch",
-        results=_results(state) if contrastive or classifier else NO_ANSWERS,
+        results=Markup(_results(state) if contrastive or classifier else NO_ANSWERS),
     )
     path = Path(output_dir) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    card.save(path)
+    ModelCard(content).save(path)
     return path
+
+
+def _template() -> jinja2.Template:
+    """The card's template. Names and words that come from data stay text: they make no markup, cell or line."""
+    environment = jinja2.Environment(finalize=_as_text)
+    environment.filters["code"] = lambda value: Markup(re.sub(r"[`\s|]+", " ", str(value)))
+    return environment.from_string(Path(__file__).with_name("card_template.md").read_text(encoding="utf-8"))
+
+
+def _as_text(value):
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", re.sub(r"[\r\n\t\f\v\x85\u2028\u2029]+", " ", value))
 
 
 def _audio_source(name: str, stage: str) -> str:

@@ -1,0 +1,184 @@
+"""What the files of a checkpoint may name, so that loading one runs no code that its user did not ask for."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import transformers
+from transformers import PreTrainedTokenizerBase
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+from transformers.utils import cached_file
+
+# The extractors of transformers that make the input of the measured encoders. They open no files.
+EXTRACTORS = (
+    "ASTFeatureExtractor",
+    "SeamlessM4TFeatureExtractor",
+    "Wav2Vec2FeatureExtractor",
+    "WhisperFeatureExtractor",
+)
+# All others may fetch a compiled kernel from the Hub; whoever wants one gives attn_implementation to from_pretrained.
+ATTENTION = ("eager", "sdpa", "flex_attention")
+QUANTIZERS = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit")
+HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies")
+
+
+def hub_options(options: dict) -> tuple[dict, dict]:
+    """What says where a checkpoint lies, which configuration and weights need alike, and the rest."""
+    where = {name: value for name, value in options.items() if name in HUB_OPTIONS}
+    return where, {name: value for name, value in options.items() if name not in HUB_OPTIONS}
+
+
+def check_config(values: dict, name: str = "config.json") -> dict:
+    """Make sure that a configuration from a file, and those in it, choose no code.
+
+    Args:
+        values: What the file holds.
+        name: What errors call it.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If it names an attention or experts that may be kernels from the Hub, or a quantizer of others.
+    """
+    for key, value in values.items():
+        if any(word in str(key) for word in ("attn_implementation", "experts_implementation")):
+            for kind in value.values() if isinstance(value, dict) else [value]:
+                if isinstance(kind, str) and kind not in ATTENTION:
+                    raise ValueError(
+                        f"{name}: {key} names {kind!r}, which may be code from the Hub; delete it there, and give "
+                        f"attn_implementation to from_pretrained if you want it"
+                    )
+        elif key == "quantization_config" and value:
+            kind = value.get("quant_method") if isinstance(value, dict) else value
+            if kind not in QUANTIZERS:
+                raise ValueError(
+                    f"{name}: quantization by {kind!r} is not supported; known are {', '.join(QUANTIZERS)}"
+                )
+        elif isinstance(value, dict):
+            check_config(value, name)
+    return values
+
+
+def own_extractor_class(name: str) -> type[SequenceFeatureExtractor]:
+    """The class of transformers that makes a spectrogram, by its name in a file.
+
+    Raises:
+        ValueError: If it is none of `EXTRACTORS`, or this version of transformers lacks it.
+    """
+    if name not in EXTRACTORS:
+        raise ValueError(
+            f"feature_extractor_type {name!r} is not known as the extractor of an audio encoder; known are "
+            f"{', '.join(EXTRACTORS)}"
+        )
+    found = getattr(transformers, name, None)
+    if not (inspect.isclass(found) and issubclass(found, SequenceFeatureExtractor)):
+        raise ValueError(f"this version of transformers has no {name}, which makes the audio tower's input")
+    return found
+
+
+def own_settings(extractor_class: type, settings: dict) -> dict:
+    """Of an extractor's settings from a file those that its constructor names; the rest is derived from them."""
+    known = {"return_attention_mask", "padding_side"}
+    for each in (extractor_class, SequenceFeatureExtractor):
+        known.update(inspect.signature(each.__init__).parameters)
+    return {name: value for name, value in settings.items() if name in known - {"self", "kwargs"}}
+
+
+def check_extractor_files(name: str, allowed: tuple[str, ...], where: dict) -> None:
+    """Make sure that `feature_extractor_type` in the files of a checkpoint is one of those that are allowed.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    for file in ("processor_config.json", "preprocessor_config.json", "config.json"):
+        values = read_json(name, file, where)
+        for part in (values, values.get("feature_extractor")):
+            kind = part.get("feature_extractor_type") if isinstance(part, dict) else None
+            if kind is not None and kind not in allowed:
+                raise ValueError(
+                    f"{name}: feature_extractor_type {kind!r} in {file} is not known as the extractor of an audio "
+                    f"encoder; known are {', '.join(allowed)}"
+                )
+
+
+def check_tokenizer_file(name: str, where: dict) -> None:
+    """Make sure that `tokenizer_class`, in `tokenizer_config.json` and `config.json`, names a tokenizer.
+
+    Args:
+        name: Name or path of a checkpoint.
+        where: Options of the Hub.
+
+    Raises:
+        ValueError: If it names something else of transformers.
+    """
+    for file in ("tokenizer_config.json", "config.json"):
+        kind = read_json(name, file, where).get("tokenizer_class")
+        if kind is None:
+            continue
+        found = [getattr(transformers, str(kind).removesuffix("Fast") + end, None) for end in ("", "Fast")]
+        classes = [each for each in found if each is not None]
+        if not all(inspect.isclass(each) and _is_tokenizer(each) for each in classes):
+            raise ValueError(f"{name}: tokenizer_class {kind!r} in {file} is not a tokenizer of transformers")
+
+
+def _is_tokenizer(found: type) -> bool:
+    # Where its library is missing, transformers puts a stand-in there, which says so when it is called.
+    return issubclass(found, PreTrainedTokenizerBase) or found.__module__.endswith("_objects")
+
+
+def check_processor_files(name: str, allowed: tuple[str, ...], where: dict) -> None:
+    """Make sure that the files of a processor name its own parts alone.
+
+    Args:
+        name: Name or path of a checkpoint.
+        allowed: The feature extractors that it may name.
+        where: Options of the Hub.
+
+    Raises:
+        ValueError: If they name another feature extractor, no tokenizer, or an audio tokenizer, which is a model.
+    """
+    check_extractor_files(name, allowed, where)
+    check_tokenizer_file(name, where)
+    audio_tokenizers = ("audio_tokenizer", "audio_tokenizer_class")
+    for file in ("processor_config.json", "preprocessor_config.json", "audio_tokenizer_config.json"):
+        values = read_json(name, file, where)
+        if any(key in values for key in audio_tokenizers):
+            raise ValueError(f"{name}: {file} names an audio tokenizer, which GEmo-CLAP does not use: delete it there")
+
+
+def refuse_adapter(name: str, where: dict) -> None:
+    """Make sure that a checkpoint is whole: transformers would fetch whatever an adapter names as its base.
+
+    Raises:
+        ValueError: If it is an adapter.
+    """
+    if read_json(name, "adapter_config.json", where):
+        raise ValueError(
+            f"{name} is a LoRA adapter: give the folder of its run, in which the updates are merged, or load it with "
+            f"training.lora.load_adapter"
+        )
+
+
+def check_adapter(values: dict, name: str) -> None:
+    """Make sure that an adapter's configuration is that of plain LoRA, and names no module that PEFT would import.
+
+    Raises:
+        ValueError: If it does.
+    """
+    if values.get("megatron_config") or values.get("peft_type") != "LORA":
+        raise ValueError(f"{name}: not an adapter that train.py made, since it is no plain LoRA; make it again")
+
+
+def read_json(name: str, file: str, where: dict) -> dict:
+    """A JSON file of a checkpoint, or an empty dict where there is none."""
+    kinds = ("gated_repo", "missing_entries", "connection_errors")
+    quiet = {f"_raise_exceptions_for_{kind}": False for kind in kinds}
+    given = {option: value for option, value in where.items() if value is not None}
+    path = cached_file(str(name), file, **given, **quiet)
+    if path is None:
+        return {}
+    with open(path, encoding="utf-8") as opened:
+        values = json.load(opened)
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,68 @@
+"""Loads checkpoints in every way there is, and prints what this connected to, started, ran and opened.
+
+    python hostile_worker.py trusted|untrusted FORBIDDEN_FOLDER HARMLESS CHECKPOINT...
+
+The harmless one is loaded first, unwatched, so that what is imported late is there. FORBIDDEN_FOLDER stands for what a
+hostile file names: nothing below it may be opened.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+TRUSTED, FORBIDDEN, HARMLESS = sys.argv[1] == "trusted", sys.argv[2], sys.argv[3]
+STARTED = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile")
+CONNECTED = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
+watched, events = None, []
+
+
+def hook(event, arguments):
+    if watched is None:
+        return
+    if event in STARTED or event in CONNECTED:
+        events.append(f"{event} {arguments[:2]!r}")
+    elif event == "exec":
+        file = getattr(arguments[0], "co_filename", "")
+        mine = "transformers_modules" in file and (not TRUSTED or "payload" in file)
+        if mine or file.startswith((watched, FORBIDDEN)):
+            events.append(f"exec {file}")
+    elif event == "open" and str(arguments[0]).startswith(FORBIDDEN):
+        events.append(f"open {arguments[0]}")
+
+
+if TRUSTED:
+    sys.modules["modeling_gemoclap"] = None
+import transformers  # noqa: E402
+
+transformers.logging.set_verbosity_error()
+task, trust = "zero-shot-emotion-recognition", {"trust_remote_code": True} if TRUSTED else {}
+ways = {
+    name: lambda folder, name=name: getattr(transformers, name).from_pretrained(folder, **trust)
+    for name in ("AutoConfig", "AutoModel", "AutoProcessor", "AutoFeatureExtractor")
+}
+ways["pipeline"] = lambda folder: transformers.pipeline(task, model=folder, **trust)
+if not TRUSTED:
+    import modeling_gemoclap
+    from modeling_gemoclap.evaluation.layer_similarity import before
+    from modeling_gemoclap.evaluation.loading import load_pipeline
+
+    for name in ("GEmoClapConfig", "GEmoClapModel", "GEmoClapProcessor", "GEmoClapFeatureExtractor"):
+        ways[name] = getattr(modeling_gemoclap, name).from_pretrained
+    ways["load_pipeline"] = lambda folder: load_pipeline(folder, "cpu")
+    ways["before"] = lambda folder: before(modeling_gemoclap.GEmoClapConfig.from_pretrained(folder), None)
+    ways["from_audio_pretrained"] = modeling_gemoclap.GEmoClapFeatureExtractor.from_audio_pretrained
+    ways["load_tokenizer"] = modeling_gemoclap.GEmoClapProcessor.load_tokenizer
+
+sys.addaudithook(hook)
+report = {}
+for folder in [HARMLESS, *sys.argv[4:]]:
+    for way, load in ways.items():
+        watched, events = None if folder == HARMLESS else str(Path(folder).resolve()), []
+        try:
+            load(folder)
+            outcome = "loaded"
+        except BaseException as error:
+            outcome = f"{type(error).__name__}: {error}"
+        watched = None
+        report.setdefault(Path(folder).name, {})[way] = [outcome, events]
+print("\n" + json.dumps(report))  # transformers asked for consent on the line before

@@ -1,0 +1,302 @@
+"""Files of a checkpoint choose no code: hostile ones are loaded in another process that writes down what happens."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_script
+from huggingface_hub import ModelCard
+from transformers import TrainerState
+
+from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
+from modeling_gemoclap.evaluation.page import write_page
+from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
+from modeling_gemoclap.training.model_card import write_model_card
+
+PAYLOAD = """
+import pathlib, transformers
+pathlib.Path({mark!r}).write_text("executed")
+class Evil(transformers.{base}):
+    model_type = "evil"
+"""
+BASES = {"AutoConfig": "PretrainedConfig", "AutoModel": "PreTrainedModel", "AutoTokenizer": "PreTrainedTokenizerFast"}
+
+
+class Opens:
+    """A pickle that runs a command."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+def edit(path: Path, **values):
+    """Change a JSON file; `a__b` is the field b of a."""
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    for name, value in values.items():
+        *parents, name = name.split("__")
+        place = found
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = value
+    path.write_text(json.dumps(found))
+
+
+def code(folder: Path, mark: str) -> dict:
+    """Write a module for each auto class, and the auto_map that names them."""
+    for auto, base in BASES.items():
+        (folder / f"payload_{auto.lower()}.py").write_text(PAYLOAD.format(mark=mark, base=base))
+    return {auto: f"payload_{auto.lower()}.Evil" for auto in BASES}
+
+
+def pickled(folder: Path, mark: str):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Opens(mark)))
+    for name in ("training_args.bin", "optimizer.pt", "rng_state.pth"):
+        (folder / name).write_bytes(pickle.dumps(Opens(mark)))
+
+
+def runs_a_pipeline(payload: str) -> dict:
+    return {"feature_extractor_type": "pipeline", "model": payload, "trust_remote_code": True, "task": "fill-mask"}
+
+
+# Name -> what is done to a checkpoint, given its folder, the payload's folder and the file that code of it writes.
+HOSTILE = {
+    "own_extractor": lambda folder, payload, mark: edit(
+        folder / "processor_config.json",
+        feature_extractor__feature_type="own",
+        feature_extractor__own=runs_a_pipeline(payload),
+    ),
+    "own_model": lambda folder, payload, mark: edit(
+        folder / "processor_config.json",
+        feature_extractor__feature_type="own",
+        feature_extractor__own={"feature_extractor_type": "BertModel", "config": payload},
+    ),
+    "feature_extractor_type": lambda folder, payload, mark: edit(
+        folder / "processor_config.json", feature_extractor__feature_extractor_type="AutoModelForCausalLM"
+    ),
+    "audio_tokenizer": lambda folder, payload, mark: edit(
+        folder / "processor_config.json",
+        audio_tokenizer={"audio_tokenizer_class": "AutoConfig", "audio_tokenizer_name_or_path": payload},
+    ),
+    "tokenizer_class": lambda folder, payload, mark: edit(
+        folder / "tokenizer_config.json", tokenizer_class="AutoModelForCausalLM"
+    ),
+    "tokenizer_code": lambda folder, payload, mark: edit(
+        folder / "tokenizer_config.json",
+        tokenizer_class="Evil",
+        auto_map={"AutoTokenizer": [None, code(folder, mark)["AutoTokenizer"]]},
+    ),
+    "config_code": lambda folder, payload, mark: edit(
+        folder / "config.json", auto_map=code(folder, mark), custom_pipelines={"evil": {"impl": "payload_x.Evil"}}
+    ),
+    "other_repository": lambda folder, payload, mark: edit(
+        folder / "config.json", auto_map={auto: f"stranger/repository--x.{auto}" for auto in BASES}
+    ),
+    "tower_code": lambda folder, payload, mark: edit(
+        folder / "config.json", audio_config__auto_map=code(folder, mark), text_config__auto_map=code(folder, mark)
+    ),
+    "tower_type": lambda folder, payload, mark: edit(
+        folder / "config.json", text_config__model_type="evil", text_config__auto_map=code(folder, mark)
+    ),
+    "names": lambda folder, payload, mark: edit(
+        folder / "config.json",
+        audio_config___name_or_path=payload,
+        text_config___name_or_path="stranger/repository",
+        _name_or_path="stranger/repository",
+    ),
+    "attention": lambda folder, payload, mark: edit(folder / "config.json", attn_implementation="stranger/kernel"),
+    "tower_attention": lambda folder, payload, mark: edit(
+        folder / "config.json", text_config___attn_implementation="kernels-community/flash-attn2"
+    ),
+    "quantizer": lambda folder, payload, mark: edit(
+        folder / "config.json", quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": [payload]}
+    ),
+    "adapter": lambda folder, payload, mark: edit(
+        folder / "adapter_config.json", peft_type="LORA", base_model_name_or_path=payload
+    ),
+    "pickles": lambda folder, payload, mark: pickled(folder, mark),
+    "chat_template": lambda folder, payload, mark: (folder / "chat_template.jinja").write_text(
+        "{{ cycler.__init__.__globals__.os.system('touch " + mark + "') }}"
+    ),
+}
+# What a checkpoint's own code is: with trust_remote_code it runs.
+OWN_CODE = ("tokenizer_code", "config_code", "other_repository")
+# transformers reads this one before it asks for any class of ours; it loads weights from there and no code.
+BEFORE_US = {("audio_tokenizer", "AutoProcessor"), ("audio_tokenizer", "pipeline")}
+# What must be refused, by the way that comes upon it, and how the error begins.
+REFUSED = {
+    ("own_extractor", "GEmoClapProcessor"): "feature_extractor_type 'pipeline' is not known",
+    ("own_extractor", "GEmoClapFeatureExtractor"): "feature_extractor_type 'pipeline' is not known",
+    ("own_extractor", "load_pipeline"): "feature_extractor_type 'pipeline' is not known",
+    ("own_extractor", "AutoProcessor"): "feature_extractor_type 'pipeline' is not known",
+    ("own_extractor", "AutoFeatureExtractor"): "feature_extractor_type 'pipeline' is not known",
+    ("own_model", "load_pipeline"): "feature_extractor_type 'BertModel' is not known",
+    ("feature_extractor_type", "load_pipeline"): "feature_extractor_type 'AutoModelForCausalLM' in processor_config",
+    ("feature_extractor_type", "from_audio_pretrained"): "feature_extractor_type 'AutoModelForCausalLM' in processor",
+    ("audio_tokenizer", "load_pipeline"): "processor_config.json names an audio tokenizer",
+    ("tokenizer_class", "load_pipeline"): "tokenizer_class 'AutoModelForCausalLM' in tokenizer_config.json is not",
+    ("tokenizer_class", "load_tokenizer"): "tokenizer_class 'AutoModelForCausalLM' in tokenizer_config.json is not",
+    ("tokenizer_code", "load_pipeline"): "Please pass the argument `trust_remote_code=True`",
+    ("tower_type", "load_pipeline"): "model_type 'evil' of a tower is not known",
+    ("names", "before"): "name that by --before",
+    ("attention", "load_pipeline"): "attn_implementation names 'stranger/kernel'",
+    ("attention", "AutoModel"): "attn_implementation names 'stranger/kernel'",
+    ("tower_attention", "GEmoClapModel"): "_attn_implementation names 'kernels-community/flash-attn2'",
+    ("quantizer", "GEmoClapModel"): "quantization by 'mxfp4' is not supported",
+    ("adapter", "GEmoClapModel"): "is a LoRA adapter",
+    ("adapter", "load_pipeline"): "is a LoRA adapter",
+    ("pickles", "GEmoClapModel"): "Weights only load failed",
+    ("pickles", "load_pipeline"): "its weights cannot be read",
+}
+
+
+@pytest.fixture
+def hostile(make_model, make_processor, tmp_path):
+    """Checkpoints by name, the payload's folder, and the file that is there once code of a stranger ran."""
+    model = make_model()
+    harmless, payload, mark = tmp_path / "harmless", tmp_path / "payload", tmp_path / "mark"
+    model.save_pretrained(harmless)
+    make_processor(model).save_pretrained(harmless)
+    payload.mkdir()
+    edit(payload / "config.json", model_type="evil", auto_map=code(payload, str(mark)))
+    folders = [harmless]
+    for name, change in HOSTILE.items():
+        folders.append(tmp_path / name)
+        shutil.copytree(harmless, folders[-1])
+        change(folders[-1], str(payload), str(mark))
+    return folders, payload, mark
+
+
+def loaded(hostile, tmp_path, trusted: str) -> dict:
+    """What loading each of them in each way came to."""
+    folders, payload, _ = hostile
+    shutil.copy(ROOT / "tests" / "hostile_worker.py", tmp_path / "worker.py")
+    # Online, towards a port where nobody listens: whoever wants to connect is seen.
+    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "worker.py", trusted, payload, *folders],
+        cwd=tmp_path,
+        env={**os.environ, **online, "PYTHONPATH": str(ROOT) if trusted == "untrusted" else ""},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_loading_a_hostile_checkpoint_does_nothing_else(hostile, tmp_path):
+    report = loaded(hostile, tmp_path, "untrusted")
+    assert report.keys() == {"harmless", *HOSTILE}
+    for (name, way), message in REFUSED.items():
+        assert message in report[name][way][0], (name, way)
+    works = {way for way, (outcome, _) in report["harmless"].items() if outcome == "loaded"}
+    assert works == report["harmless"].keys() - {"pipeline"}, "it asks for consent to the checkpoint's code"
+    happened = {(name, way): seen for name, ways in report.items() for way, (_, seen) in ways.items() if seen}
+    assert happened.keys() <= BEFORE_US and not hostile[2].exists()
+
+
+def test_trust_in_the_code_of_a_checkpoint_is_no_trust_in_its_data(hostile, tmp_path):
+    folders = [folder for folder in hostile[0] if folder.name not in OWN_CODE]
+    report = loaded((folders, *hostile[1:]), tmp_path, "trusted")
+    assert {outcome for outcome, _ in report["harmless"].values()} == {"loaded"}
+    for name in ("own_extractor", "own_model", "feature_extractor_type", "tokenizer_class", "attention"):
+        assert report[name]["pipeline"][0] != "loaded"
+    happened = {(name, way): seen for name, ways in report.items() for way, (_, seen) in ways.items() if seen}
+    assert happened.keys() <= BEFORE_US and not hostile[2].exists()
+
+
+def test_evaluate_runs_nothing_of_a_hostile_checkpoint(hostile, tones):
+    [folder] = [folder for folder in hostile[0] if folder.name == "own_extractor"]
+    refused = run_script("evaluate.py", "--model", folder, "--data_dir", tones, check=False)
+    assert refused.returncode == 1 and "feature_extractor_type 'pipeline' is not known" in refused.stderr
+    assert not hostile[2].exists()
+
+
+@pytest.mark.parametrize("name", ["pipeline", "BertModel", "AutoModel", "__loader__", "Trainer", None, ["x"], 7])
+def test_an_extractor_is_one_of_those_that_are_known(name):
+    with pytest.raises(ValueError, match="is not known as the extractor of an audio encoder; known are AST"):
+        GEmoClapFeatureExtractor(feature_type="own", own={"feature_extractor_type": name, "model": "x"})
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_known_extractors_open_no_files(name):
+    """Their settings are numbers, switches and names of windows; a new one of another kind is to be looked at."""
+    found = own_extractor_class(name)
+    settings = {"feature_extractor_type": name, "vocab_file": "x", "_get_features": "x", "n_samples": -1}
+    assert own_settings(found, settings) == {}
+    made = found()
+    for setting in own_settings(found, made.to_dict()):
+        assert isinstance(getattr(made, setting), (int, float, bool, str, type(None))), setting
+        assert not {"file", "path", "name", "dir"} & set(setting.split("_")), setting
+
+
+def test_kernels_are_for_those_who_ask(make_model, tmp_path):
+    """A file may choose between what is compiled into torch; whoever gives the argument may have anything."""
+    for values in (
+        {"experts_implementation": "stranger/kernel"},
+        {"text_config": {"attn_implementation": {"": "a/b"}}},
+    ):
+        with pytest.raises(ValueError, match="which may be code from the Hub"):
+            GEmoClapConfig.from_dict(values)
+    assert GEmoClapConfig.from_dict({"attn_implementation": "eager"})._attn_implementation == "eager"
+    assert GEmoClapConfig.from_dict({}, attn_implementation="a/b")._attn_implementation == "a/b"
+    make_model().save_pretrained(tmp_path)
+    eager = {"audio_config": "eager", "text_config": "eager"}
+    model = GEmoClapModel.from_pretrained(tmp_path, attn_implementation=eager)
+    assert model.config.text_config._attn_implementation == "eager"
+
+
+def test_an_adapter_imports_nothing(tmp_path):
+    from modeling_gemoclap.training.lora import load_adapter
+
+    pytest.importorskip("peft")
+    edit(tmp_path / "adapter_config.json", peft_type="LORA", megatron_config={"x": 1}, megatron_core="antigravity")
+    with pytest.raises(ValueError, match="adapter_config.json: not an adapter that train.py made"):
+        load_adapter(tmp_path, "audio", "text")
+    assert "antigravity" not in sys.modules
+
+
+NASTY = "x | y\n\n---\nlicense: mit\n---\n# h <script>alert(1)</script> ![i](http://h/p.png) `{{ 7 * 7 }}` {% raw %}"
+
+
+def test_a_card_holds_what_data_says_as_text(make_model, tmp_path):
+    """Names of corpora, speakers and labels make no markup, no cell, no front matter, and are no template."""
+    record = {"corpus": NASTY, "licence": NASTY, "num_clips": 1, "speakers": [NASTY], "manifest_sha256": NASTY}
+    words = NASTY.replace("{", "(").replace("}", ")")
+    config = {"training_data": [record], "calibration_temperature": 2.0, "calibrated_on": NASTY}
+    model = make_model(emotions=["angry", words], **config)
+    model.config.audio_config._name_or_path = NASTY
+    path = write_model_card(str(tmp_path / "run"), model, TrainerState(epoch=1, global_step=1), 16000, 1)
+    plain, text = ModelCard.load(path).data.to_dict(), path.read_text(encoding="utf-8")
+    assert "license" not in plain and plain["base_model"] == [NASTY]
+    _, front, body = re.split(r"^---$", text, maxsplit=2, flags=re.M)
+    assert "<script" not in body.replace("\\<script", "") and "![i](" not in body and "49" not in body
+    assert not re.search(r"^(---|# h|license)", body, re.M)
+    [row] = [line for line in body.splitlines() if line.startswith("| x")]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 6, "five cells"
+
+
+def test_a_report_holds_what_data_says_as_text(tmp_path):
+    calibration, interval = {"ece": 0.1}, {"uar": [0.1, 0.9], "war": None}
+    figures = {"uar": 0.5, "war": 0.5, "macro_f1": 0.5, "recall": {NASTY: 0.5}, "intervals": interval}
+    record = dict.fromkeys(("corpus", "protocol", "licence", "citation", "command", "training_command"), NASTY)
+    record |= figures | {"n": 1, "speakers": [NASTY], "fairness": None, "calibration": calibration, "per_seed": None}
+    record |= {
+        "controls": {"constant": figures, "shuffled_labels": None},
+        "protocols": None,
+        "versions": {NASTY: NASTY},
+    }
+    record |= {"manifest_sha256": NASTY, "training_data": [{"corpus": NASTY, "num_clips": 1, "speakers": [NASTY]}]}
+    write_page(record, [NASTY], NASTY, [], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;" in page and "49" not in page.replace(".49", "")
