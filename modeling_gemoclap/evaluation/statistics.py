@@ -235,6 +235,7 @@ def fairness(runs: list[Judged]) -> dict | None:
         "uar_male": values[1],
         "gap": values[0] - values[1],
         "gap_interval": found,
+        "method": found and METHOD,
         "num_female": len(groups[0]),
         "num_male": len(groups[1]),
     }
