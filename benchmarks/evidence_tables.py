@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import comparators
+import corpus_facts
 import speaker_clusters
 import supcon
 from evidence_markdown import change, gap_interval, load, markdown, percent, recorded, span, uar_interval
@@ -132,7 +133,7 @@ def write_documents(plan: dict) -> None:
 def with_tables(text: str, plan: dict) -> str:
     """A document with its tables as the JSON files have them; one of which nothing was run stays as it is."""
     makers = {"rows": rows, "costs": costs, "commands": commands, "checkpoint": checkpoint, "words": words}
-    makers["sources"] = comparators.sources
+    makers |= {"sources": comparators.sources, "corpora": lambda plan: corpus_facts.table(load("corpora"))}
     makers |= {name: lambda plan, name=name: table(name) for name in plan["tables"]}
     makers["supcon"] = lambda plan: supcon.table(load("supcon"))
     makers["speakers"] = lambda plan: speaker_clusters.table(load("speakers"))

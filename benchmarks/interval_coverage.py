@@ -8,6 +8,7 @@ The package uses `t, logit` for shares and `t` for differences.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 import numpy as np
@@ -22,6 +23,9 @@ sys.path.insert(0, str(ROOT))
 from modeling_gemoclap.evaluation.statistics import Estimate, jackknifed  # noqa: E402
 
 COMMAND = "python benchmarks/interval_coverage.py"
+DOCUMENT = ROOT / "docs" / "evaluation.md"
+BLOCK = re.compile(r"(<!-- coverage -->\n).*?(<!-- /coverage -->)", re.DOTALL)
+SUMMARISED = ("percentile bootstrap", "BCa bootstrap", "t, logit")
 SPEAKERS = (5, 8, 10, 24)
 SAMPLES = 999
 TAILS = np.array([0.025, 0.975])
@@ -91,6 +95,21 @@ def gap_coverage(case: Case, women: int, men: int, simulations: int) -> float:
     return held / simulations
 
 
+def summary(lines: list[list[str]], names: list[str]) -> str:
+    """The table of docs/evaluation.md: of some methods the smallest and the largest coverage over all cases.
+
+    Args:
+        lines: Rows of the whole table: case, true UAR, speakers, a cell for each method.
+        names: The methods.
+    """
+    rows = []
+    for speakers in sorted({int(line[2]) for line in lines}):
+        found = [line[3:] for line in lines if int(line[2]) == speakers]
+        shares = [[float(cells[names.index(name)].split()[0]) for cells in found] for name in SUMMARISED]
+        rows.append([str(speakers), *(f"{min(one):.1f} to {max(one):.1f}" for one in shares)])
+    return markdown("|".join(["speakers", *SUMMARISED]), rows)
+
+
 def main() -> None:
     """Simulate, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,6 +133,8 @@ def main() -> None:
         + markdown("speakers like|5 women, 5 men|12 women, 12 men|5 women, 8 men", gaps)
     )
     results.write(COMMAND, text)
+    document = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(BLOCK.sub(rf"\1\n{summary(lines, names)}\n\n\2", document), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def draw(starts: dict, path: Path) -> None:
     for place, (start, by_share) in enumerate(starts.items()):
         shares = [100 * float(share) for share in by_share]
         middle = [100 * one["uar"] for one in by_share.values()]
-        bounds = [[100 * bound for bound in uar_interval(one)] for one in by_share.values()]
+        bounds = [[100 * bound for bound in uar_interval(one) or 2 * [float("nan")]] for one in by_share.values()]
         below, above = zip(*((m - low, high - m) for m, (low, high) in zip(middle, bounds, strict=True)), strict=True)
         beside = [share + place - (len(starts) - 1) / 2 for share in shares]
         axes.errorbar(beside, middle, yerr=[below, above], marker="o", capsize=3, label=start)
