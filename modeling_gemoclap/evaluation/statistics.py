@@ -92,11 +92,24 @@ def speaker_counts(runs: list[Judged], speakers: np.ndarray) -> np.ndarray:
     return np.stack([[run.where(run.speakers == speaker).confusion() for speaker in speakers] for run in runs])
 
 
-def speaker_confusions(runs: list[Judged]) -> dict[str, list]:
-    """What intervals can be recomputed from: of each speaker the confusion counts of each seed, as nested lists."""
+def speaker_confusions(runs: list[Judged]) -> dict[str, list[list[str]]]:
+    """What intervals can be recomputed from: the confusion counts of each speaker, for JSON.
+
+    Returns:
+        For each speaker and seed the rows of the matrix, the counts of a row with blanks between them.
+    """
     speakers = np.unique(runs[0].speakers)
     counts = speaker_counts(runs, speakers).swapaxes(0, 1)
-    return {str(speaker): part.tolist() for speaker, part in zip(speakers, counts, strict=True)}
+    return {
+        str(speaker): [[" ".join(map(str, row)) for row in matrix] for matrix in seeds]
+        for speaker, seeds in zip(speakers, counts, strict=True)
+    }
+
+
+def recorded_counts(confusions: dict[str, list[list[str]]]) -> np.ndarray:
+    """The counts that `speaker_confusions` wrote, `(seeds, speakers, labels, labels)`; speakers in its order."""
+    seeds = zip(*confusions.values(), strict=True)
+    return np.array([[[row.split() for row in matrix] for matrix in speakers] for speakers in seeds], dtype=int)
 
 
 def uar_of(counts: np.ndarray) -> np.ndarray:
