@@ -99,7 +99,8 @@ def commands_of(cell: dict, grid: dict, options: argparse.Namespace) -> tuple[Pa
 
 def as_table(cells: list[dict], folders: list[Path]) -> str:
     """Figures of every cell, its difference to the first, paired by speaker, and what was published."""
-    from modeling_gemoclap.evaluation.comparison import compare_runs
+    from modeling_gemoclap.evaluation.comparison import compare_runs, difference_text
+    from modeling_gemoclap.evaluation.statistics import interval_text
 
     published = any("published" in cell for cell in cells)
     head = ["", "WAR", "UAR", "95 % interval", "UAR minus that of the first"]
@@ -107,11 +108,9 @@ def as_table(cells: list[dict], folders: list[Path]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for cell, folder in zip(cells, folders, strict=True):
         found = json.loads((folder / "results/results.json").read_text(encoding="utf-8"))
-        low, high = (f"{100 * value:.1f}" for value in found["intervals"]["uar"] or (float("nan"),) * 2)
-        row = [cell["name"], f"{100 * found['war']:.1f}", f"{100 * found['uar']:.1f}", f"{low} to {high}"]
-        difference = compare_runs(folders[0], folder) if folder != folders[0] else None
-        values = [100 * value for value in (difference["difference"], *difference["interval"])] if difference else []
-        row.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*values) if values else "")
+        row = [cell["name"], f"{100 * found['war']:.1f}", f"{100 * found['uar']:.1f}"]
+        row.append(interval_text(found["intervals"]["uar"], len(found["speakers"])))
+        row.append(difference_text(compare_runs(folders[0], folder)) if folder != folders[0] else "")
         figures = typed(cell.get("published", {}))
         row += [f"{figures[name]:.2f}" if name in figures else "" for name in ("war", "uar")] if published else []
         lines.append(f"| {' | '.join(row)} |")

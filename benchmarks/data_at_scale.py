@@ -92,14 +92,18 @@ def clips_per_second(corpus: Corpus, extractor: GEmoClapFeatureExtractor, worker
     return epoch
 
 
-def compare(files: Corpus, shards: Corpus, extractor: GEmoClapFeatureExtractor, workers: int, rounds: int) -> tuple:
-    """Clips per second from files and from shards, and their ratio; medians of rounds in turn."""
+def compare(
+    files: Corpus, shards: Corpus, extractor: GEmoClapFeatureExtractor, workers: int, rounds: int
+) -> list[float]:
+    """Clips per second from files and from shards: medians of rounds in turn."""
     readers = [clips_per_second(corpus, extractor, workers) for corpus in (files, shards)]
     rates = [[read(number) for read in readers] for number in range(rounds + 1)][1:]  # the first round warms up
-    return (
-        *(statistics.median(column) for column in zip(*rates, strict=True)),
-        statistics.median(b / a for a, b in rates),
-    )
+    return [statistics.median(column) for column in zip(*rates, strict=True)]
+
+
+def table_row(name: str, local: float, streamed: float) -> str:
+    """A row of the table; the quotient is that of the two figures beside it."""
+    return f"| {name} | {local:.0f} clips/s | {streamed:.0f} clips/s | {streamed / local:.2f} |"
 
 
 def main(rows: int, clips: int, rounds: int, workers: int) -> None:
@@ -119,8 +123,7 @@ def main(rows: int, clips: int, rounds: int, workers: int) -> None:
         extractors["log-mel (the compact encoder)"] = GEmoClapFeatureExtractor(feature_type="log_mel")
         for name, extractor in extractors.items():
             read, _ = read_clips(files, extractor, cache_dir=folder)
-            local, streamed, ratio = compare(read, shards, extractor, workers, rounds)
-            table.append(f"| {name} | {local:.0f} clips/s | {streamed:.0f} clips/s | {ratio:.2f} |")
+            table.append(table_row(name, *compare(read, shards, extractor, workers, rounds)))
     (opened, selected), (before, above) = found["seconds"], found["mib"]
     text = [
         f"`load_corpus` on a manifest of {found['rows']:,} rows, every column checked: {opened:.1f} s; its peak lies "

@@ -1,8 +1,10 @@
 """Write the table of encoders in docs/encoders.md from what happens when each is built, loaded, trained and exported.
 
     python benchmarks/encoders.py [--batches 200] [--families wavlm-base whisper]
+    python benchmarks/encoders.py --only learns
 
-Parameters are counted in the true shape, all else runs in the small one. Families that are not named keep their row.
+Parameters are counted in the true shape, all else runs in the small one. Families that are not named keep their row;
+with `--only` a row keeps its other cells.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 import transformers
 from batch_independence import RATE, make_model, measure
 from families import AUDIO, text_config
+from learning import learn
 from transformers import AutoModel, RobertaModel
 
 from modeling_gemoclap import GEmoClapAudioModel, GEmoClapModel
@@ -24,9 +27,10 @@ from modeling_gemoclap.towers_gemoclap import build_audio_tower, ignores_padding
 
 TABLE = Path(__file__).parent.parent / "docs" / "encoders.md"
 HEAD = (
-    "| family | on the Hub | norm | attention | parameters | padded clips | loads | trains "
+    "| family | on the Hub | norm | attention | parameters | padded clips | loads | learns "
     "| batch independence (plain transformers) | exports |"
 )
+LEARNS = HEAD.split(" | ").index("learns") + 1
 
 
 def shape_of(family: str) -> list[str]:
@@ -78,20 +82,10 @@ def noise_batch(family: str, samples: list[int]) -> dict[str, torch.Tensor]:
     return dict(extractor(clips))
 
 
-def trains(family: str, steps: int = 30) -> str:
-    """The divergence from its targets on one fixed batch before and after some steps of Adam."""
-    model, losses = make_model(family).train(), []
-    batch = noise_batch(family, [8000, 12000, 20000, 9000])
-    batch |= {"input_ids": torch.arange(40).view(4, 10) + 5, "attention_mask": torch.ones(4, 10).long()}
-    batch |= {"emotion_labels": torch.arange(4) % 3, "gender_labels": torch.arange(4) % 2}
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(steps):
-        loss = model(**batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return f"{losses[0]:.2f} → {losses[-1]:.2f}"
+def learns(family: str) -> str:
+    """The divergence before and after training on tones, and the accuracy on the batch and on new clips."""
+    found = learn(family)
+    return f"{found.before:.2f} → {found.after:.2f}, {found.accuracy:.0%}, new {found.new:.0%}"
 
 
 class _Embed(torch.nn.Module):
@@ -126,18 +120,21 @@ def row(family: str, batches: int) -> str:
     """One family's row."""
     found = measure(family, batches)
     plain = "" if found["plain"] is None else f" ({found['plain']:.0e})"
-    cells = [family, AUDIO[family].hub_name, *shape_of(family), loads(family), trains(family)]
+    cells = [family, AUDIO[family].hub_name, *shape_of(family), loads(family), learns(family)]
     return "| " + " | ".join([*cells, f"{found['ours']:.0e}{plain}", exports(family)]) + " |"
 
 
-def main(families: list[str], batches: int) -> None:
-    """Measure some families and write their rows."""
+def main(families: list[str], batches: int, only: str | None) -> None:
+    """Measure some families and write their rows, or their cells of the column `only`."""
     before, table, after = re.split(r"(?<=<!-- table -->\n)(.*?)(?=<!-- /table -->)", TABLE.read_text(), flags=re.S)
     rows = {line.split("|")[1].strip(): line for line in table.splitlines()[4:] if line.startswith("|")}
     for family in families:
-        rows[family] = row(family, batches)
+        cells = (rows[family] if only else row(family, batches)).split("|")
+        cells[LEARNS] = f" {learns(family)} " if only else cells[LEARNS]
+        rows[family] = "|".join(cells)
         print(rows[family], flush=True)
     made = f"transformers {transformers.__version__}, torch {torch.__version__}, {batches} batches a family:"
+    made = table.split("\n")[0] if only else made
     lines = [made, "", HEAD, re.sub(r"[^|]+", "---", HEAD), *(rows[name] for name in AUDIO if name in rows), ""]
     TABLE.write_text(before + "\n".join(lines) + after)
 
@@ -146,5 +143,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=200)
     parser.add_argument("--families", nargs="+", default=list(AUDIO), choices=list(AUDIO))
+    parser.add_argument("--only", choices=["learns"], help="measure this column alone")
     arguments = parser.parse_args()
-    main(arguments.families, arguments.batches)
+    main(arguments.families, arguments.batches, arguments.only)

@@ -18,6 +18,7 @@ from modeling_gemoclap.evaluation.statistics import (  # noqa: E402
     mean_scores,
     over_folds,
     scores_of,
+    speaker_confusions,
 )
 from modeling_gemoclap.evaluation.stored import load_judged  # noqa: E402
 
@@ -41,6 +42,8 @@ def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
         "speakers": len(set(runs[0].speakers)),
         **mean_scores(runs),
         "intervals": intervals(runs),
+        "labels": runs[0].labels,
+        "speaker_confusions": speaker_confusions(runs),
         "per_seed": [{name: one[name] for name in ("uar", "war")} for one in scores],
         "untouched": apart and mean_scores(apart) | {"n": len(apart[0]), "intervals": intervals(apart)},
         "over_folds": over_folds(runs),
@@ -55,7 +58,8 @@ def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
 
 def kept(record: dict) -> dict:
     """What a part keeps of a record that is one of many in its table."""
-    names = ("n", "speakers", "uar", "war", "intervals", "per_seed", "losses", "trainings", "training_seconds")
+    names = ("n", "speakers", "uar", "war", "intervals", "labels", "speaker_confusions", "per_seed")
+    names += ("losses", "trainings", "training_seconds")
     return {name: record[name] for name in names}
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import comparators
+import corpus_facts
 import speaker_clusters
 import supcon
-from evidence_markdown import change, load, markdown, percent, span
+from evidence_markdown import change, gap_interval, load, markdown, percent, recorded, span, uar_interval
 from evidence_runs import ROOT
 
 CHECKPOINT = ROOT / "checkpoints" / "gemoclap-compact-emodb"
@@ -21,8 +23,8 @@ def that_ran(names) -> list[tuple[str, dict]]:
 
 
 def _interval(found: dict) -> str:
-    """The interval of a UAR; of four speakers or fewer a bootstrap says nothing."""
-    return span(found["intervals"]["uar"]) if found["speakers"] > 4 else f"({found['speakers']} speakers)"
+    """The interval of a UAR, or why there is none."""
+    return span(uar_interval(found), found["speakers"])
 
 
 def rows(plan: dict) -> str:
@@ -31,7 +33,7 @@ def rows(plan: dict) -> str:
     for name, found in that_ran(plan["rows"]):
         seeds = ", ".join(percent(one["uar"]) for one in found["per_seed"])
         figures = [percent(found["uar"]), percent(found["war"]), _interval(found), seeds]
-        lines.append([f"`{name}`: {found['title']}", *figures, plan["rows"][name]["beside"]])
+        lines.append([f"`{name}`: {found['title']}", *figures, comparators.beside(name, plan["rows"][name])])
     return markdown(head, lines)
 
 
@@ -43,7 +45,9 @@ def costs(plan: dict) -> str:
         losses, apart, chance = found["losses"], found["untouched"], found["chance"]
         cells = [f"{percent(chance['constant'])}, {percent(chance['shuffled_labels'])}", "all"]
         if apart:
-            cells[1] = f"{percent(apart['uar'])} / {percent(apart['war'])} ({span(apart['intervals']['uar'])})"
+            number, bounds = len(plan["rows"][name]["untouched"]), apart["intervals"]
+            within = span(recorded(bounds["uar"], apart["uar"], number, bounds.get("method")), number)
+            cells[1] = f"{percent(apart['uar'])} / {percent(apart['war'])} ({within})"
         cells += [str(found["trainings"]), f"{found['training_seconds'] / 60:.0f}"]
         cells.append(f"{sum(losses) / len(losses):.2f} ({min(losses):.2f} to {max(losses):.2f})")
         lines.append([f"`{name}`", *cells])
@@ -61,10 +65,18 @@ def table(name: str) -> str:
         seeds = ", ".join(percent(one["uar"]) for one in cell["per_seed"])
         line = [cell["name"], percent(cell["uar"]), percent(cell["war"]), seeds, change(cell["difference"])]
         line += [percent(cell["untouched"]["uar"])] if apart else []
-        line.append(f"{100 * gap['gap']:+.1f} ({span(gap['gap_interval'], '+')})" if gap else "–")
+        line.append(_gap(gap))
         line += [percent((cell["gender_probe"] or {}).get("uar")), percent(cell["calibration"]["ece"])]
         lines.append([*line, f"{sum(losses) / len(losses):.2f}"])
     return markdown(f"{head}|women − men|gender probe|ECE|last loss", lines)
+
+
+def _gap(fair: dict | None) -> str:
+    """Women minus men, with its interval where it has one."""
+    if fair is None:
+        return "–"
+    bounds = gap_interval(fair)
+    return f"{100 * fair['gap']:+.1f}" + (f" ({span(bounds, sign='+')})" if bounds else "")
 
 
 def commands(plan: dict) -> str:
@@ -121,12 +133,13 @@ def write_documents(plan: dict) -> None:
 def with_tables(text: str, plan: dict) -> str:
     """A document with its tables as the JSON files have them; one of which nothing was run stays as it is."""
     makers = {"rows": rows, "costs": costs, "commands": commands, "checkpoint": checkpoint, "words": words}
+    makers |= {"sources": comparators.sources, "corpora": lambda plan: corpus_facts.table(load("corpora"))}
     makers |= {name: lambda plan, name=name: table(name) for name in plan["tables"]}
     makers["supcon"] = lambda plan: supcon.table(load("supcon"))
     makers["speakers"] = lambda plan: speaker_clusters.table(load("speakers"))
 
     def made(found: re.Match) -> str:
-        ran = that_ran(plan["rows"] if found[2] in ("rows", "costs", "commands") else [found[2]])
+        ran = that_ran(plan["rows"] if found[2] in ("rows", "costs", "commands", "sources") else [found[2]])
         return f"{found[1]}\n{makers[found[2]](plan)}\n\n{found[3]}" if ran else found[0]
 
     return BLOCK.sub(made, text)

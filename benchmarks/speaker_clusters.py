@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from evidence_markdown import change, markdown, percent, span
+from evidence_markdown import change, markdown, percent, span, uar_interval
 from evidence_record import cost_of, kept, record_of
 from evidence_runs import ROOT, Runner
 from matplotlib.figure import Figure
@@ -76,7 +76,7 @@ def draw(starts: dict, path: Path) -> None:
     for place, (start, by_share) in enumerate(starts.items()):
         shares = [100 * float(share) for share in by_share]
         middle = [100 * one["uar"] for one in by_share.values()]
-        bounds = [[100 * bound for bound in one["intervals"]["uar"]] for one in by_share.values()]
+        bounds = [[100 * bound for bound in uar_interval(one) or 2 * [float("nan")]] for one in by_share.values()]
         below, above = zip(*((m - low, high - m) for m, (low, high) in zip(middle, bounds, strict=True)), strict=True)
         beside = [share + place - (len(starts) - 1) / 2 for share in shares]
         axes.errorbar(beside, middle, yerr=[below, above], marker="o", capsize=3, label=start)
@@ -97,7 +97,10 @@ def table(found: dict) -> str:
     for start, by_share in found["starts"].items():
         cells, minutes = [], 0.0
         for one in by_share.values():
-            figures = [f"{percent(one['uar'])} ({span(one['intervals']['uar'])})", change(one["difference"])]
+            figures = [
+                f"{percent(one['uar'])} ({span(uar_interval(one), one['speakers'])})",
+                change(one["difference"]),
+            ]
             cells.append("; ".join(filter(None, figures)))
             minutes += one["training_seconds"] / 60
         minutes += found["pretraining"].get(start, {"training_seconds": 0})["training_seconds"] / 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
-from evidence_markdown import change, markdown, percent, span
+from evidence_markdown import change, markdown, percent, span, uar_interval
 from evidence_record import cost_of, kept, record_of
 from evidence_runs import ROOT, Runner
 
@@ -72,7 +72,7 @@ def table(found: dict) -> str:
                 words,
                 percent(one["uar"]),
                 percent(one["war"]),
-                span(one["intervals"]["uar"]),
+                span(uar_interval(one), one["speakers"]),
                 seeds,
                 change(one.get("difference")),
             ]

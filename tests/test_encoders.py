@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import re
 
+import learning
 import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import RATE, audio_config, batch_of, text_config
+from conftest import RATE, ROOT, audio_config, batch_of, text_config
 from families import AUDIO, PAPER, TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -381,3 +383,31 @@ def test_an_extractor_is_saved_with_its_own(tmp_path):
         GEmoClapFeatureExtractor(feature_type="own")
     with pytest.raises(ValueError, match="NoSuchExtractor. is not known"):
         GEmoClapFeatureExtractor(feature_type="own", own={"feature_extractor_type": "NoSuchExtractor"})
+
+
+@pytest.mark.parametrize("family", AUDIO)
+def test_a_contrastive_model_on_every_family_learns(family):
+    """Clips find the text of their own class; a divergence as low as the uniform one would be a collapse."""
+    found = learning.learn(family)
+    assert found.uniform == pytest.approx(np.log(3))
+    assert found.accuracy >= 0.9 and found.after < found.uniform / 10 < found.before
+
+
+def test_a_collapse_is_seen_as_one():
+    """Of clips that are all the same nothing can be learnt, however far the loss falls."""
+    same = [learning.tones(0)[0][0]] * 12
+    found = learning.learn("compact", waves=same)
+    assert found.before > found.uniform + 0.1, "the loss falls"
+    assert found.after == pytest.approx(found.uniform, abs=0.05) and found.accuracy == pytest.approx(1 / 3)
+
+
+def test_the_table_of_encoders_shows_learning():
+    table = (ROOT / "docs/encoders.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    head = next(row for row in rows if row[0] == "family")
+    column = head.index("learns")
+    cells = {row[0]: row[column] for row in rows if row[0] in AUDIO and len(row) == len(head)}
+    assert set(cells) == set(AUDIO)
+    for cell in cells.values():
+        before, after, accuracy = re.fullmatch(r"([\d.]+) → ([\d.]+), (\d+)%, new \d+%", cell).groups()
+        assert float(after) < np.log(3) / 10 < float(before) and int(accuracy) >= 90

@@ -15,6 +15,7 @@ import evaluate
 from modeling_gemoclap import GEmoClapConfig
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.evaluation import mteb
+from modeling_gemoclap.evaluation.statistics import recorded_counts
 
 METRIC = str(ROOT / "modeling_gemoclap/evaluation/war_uar")
 
@@ -58,6 +59,23 @@ def test_what_an_evaluation_leaves_behind(judge, trained, tones, tmp_path, capsy
     image = (tmp_path / "out/confusion_matrix.png").read_bytes()
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
     assert "| WAR | UAR |" in capsys.readouterr().out
+
+
+def test_a_pair_of_speakers_has_no_interval(judge, trained, tones, tmp_path, capsys):
+    """A bootstrap of two speakers has their two UARs as its bounds; every report says why it has none."""
+    options = ("--model", trained, "--data_dir", tones, "--speakers", "03", "04", "--allow_seen_speakers")
+    judge(*options, "--output_dir", tmp_path / "out")
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["intervals"] == {"uar": None, "war": None, "method": None}
+    assert results["fairness"]["gap_interval"] is None and results["fairness"]["num_male"] == 1
+    page, table = ((tmp_path / "out" / name).read_text() for name in ("report.html", "results.md"))
+    for text in (page, table, capsys.readouterr().out):
+        assert text.count("no interval below 5 speakers") >= 2 and "nan to" not in text
+        assert "no interval below 5 speakers of each gender" in text
+    assert "Intervals are 95 % intervals over speakers: Student's t" in page
+    counts = recorded_counts(results["speaker_confusions"])
+    assert list(results["speaker_confusions"]) == ["03", "04"] and counts.shape == (1, 2, 3, 3)
+    assert counts.sum((0, 1)).tolist() == results["confusion"]
 
 
 def test_seen_speakers_are_refused_unless_allowed_and_then_told(judge, trained, tones, tmp_path):

@@ -1,22 +1,29 @@
 """Figures against scikit-learn, SciPy and numbers worked out by hand."""
 
+import json
+from itertools import product
+
 import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
 import torch
 
-from modeling_gemoclap.evaluation.comparison import as_text, compare
+from modeling_gemoclap.evaluation.comparison import as_text, compare, signed_rank_p
 from modeling_gemoclap.evaluation.statistics import (
     Judged,
     calibration,
+    estimate,
     fairness,
-    interval,
+    interval_text,
     intervals,
+    jackknifed,
+    leaving_out,
     mean_scores,
     over_folds,
-    resampled,
+    recorded_counts,
     scores_of,
+    speaker_confusions,
     speaker_counts,
     uar_of,
     war_of,
@@ -77,44 +84,140 @@ def test_folds_by_hand():
     assert over_folds([run])["war"]["mean"] == pytest.approx(0.75)
 
 
-def test_bootstrap_over_speakers_equals_the_slow_way():
+def test_the_standard_error_equals_the_slow_jackknife():
     runs = [random_run(0), random_run(7)]
     speakers = np.unique(runs[0].speakers)
-    weights = resampled([np.arange(len(speakers))])
-    assert (weights.sum(1) == len(speakers)).all()
-    slow = []
-    for row in weights[:200]:
-        values = []
-        for run in runs:
-            parts = [run.where(run.speakers == s) for s, n in zip(speakers, row, strict=True) for _ in range(int(n))]
-            truth, answers = (np.concatenate([getattr(p, name) for p in parts]) for name in ("truth", "predicted"))
-            values.append(sklearn.metrics.balanced_accuracy_score(truth, answers))
-        slow.append(np.mean(values))
-    drawn = np.einsum("bs,rsij->brij", weights[:200], speaker_counts(runs, speakers))
-    np.testing.assert_allclose(uar_of(drawn).mean(1), slow)
-    low, high = intervals(runs)["uar"]
-    assert low < mean_scores(runs)["uar"] < high
+    slow = [mean_scores([run.where(run.speakers != speaker) for run in runs]) for speaker in speakers]
+    counts = speaker_counts(runs, speakers)
+    for name, figure in (("uar", uar_of), ("war", war_of)):
+        found, without = estimate(counts, figure), np.array([one[name] for one in slow])
+        assert found.value == pytest.approx(mean_scores(runs)[name])
+        assert found.error == pytest.approx(np.sqrt(7 / 8 * ((without - without.mean()) ** 2).sum()))
+        assert found.freedom == 7
+        reach = scipy.stats.t.ppf(0.975, 7) * found.error / (found.value * (1 - found.value))
+        logit = np.log(found.value / (1 - found.value))
+        bounds = [1 / (1 + np.exp(-logit + reach)), 1 / (1 + np.exp(-logit - reach))]
+        assert intervals(runs)[name] == pytest.approx(bounds) and bounds[0] < found.value < bounds[1]
 
 
-def test_bootstrap_of_two_speakers_by_hand():
-    """Of speakers that are all right and all wrong, a quarter of the samples is 0, a half 1/2, a quarter 1."""
-    run = judged([0, 1, 0, 1], [0, 1, 1, 0], "aabb")
-    drawn = np.einsum("bs,rsij->brij", resampled([np.arange(2)]), speaker_counts([run], np.array(["a", "b"])))
-    shares = [(uar_of(drawn)[:, 0] == value).mean() for value in (0, 0.5, 1)]
-    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.04)
-    assert intervals([run])["uar"] == [0.0, 1.0]
-    assert intervals([judged([0, 1], [0, 1], "aa")]) == {"uar": None, "war": None}
-    assert interval(np.arange(101)) == pytest.approx([2.5, 97.5])
+def test_of_equal_parts_the_jackknife_is_the_t_interval_of_a_mean():
+    """Where every speaker has the same clips, the pooled WAR is the mean over speakers, whose t interval is known."""
+    run = random_run(3, clips=240, speakers=8)
+    own = np.array([scores_of(run.where(run.speakers == speaker))["war"] for speaker in np.unique(run.speakers)])
+    found = estimate(speaker_counts([run], np.unique(run.speakers)), war_of)
+    expected = scipy.stats.t.interval(0.95, 7, loc=own.mean(), scale=scipy.stats.sem(own))
+    assert found.interval() == pytest.approx(expected)
 
 
-def test_fairness_by_hand():
-    truth, predicted = [0, 1, 0, 1, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0, 0, 0]
-    run = judged(truth, predicted, "aabbccdd", ["female"] * 4 + ["male"] * 4)
-    found = fairness([run])
-    assert found["uar_female"] == pytest.approx(0.75) and found["uar_male"] == pytest.approx(0.5)
-    assert found["gap"] == pytest.approx(0.25) and (found["num_female"], found["num_male"]) == (2, 2)
-    assert found["gap_interval"] == pytest.approx([0.0, 0.5]), "women score 1/2, 3/4 or 1, men always 1/2"
-    assert fairness([judged(truth, predicted, "aabbccdd", ["female"] * 8)]) is None
+@pytest.mark.parametrize("speakers", range(1, 9))
+def test_no_interval_below_five_speakers(speakers):
+    """Evaluation and comparison follow one rule; of fairness each gender follows it for itself."""
+    first, second = (random_run(seed, clips=840, speakers=speakers) for seed in (0, 2))
+    allowed = speakers >= 5
+    assert [bool(intervals([first])[name]) for name in ("uar", "war")] == [allowed] * 2
+    words = interval_text(intervals([first])["uar"], speakers)
+    assert (words == "no interval below 5 speakers") is not allowed
+    if speakers > 1:
+        found = compare([first], [second])
+        assert bool(found["interval"]) is allowed and found["difference"]
+        words = as_text(found, ("a", "b"))
+        assert ("no interval below 5 speakers" in words and "no verdict" in words) is not allowed
+
+
+def test_the_gap_s_interval_needs_five_speakers_of_each_gender():
+    def run_of(men):
+        run = random_run(0, clips=360, speakers=12)
+        own = np.array([int(speaker) for speaker in run.speakers])
+        run.genders = np.where(own < men, "male", "female")
+        return fairness([run])
+
+    few, enough = run_of(4), run_of(5)
+    assert few["gap_interval"] is None and (few["num_male"], few["num_female"]) == (4, 8)
+    assert enough["gap_interval"][0] < enough["gap"] < enough["gap_interval"][1]
+    assert interval_text(few["gap_interval"], 4, 8, sign="+") == "no interval below 5 speakers of each gender"
+
+
+def test_the_gap_s_interval_is_welch_s():
+    """Where every speaker has the same clips of one emotion, the UAR is a mean and the gap's interval is Welch's."""
+    generator = np.random.default_rng(0)
+    right = generator.random((12, 20)) < np.linspace(0.3, 0.9, 12)[:, None]
+    women = np.arange(12) < 5
+    speakers = np.repeat([f"{number:02}" for number in range(12)], 20)
+    genders = np.repeat(np.where(women, "female", "male"), 20)
+    found = fairness([judged(np.zeros(240, int), np.where(right.ravel(), 0, 1), speakers, genders)])
+    own = right.mean(1)
+    expected = scipy.stats.ttest_ind(own[women], own[~women], equal_var=False).confidence_interval(0.95)
+    assert found["gap_interval"] == pytest.approx([expected.low, expected.high])
+    assert found["gap"] == pytest.approx(own[women].mean() - own[~women].mean())
+
+
+def test_where_nothing_varies_there_is_no_interval():
+    truth = [0, 1, 2] * 6
+    speakers = np.repeat(list("abcdef"), 3)
+    perfect, same = judged(truth, truth, speakers), judged(truth, [0, 1, 1] * 6, speakers)
+    for run in (perfect, same):
+        assert intervals([run])["uar"] is None
+    assert interval_text(None, 6) == "no interval: the speakers do not differ"
+    found = compare([same], [perfect])
+    assert found["interval"] is None and found["difference"] == pytest.approx(1 / 3)
+    assert "they cannot be told apart" in as_text(compare([same], [same]), ("a", "b"))
+
+
+def test_what_a_record_keeps_is_enough_for_its_intervals():
+    runs = [random_run(0), random_run(7)]
+    kept = json.loads(json.dumps(speaker_confusions(runs)))
+    counts = recorded_counts(kept)
+    np.testing.assert_array_equal(counts, speaker_counts(runs, np.array(list(kept))))
+    assert estimate(counts, uar_of).share_interval() == intervals(runs)["uar"]
+    assert estimate(counts, war_of).share_interval() == intervals(runs)["war"]
+
+
+def drawn_speakers(simulations, speakers, seed):
+    """Simulated right answers and clips of each emotion, `(simulations, speakers, emotions)`, and their true UAR.
+
+    A speaker's recall of an emotion varies by speaker (0.45 on the logit scale) and by speaker and emotion (0.9);
+    numbers of clips are as uneven as Emo-DB's.
+    """
+    generator = np.random.default_rng(seed)
+    middle, clips = np.array([2.6, 1.1, 2.0, 0.6, 0.6, 2.2, 3.0]), [12.7, 8.1, 4.6, 6.9, 7.1, 7.9, 6.2]
+
+    def recall(*shape):
+        own = 0.45 * generator.standard_normal((*shape, 1)) + 0.9 * generator.standard_normal((*shape, 7))
+        return scipy.special.expit(middle + own)
+
+    number = generator.poisson(clips * generator.gamma(4, 1 / 4, (simulations, speakers, 7)))
+    return generator.binomial(number, recall(simulations, speakers)), number, recall(100_000).mean()
+
+
+def as_counts(right, number):
+    """Confusion counts `(1, speakers, labels, labels)`: what is wrong goes to the next label."""
+    labels = right.shape[-1]
+    counts = right[..., None] * np.eye(labels, dtype=int)
+    return (counts + (number - right)[..., None] * np.roll(np.eye(labels, dtype=int), 1, 1))[None]
+
+
+@pytest.mark.parametrize(("speakers", "least"), [(5, 0.9), (10, 0.91), (24, 0.92)])
+def test_intervals_cover_the_truth(speakers, least):
+    right, number, truth = drawn_speakers(400, speakers, seed=1)
+    found = [estimate(as_counts(*one), uar_of).share_interval() for one in zip(right, number, strict=True)]
+    covered = np.mean([low <= truth <= high for low, high in found])
+    assert least <= covered <= 0.985
+
+
+def test_intervals_of_differences_cover_the_truth():
+    """Two runs that are equally good, on the same ten speakers."""
+    first, number, _ = drawn_speakers(400, 10, seed=2)
+    generator = np.random.default_rng(3)
+    second = generator.binomial(number, np.clip((first + 0.5) / (number + 1), 0, 1))
+    truth = uar_of(as_counts(second, number)[0].sum((0, 1))) - uar_of(as_counts(first, number)[0].sum((0, 1)))
+    covered = 0
+    for one, other, clips in zip(first, second, number, strict=True):
+        counts = [as_counts(right, clips) for right in (one, other)]
+        without = [leaving_out(part, uar_of) for part in counts]
+        pooled = [uar_of(part.sum(1)).mean() for part in counts]
+        low, high = jackknifed(pooled[1] - pooled[0], without[1] - without[0]).interval()
+        covered += low <= truth <= high
+    assert 0.9 <= covered / 400 <= 0.985
 
 
 def test_calibration_by_hand():
@@ -147,6 +250,7 @@ def test_comparison_is_paired_by_speaker():
     found = compare([weak], [strong])
     assert found["difference"] == pytest.approx(scores_of(strong)["uar"] - scores_of(weak)["uar"])
     assert found["interval"][0] > 0 and "the interval does not hold 0" in as_text(found, ("weak", "strong"))
+    assert found["interval"][0] < found["difference"] < found["interval"][1] and found["method"] == "t over speakers"
     own = [
         [
             sklearn.metrics.balanced_accuracy_score(p.truth, p.predicted)
@@ -161,6 +265,49 @@ def test_comparison_is_paired_by_speaker():
     assert "cannot be told apart" in as_text(same, ("a", "b")) and "not with fewer than 6" in as_text(same, ("a", "b"))
 
 
+def test_wilcoxon_drops_zeros_first():
+    """Six equal differences and ten zeros: SciPy's approximation gives 0.0143, below the least that is possible."""
+    truth = np.tile([0, 1], 32)
+    speakers = np.repeat([f"{number:02}" for number in range(16)], 4)
+    worse = np.where((np.repeat(np.arange(16), 4) < 6) & (np.arange(64) % 4 == 0), 1 - truth, truth)
+    found = compare([judged(truth, worse, speakers)], [judged(truth, truth, speakers)])
+    assert found["wilcoxon"] == {"p": 0.03125, "floor": 0.03125, "pairs": 6}
+    assert scipy.stats.wilcoxon([0.25] * 6 + [0.0] * 10, method="asymptotic").pvalue < 0.02
+
+
+def test_the_signed_rank_p_is_exact():
+    """Against SciPy where no ranks are shared, and against all assignments of signs where some are."""
+    generator = np.random.default_rng(0)
+    for number in (6, 7, 10, 24, 40):
+        differences = generator.standard_normal(number) + 0.3
+        expected = scipy.stats.wilcoxon(differences, method="exact").pvalue
+        assert signed_rank_p(differences) == pytest.approx(expected, rel=1e-9)
+    for _ in range(20):
+        differences = generator.choice([-3, -2, -1, 1, 2, 3, 4], size=8)
+        ranks = scipy.stats.rankdata(np.abs(differences))
+        sums = np.array([ranks[np.array(signs)].sum() for signs in product([False, True], repeat=8)])
+        distance = abs(ranks[differences > 0].sum() - ranks.sum() / 2)
+        expected = (np.abs(sums - ranks.sum() / 2) >= distance - 1e-9).mean()
+        assert signed_rank_p(differences) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_signed_rank_p_is_never_below_its_floor_and_falls_with_agreement():
+    generator = np.random.default_rng(1)
+    for _ in range(200):
+        number = int(generator.integers(1, 92))
+        sizes = generator.choice([0.1, 0.2, 0.3, 0.4], size=number)
+        signs = generator.choice([-1, 1], size=number)
+        p = signed_rank_p(sizes * signs)
+        assert 2 / 2**number <= p <= 1 or number == 1
+        assert p == pytest.approx(signed_rank_p(-sizes * signs)), "both sides count alike"
+        ranks = scipy.stats.rankdata(sizes)
+        if ranks[signs > 0].sum() >= ranks.sum() / 2:
+            for index in np.flatnonzero(signs < 0)[:3]:
+                agreeing = np.where(np.arange(number) == index, 1, signs)
+                assert signed_rank_p(sizes * agreeing) <= p, "one speaker more for what most are for"
+    assert signed_rank_p(np.full(6, 0.1)) == 2 / 2**6
+
+
 def test_seeds_are_averaged_first():
     first, second = [random_run(0), random_run(1)], [random_run(2), random_run(3)]
     found = compare(first, second)
@@ -173,7 +320,7 @@ def test_the_order_of_seeds_is_no_difference():
     """Sums of the same figures differ by 1e-17."""
     seeds = [random_run(seed, skill=0.95) for seed in range(3)]
     found = compare(seeds, [seeds[1], seeds[2], seeds[0]])
-    assert found["interval"] == [0, 0] and found["wilcoxon"] is None
+    assert found["difference"] == 0 and found["interval"] is None and found["wilcoxon"] is None
     assert "cannot be told apart" in as_text(found, ("a", "b"))
 
 

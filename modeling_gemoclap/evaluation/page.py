@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jinja2
 
+from .statistics import FEWEST_SPEAKERS, interval_text
+
 
 def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list[tuple[str, str]], path: Path) -> None:
     """Write the report as one page, pictures and all.
@@ -21,6 +23,7 @@ def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.globals.update(fewest=FEWEST_SPEAKERS, interval_text=interval_text)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     images = [
         {"name": name, "shows": shows, "data": base64.b64encode((path.parent / name).read_bytes()).decode()}

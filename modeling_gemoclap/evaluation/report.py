@@ -15,7 +15,17 @@ from .answers import Evaluation
 from .page import write_page
 from .pictures import draw
 from .protocol_runs import JudgedRun
-from .statistics import Judged, calibration, fairness, intervals, mean_scores, over_folds, scores_of
+from .statistics import (
+    Judged,
+    calibration,
+    fairness,
+    interval_text,
+    intervals,
+    mean_scores,
+    over_folds,
+    scores_of,
+    speaker_confusions,
+)
 from .stored import write_rows
 
 
@@ -26,6 +36,7 @@ def _common(runs: list[Judged], corpus: Corpus, model: str, command: str) -> dic
         "n": len(runs[0]),
         "labels": runs[0].labels,
         "confusion": confusion.tolist(),
+        "speaker_confusions": speaker_confusions(runs),
         "intervals": intervals(runs),
         "fairness": fairness(runs),
         "calibration": calibration(runs),
@@ -161,7 +172,7 @@ def as_table(record: dict) -> str:
     emotions = list(record["recall"])
     head = ["", "WAR", "UAR", "95 % interval of UAR", "macro F1", *emotions]
     found = record["intervals"]["uar"]
-    rows = [("model", record, f"{_percent(found[0])} to {_percent(found[1])}" if found else "(one speaker)")]
+    rows = [("model", record, interval_text(found, len(record["speakers"])))]
     rows.append((f"constant ({record['controls']['constant']['says']})", record["controls"]["constant"], ""))
     if record["controls"]["shuffled_labels"]:
         rows.append(("trained on shuffled labels", record["controls"]["shuffled_labels"], ""))
@@ -184,10 +195,11 @@ def remarks(record: dict) -> list[str]:
         )
     if fair := record["fairness"]:
         gap = fair["gap_interval"]
-        within = f" (95 % interval {100 * gap[0]:+.1f} to {100 * gap[1]:+.1f})" if gap else ""
+        within = interval_text(gap, fair["num_female"], fair["num_male"], sign="+")
+        within = f"95 % interval {within}" if gap else within
         text.append(
             f"UAR for women {_percent(fair['uar_female'])} ({fair['num_female']} speakers), for men "
-            f"{_percent(fair['uar_male'])} ({fair['num_male']}): a gap of {100 * fair['gap']:+.1f}{within}."
+            f"{_percent(fair['uar_male'])} ({fair['num_male']}): a gap of {100 * fair['gap']:+.1f} ({within})."
         )
     found = record["calibration"]
     text.append(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.special
+import scipy.stats
 import sklearn.metrics
 
 from .metrics import war_uar
 
-SAMPLES = 2000
+FEWEST_SPEAKERS = 5
 LEVEL = 0.95
+METHOD = "t over speakers"
 BINS = 15
 
 
@@ -89,6 +92,26 @@ def speaker_counts(runs: list[Judged], speakers: np.ndarray) -> np.ndarray:
     return np.stack([[run.where(run.speakers == speaker).confusion() for speaker in speakers] for run in runs])
 
 
+def speaker_confusions(runs: list[Judged]) -> dict[str, list[list[str]]]:
+    """What intervals can be recomputed from: the confusion counts of each speaker, for JSON.
+
+    Returns:
+        For each speaker and seed the rows of the matrix, the counts of a row with blanks between them.
+    """
+    speakers = np.unique(runs[0].speakers)
+    counts = speaker_counts(runs, speakers).swapaxes(0, 1)
+    return {
+        str(speaker): [[" ".join(map(str, row)) for row in matrix] for matrix in seeds]
+        for speaker, seeds in zip(speakers, counts, strict=True)
+    }
+
+
+def recorded_counts(confusions: dict[str, list[list[str]]]) -> np.ndarray:
+    """The counts that `speaker_confusions` wrote, `(seeds, speakers, labels, labels)`; speakers in its order."""
+    seeds = zip(*confusions.values(), strict=True)
+    return np.array([[[row.split() for row in matrix] for matrix in speakers] for speakers in seeds], dtype=int)
+
+
 def uar_of(counts: np.ndarray) -> np.ndarray:
     """UAR from confusion counts `(..., labels, labels)`, over the emotions that occur: `(...)`."""
     total = counts.sum(-1)
@@ -101,59 +124,132 @@ def war_of(counts: np.ndarray) -> np.ndarray:
     return np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-2, -1))
 
 
-def resampled(groups: list[np.ndarray], seed: int = 0) -> np.ndarray:
-    """How often each speaker is drawn in each bootstrap sample: `(SAMPLES, speakers)`.
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and how far it varies with the speakers that happen to be judged.
 
     Args:
-        groups: Indices of speakers; as many are drawn from each group as it has.
-        seed: Of the draws.
+        value: The figure.
+        error: Its standard error.
+        freedom: Degrees of freedom of the error.
     """
-    generator = np.random.default_rng(seed)
-    weights = np.zeros((SAMPLES, sum(map(len, groups))))
-    for group in groups:
-        drawn = group[generator.integers(len(group), size=(SAMPLES, len(group)))]
-        np.add.at(weights, (np.arange(SAMPLES)[:, None], drawn), 1)
-    return weights
+
+    value: float
+    error: float
+    freedom: float
+
+    def minus(self, other: Estimate) -> Estimate:
+        """The difference to a figure of other speakers; degrees of freedom by Welch and Satterthwaite."""
+        parts = [self.error**2, other.error**2]
+        weights = sum(part**2 / one.freedom for part, one in zip(parts, (self, other), strict=True))
+        freedom = sum(parts) ** 2 / weights if weights else self.freedom + other.freedom
+        return Estimate(self.value - other.value, sum(parts) ** 0.5, freedom)
+
+    def interval(self) -> list[float] | None:
+        """The `LEVEL` interval of a difference, by Student's t; None where nothing varies."""
+        if self.error == 0:
+            return None
+        reach = scipy.stats.t.ppf((1 + LEVEL) / 2, self.freedom) * self.error
+        return [float(self.value - reach), float(self.value + reach)]
+
+    def share_interval(self) -> list[float] | None:
+        """The `LEVEL` interval of a share, by Student's t on the logit scale, so that it lies between 0 and 1."""
+        if self.error == 0 or not 0 < self.value < 1:
+            return None
+        odds = self.value / (1 - self.value)
+        on_logits = Estimate(float(np.log(odds)), self.error / (self.value * (1 - self.value)), self.freedom)
+        return [float(scipy.special.expit(bound)) for bound in on_logits.interval()]
 
 
-def interval(values: np.ndarray) -> list[float]:
-    """The percentiles between which `LEVEL` of the values lie."""
-    return [float(value) for value in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
+def enough_speakers(number: int) -> bool:
+    """The rule of all intervals: there is none below `FEWEST_SPEAKERS` speakers."""
+    return number >= FEWEST_SPEAKERS
+
+
+def why_no_interval(*numbers: int) -> str:
+    """Why a figure has no interval.
+
+    Args:
+        numbers: How many speakers there are; of a difference between groups, in each of them.
+    """
+    if all(map(enough_speakers, numbers)):
+        return "no interval: the speakers do not differ"
+    return f"no interval below {FEWEST_SPEAKERS} speakers{' of each gender' if len(numbers) > 1 else ''}"
+
+
+def interval_text(bounds: list[float] | None, *numbers: int, sign: str = "") -> str:
+    """An interval in per cent, or why there is none.
+
+    Args:
+        bounds: The interval of a share or of a difference of shares.
+        numbers: As for `why_no_interval`.
+        sign: "+" for a difference.
+    """
+    if bounds is None:
+        return why_no_interval(*numbers)
+    return " to ".join(f"{100 * bound:{sign}.1f}" for bound in bounds)
+
+
+def jackknifed(pooled: float, without: np.ndarray) -> Estimate:
+    """An estimate whose error comes from leaving out each speaker in turn.
+
+    Args:
+        pooled: The figure of all speakers.
+        without: The figure without each speaker, `(speakers,)`.
+    """
+    number = len(without)
+    spread = np.round(without - without.mean(), 12)  # sums in another order differ by 1e-17: that is no spread
+    return Estimate(float(pooled), float(np.sqrt((number - 1) / number * (spread**2).sum())), number - 1)
+
+
+def estimate(counts: np.ndarray, figure) -> Estimate:
+    """A figure of pooled answers, seeds averaged, and its standard error over speakers.
+
+    Args:
+        counts: Confusion counts of each speaker, `(seeds, speakers, labels, labels)`.
+        figure: `uar_of` or `war_of`.
+    """
+    return jackknifed(figure(counts.sum(1)).mean(), leaving_out(counts, figure))
+
+
+def leaving_out(counts: np.ndarray, figure) -> np.ndarray:
+    """A figure of pooled answers without each speaker, seeds averaged, `(speakers,)`; `counts` as in `estimate`."""
+    return figure(counts.sum(1, keepdims=True) - counts).mean(0)
 
 
 def intervals(runs: list[Judged]) -> dict:
-    """Bootstrap intervals of the pooled UAR and WAR over *speakers*, seeds averaged; None for a single speaker."""
+    """Intervals of the pooled UAR and WAR over *speakers*, seeds averaged; None below `FEWEST_SPEAKERS` speakers."""
     speakers = np.unique(runs[0].speakers)
-    if len(speakers) < 2:
-        return {"uar": None, "war": None}
+    if not enough_speakers(len(speakers)):
+        return {"uar": None, "war": None, "method": None}
     counts = speaker_counts(runs, speakers)
-    drawn = np.einsum("bs,rsij->brij", resampled([np.arange(len(speakers))]), counts)
-    return {"uar": interval(uar_of(drawn).mean(1)), "war": interval(war_of(drawn).mean(1))}
+    found = {name: estimate(counts, figure) for name, figure in (("uar", uar_of), ("war", war_of))}
+    return {name: one.share_interval() for name, one in found.items()} | {"method": METHOD}
 
 
 def fairness(runs: list[Judged]) -> dict | None:
     """UAR for women and for men, their gap (women minus men) and its interval; None if only one gender occurs.
 
-    Speakers are drawn within their gender; a mean is over the emotions that occur in each.
+    A mean is over the emotions that occur in each gender. The gap has an interval where each gender has
+    `FEWEST_SPEAKERS` speakers.
     """
     genders = dict(sorted(zip(runs[0].speakers, runs[0].genders, strict=True)))  # "" comes before "female"
     groups = [sorted(speaker for speaker in genders if genders[speaker] == gender) for gender in ("female", "male")]
     if not all(groups):
         return None
-    counts = speaker_counts(runs, np.array(groups[0] + groups[1]))
-    number = len(groups[0])
-    weights = resampled([np.arange(number), np.arange(number, number + len(groups[1]))])
-    drawn, own = [], []
-    for part in (slice(number), slice(number, None)):
-        drawn.append(uar_of(np.einsum("bs,rsij->brij", weights[:, part], counts[:, part])).mean(1))
-        own.append(float(uar_of(counts[:, part].sum(1)).mean()))
-    enough = min(map(len, groups)) > 1
+    counts = [speaker_counts(runs, np.array(group)) for group in groups]
+    values = [float(uar_of(part.sum(1)).mean()) for part in counts]
+    found = None
+    if all(enough_speakers(len(group)) for group in groups):
+        women, men = (estimate(part, uar_of) for part in counts)
+        found = women.minus(men).interval()
     return {
-        "uar_female": own[0],
-        "uar_male": own[1],
-        "gap": own[0] - own[1],
-        "gap_interval": interval(drawn[0] - drawn[1]) if enough else None,
-        "num_female": number,
+        "uar_female": values[0],
+        "uar_male": values[1],
+        "gap": values[0] - values[1],
+        "gap_interval": found,
+        "method": found and METHOD,
+        "num_female": len(groups[0]),
         "num_male": len(groups[1]),
     }
 
