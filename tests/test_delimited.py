@@ -60,8 +60,7 @@ def test_every_way_of_writing_a_table_reads_the_same(data, tmp_path_factory):
     rows = [row if end == "\n" else [field.replace("\n", " ") for field in row] for row in rows]
     blank = [[""] * len(rows[0])] * draw(st.integers(0, 2))
     text = as_text(rows + blank, delimiter, end, [*map(spelling, HEAD), *empty], quoting)
-    if draw(st.booleans()):
-        text = f"sep={delimiter}{end}{text}"
+    text = draw(st.sampled_from(["", end, f"sep={delimiter}{end}"])) + text
     folder = written(tmp_path_factory.mktemp("text"), text, encoding)
     assert content(folder) == [row[: len(HEAD)] for row in expected(rows)]
 
@@ -182,6 +181,10 @@ def test_manifests_of_other_kinds_are_not_passed_over(tmp_path):
     folder = emodb_tree(tmp_path / "emodb")
     (folder / "metadata.tsv").write_text("x")
     assert "metadata.tsv is there, but not read" in load_corpus(folder).notes[0]
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed/data-00000-of-00001.arrow").write_text("x")
+    with pytest.raises(ManifestError, match="arrow is there, but not read: unpack it, or write it as Parquet"):
+        load_corpus(tmp_path / "packed")
     (tmp_path / "phone").mkdir()
     (tmp_path / "phone/a.m4a").write_text("x")
     with pytest.raises(

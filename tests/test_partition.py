@@ -13,7 +13,7 @@ from trees import TREES, emodb_tree, iemocap_tree
 
 from modeling_gemoclap.corpora.catalogue import CORPORA
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
-from modeling_gemoclap.corpora.partition import alike_ids
+from modeling_gemoclap.corpora.partition import alike_ids, published_speakers
 from modeling_gemoclap.corpora.shards import write_shards
 
 HEAD = ["file_name", "emotion", "gender", "speaker_id"]
@@ -48,7 +48,14 @@ def test_names_tell_the_speaker_without_tables(name, rows_of):
         if name != "casia":  # there the folder is the speaker
             alone = file.rpartition("/")[2]
             stem = alone.rpartition(".")[0]
-            for form in (alone, stem, f"x/{name}_{stem}.mp3", f"{stem}_16k.WAV", f"{stem}-noise.ogg"):
+            for form in (
+                alone,
+                stem,
+                f"x/{name}_{stem}.mp3",
+                f"x/{name}-{stem}.m4a",
+                f"{stem}_16k.WAV",
+                f"{stem}-noise.ogg",
+            ):
                 assert corpus.speaker_of(form) == speaker, form
     assert corpus.speaker_of("audio/meeting.wav") is None
 
@@ -132,6 +139,7 @@ def test_few_known_recordings_among_many_others(tmp_path):
     good = [["a/03a01Fa.mp3", "sad", "m", "x"], ["b/08a01Wa.flac", "angry", "f", "y"]]
     corpus = load_corpus(manifest(tmp_path / "good", own + good))
     assert corpus.known is None and len(corpus) == 1502
+    assert published_speakers(corpus.clips.with_format("arrow")[:]) == {"emodb": {"03": "x", "08": "y"}}
     assert corpus.notes == [
         "the manifest contradicts the names of Emo-DB's recordings in the emotion of 1 clips, first a/03a01Fa.mp3 "
         "(sad, by its name happy)"
@@ -182,7 +190,11 @@ def test_flat_names_that_are_too_plain_count_where_the_corpus_is_named(rows_of, 
     with pytest.raises(ManifestError, match="'x' stands for two speakers .* 0001 of ESD .* and 0009 of ESD"):
         load_corpus(folder, "esd")
     rows = [[row[0].rpartition("/")[2], *row[1:4]] for row in rows_of["esd"]]
-    assert load_corpus(manifest(tmp_path / "right", rows), "esd").known is CORPORA["esd"]
+    corpus = load_corpus(manifest(tmp_path / "right", rows), "esd")
+    assert corpus.known is CORPORA["esd"]
+    table = corpus.clips.with_format("arrow")[:]
+    assert published_speakers(table) == {}
+    assert published_speakers(table, corpus.known) == {"esd": {one: one for one in ("0001", "0009", "0011")}}
 
 
 def test_own_ids_of_other_speakers_and_ids_alike_are_told(tmp_path):

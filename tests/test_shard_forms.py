@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from conftest import ROOT, run_script, tone, write_corpus
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trees import TREES
 
 from modeling_gemoclap.corpora import shards
@@ -241,6 +243,28 @@ def test_numbers_and_nothing_as_labels(tmp_path):
     assert corpus.column("emotion").to_pylist() == ["sad", "angry"]
     pq.write_table(rows().drop_columns(["emotion"]), tmp_path / "a.parquet")
     assert load_corpus(tmp_path, unlabelled=True).emotions == []
+
+
+def test_shards_with_different_columns(tmp_path):
+    """A text column that a shard lacks is empty there; a shard may have no rows at all."""
+    pq.write_table(rows(session=["s1", "s2"]), tmp_path / "a.parquet")
+    pq.write_table(rows(file_name=["c.wav", "d.wav"], language=["de", "pl"]), tmp_path / "b.parquet")
+    struct = {"bytes": b"x", "path": "e.wav"}
+    pq.write_table(rows(audio=[struct, struct])[:0].drop_columns(["file_name"]), tmp_path / "c.parquet")
+    corpus = load_corpus(tmp_path)
+    assert corpus.column("session").to_pylist() == ["s1", "s2", "", ""]
+    assert corpus.column("language").to_pylist() == ["", "", "de", "pl"]
+
+
+@settings(max_examples=12, deadline=None)
+@given(per_shard=st.integers(1, 60), per_group=st.integers(1, 60), seed=st.integers(0, 3))
+def test_any_sizes_of_shards_and_groups(tones, per_shard, per_group, seed, tmp_path_factory):
+    corpus, folder = load_corpus(tones), tmp_path_factory.mktemp("sizes") / "shards"
+    assert len(write_shards(corpus, folder, per_shard, per_group, seed)) == -(-48 // per_shard)
+    again = load_corpus(folder)
+    assert again.manifest_sha256 == corpus.manifest_sha256
+    held = zip(again.clips["file_name"], again.recordings(), strict=True)
+    assert all(sound["bytes"] == (tones / name).read_bytes() for name, sound in held)
 
 
 def test_pointers_and_files_that_went_away(tmp_path):

@@ -16,6 +16,7 @@ from .tables import COLUMNS, ROWS_AT_A_TIME, ManifestError
 
 DELIMITERS = (",", ";", "\t", "|")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # What other projects call a manifest's columns: an error then says which one to rename.
 OTHER_NAMES = {
     "file_name": ("file", "filename", "path", "wav", "audio", "name", "id", "segment_id"),
@@ -29,12 +30,12 @@ OTHER_NAMES = {
 def read_csv(path: Path, names: Sequence[str] = (*COLUMNS, "session", "transcript")) -> tuple[pa.Table, array]:
     """Read a text file whose first line names its columns.
 
-    Columns are parted by what the first line has most of: commas, semicolons, tabs or bars. Blanks around names,
-    columns without name and content, and empty rows are passed over.
+    The separator is the one that occurs most often in the first line: comma, semicolon, tab or bar. Blanks around
+    names, columns without name and content, and empty rows are ignored.
 
     Args:
-        path: The file, in UTF-8 or, with a byte order mark, UTF-16.
-        names: Names that are found in whatever letters the file has them (`File Name` for `file_name`).
+        path: The file, in UTF-8, or in UTF-16 with a byte order mark.
+        names: Column names that may be spelled in other ways (`File Name` for `file_name`).
 
     Returns:
         A table of text ("03" stays "03", and "NA" is a word like any other), and the line that each row ends on.
@@ -43,12 +44,11 @@ def read_csv(path: Path, names: Sequence[str] = (*COLUMNS, "session", "transcrip
         ManifestError: If it is no such file, or a row has more or fewer fields than there are columns.
     """
     try:
-        with open(path, "rb") as file:
-            start = file.read(len(LFS_POINTER))
-        if start == LFS_POINTER:
+        if is_pointer(path):
             raise ManifestError(f"{path}: a git-lfs pointer, not the file itself; fetch it by git lfs pull")
-        encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        with open(path, newline="", encoding=encoding) as file:
+        with open(path, "rb") as file:
+            marked = file.read(2) in UTF16_MARKS
+        with open(path, newline="", encoding="utf-16" if marked else "utf-8-sig") as file:
             return _read(file, path, names)
     except UnicodeDecodeError:
         raise ManifestError(f"{path}{_not_utf8(path)}") from None
@@ -56,18 +56,26 @@ def read_csv(path: Path, names: Sequence[str] = (*COLUMNS, "session", "transcrip
         raise ManifestError(f"{path}: cannot be opened ({error.strerror})") from None
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what git-lfs leaves in place of a file that was not fetched."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+
+
 def rename_hint(missing: Iterable[str], found: Iterable[str]) -> str:
-    """The end of an error about missing columns: which of those that are there may be meant."""
+    """The end of an error about missing columns: which columns may have to be renamed."""
     plain = {_plain(name): name for name in found}
     pairs = [f"{plain[other]} to {name}" for name in missing for other in OTHER_NAMES.get(name, ()) if other in plain]
     return f"; rename {', '.join(dict.fromkeys(pairs))}, if that is what it holds" if pairs else ""
 
 
 def _not_utf8(path: Path) -> str:
-    """Where a file is no UTF-8, and what it seems to be."""
+    """The end of an error about a file that is not UTF-8: the line, and what the word would be in Windows-1252."""
     content = path.read_bytes()
     try:
-        content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
+        content.decode("utf-16" if content[:2] in UTF16_MARKS else "utf-8")
     except UnicodeDecodeError as error:
         before = content[: error.start]
         line = 1 + len(re.findall(rb"\r\n|\r|\n", before))
@@ -79,8 +87,8 @@ def _not_utf8(path: Path) -> str:
     return ": not UTF-8; save it as UTF-8"
 
 
-def _lines(file: io.TextIOBase, path: Path) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
+def _lines(file: io.TextIOBase, path: Path, skipped: int) -> Iterator[str]:
+    for number, line in enumerate(file, 1 + skipped):
         if "\0" in line:
             raise ManifestError(
                 f"{path}, line {number}: it holds NUL bytes: no text, or UTF-16 without its mark; save it as UTF-8"
@@ -89,10 +97,12 @@ def _lines(file: io.TextIOBase, path: Path) -> Iterator[str]:
 
 
 def _delimiter(file: io.TextIOBase) -> tuple[str, int]:
-    """What parts the columns, and how many lines stand before their names: Excel may write `sep=;` first."""
+    """The separator, and the number of lines before the header: Excel may write `sep=;` first."""
     first = file.readline()
     if match := re.fullmatch(r"\"?sep=(.)\"?\s*", first):
         return match[1], 1
+    while first and not first.strip():
+        first = file.readline()
     file.seek(0)
     first = first.replace("\0", "")
     return max(DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), []))), 0
@@ -103,17 +113,17 @@ def _plain(name: str) -> str:
 
 
 def _names_of(header: list[str], names: Sequence[str]) -> list[str]:
-    """The columns' names, blanks off, known ones in their own spelling unless that stands there too."""
+    """The column names without blanks; known names in their standard spelling, unless that is a column as well."""
     header = [name.strip().strip("\ufeff") for name in header]
     return [_plain(name) if name not in names and _plain(name) in {*names} - {*header} else name for name in header]
 
 
 def _read(file: io.TextIOBase, path: Path, names: Sequence[str]) -> tuple[pa.Table, array]:
     delimiter, skipped = _delimiter(file)
-    reader = csv.reader(_lines(file, path), delimiter=delimiter, skipinitialspace=True, strict=True)
+    reader = csv.reader(_lines(file, path, skipped), delimiter=delimiter, skipinitialspace=True, strict=True)
     lines, parts, rows, last = array("I"), [], [], 0
     try:
-        columns = _names_of(next(reader, []), names)
+        columns = _names_of(next((row for row in reader if any(map(str.strip, row))), []), names)
         if not any(columns):
             raise ManifestError(f"{path}: the file is empty; its first line names the columns {', '.join(COLUMNS)}")
         if twice := [name for name, count in Counter(filter(None, columns)).items() if count > 1]:
@@ -155,7 +165,7 @@ class _Fields:
 
     Args:
         columns: Names; "" where a column has none.
-        delimiter: What parts fields.
+        delimiter: The separator.
     """
 
     def __init__(self, columns: list[str], delimiter: str):

@@ -14,7 +14,7 @@ from .tables import ManifestError
 AUDIO = (".wav", ".flac")  # what published corpora come in
 OTHER_AUDIO = (".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".webm", ".aif", ".aiff", ".au", ".mp4")
 
-TAIL = r"(?:[._ \-][^/]*)?$"  # what may stand behind a recording's name in a copy
+TAIL = r"(?:[._ \-][^/]*)?$"  # what a copy may append to a recording's name
 
 
 class LeftOut(Exception):
@@ -33,10 +33,11 @@ class KnownCorpus:
         url: Where it is to be had.
         language: Language spoken, by ISO 639-1.
         path: How the path of a recording ends, with `/`; its groups go to `describe`. See `in_layout`.
-        wherever: How a recording is named wherever a copy of it lies; its groups go to `by_name`. See `anywhere`.
+        wherever: The name of a recording in any folder, without its suffix; its groups go to `by_name`. See
+            `anywhere`.
         by_name: From a match of `wherever` to what the name says without any table: `speaker_id`, and `emotion`,
-            `gender`, `session` where names tell them. It raises `ManifestError` for a code that the corpus does not
-            have.
+            `gender`, `session` if they are part of the name. It raises `ManifestError` for a code that the corpus
+            does not have.
         describe: From a match of `path` to a row with `emotion`, `gender`, `speaker_id`, and `session` and
             `transcript` where they exist. It raises `ManifestError` for a label that the corpus does not have,
             `LeftOut` for a recording that is not used.
@@ -46,8 +47,8 @@ class KnownCorpus:
         tables: From the corpus's root and its recordings to what `describe` is given beside the match: labels or
             transcripts that lie in files; None where the name of a recording says all.
         without_labels: The same where no emotion is read; None: as `tables`.
-        flat: How a recording is named in a copy without folders, where that name alone is too plain to tell the
-            corpus (`0011_000351.wav`); None: `wherever` covers it.
+        flat: The name of a recording without its folders, if that name alone could come from another corpus
+            (`0011_000351.wav`). It is used only when the corpus is known.
     """
 
     name: str
@@ -114,15 +115,15 @@ class KnownCorpus:
         return rows, notes
 
     def says(self, file_name: str, flat: bool = False) -> dict[str, str]:
-        """What the name of a recording says of it, whatever folder it lies in and whatever its suffix.
+        """The labels in the name of a recording, in any folder and with any suffix.
 
         Args:
-            file_name: A path with `/`, or a name alone.
-            flat: Whether it is known to be of this corpus, so that the pattern `flat` may be taken too.
+            file_name: A path with `/`, or only a name.
+            flat: Whether the recording is known to be of this corpus, so that the pattern `flat` is used too.
 
         Returns:
-            `speaker_id`, and `emotion`, `gender`, `session` where names tell them; nothing where the recording is
-            not named as those of this corpus are.
+            `speaker_id`, and `emotion`, `gender`, `session` if they are part of the name; empty if this is not a name
+            of this corpus.
         """
         path = PurePosixPath(file_name)
         plain = str(path.with_suffix("")) if path.suffix.lower() in AUDIO + OTHER_AUDIO else file_name
@@ -134,24 +135,24 @@ class KnownCorpus:
 
     @property
     def rough_pattern(self) -> str:
-        """A pattern for pyarrow, which has no back references: whatever `says` knows matches it, and little else."""
+        """`wherever` for pyarrow, which has no back references: it matches all names of the corpus and a few more."""
         return re.sub(r"\(\?P=\w+\)", ".*", self.wherever.pattern.removesuffix(TAIL))
 
     def speaker_of(self, file_name: str) -> str | None:
-        """The corpus's own id of the speaker of a recording, by the recording's name.
+        """The corpus's own id of the speaker of a recording, from the recording's name.
 
         Args:
-            file_name: A path with `/`, or a name alone.
+            file_name: A path with `/`, or only a name.
 
         Returns:
-            The id; None where the name does not tell it.
+            The id; None if the name does not contain it.
         """
         return self.says(file_name, flat=True).get("speaker_id")
 
     def contradictions(self, rows: Iterable[tuple[str, str, str]]) -> list[str]:
         """Where a manifest says otherwise than the names of the recordings; copies with wrong labels are about.
 
-        Speakers are not compared here: another one is an error, see `refuse_other_partition`.
+        Speakers are not compared here: a contradiction there is an error, see `refuse_other_partition`.
 
         Args:
             rows: File, emotion and gender of each clip.
@@ -191,13 +192,13 @@ class KnownCorpus:
 
 
 def in_layout(name: str) -> re.Pattern:
-    """The path of a recording in the folder that one downloads: it ends in this pattern and a suffix."""
+    """The pattern of a path in the folder that one downloads: it ends in `name` and a suffix."""
     return re.compile(rf"(?:^|/){name}\.(?:wav|flac)$")
 
 
 def anywhere(name: str) -> re.Pattern:
-    """A recording's name without its suffix, in any folder: copies have things before and behind (`x_NAME_16k`)."""
-    return re.compile(rf"(?:^|[/_]){name}{TAIL}")
+    """The pattern of a name without its suffix, in any folder, perhaps with additions (`x_NAME_16k`)."""
+    return re.compile(rf"(?:^|[/_ .]|[A-Za-z]-){name}{TAIL}")
 
 
 def code(value: str, names: dict[str, str], what: str) -> str:
@@ -222,9 +223,16 @@ def recordings_below(folder: Path, suffixes: tuple[str, ...] = AUDIO) -> list[st
     Args:
         folder: Where.
         suffixes: How their names end, in small letters.
+
+    Raises:
+        ManifestError: If a folder cannot be opened: what lies in it would be missed.
     """
+
+    def refuse(error: OSError) -> None:
+        raise ManifestError(f"{error.filename}: this folder cannot be opened ({error.strerror})") from None
+
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         inside = PurePosixPath(Path(place).relative_to(folder).as_posix())
         names = (name for name in files if not name.startswith(".") and name.lower().endswith(suffixes))

@@ -1,4 +1,4 @@
-"""Whether a manifest tells speakers and sessions apart as the names of published recordings do."""
+"""Checks of speakers and sessions in a manifest against the names of published recordings."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WORDS = {"speaker_id": "speaker", "session": "session"}
 
 
 def check_partition(table: pa.Table, where: Callable[[int], str]) -> dict[KnownCorpus, list[int]]:
-    """Check the recordings of all published corpora in a manifest, however few they are.
+    """Check the recordings of all published corpora in a manifest, even if it has only a few.
 
     Args:
         table: A manifest, see `refuse_other_partition`.
         where: How errors name a row.
 
     Returns:
-        Which rows hold recordings of each corpus.
+        The rows with recordings of each corpus.
 
     Raises:
         ManifestError: As `refuse_other_partition`.
@@ -36,7 +36,7 @@ def check_partition(table: pa.Table, where: Callable[[int], str]) -> dict[KnownC
 
 
 def rows_by_corpus(names: pa.Array) -> dict[KnownCorpus, list[int]]:
-    """Which rows hold recordings that are named like those of each published corpus; most have none.
+    """The rows whose recordings are named like those of each published corpus; for most corpora none.
 
     Args:
         names: Paths of recordings, text.
@@ -51,21 +51,25 @@ def rows_by_corpus(names: pa.Array) -> dict[KnownCorpus, list[int]]:
 def refuse_other_partition(table: pa.Table, rows: dict[KnownCorpus, list[int]], where: Callable[[int], str]) -> None:
     """Make sure that every speaker (and session) of published recordings has one id, and every id one speaker.
 
-    Ids may be spelled in any way (`Actor_01` for `01`): what counts is which recordings they hold together. A speaker
-    with two ids is trained on and judged at once. Two speakers with one id are never parted, so that nothing leaks;
-    but they are counted, drawn and reported as one, so that the number of speakers and every interval are wrong, and
-    their genders and what a checkpoint has heard are mixed up. Both are refused. Recordings whose names tell no
-    speaker are not looked at, nor are rows without a session.
+    Ids may be spelled in any way (`Actor_01` for `01`): only the grouping of recordings counts. Both kinds of
+    contradiction are refused:
+
+    - Split: one speaker has two ids. The speaker may be trained on and judged at the same time.
+    - Merged: two speakers share an id. Nothing leaks, since they are always on the same side of a split. But the
+      number of speakers and all intervals are wrong, the gender of the id is ambiguous, and the record of heard
+      speakers cannot be compared with other copies of the corpus.
+
+    Recordings whose names do not contain the speaker are not checked, nor are rows without a session.
 
     Args:
         table: A manifest with `file_name` and `speaker_id`, perhaps `session`.
-        rows: See `rows_by_corpus`. They may be few among many others.
+        rows: See `rows_by_corpus`.
         where: How errors name a row.
 
     Raises:
         ManifestError: If there is such a speaker or id.
     """
-    for column in WORDS.keys() & set(table.column_names):
+    for column in (name for name in WORDS if name in table.column_names):
         ids, files = table[column], table["file_name"]
         true: dict[tuple[KnownCorpus, str], tuple[str, int]] = {}
         given: dict[str, tuple[tuple[KnownCorpus, str], int]] = {}
@@ -106,18 +110,40 @@ def _otherwise(column: str, corpus: KnownCorpus) -> str:
     return f"call the column otherwise, or {rename}" if column == "session" else rename
 
 
-def remarks_on_ids(table: pa.Table, rows: dict[KnownCorpus, list[int]]) -> list[str]:
-    """What is odd about the ids of a manifest though it may be right; to be told beside any figure.
+def published_speakers(table: pa.Table, known: KnownCorpus | None = None) -> dict[str, dict[str, str]]:
+    """The speakers of published corpora in a manifest, even if it has only a few of their recordings.
 
-    Ids that differ only in case, leading zeros, blanks or marks between words may be one speaker. Ids that are a
-    published corpus's own, but of other speakers than there, mislead who reads them.
+    Args:
+        table: A manifest that passed `check_partition`: `file_name` and `speaker_id`.
+        known: The corpus of the manifest, if it is known; its pattern `flat` is then used too.
+
+    Returns:
+        A dict for each published corpus with recordings here, by the name of the corpus: from the corpus's own id of
+        a speaker to the id in the manifest.
+    """
+    names, ids = (pc.cast(table[name], pa.string()).combine_chunks() for name in ("file_name", "speaker_id"))
+    rows = rows_by_corpus(names)
+    if known:
+        rows[known] = [row for row, file in enumerate(names.to_pylist()) if known.speaker_of(file)]
+    found = {}
+    for corpus, own in rows.items():
+        if own:
+            found[corpus.name] = {corpus.speaker_of(names[row].as_py()): ids[row].as_py() for row in own}
+    return found
+
+
+def remarks_on_ids(table: pa.Table, rows: dict[KnownCorpus, list[int]]) -> list[str]:
+    """Remarks on ids that may be right but look wrong; reports show them beside the figures.
+
+    - Ids that differ only in case, leading zeros or separators may stand for one speaker.
+    - Ids of a published corpus that stand for other speakers than in that corpus mislead the reader.
 
     Args:
         table: A manifest with `file_name` and `speaker_id`.
         rows: See `rows_by_corpus`.
     """
     notes = []
-    for column in WORDS.keys() & set(table.column_names):
+    for column in (name for name in WORDS if name in table.column_names):
         alike = alike_ids(pc.unique(table[column]).to_pylist())
         if alike:
             pairs = "; ".join(" and ".join(map(repr, ids)) for ids in alike[:5])
@@ -137,7 +163,7 @@ def remarks_on_ids(table: pa.Table, rows: dict[KnownCorpus, list[int]]) -> list[
 
 
 def alike_ids(ids: Iterable[str]) -> list[list[str]]:
-    """Groups of ids that a reader would take for one: `1` and `01`, `A` and `a`, `Actor_1` and `actor 01`."""
+    """Groups of ids that look like the same id: `1` and `01`, `A` and `a`, `Actor_1` and `actor 01`."""
     groups = defaultdict(list)
     for one in ids:
         plain = unicodedata.normalize("NFKC", one).casefold()

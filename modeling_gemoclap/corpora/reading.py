@@ -18,7 +18,8 @@ from .partition import check_partition, refuse_other_partition, remarks_on_ids
 from .shards import PLACE, read_labels, shards_in
 from .tables import COLUMNS, ManifestError, check_rows
 
-# Manifests in other forms than ours: one that lies there and is passed over would be missed.
+# Manifests and archives in other formats: if one is there, an error or a remark says that it is not read.
+PACKED = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.arrow")
 OTHER_MANIFESTS = ("metadata.jsonl", "metadata.tsv", "metadata.txt", "metadata.xlsx", "metadata.xls", "metadata.json")
 
 
@@ -26,11 +27,11 @@ class Folder(NamedTuple):
     """What a folder holds.
 
     Args:
-        known: The published corpus that it is, if it is one.
-        table: `COLUMNS` and whatever other text columns there are, checked.
-        added: Columns that say where each recording lies.
-        notes: Remarks.
-        in_shards: Whether recordings lie in Parquet shards.
+        known: The published corpus, if it is one.
+        table: `COLUMNS` and all other text columns, checked.
+        added: Columns with the place of each recording: its path, or its place in shards.
+        notes: Remarks for reports.
+        in_shards: Whether the recordings are in Parquet shards.
     """
 
     known: KnownCorpus | None
@@ -87,11 +88,13 @@ def _from_shards(folder: Path, name: str | None, emotions: dict[str, str] | None
 
 
 def _from_layout(folder: Path, name: str | None, emotions: dict[str, str] | None):
-    other = next((path for path in map(folder.joinpath, OTHER_MANIFESTS) if path.is_file()), None)
+    others = [path for path in map(folder.joinpath, OTHER_MANIFESTS) if path.is_file()]
+    other, packed = others[0] if others else None, sorted(path.name for one in PACKED for path in folder.glob(one))
     try:
         known, table, notes = read_layout(folder, name, unlabelled=emotions is None)
     except ManifestError as error:
         hint = f"; {other.name} is there, but not read: save it as metadata.csv" if other else ""
+        hint = f"; {packed[0]} is there, but not read: unpack it, or write it as Parquet" if packed else hint
         raise ManifestError(f"{error}{hint}") from None
     notes += [f"{other.name} is there, but not read: labels are those of {known.title}'s own layout"] if other else []
     checked = check_rows(table, lambda row: str(folder / table["file_name"][row].as_py()), emotions)
@@ -116,7 +119,7 @@ def _checked(
 
 
 def _paths(folder: Path, table: pa.Table) -> dict[str, pa.Array]:
-    """Where recordings lie; a name whose accents the file system has in another Unicode form is found too."""
+    """The paths of recordings. File systems may store accents in another Unicode form than the manifest."""
     names = table["file_name"].combine_chunks()
     accented = pc.invert(pc.string_is_ascii(names))
     there = [_as_on_disk(folder, name) for name in names.filter(accented).to_pylist()]

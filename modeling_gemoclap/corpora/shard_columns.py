@@ -1,4 +1,4 @@
-"""The columns of Parquet shards, whoever wrote them: labels as text, and recordings as bytes, paths or arrays."""
+"""The columns of Parquet shards from any program: labels as text; recordings as bytes, paths or arrays."""
 
 from __future__ import annotations
 
@@ -48,29 +48,29 @@ class AudioColumn:
 
     @property
     def columns(self) -> list[str]:
-        """What is read of a group of rows."""
+        """The columns to read for recordings."""
         if self.form == "struct":
             return [f"audio.{part}" for part in self.parts]
         return ["audio", RATE] if self.form == "array" else ["audio"]
 
     @property
     def name_column(self) -> str | None:
-        """Where recordings' names stand if there is no column `file_name`; None: nowhere."""
+        """The column with the names of recordings if there is no `file_name`; None if there is none."""
         if self.form == "path":
             return "audio"
         return "audio.path" if "path" in self.parts else None
 
     def recording(self, table: pa.Table, row: int, folder: Path, name: str) -> dict:
-        """One recording, as `read_audio` takes it.
+        """One recording, as a dict for `read_audio`.
 
         Args:
-            table: A group of rows, its `columns`.
-            row: Which one.
-            folder: The shard's folder, where relative paths begin.
-            name: What errors call it.
+            table: The `columns` of a row group.
+            row: The row in it.
+            folder: The folder of the shard; relative paths start there.
+            name: The name of the recording in errors.
 
         Returns:
-            `bytes`, or `array` and `sampling_rate`, with the name as `path`; or the `path` of a file alone.
+            `bytes`, or `array` and `sampling_rate`, with the name as `path`; or only the `path` of an audio file.
         """
         value = table["audio"][row]
         if self.form == "array":
@@ -100,7 +100,7 @@ def _as_array(value: pa.Scalar) -> np.ndarray:
 
 
 def resolve(folder: Path, path: str) -> str:
-    """The path of a recording that a shard names: absolute, or relative to the shard's folder."""
+    """The full path of a recording; a relative path starts at the folder of the shard."""
     return os.path.join(folder, path.replace("\\", "/"))
 
 
@@ -138,7 +138,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def features_of(schema: pa.Schema) -> dict[str, dict]:
-    """What `datasets` has noted of the columns: `{"_type": "ClassLabel", "names": [...]}` and the like."""
+    """The features that `datasets` stores in a schema, by column: `{"_type": "ClassLabel", "names": [...]}`."""
     try:
         noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
@@ -148,7 +148,7 @@ def features_of(schema: pa.Schema) -> dict[str, dict]:
 
 
 def text_columns(schema: pa.Schema) -> list[str]:
-    """Columns beyond `COLUMNS` that hold text: session, transcript, language and whatever else there is."""
+    """The text columns other than `COLUMNS`: session, transcript, language and so on."""
     classes = {name for name, feature in features_of(schema).items() if feature.get("_type") == "ClassLabel"}
     fields = [field for field in schema if field.name not in {*COLUMNS, "audio"}]
     return [
@@ -163,7 +163,7 @@ def as_text(column: pa.ChunkedArray, feature: dict | None, where: str) -> pa.Chu
 
     Args:
         column: Text, integers or nothing but nulls; perhaps dictionary-encoded.
-        feature: What `datasets` has noted of it.
+        feature: Its feature, see `features_of`.
         where: File and column, for errors.
 
     Returns:
@@ -197,14 +197,14 @@ def names_in(names: Sequence[str | None], shard: Path, folder: Path, files: bool
     """The names of recordings that have no column `file_name`.
 
     Args:
-        names: Their paths, as the shard has them; None where it has none.
+        names: The paths in the column `audio`; None for a recording without one.
         shard: The shard.
         folder: The corpus folder.
-        files: Whether they are paths of files, relative to the shard's folder; otherwise mere names.
-        root: What absolute paths are shortened by, see `common_root`.
+        files: Whether they are paths of files, relative to the folder of the shard; otherwise they are only names.
+        root: The folder that absolute paths become relative to, see `common_root`.
 
     Returns:
-        Paths relative to the corpus folder or to `root`; the shard and row of a recording without a name.
+        Paths relative to the corpus folder or to `root`; for a recording without a path its shard and row.
     """
     inside, found = shard.relative_to(folder), []
     for row, name in enumerate((name or "").replace("\\", "/") for name in names):
@@ -218,7 +218,7 @@ def names_in(names: Sequence[str | None], shard: Path, folder: Path, files: bool
 
 
 def common_root(names: Iterable[str | None], folder: Path) -> str:
-    """What absolute paths of recordings have in common: the corpus folder, or else the longest path above them all."""
+    """The folder that absolute paths become relative to: the corpus folder, or else what all of them begin with."""
     absolute, root = [name for name in names if name and os.path.isabs(name)], folder.resolve().as_posix()
     if all(name.startswith(f"{root}/") for name in absolute):
         return root

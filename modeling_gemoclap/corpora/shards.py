@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..fingerprint import file_sha256
-from .delimited import LFS_POINTER, rename_hint
+from .delimited import is_pointer, rename_hint
+from .layout import recordings_below
 from .shard_columns import (
     AudioColumn,
     as_text,
@@ -35,17 +36,16 @@ from .shard_columns import (
 from .tables import COLUMNS, ManifestError
 
 PLACE = ("shard", "group", "row")
-RESERVED = (*PLACE, "path", "audio", "features")  # columns of this package's own; a manifest's are not kept in shards
+RESERVED = (*PLACE, "path", "audio", "features")  # names that this package uses for columns of its own
 GROUPS_AT_A_TIME = 8  # whose clips are shuffled together
-# As the Hub names the shards of a data set: train-00003-of-00012.parquet, once with a hash behind.
+# The Hub's names for the shards of a data set: train-00003-of-00012.parquet; older ones end in a hash.
 SERIES = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(?:-[0-9a-f]+)?\.parquet")
-WHOLE = b"gemoclap"  # key of the note in a shard of how many there are, and how many clips in them
+WHOLE = b"gemoclap"  # metadata key of a shard: how many clips its corpus has
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, sorted; hidden ones, which are being written, are passed over."""
-    found = (path for path in folder.rglob("*.parquet") if path.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    """The Parquet files below a folder, sorted. Hidden files are ignored: they are being written."""
+    return sorted(folder / name for name in recordings_below(folder, (".parquet",))) if folder.is_dir() else []
 
 
 @contextmanager
@@ -54,52 +54,44 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             yield file
     except (OSError, pa.ArrowException) as error:
-        pointer = path.is_file() and path.read_bytes()[: len(LFS_POINTER)] == LFS_POINTER
-        what = "a git-lfs pointer, not the file itself; fetch it by git lfs pull"
-        raise ManifestError(
-            f"{path}: {what if pointer else f'cannot be read as Parquet ({error}); write or fetch it anew'}"
-        ) from None
+        what = f"cannot be read as Parquet ({error}); write or fetch it anew"
+        if is_pointer(path):
+            what = "a git-lfs pointer, not the file itself; fetch it by git lfs pull"
+        raise ManifestError(f"{path}: {what}") from None
 
 
 def read_labels(folder: Path, unlabelled: bool = False) -> pa.Table:
-    """Read what the shards of a folder say of their clips, without the recordings.
+    """Read the labels of all clips in the shards of a folder, without the recordings.
 
     Args:
-        folder: A folder with Parquet files that have `emotion`, `gender`, `speaker_id` (text, or numbers of classes
-            that `datasets` has noted the names of) and `audio` (see `AudioColumn`). A clip's name is `file_name`, or
-            else the path in `audio`, or else its shard and row.
+        folder: A folder with Parquet files that have the columns `emotion`, `gender`, `speaker_id` (text, or the
+            class numbers of a `ClassLabel`) and `audio` (see `AudioColumn`). The name of a clip is its `file_name`;
+            without that column, the path in `audio`; without a path, its shard and row.
         unlabelled: Whether `emotion` may be missing.
 
     Returns:
-        `COLUMNS` and all other columns of text that every shard has and, for each clip, the number of its shard, of
-        its group of rows and of its row in there.
+        `COLUMNS`, all other text columns, and for each clip the number of its shard, of its row group in the shard
+        and of its row in the group.
 
     Raises:
-        ManifestError: If a file cannot be read or lacks a column, or a shard of several is missing.
+        ManifestError: If a file cannot be read or lacks a column, or if a shard is missing.
     """
     files, tables = shards_in(folder), []
     for number, path in enumerate(files):
         with _opened(path) as file:
             tables.append(_labels_of(file, path, number, unlabelled))
     _refuse_missing(folder, files)
-    if not any(raw for _, raw, _ in tables):
-        return _concatenated([table for table, _, _ in tables])
     root = common_root((name for _, raw, _ in tables for name in raw or ()), folder)
     named = []
     for path, (table, raw, is_file) in zip(files, tables, strict=True):
         if raw is not None:
             table = table.append_column("file_name", pa.array(names_in(raw, path, folder, is_file, root), pa.string()))
         named.append(table)
-    return _concatenated(named)
-
-
-def _concatenated(tables: list[pa.Table]) -> pa.Table:
-    shared = [name for name in tables[0].column_names if all(name in table.column_names for table in tables)]
-    return pa.concat_tables([table.select(shared) for table in tables])
+    return pa.concat_tables(named, promote_options="default")  # a text column that a shard lacks is null there
 
 
 def _labels_of(file: pq.ParquetFile, path: Path, number: int, unlabelled: bool):
-    """A shard's labels and places; where it has no `file_name`, its recordings' paths, and whether they are files."""
+    """A shard's labels and places; without `file_name` the paths in `audio` too; whether these are paths of files."""
     schema, needed = file.schema_arrow, [name for name in COLUMNS[1:] if name != "emotion" or not unlabelled]
     if lacking := [name for name in needed if name not in schema.names]:
         hint = rename_hint(lacking, schema.names)
@@ -118,7 +110,7 @@ def _labels_of(file: pq.ParquetFile, path: Path, number: int, unlabelled: bool):
 
 
 def _paths_of(file: pq.ParquetFile, audio: AudioColumn) -> list[str | None]:
-    """The paths of all recordings as a shard has them; None where it has none."""
+    """The path of every recording as the shard has it, or None."""
     if audio.name_column is None:
         return [None] * file.metadata.num_rows
     found = file.read(columns=[audio.name_column])["audio"].to_pylist()
@@ -126,23 +118,22 @@ def _paths_of(file: pq.ParquetFile, audio: AudioColumn) -> list[str | None]:
 
 
 def _refuse_missing(folder: Path, files: list[Path]) -> None:
-    """Compare which shards there are with how many there should be: by their names, and by what ours note."""
+    """Compare the shards that are there with those that were written, by their names and by the note in ours."""
     series, noted = defaultdict(set), defaultdict(int)
     for path in files:
         if match := SERIES.fullmatch(path.name):
             series[path.parent, match[1], match[3]].add(int(match[2]))
         with _opened(path) as file:
-            if note := (file.schema_arrow.metadata or {}).get(WHOLE):
-                noted[note] += file.metadata.num_rows
+            noted[(file.schema_arrow.metadata or {}).get(WHOLE)] += file.metadata.num_rows
     for (place, name, total), there in series.items():
-        if missing := int(total) - len(there):
+        if missing := int(total) - sum(number < int(total) for number in there):
             first = next(number for number in range(int(total)) if number not in there)
             raise ManifestError(
                 f"{place}: {missing} of {int(total)} shards are missing, first "
                 f"{name}-{first:0{len(total)}d}-of-{total}.parquet; fetch or write them anew"
             )
     for note, clips in noted.items():
-        if clips != (whole := json.loads(note)["clips"]):
+        if note and clips != (whole := json.loads(note)["clips"]):
             raise ManifestError(
                 f"{folder}: its shards hold {clips} clips of the {whole} that were written together; a shard is "
                 f"missing or stands there twice: write them anew"
@@ -150,7 +141,9 @@ def _refuse_missing(folder: Path, files: list[Path]) -> None:
 
 
 def shard_states(folder: str | Path) -> bytes:
-    """Name, size and time of every shard, and of every file that shards name, a line each: a change shows in it.
+    """The state of all data of a folder of shards, for fingerprints.
+
+    One line with name, size and modification time for every shard, and for every audio file that a shard refers to.
 
     Args:
         folder: The shards' folder.
@@ -187,7 +180,7 @@ def shard_contents(folder: str | Path) -> Iterator[tuple[str, str]]:
 
 
 def _outside(file: pq.ParquetFile, audio: AudioColumn, folder: Path) -> list[str]:
-    """Paths of recordings that lie in files of their own."""
+    """Paths of recordings that are not in the shard but in audio files."""
     if audio.form == "path" or audio.parts == ("path",):
         return [resolve(folder, path) for path in _paths_of(file, audio) if path]
     if not {"bytes", "path"} <= {*audio.parts}:
@@ -226,11 +219,11 @@ class ShardReader:
             place: A row of the corpus: `shard`, `group`, `row` and `file_name`.
 
         Returns:
-            What `read_audio` takes: `bytes` of an encoded recording, or `array` and `sampling_rate`, and as `path`
-            its name; or the `path` of a file alone.
+            A dict for `read_audio`: `bytes` of an encoded recording, or `array` and `sampling_rate`, with the name of
+            the clip as `path`; or only the `path` of an audio file.
 
         Raises:
-            ManifestError: If the shard cannot be read any more.
+            ManifestError: If the shard can no longer be read.
         """
         path, key = self.paths[place["shard"]], (place["shard"], place["group"])
         if key not in self._kept:
@@ -249,8 +242,9 @@ def write_shards(
 ) -> list[Path]:
     """Write a corpus as shards, its clips shuffled once, so that every part of it is like the whole.
 
-    Shards are written under hidden names and get their own when all are whole; each notes how many clips there are,
-    so that a missing one is found out. All columns of text go with them (session, transcript, ...).
+    Shards are written under hidden names and renamed when all of them are complete. Each shard stores how many clips
+    the corpus has, so that a missing shard is noticed. All text columns are kept (session, transcript, ...), except
+    `RESERVED`.
 
     Args:
         corpus: A `Corpus` of files.
@@ -268,7 +262,7 @@ def write_shards(
     folder = Path(folder).expanduser()
     if corpus.shards:
         raise ManifestError(f"{corpus.name}: its recordings are in shards already, in {corpus.shards}")
-    if folder.is_dir() and shards_in(folder):
+    if shards_in(folder):
         raise ManifestError(f"{folder}: there are shards already; give an empty folder")
     if absent := [f"{path}: no such file" for path in corpus.clips["path"] if not os.path.isfile(path)]:
         raise ManifestError(f"{corpus.cannot_be_used(absent)}or take their rows out of metadata.csv")
