@@ -295,7 +295,7 @@ def test_absurd_channels_and_lengths_are_refused(monkeypatch):
 def test_the_resampled_length_is_bounded(monkeypatch):
     from modeling_gemoclap import feature_extraction_gemoclap
 
-    monkeypatch.setattr(feature_extraction_gemoclap, "MAX_RESAMPLED", 300_000)
+    monkeypatch.setattr(feature_extraction_gemoclap, "MAX_SAMPLES", 300_000)
     assert len(GEmoClapFeatureExtractor().load(with_rate(8000))) == 48000
     with pytest.raises(AudioError, match="clip: 24000 samples at 1000 Hz are too long"):
         GEmoClapFeatureExtractor().load(with_rate(1000), name="clip")
