@@ -109,9 +109,19 @@ def mix(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.ndarray:
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
+class _Bytes(io.BytesIO):
+    """A file whose decoder may seek before its beginning, as damaged files make it do; there is nobody to catch it."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
 def _open(data: bytes):
     """Open for reading forward: neither streams of unknown length nor GSM can be sought in, and soundfile would."""
-    file = soundfile.SoundFile(io.BytesIO(data))
+    file = soundfile.SoundFile(_Bytes(data))
     file.seekable = lambda: False
     return file
 
