@@ -21,8 +21,8 @@ from .audio_headers_gemoclap import (
     AudioError,
     after_id3,
     check_decoded,
-    check_ogg,
     check_size,
+    ogg_links,
     pointer_reason,
     remark,
     uncounted_mp3,
@@ -41,7 +41,7 @@ except ImportError:
 logger = logging.get_logger(__name__)
 
 MAX_BYTES = 2**32  # of one file: RIFF ends there, too
-MAX_SAMPLES = 2**30  # over all channels: 6 hours of mono at 48 kHz
+MAX_SAMPLES = 2**29  # of a channel: 3 hours at 48 kHz, 9 hours at 16 kHz; over all channels four times as many
 MAX_CHANNELS = 32
 BLOCK = 2**16  # frames decoded at a time
 FFMPEG_SECONDS = 300
@@ -84,8 +84,8 @@ def mix(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.ndarray:
         if not 0 < channels <= MAX_CHANNELS:
             raise AudioError(f"{name}: {channels} channels; give 1 to {MAX_CHANNELS}")
         count += len(block)
-        if count * channels > MAX_SAMPLES:
-            raise AudioError(f"{name}: longer than {MAX_SAMPLES:,} samples over all channels; cut it into parts")
+        if count * max(channels / 4, 1) > MAX_SAMPLES:
+            raise AudioError(f"{name}: longer than {MAX_SAMPLES:,} samples; cut it into parts")
         with np.errstate(all="ignore"):  # what is not finite is found by the caller
             block = block.astype(np.float32) if block.dtype.itemsize < 4 else block
             mixed = block.mean(1) if channels > 1 else block[:, 0]
@@ -109,22 +109,38 @@ def mix(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.ndarray:
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
+class _Bytes(io.BytesIO):
+    """A file whose decoder may seek before its beginning, as damaged files make it do; there is nobody to catch it."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
 def _open(data: bytes):
     """Open for reading forward: neither streams of unknown length nor GSM can be sought in, and soundfile would."""
-    file = soundfile.SoundFile(io.BytesIO(data))
+    file = soundfile.SoundFile(_Bytes(data))
     file.seekable = lambda: False
     return file
 
 
-def _with_soundfile(data: bytes, name: str, strict: bool) -> tuple[np.ndarray, int]:
-    with _open(data) as file:
-        format, rate, promised = file.format, file.samplerate, file.frames
-    readable = uncounted_mp3(data, name, strict) if format == "MP3" else data
+def _with_soundfile(parts: list[bytes], name: str, strict: bool) -> tuple[np.ndarray, int]:
+    """Decode a file, or the links of a chain."""
+    with _open(parts[0]) as file:
+        format, rate, promised, channels = file.format, file.samplerate, file.frames, file.channels
+    data = parts[0]
+    if format == "MP3":
+        parts = [uncounted_mp3(data, name, strict)]
 
     def blocks():
-        with _open(readable) as file:
-            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-                yield block
+        for part in parts:
+            with _open(part) as file:
+                if (file.samplerate, file.channels) != (rate, channels):
+                    raise AudioError(f"{name}: its rate or number of channels changes; convert it to WAV or FLAC")
+                while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+                    yield block
 
     wave = mix(blocks, name)
     check_decoded(data, format, promised, len(wave), name, strict)
@@ -169,29 +185,33 @@ def find_ffmpeg() -> str | None:
 
 def _run_ffmpeg(command: list[str], data: bytes, name: str) -> tuple[bytes, str]:
     """Run ffmpeg on `data` as the file `input`; a file, since MP4 must be sought in. Returns its output and words."""
-    with tempfile.TemporaryDirectory(prefix="gemoclap-") as folder:
-        with open(os.path.join(folder, "input"), "wb") as file:
-            file.write(data)
-        environment = {**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"}
-        try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=FFMPEG_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            raise AudioError(f"{name}: ffmpeg took more than {FFMPEG_SECONDS} s; convert it to WAV or FLAC") from None
-        except OSError as error:
-            raise AudioError(f"{name}: ffmpeg cannot be run ({command[0]}: {error.strerror})") from None
-    lines = [
-        re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", line) for line in done.stderr.decode(errors="replace").split("\n")
-    ]
-    said = "; ".join(line.strip().rstrip(".") for line in lines if line.strip())[:300]
-    if done.returncode or TRUNCATED.search(said):
-        what = "truncated" if TRUNCATED.search(said) else "not audio that ffmpeg can read"
+    environment = {**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"}
+    try:
+        with tempfile.TemporaryDirectory(prefix="gemoclap-") as folder:
+            with open(os.path.join(folder, "input"), "wb") as file:
+                file.write(data)
+            with open(os.path.join(folder, "messages"), "w+b") as messages:
+                done = subprocess.run(
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=messages,
+                    timeout=FFMPEG_SECONDS,
+                )
+                messages.seek(0)
+                said = messages.read(2**16).decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        raise AudioError(f"{name}: ffmpeg took more than {FFMPEG_SECONDS} s; convert it to WAV or FLAC") from None
+    except OSError as error:
+        raise AudioError(f"{name}: ffmpeg cannot be run ({command[0]}: {error.strerror})") from None
+    said = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", said)
+    said = "; ".join(line.strip().rstrip(".") for line in said.splitlines() if line.strip())
+    truncated = TRUNCATED.search(said)
+    said = said[:300]
+    if done.returncode or truncated:
+        what = "truncated" if truncated else "not audio that ffmpeg can read"
         raise AudioError(f"{name}: {what} ({said or f'exit status {done.returncode}'}); fetch it again or convert it")
     return done.stdout, said
 
@@ -211,7 +231,7 @@ def _with_ffmpeg(data: bytes, demuxer: str, name: str, strict: bool) -> tuple[np
         raise AudioError(f"{name}: longer than {FFMPEG_BYTES // 4:,} samples over all channels; cut it into parts")
     if said:
         remark(f"{name}: read, but ffmpeg says: {said}", strict)
-    return _with_soundfile(wav, name, strict)
+    return _with_soundfile([wav], name, strict)
 
 
 def check_bytes(size: int, name: str) -> None:
@@ -247,11 +267,10 @@ def decode(data: bytes, name: str, strict: bool = False) -> tuple[np.ndarray, in
     what = "not audio that can be read, or truncated"
     try:
         data = check_size(data, name, strict)
-        if data[:4] == b"OggS":
-            check_ogg(data, name, strict)
-        demuxer = _demuxer_for(data)
+        parts = ogg_links(data, name, strict) if data[:4] == b"OggS" else [data]
+        demuxer = _demuxer_for(parts[0])
         what = "truncated or damaged"
-        return _with_ffmpeg(data, demuxer, name, strict) if demuxer else _with_soundfile(data, name, strict)
+        return _with_ffmpeg(data, demuxer, name, strict) if demuxer else _with_soundfile(parts, name, strict)
     except AudioError:
         raise
     except Exception as error:  # decoders raise what they like

@@ -181,6 +181,9 @@ def check_size(data: bytes, name: str, strict: bool) -> bytes:
         )
     if missing >= 0 or extent.field is None:
         return data
+    if extent.size and extent.start + extent.size <= (extent.end or 0) < len(data) - SLACK:
+        remark(f"{name}: {len(data) - extent.end:,} bytes behind its end are not read", strict)
+        return data[: extent.end]
     after = extent.start + (extent.size or 0) + (extent.size or 0) % 2
     ends_here = extent.end is not None and abs(extent.end - len(data)) <= 1
     if ends_here and re.match(rb"[ -~]{4}", data[after : after + 4]):
@@ -193,21 +196,27 @@ def check_size(data: bytes, name: str, strict: bool) -> bytes:
     return data
 
 
-def check_ogg(data: bytes, name: str, strict: bool) -> None:
-    """An Ogg file is a row of pages, the last of which says that it is the last."""
-    position, last = 0, False
+def ogg_links(data: bytes, name: str, strict: bool) -> list[bytes]:
+    """The recordings of which an Ogg file is a chain, one as a rule; libsndfile reads the first alone.
+
+    An Ogg file is a row of pages; the last page of a recording is marked, and so is the first of the next.
+    """
+    position, starts, ended = 0, [0], False
     while data[position : position + 4] == b"OggS":
         segments = data[position + 27 : position + 27 + (data[position + 26] if position + 26 < len(data) else 255)]
         size = 27 + len(segments) + sum(segments)
         if position + 27 > len(data) or len(segments) < data[position + 26] or position + size > len(data):
             raise AudioError(f"{name}: truncated, its last page is not whole; fetch it again")
-        last = bool(data[position + 5] & 4)
+        if ended and data[position + 5] & 2:
+            starts.append(position)
+        ended = bool(data[position + 5] & 4)
         position += size
-    if not last:
+    if not ended:
         remark(
             f"{name}: its last page is not marked as the last, so its end may be missing; what is there is read",
             strict,
         )
+    return [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
 
 
 def after_id3(data: bytes) -> int:
@@ -242,30 +251,43 @@ def _mpeg_frame(data: bytes, position: int) -> int:
     return (72 if layer == 1 and version != 3 else 144) * kilobits * 1000 // hertz + padding
 
 
-def uncounted_mp3(data: bytes, name: str, strict: bool) -> bytes:
-    """Put a header that promises more than enough before an MP3 that has none.
-
-    libsndfile would guess the length by the first frame and stop there, in the midst of a variable bit rate.
-    """
-    first = after_id3(data)
-    while first >= 0 and not (size := _mpeg_frame(data, first)) or not _mpeg_frame(data, first + size):
+def _first_frame(data: bytes) -> int | None:
+    """Where the first MPEG audio frame of layer III begins, which another one follows."""
+    start = first = after_id3(data)
+    while 0 <= first < start + 2**16:
+        size = _mpeg_frame(data, first)
+        if size and _mpeg_frame(data, first + size):
+            return first if data[first + 1] & 6 == 2 else None
         first = data.find(b"\xff", first + 1)
-        if first < 0:
-            return data
-    layer_3 = data[first + 1] & 6 == 2
-    if not layer_3 or _xing(data, first)[0] or data[first + 36 : first + 40] == b"VBRI":
+    return None
+
+
+def uncounted_mp3(data: bytes, name: str, strict: bool) -> bytes:
+    """Put a header that promises more than enough before an MP3 whose own counts no or too few frames.
+
+    libsndfile stops where the header says, or guesses the length by the first frame: in the midst of a variable bit
+    rate, or behind the first of two files that were joined.
+    """
+    first = _first_frame(data)
+    if first is None or data[first + 36 : first + 40] == b"VBRI":
         return data
-    position = first
+    counted, frames, position = _xing(data, first)[0], 0, first
     while (size := _mpeg_frame(data, position)) and position + size <= len(data):
-        position += size
-    if size:
+        frames, position = frames + 1, position + size
+    if counted and frames <= counted + 2:
+        return data
+    if counted:
+        remark(
+            f"{name}: its header counts {counted:,} frames, {frames - 1:,} are there, all of which are read", strict
+        )
+    elif size:
         remark(f"{name}: its last frame is not whole, so its end may be missing; what is there is read", strict)
     [header] = struct.unpack_from(">I", data, first)
     header = struct.pack(">I", header & ~0xF200 | 0x1E000)  # no checksum, no padding, the largest frame
     mono, first_version = header[3] >> 6 == 3, header[1] >> 3 & 3 == 3
     side = (17 if mono else 32) if first_version else (9 if mono else 17)
-    counted = header + bytes(side) + b"Xing" + struct.pack(">II", 1, len(data) // 24)  # no frame is smaller
-    return counted.ljust(_mpeg_frame(header, 0), b"\0") + data[first:]
+    promise = header + bytes(side) + b"Xing" + struct.pack(">II", 1, len(data) // 24)  # no frame is smaller
+    return promise.ljust(_mpeg_frame(header, 0), b"\0") + data[first:]
 
 
 def check_decoded(data: bytes, format: str, promised: int, count: int, name: str, strict: bool) -> None:

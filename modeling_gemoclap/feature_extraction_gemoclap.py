@@ -12,6 +12,7 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import logging
 
+from .audio_files_gemoclap import MAX_SAMPLES
 from .audio_headers_gemoclap import AudioError, words_of
 from .recordings_gemoclap import NAMELESS, check_rate, is_one_recording, name_of, read_audio
 from .safety_gemoclap import EXTRACTORS, check_extractor_files, own_extractor_class, own_settings
@@ -25,7 +26,6 @@ logger = logging.get_logger(__name__)
 
 KALDI_FRAME, KALDI_HOP = 25, 10  # milliseconds: the frames of extractors that give no mask (AST)
 SILENCE_PEAK = 1e-4  # -80 dBFS: about three steps of 16-bit audio
-MAX_RESAMPLED = 2**30  # samples: a low rate must not fill the memory
 
 
 @lru_cache(maxsize=4)
@@ -220,7 +220,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
                 f"{name}: resampling from {rate} Hz to the model's {self.sampling_rate} Hz needs soxr: "
                 f"pip install soxr, or give audio at {self.sampling_rate} Hz"
             )
-        if len(wave) * self.sampling_rate > MAX_RESAMPLED * rate:
+        if len(wave) * self.sampling_rate > MAX_SAMPLES * rate:  # a low rate must not fill the memory
             raise AudioError(f"{name}: {len(wave)} samples at {rate} Hz are too long; cut it, or give the true rate")
         try:
             return soxr.resample(wave, rate, self.sampling_rate).astype(np.float32)

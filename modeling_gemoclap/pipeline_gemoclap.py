@@ -25,6 +25,14 @@ OPTIONS = {
 }
 
 
+def _repository_files():
+    """Never called: transformers 4 copies the modules that this file names, not those that these name."""
+    from .audio_files_gemoclap import decode
+    from .audio_headers_gemoclap import AudioError
+
+    return decode, AudioError
+
+
 def load_clip(extractor, audio, sampling_rate: int | None = None, on_error: str = "raise"):
     """The features of one recording of speech; with `on_error="return"` a bad one becomes `{"error": message}`.
 

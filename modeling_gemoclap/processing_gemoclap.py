@@ -36,6 +36,15 @@ class GEmoClapProcessor(ProcessorMixin):
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
         super().__init__(feature_extractor, tokenizer)
 
+    @staticmethod
+    def _repository_files():
+        """Never called: transformers 4 copies the modules that this file names, not those that these name."""
+        from .audio_files_gemoclap import decode
+        from .audio_headers_gemoclap import AudioError
+        from .recordings_gemoclap import read_audio
+
+        return decode, AudioError, read_audio
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GEmoClapProcessor:
         """As transformers'.

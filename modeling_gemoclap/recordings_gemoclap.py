@@ -78,7 +78,7 @@ def name_of(audio) -> str:
     """What messages call a recording that was given no name."""
     if isinstance(audio, Mapping):
         path = audio.get("path")
-        return os.fsdecode(path) if path and isinstance(path, (str, bytes, os.PathLike)) else "audio"
+        return (isinstance(path, (str, bytes, os.PathLike)) and os.fsdecode(path)) or "audio"
     if isinstance(audio, (str, os.PathLike)):
         return os.fsdecode(audio)
     if isinstance(audio, BYTES_LIKE):
@@ -279,7 +279,7 @@ def read_audio(
         raise AudioError(f"{name}: cannot be read ({type(error).__name__}); it is too large or malformed") from None
     if wave.size == 0:
         raise AudioError(f"{name}: it holds no samples; leave it out")
-    peak = float(np.abs(wave).max())
+    peak = float(max(wave.max(), -wave.min()))
     if not math.isfinite(peak):
         raise AudioError(f"{name}: it holds NaN or infinite samples; repair it or leave it out")
     if peak > MAX_AMPLITUDE:

@@ -243,6 +243,29 @@ def test_ogg_is_a_row_of_pages(subtype, remarks):
         read_audio(data[: pages[-1]], name="clip", strict=True)
 
 
+@pytest.mark.parametrize(("format", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
+def test_files_that_were_joined_are_read_to_the_end(format, subtype, remarks):
+    data, other = (encoded(wave, format=format, subtype=subtype) for wave in (WAVE, WAVE[:16000]))
+    wave, _ = read_audio(data + other + data, name="clip")
+    expected = np.concatenate([WAVE, WAVE[:16000], WAVE])
+    assert 0 <= len(wave) - len(expected) < 6 * 1152
+    assert np.abs(wave[-6000:]).max() > 0.2
+    assert len(remarks) == (format == "MP3")  # a chain of Ogg is as it should be
+    with pytest.raises(AudioError, match="clip: truncated" if format == "OGG" else "clip: "):
+        read_audio(data + other[: len(other) // 2], name="clip", strict=True)
+
+
+def test_joined_files_of_two_rates_are_refused():
+    with pytest.raises(AudioError, match="clip: its rate or number of channels changes"):
+        read_audio(encoded(format="OGG", subtype="VORBIS") + encoded(WAVE, 8000, "OGG", "VORBIS"), name="clip")
+
+
+@pytest.mark.parametrize("behind", [WAV, bytes(512), b"TAG" + bytes(125)], ids=["wav", "zeros", "tag"])
+def test_what_is_behind_the_end_of_a_wav_is_told(behind, remarks):
+    assert whole(WAV + behind)
+    assert len(remarks) == 1 and f"clip: {len(behind)} bytes behind" in remarks[0].replace(",", "")
+
+
 # ---- bounds ---------------------------------------------------------------------------------------------------------
 def with_rate(rate):
     return WAV[:24] + struct.pack("<I", rate) + WAV[28:]
@@ -272,7 +295,7 @@ def test_absurd_channels_and_lengths_are_refused(monkeypatch):
 def test_the_resampled_length_is_bounded(monkeypatch):
     from modeling_gemoclap import feature_extraction_gemoclap
 
-    monkeypatch.setattr(feature_extraction_gemoclap, "MAX_RESAMPLED", 300_000)
+    monkeypatch.setattr(feature_extraction_gemoclap, "MAX_SAMPLES", 300_000)
     assert len(GEmoClapFeatureExtractor().load(with_rate(8000))) == 48000
     with pytest.raises(AudioError, match="clip: 24000 samples at 1000 Hz are too long"):
         GEmoClapFeatureExtractor().load(with_rate(1000), name="clip")

@@ -38,6 +38,24 @@ def test_the_face_is_flat_and_needs_torch_and_transformers_alone(path):
     assert not re.search(r"^\s*from\s+\.\s+import|^\s*import\s+modeling_gemoclap", path.read_text(), re.M)
 
 
+def test_a_file_that_is_loaded_by_name_names_all_that_it_needs():
+    """transformers 4 fetches the files that such a file imports, and not those that these import in turn."""
+    direct = {path.stem: {module for level, module, _ in imports(path) if level} for path in FACE}
+
+    def needed(name):
+        found, queue = set(), [name]
+        while queue:
+            new = direct[queue.pop()] - found
+            found |= new
+            queue += new
+        return found - {name}
+
+    loaded = {path.stem for path in FACE if "register_for_auto_class" in path.read_text()} | {"pipeline_gemoclap"}
+    assert {"feature_extraction_gemoclap", "processing_gemoclap", "modeling_gemoclap"} < loaded
+    for name in loaded:
+        assert needed(name) <= direct[name] | {name}, name
+
+
 @pytest.mark.parametrize("part", WORKSHOP)
 def test_walls_of_the_workshop(part):
     both = {"corpora", "speakers", "command_line"}

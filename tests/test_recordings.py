@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor
 from modeling_gemoclap.feature_extraction_gemoclap import is_one_recording, read_audio
@@ -175,6 +179,7 @@ SEVERAL = {
     "decoders": lambda path: [Decoder(), Decoder()],
     "keys": lambda path: dict.fromkeys([str(path), path]).keys(),
     "rows": lambda path: datasets.Dataset.from_dict({"path": [str(path)] * 2, "label": [0, 1]}),
+    "keys of a dataset": lambda path: KeyDataset([{"file": path}, {"file": WAV}], "file"),
     "column": lambda path: datasets.Dataset.from_dict({"path": [str(path)] * 2})["path"],
     "streamed rows": lambda path: datasets.Dataset.from_dict({"path": [str(path)] * 2}).to_iterable_dataset(),
     "arrays in rows": lambda path: datasets.Dataset.from_list([{"array": WAVE, "sampling_rate": RATE}] * 2),
@@ -242,6 +247,8 @@ REFUSED = {
     "empty dict": ({}, "it has nothing"),
     "odd keys": ({1: 2, None: 3}, "a dict needs"),
     "path that is a number": ({"path": 7}, "'path' of the dict is int, not a path"),
+    "path that is an array": ({"path": WAVE}, "'path' of the dict is ndarray, not a path"),
+    "path that is a tensor": ({"path": torch.from_numpy(WAVE)}, "'path' of the dict is Tensor, not a path"),
     "bytes that are text": ({"bytes": "RIFF"}, "'bytes' of the dict is str, not bytes"),
     "bytes that are a list": ({"bytes": [82, 73]}, "'bytes' of the dict is list, not bytes"),
     "batch of rows": ({"audio": ["a.wav", "b.wav"]}, "is not audio"),
@@ -340,6 +347,42 @@ def test_the_name_is_that_of_the_recording(tmp_path):
         GEmoClapFeatureExtractor()([WAV, b"no audio"])
     with pytest.raises(AudioError, match="^mine: "):
         read_audio(named, name="mine")
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.complex_numbers(),
+    st.text(max_size=5),
+    st.binary(max_size=20),
+    st.sampled_from([WAVE, STEREO, STEREO.T, torch.from_numpy(WAVE), np.array(RATE), torch.tensor(0.1), RATE, WAV]),
+    arrays(st.sampled_from([np.float32, np.int16, np.int64, np.uint8, object, "U2", ">f8"]), array_shapes(min_dims=0)),
+)
+KEYS = st.sampled_from(["array", "raw", "bytes", "path", "audio", "sampling_rate", "sample_rate", "label"])
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    audio=st.recursive(
+        LEAVES,
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4), st.tuples(inner, inner), st.dictionaries(KEYS, inner, max_size=4)
+        ),
+        max_leaves=8,
+    ),
+    rate=st.sampled_from([None, RATE, 8000.0, float("nan"), "16000"]),
+)
+def test_whatever_is_given_is_read_or_refused_in_one_sentence(audio, rate):
+    extractor = GEmoClapFeatureExtractor()
+    several = not is_one_recording(audio)
+    for item in audio if several else [audio]:
+        answer = load_clip(extractor, item, rate, "return")
+        if isinstance(answer, dict):
+            assert "0x" not in answer["error"].partition(": ")[2] and len(answer["error"]) < 900
+        else:
+            assert answer.dtype == np.float32 and np.isfinite(answer).all()
 
 
 def test_errors_of_the_program_are_not_taken_for_bad_items(monkeypatch):
