@@ -71,8 +71,8 @@ def tensors_not_finite(model: torch.nn.Module) -> list[str]:
         local = value.detach().to_local() if hasattr(value, "to_local") else value.detach()
         good.append(checks.get(name, lambda tensor: ~torch.isnan(tensor))(local).all())
     flags = torch.stack([flag.to(good[0].device) for flag in good]).tolist() if good else []
-    mine = [name for name, flag in zip(tensors, flags, strict=True) if not flag]
-    return sorted({name for names in of_all(mine) for name in names})
+    broken = [name for name, flag in zip(tensors, flags, strict=True) if not flag]
+    return sorted({name for names in of_all(broken) for name in names})
 
 
 def refuse_weights_not_finite(model: torch.nn.Module, when: str) -> None:
@@ -86,7 +86,7 @@ def refuse_weights_not_finite(model: torch.nn.Module, when: str) -> None:
         NotFiniteError: If a weight is not finite; it is named.
     """
     if names := tensors_not_finite(model):
-        raise NotFiniteError(f"{len(names)} weights are not finite {when} They are {shortened(names)}")
+        raise NotFiniteError(f"weights are not finite {when} The weights ({len(names)}): {shortened(names)}")
 
 
 def refuse_logits_not_finite(predictions, dataset) -> None:
