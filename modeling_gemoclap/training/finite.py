@@ -109,6 +109,21 @@ def refuse_logits_not_finite(predictions, dataset) -> None:
         )
 
 
+def refuse_figure_not_finite(metrics: dict[str, float], name: str | None) -> None:
+    """Make sure that the figure by which an epoch is chosen is finite.
+
+    Args:
+        metrics: Figures of an evaluation.
+        name: Of the figure, with `eval_` or without; None: nothing is chosen.
+
+    Raises:
+        NotFiniteError: If it is not.
+    """
+    value = metrics.get(f"eval_{name.removeprefix('eval_')}", 0.0) if name else 0.0
+    if not np.isfinite(value):
+        raise NotFiniteError(f"{name} of the development clips is {value}, so that no epoch can be chosen by it")
+
+
 class FiniteGuard(TrainerCallback):
     """Stops a training before the optimizer takes a step on a loss or gradient that is not finite.
 
