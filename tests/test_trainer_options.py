@@ -317,6 +317,15 @@ def test_figures_of_ones_own_are_chosen_by(make_model, tmp_path):
     GEmoClapTrainer(make_model(), arguments, compute_metrics=lambda found: found.of_another_form, **given)
 
 
+def test_a_figure_that_is_not_finite_chooses_nothing(make_model, tmp_path):
+    options = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    given = {"eval_dataset": Clips([0, 1, 2]), "compute_metrics": war_uar_of_scores}
+    trainer = GEmoClapTrainer(make_model(), arguments_of(tmp_path, **options), **given)
+    assert trainer._determine_best_metric({"eval_uar": 0.3, "eval_war": float("nan")}, None)
+    with pytest.raises(ValueError, match="uar of the development clips is nan"):
+        trainer._determine_best_metric({"eval_uar": float("nan")}, None)
+
+
 @pytest.mark.parametrize("option", [("--eval_strategy", "epoch"), ("--eval_on_start", "true")])
 def test_evaluation_without_clips(train, tones, make_model, tmp_path, option):
     with pytest.raises(ValueError, match=f"{option[0]}.*there are no development clips"):

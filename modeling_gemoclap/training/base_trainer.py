@@ -16,7 +16,13 @@ from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..corpora.files import write_json
 from .arguments import DEFAULT_OPTIM, refuse_values
 from .clips import ClipDataset
-from .finite import FiniteGuard, IndexedCollator, refuse_logits_not_finite, refuse_weights_not_finite
+from .finite import (
+    FiniteGuard,
+    IndexedCollator,
+    refuse_figure_not_finite,
+    refuse_logits_not_finite,
+    refuse_weights_not_finite,
+)
 from .frozen import FrameDataset
 from .gather import gather, of_all
 from .gradient_cache import refuse_batch_norm
@@ -239,6 +245,10 @@ class SpeechTrainer(Trainer):
     def _save_checkpoint(self, *args, **kwargs):
         refuse_weights_not_finite(self.model, "and are not saved: give a lower --learning_rate.")
         super()._save_checkpoint(*args, **kwargs)
+
+    def _determine_best_metric(self, metrics, trial):
+        refuse_figure_not_finite(metrics, self.args.metric_for_best_model)  # it would never be the best
+        return super()._determine_best_metric(metrics, trial)
 
     def evaluation_loop(self, dataloader, *args, **kwargs):
         """As Trainer's; logits that are not finite are an error."""

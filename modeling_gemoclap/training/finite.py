@@ -71,8 +71,8 @@ def tensors_not_finite(model: torch.nn.Module) -> list[str]:
         local = value.detach().to_local() if hasattr(value, "to_local") else value.detach()
         good.append(checks.get(name, lambda tensor: ~torch.isnan(tensor))(local).all())
     flags = torch.stack([flag.to(good[0].device) for flag in good]).tolist() if good else []
-    mine = [name for name, flag in zip(tensors, flags, strict=True) if not flag]
-    return sorted({name for names in of_all(mine) for name in names})
+    broken = [name for name, flag in zip(tensors, flags, strict=True) if not flag]
+    return sorted({name for names in of_all(broken) for name in names})
 
 
 def refuse_weights_not_finite(model: torch.nn.Module, when: str) -> None:
@@ -86,7 +86,7 @@ def refuse_weights_not_finite(model: torch.nn.Module, when: str) -> None:
         NotFiniteError: If a weight is not finite; it is named.
     """
     if names := tensors_not_finite(model):
-        raise NotFiniteError(f"{len(names)} weights are not finite {when} They are {shortened(names)}")
+        raise NotFiniteError(f"weights are not finite {when} The weights ({len(names)}): {shortened(names)}")
 
 
 def refuse_logits_not_finite(predictions, dataset) -> None:
@@ -107,6 +107,21 @@ def refuse_logits_not_finite(predictions, dataset) -> None:
             f"the model's logits are not finite for {len(bad)} of {len(predictions)} clips, so that they name no "
             f"emotion: {shortened(clip_names(dataset, bad.tolist()))}"
         )
+
+
+def refuse_figure_not_finite(metrics: dict[str, float], name: str | None) -> None:
+    """Make sure that the figure by which an epoch is chosen is finite.
+
+    Args:
+        metrics: Figures of an evaluation.
+        name: Of the figure, with `eval_` or without; None: nothing is chosen.
+
+    Raises:
+        NotFiniteError: If it is not.
+    """
+    value = metrics.get(f"eval_{name.removeprefix('eval_')}", 0.0) if name else 0.0
+    if not np.isfinite(value):
+        raise NotFiniteError(f"{name} of the development clips is {value}, so that no epoch can be chosen by it")
 
 
 class FiniteGuard(TrainerCallback):

@@ -22,16 +22,16 @@ def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, 
     Raises:
         ValueError: If something is missing on any process; it is named.
     """
-    found = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+    present = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
     random_state = f"rng_state_{process}.pth" if processes > 1 else ONE_PROCESS
     needed = ["trainer_state.json", "scheduler.pt", random_state] + ["scaler.pt"] * scaled
-    missing = [name for name in needed if name not in found]
-    if not sharded and not any(name.startswith("optimizer") for name in found):
+    missing = [name for name in needed if name not in present]
+    if not sharded and not any(name.startswith("optimizer") for name in present):
         missing.append("the optimizer's state")
     missing = sorted({name for names in of_all(missing) for name in names})
     if not missing:
         return
-    states = sorted(name for name in found if name.startswith("rng_state"))
+    states = sorted(name for name in present if name.startswith("rng_state"))
     others = f"; it was saved by {'one process' if states == [ONE_PROCESS] else f'{len(states)} processes'}"
     reason = others if states and random_state in missing else ""
     raise ValueError(
