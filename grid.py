@@ -64,7 +64,8 @@ def cells_of(path: str) -> tuple[dict, list[dict]]:
     for field, values in varied.items():
         if not isinstance(values, list):
             raise ValueError(f"{path}: vary: {field} must be a list of values, as [{values}]")
-        cells += [{"name": f"{field} {value}", field: value} for value in values]
+        cells = cells + [{"name": f"{field} {value}", field: value} for value in values]
+    cells = [cell | {"published": typed(cell["published"])} if "published" in cell else cell for cell in cells]
     names = [folder_of(cell) if cell.get("name") else None for cell in cells]
     if not cells or None in names or len(set(names)) < len(names):
         raise ValueError(f"{path}: every cell needs a name of its own")
@@ -112,7 +113,7 @@ def as_table(cells: list[dict], folders: list[Path]) -> str:
         difference = compare_runs(folders[0], folder) if folder != folders[0] else None
         values = [100 * value for value in (difference["difference"], *difference["interval"])] if difference else []
         row.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*values) if values else "")
-        figures = typed(cell.get("published", {}))
+        figures = cell.get("published", {})
         row += [f"{figures[name]:.2f}" if name in figures else "" for name in ("war", "uar")] if published else []
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
@@ -135,8 +136,7 @@ def main(argv: list[str]) -> None:
         run([*shlex.split(options.launcher), "train.py", *train])
         run([sys.executable, "evaluate.py", *judge])
     table = as_table(cells, [folder for folder, _, _ in commands.values()])
-    seeds = " ".join(map(str, options.seeds))
-    notes = f"{options.protocol or grid['protocol']}, seeds {seeds}; intervals over speakers, paired."
+    notes = f"{options.protocol or grid['protocol']}, seeds {' '.join(map(str, options.seeds))}; intervals over speakers, paired."
     if any("published" in cell for cell in cells):
         notes += f" The published figures are those of {grid.get('protocol')} with the cells' own encoders."
     if options.leave_out:
