@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT, load_script
 from transformers import TrainingArguments
 
-from modeling_gemoclap import GEmoClapTrainer
+from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, GEmoClapTrainer
 from modeling_gemoclap.command_line.files import json_object, read_yaml, typed
 from modeling_gemoclap.command_line.ranges import Range, out_of_range
 from modeling_gemoclap.training.arguments import (
@@ -138,6 +138,32 @@ def test_parts_that_are_made_in_python_share_the_ranges(make_model):
         SpeakerTrainer(weight=0, task="adversarial")
     with pytest.raises(ValueError, match="lora_rank 0"):
         add_lora(make_model(), ["audio"], rank=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("projection_dim", (0, -1, 1.5, "8", math.nan)),
+        ("projection_hidden_size", (0,)),
+        ("classifier_hidden_size", (0,)),
+        ("logit_scale_init_value", (math.nan, math.inf, -math.inf, 4.7)),
+        ("alpha", (math.nan, 1.1, -0.1)),
+        ("projection_dropout", (1, math.nan)),
+        ("calibration_temperature", (0, -1, math.nan, math.inf)),
+        ("initializer_range", (-1, math.nan)),
+    ],
+)
+def test_a_configuration_that_is_made_in_python(field, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"{field}=.* must be"):
+            GEmoClapConfig(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_attention_heads", "num_mel_bins", "num_hidden_layers"])
+def test_an_audio_configuration_that_is_made_in_python(field):
+    for value in (0, math.nan, "8"):
+        with pytest.raises(ValueError, match=f"{field}=.* must be"):
+            GEmoClapAudioConfig(**{field: value})
 
 
 @pytest.mark.parametrize(
