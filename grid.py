@@ -44,7 +44,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.add_argument(option, type=expanded, nargs="+", default=[], help="as for train.py and evaluate.py")
     launcher = f"{sys.executable} -m accelerate.commands.launch"
     parser.add_argument("--launcher", default=launcher, help="what runs train.py")
-    return argparse.Namespace(**vars(parser.parse_args(argv)), train=train)
+    found = vars(parser.parse_args(argv))
+    return argparse.Namespace(**found | {"seeds": list(map(str, found["seeds"]))}, train=train)
 
 
 def cells_of(path: str) -> tuple[dict, list[dict]]:
@@ -53,18 +54,16 @@ def cells_of(path: str) -> tuple[dict, list[dict]]:
     Raises:
         ValueError: If it has another form, or two cells have the same name.
     """
-    try:
-        grid = read_yaml(path)
-    except OSError as error:
-        raise ValueError(f"--config {path}: cannot be read: {error}") from None
-    cells, varied = (grid.get(part) or kind() for part, kind in (("cells", list), ("vary", dict)))
+    grid = read_yaml(path)
+    cells, varied = grid.get("cells") or [], grid.get("vary") or {}
     wrong = not isinstance(varied, dict) or not isinstance(cells, list) or not all(isinstance(c, dict) for c in cells)
     if wrong or set(grid) - {"base", "protocol", "cells", "vary"}:
         raise ValueError(f"{path}: a grid has base, protocol, cells (a list) and vary (fields and lists of values)")
     for field, values in varied.items():
         if not isinstance(values, list):
             raise ValueError(f"{path}: vary: {field} must be a list of values, as [{values}]")
-        cells += [{"name": f"{field} {value}", field: value} for value in values]
+        cells = cells + [{"name": f"{field} {value}", field: value} for value in values]
+    cells = [cell | {"published": typed(cell["published"])} if "published" in cell else cell for cell in cells]
     names = [folder_of(cell) if cell.get("name") else None for cell in cells]
     if not cells or None in names or len(set(names)) < len(names):
         raise ValueError(f"{path}: every cell needs a name of its own")
@@ -87,7 +86,7 @@ def commands_of(cell: dict, grid: dict, options: argparse.Namespace) -> tuple[Pa
     """A cell's folder, and the words of train.py and evaluate.py for it."""
     folder = Path(options.output_dir, folder_of(cell))
     protocol, base = options.protocol or grid["protocol"], options.base or grid["base"]
-    data = ["--data_dir", *options.data_dir, "--protocol", protocol, "--seeds", *map(str, options.seeds)]
+    data = ["--data_dir", *options.data_dir, "--protocol", protocol, "--seeds", *options.seeds]
     for option in ("corpus_name", "folds_file", "on_bad_audio"):
         values = getattr(options, option)
         data += [f"--{option}", *values] if values else []
@@ -111,7 +110,7 @@ def as_table(cells: list[dict], folders: list[Path]) -> str:
         row = [cell["name"], f"{100 * found['war']:.1f}", f"{100 * found['uar']:.1f}"]
         row.append(interval_text(found["intervals"]["uar"], len(found["speakers"])))
         row.append(difference_text(compare_runs(folders[0], folder)) if folder != folders[0] else "")
-        figures = typed(cell.get("published", {}))
+        figures = cell.get("published", {})
         row += [f"{figures[name]:.2f}" if name in figures else "" for name in ("war", "uar")] if published else []
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
@@ -134,8 +133,9 @@ def main(argv: list[str]) -> None:
         run([*shlex.split(options.launcher), "train.py", *train])
         run([sys.executable, "evaluate.py", *judge])
     table = as_table(cells, [folder for folder, _, _ in commands.values()])
-    seeds = " ".join(map(str, options.seeds))
-    notes = f"{options.protocol or grid['protocol']}, seeds {seeds}; intervals over speakers, paired."
+    notes = (
+        f"{options.protocol or grid['protocol']}, seeds {' '.join(options.seeds)}; intervals over speakers, paired."
+    )
     if any("published" in cell for cell in cells):
         notes += f" The published figures are those of {grid.get('protocol')} with the cells' own encoders."
     if options.leave_out:

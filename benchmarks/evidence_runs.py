@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from modeling_gemoclap.command_line.files import read_yaml, typed  # noqa: E402
 
-PLAN = typed(read_yaml(Path(__file__).with_name("evidence.yaml")))
+PLAN = typed(read_yaml(Path(__file__).with_name("evidence.yaml")), keys=True)
 
 
 def recipe_sha256(name: str) -> str:

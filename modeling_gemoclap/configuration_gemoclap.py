@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 from transformers import AutoConfig
 from transformers.configuration_utils import PretrainedConfig
@@ -54,13 +55,27 @@ def _sub_config(config, default_model_type: str) -> PretrainedConfig:
     return CONFIG_MAPPING[model_type](**config)
 
 
-def _check_numbers(alpha: float, logit_scale_init_value: float, calibration_temperature: float | None) -> None:
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha={alpha} must lie between 0 and 1")
-    if logit_scale_init_value > math.log(100):
-        raise ValueError(f"logit_scale_init_value={logit_scale_init_value} is a logarithm, at most ln 100 = 4.605")
-    if calibration_temperature is not None and calibration_temperature <= 0:
-        raise ValueError(f"calibration_temperature={calibration_temperature} must be positive")
+# What the numbers of both configurations must be, and the fields of which this is asked.
+_COUNTS = "projection_dim projection_hidden_size classifier_hidden_size num_mel_bins hidden_size num_hidden_layers"
+_DROPOUTS = "projection_dropout classifier_dropout hidden_dropout conv_dropout"
+_NUMBERS = (
+    ("a whole number of at least 1", lambda n: isinstance(n, numbers.Integral) and n >= 1, _COUNTS),
+    ("a whole number of at least 1", lambda n: n >= 1, "num_attention_heads intermediate_size"),
+    ("between 0 and 1", lambda n: 0 <= n <= 1, "alpha mask_time_prob layerdrop"),
+    ("at least 0 and below 1", lambda n: 0 <= n < 1, _DROPOUTS),
+    ("finite and above 0", lambda n: 0 < n < math.inf, "calibration_temperature layer_norm_eps"),
+    ("finite and at least 0", lambda n: 0 <= n < math.inf, "initializer_range mask_time_length num_masks"),
+    ("finite and at most ln 100", lambda n: -math.inf < n <= math.log(100), "logit_scale_init_value"),
+)
+
+
+def _check_numbers(values: dict) -> None:
+    """Make sure that the fields in `_NUMBERS` have values that they may have; None is passed over, NaN is not."""
+    for words, holds, names in _NUMBERS:
+        for name in names.split():
+            value = values.get(name)
+            if value is not None and not (isinstance(value, numbers.Real) and holds(value)):
+                raise ValueError(f"{name}={value!r} must be {words}")
 
 
 def _check_every_layer_runs(config: PretrainedConfig) -> None:
@@ -99,6 +114,9 @@ class GEmoClapAudioConfig(PretrainedConfig):
         num_masks: How many masks of each kind are drawn for a clip.
         initializer_range: Standard deviation of the initial weights.
 
+    Raises:
+        ValueError: If a number is out of its range, or sizes do not fit each other.
+
     Example:
         >>> GEmoClapAudioConfig(hidden_size=96).hidden_size
         96
@@ -126,6 +144,7 @@ class GEmoClapAudioConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         **kwargs,
     ):
+        _check_numbers(locals())
         if hidden_size % num_attention_heads:
             raise ValueError(f"{hidden_size=} is not a multiple of {num_attention_heads=}")
         if len(conv_channels) < 2 or num_mel_bins % 2 ** len(conv_channels):
@@ -236,7 +255,7 @@ class GEmoClapConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         **kwargs,
     ):
-        _check_numbers(alpha, logit_scale_init_value, calibration_temperature)
+        _check_numbers(locals())
         self.audio_config = _sub_config(audio_config, "wavlm")
         self.text_config = _sub_config(text_config, "roberta")
         if use_weighted_layer_sum:

@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT, load_script
 from transformers import TrainingArguments
 
-from modeling_gemoclap import GEmoClapTrainer
+from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, GEmoClapTrainer
 from modeling_gemoclap.command_line.files import json_object, read_yaml, typed
 from modeling_gemoclap.command_line.ranges import Range, out_of_range
 from modeling_gemoclap.training.arguments import (
@@ -141,6 +141,32 @@ def test_parts_that_are_made_in_python_share_the_ranges(make_model):
 
 
 @pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("projection_dim", (0, -1, 1.5, "8", math.nan)),
+        ("projection_hidden_size", (0,)),
+        ("classifier_hidden_size", (0,)),
+        ("logit_scale_init_value", (math.nan, math.inf, -math.inf, 4.7)),
+        ("alpha", (math.nan, 1.1, -0.1)),
+        ("projection_dropout", (1, math.nan)),
+        ("calibration_temperature", (0, -1, math.nan, math.inf)),
+        ("initializer_range", (-1, math.nan)),
+    ],
+)
+def test_a_configuration_that_is_made_in_python(field, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"{field}=.* must be"):
+            GEmoClapConfig(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_attention_heads", "num_mel_bins", "num_hidden_layers"])
+def test_an_audio_configuration_that_is_made_in_python(field):
+    for value in (0, math.nan, "8"):
+        with pytest.raises(ValueError, match=f"{field}=.* must be"):
+            GEmoClapAudioConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--batch_size", "0"), "--batch_size: 0 must be at least 1"),
@@ -217,14 +243,9 @@ def test_a_file_that_is_no_text(tmp_path):
 
 def test_the_files_of_the_project_mean_what_they_did():
     """Read as text and typed where no option does it, they are what a YAML reader makes of them."""
-
-    def comparable(value):
-        if isinstance(value, dict):
-            return {str(key): comparable(item) for key, item in value.items()}
-        return [comparable(item) for item in value] if isinstance(value, list) else value
-
     for path in [*ROOT.glob("configs/*.yaml"), ROOT / "benchmarks/evidence.yaml", ROOT / "tests/tiny.yaml"]:
-        assert typed(read_yaml(path)) == comparable(yaml.safe_load(path.read_text(encoding="utf-8"))), path.name
+        expected = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert repr(typed(read_yaml(path), keys=True)) == repr(expected), path.name
 
 
 def test_cells_of_a_grid_are_taken_as_they_are_written(tmp_path):

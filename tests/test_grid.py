@@ -58,7 +58,7 @@ def test_cells_are_trained_judged_and_compared(tones, tmp_path):
     assert done.returncode == 1 and "start again to go on from here" in done.stderr and "no-such" in done.stderr
     del cells["vary"]["init_from"]
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(cells))
-    weights = tmp_path / "runs/objective_emo/fold_0/seed_0/model.safetensors"
+    weights = tmp_path / "runs/first/fold_0/seed_0/model.safetensors"
     before = weights.stat().st_mtime_ns
     run_script(*command, *more)
     assert weights.stat().st_mtime_ns == before, "what was finished is not done again"

@@ -103,7 +103,7 @@ def test_the_wheel_holds_everything(tmp_path):
         "print(sys.modules['modeling_gemoclap'].__file__)"
     )
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code],
+        [sys.executable, "-c", code],
         cwd=tmp_path,
         env={"PYTHONPATH": str(target), "PATH": ""},
         capture_output=True,

@@ -41,7 +41,10 @@ class _AsWritten(yaml.BaseLoader):
                 problem = f"the key {name!r} stands twice, first in line {seen[name].line + 1}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen[name] = key.start_mark
-        return {str(key.value): self.construct_object(value, deep=True) for key, value in node.value}
+        return {
+            (key.value if key.style else Plain(key.value)): self.construct_object(value, deep=True)
+            for key, value in node.value
+        }
 
 
 def read_yaml(path: str | Path) -> dict:
@@ -68,19 +71,20 @@ def read_yaml(path: str | Path) -> dict:
     return values or {}
 
 
-def typed(value):
+def typed(value, keys: bool = False):
     """Numbers, true and false in what `read_yaml` gave, where no option's type says what a scalar is.
 
     Args:
         value: A part of what `read_yaml` gave.
+        keys: Whether keys are converted too; those of JSON are text.
 
     Returns:
         The same, plain scalars converted by the rules of JSON: `0x1F`, `01`, `1_000`, `no` and `12:30` stay text.
     """
     if isinstance(value, dict):
-        return {key: typed(item) for key, item in value.items()}
+        return {typed(key) if keys else str(key): typed(item, keys) for key, item in value.items()}
     if isinstance(value, list):
-        return [typed(item) for item in value]
+        return [typed(item, keys) for item in value]
     if not isinstance(value, Plain):
         return value
     if value in WORDS:
