@@ -50,6 +50,15 @@ def _check_rates(args) -> None:
         raise ValueError("lr_milestones are the schedule: leave out lr_scheduler_type and warmup_steps")
 
 
+class _ForgetCalibration(TrainerCallback):
+    """Drops the calibration temperature of a checkpoint that is trained on: its weights are about to be others."""
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        forget = getattr(getattr(model, "config", None), "forget_calibration", None)
+        if forget:
+            forget()
+
+
 class SpeechTrainer(Trainer):
     """Trainer for clips: plain Adam as in the paper, layer-wise rates, balanced classes, evaluation of every clip.
 
@@ -83,6 +92,7 @@ class SpeechTrainer(Trainer):
             refuse_batch_norm(self.model, "several processes")
         self.label_names = ["emotion_labels"]
         self.add_callback(_TellEpoch())
+        self.add_callback(_ForgetCalibration())
         self._noted: dict[str, torch.Tensor] = {}  # sums since the last log
         self._notes = 0
         self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
