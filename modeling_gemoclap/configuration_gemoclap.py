@@ -202,7 +202,7 @@ class GEmoClapConfig(PretrainedConfig):
         classifier_dropout: Dropout before that head.
         logit_scale_init_value: Initial logarithm of both scales (the paper's epsilon); default `ln(1 / 0.07)`.
         logit_scale_trainable: Whether the scales are learnt.
-        calibration_temperature: Divides the logits of zero-shot scores where it is fitted; None is 1.
+        calibration_temperature: Divides the logits of clips outside of training, where it is fitted; None is 1.
         calibrated_on: What that temperature was fitted on, in words.
         known_words: Words that a text tower from scratch was trained on: of others it knows nothing. None for a
             pretrained one.
@@ -346,6 +346,11 @@ class GEmoClapConfig(PretrainedConfig):
     def uses_joint_texts(self) -> bool:
         """Whether a clip's text carries emotion and gender together."""
         return self.objective == "sl" and self.sl_texts == "joint"
+
+    @property
+    def prompt_words(self) -> list[str]:
+        """The word that each emotion takes in a prompt: for transformers' own pipeline, which does not know them."""
+        return [prompt_word(emotion) for emotion in self.emotions]
 
     def words_of(self, emotion: str, synonyms: bool = True) -> list[str]:
         """The word that an emotion takes in a prompt and, if asked for, its synonyms."""

@@ -28,7 +28,8 @@ class GEmoClapOutput(ModelOutput):
 
     Args:
         loss: Scalar, where emotion labels were given: the objective over this batch.
-        logits_per_audio: `(audio_batch, text_batch)`, `audio_scale` times the cosine of audio and text.
+        logits_per_audio: `(audio_batch, text_batch)`, `audio_scale` times the cosine of audio and text; outside of
+            training over `calibration_temperature`, so that their softmax is calibrated whoever takes it.
         logits_per_text: `(text_batch, audio_batch)`, `text_scale` times the cosine of text and audio.
         audio_embeds: `(audio_batch, projection_dim)`, unit length.
         text_embeds: `(text_batch, projection_dim)`, unit length.
@@ -271,6 +272,8 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         if audio_embeds is not None and text_embeds is not None:
             cosine = audio_embeds @ text_embeds.T
             logits_per_audio, logits_per_text = self.audio_scale * cosine, self.text_scale * cosine.T
+            if not self.training:
+                logits_per_audio = logits_per_audio / (self.config.calibration_temperature or 1.0)
         output = GEmoClapOutput(loss, logits_per_audio, logits_per_text, **embeds, **scales)
         return output.to_tuple() if return_dict is False else output
 

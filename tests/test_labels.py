@@ -1,16 +1,29 @@
 """Labels in whatever form they come, prompts that differ, and options that messages name."""
 
 import ast
+import copy
+import json
 import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, load_script
+from conftest import ROOT, batch_of, load_script
+from transformers import AutoConfig, AutoModelForAudioClassification, TrainerState, TrainingArguments
 
-from modeling_gemoclap import GEmoClapConfig, ZeroShotEmotionPipeline
+from modeling_gemoclap import (
+    GEmoClapConfig,
+    GEmoClapForAudioClassification,
+    GEmoClapModel,
+    GEmoClapTrainer,
+    ZeroShotEmotionPipeline,
+)
 from modeling_gemoclap.prompts_gemoclap import check_templates, check_words, refuse_shared_prompts
 from modeling_gemoclap.training.arguments import parse_arguments
+from modeling_gemoclap.training.calibration import fit_temperature
+from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
+from modeling_gemoclap.training.model_card import write_model_card
+from modeling_gemoclap.training.trainer import ClassifierTrainer
 
 
 @pytest.fixture
@@ -224,3 +237,207 @@ def test_switches_are_as_in_training(option):
     assert getattr(parse([f"--{option}", "false", "--data_dir", "x"]), option) is False
     with pytest.raises(SystemExit):
         parse(["--data_dir", "x", f"--{option}", "maybe"])
+
+
+# ---- classes of a head, and calibration -----------------------------------------------------------------------------
+THREE = {"id2label": {0: "angry", 1: "Freude", 2: "sad"}, "label2id": {"angry": 0, "Freude": 1, "sad": 2}}
+WORDS = ["angry", "Freude", "sad"]
+
+
+def one_thing(config, emotions):
+    """Whether all four names say the same."""
+    assert config.emotions == emotions and config.id2label == dict(enumerate(emotions))
+    assert config.label2id == {word: place for place, word in enumerate(emotions)}
+    assert config.num_labels == len(emotions)
+    return True
+
+
+@pytest.fixture
+def classifier(make_model, tmp_path):
+    """A calibrated classifier of four emotions, saved."""
+    fields = {"emotions": ["angry", "fear", "happy", "sad"], "calibration_temperature": 2.0, "calibrated_on": "clips"}
+    make_model(model_class=GEmoClapForAudioClassification, **fields).save_pretrained(tmp_path / "four")
+    return tmp_path / "four"
+
+
+@pytest.mark.parametrize("auto", [AutoModelForAudioClassification, GEmoClapForAudioClassification])
+def test_a_head_for_other_classes(classifier, auto, caplog):
+    with pytest.raises((ValueError, RuntimeError), match="mismatch"):
+        auto.from_pretrained(classifier, num_labels=3, **THREE)
+    model = auto.from_pretrained(classifier, num_labels=3, **THREE, ignore_mismatched_sizes=True)
+    assert one_thing(model.config, WORDS) and model.classifier[-1].out_features == 3
+    assert "classifier.1.weight" in caplog.text or "newly initialized" in caplog.text
+    assert model.config.calibration_temperature is model.config.calibrated_on is None
+    again = auto.from_pretrained(_saved(model, classifier.parent / "three"))
+    assert one_thing(again.config, WORDS) and torch.equal(again.classifier[-1].weight, model.classifier[-1].weight)
+
+
+def _saved(model, folder):
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda config: setattr(config, "emotions", ["Wut", "Angst", "Freude", "Trauer"]),
+        lambda config: setattr(config, "id2label", {0: "Wut", 1: "Angst", 2: "Freude", 3: "Trauer"}),
+        lambda config: setattr(config, "id2label", {"3": "Trauer", "2": "Freude", "1": "Angst", "0": "Wut"}),
+        lambda config: setattr(config, "label2id", {"Trauer": 3, "Wut": 0, "Angst": 1, "Freude": 2}),
+    ],
+)
+def test_renamed_labels_survive(classifier, rename):
+    model = GEmoClapForAudioClassification.from_pretrained(classifier)
+    assert model.config.calibration_temperature == 2.0 and one_thing(model.config, ["angry", "fear", "happy", "sad"])
+    rename(model.config)
+    words = ["Wut", "Angst", "Freude", "Trauer"]
+    assert one_thing(model.config, words) and model.config.calibration_temperature is None
+    again = GEmoClapForAudioClassification.from_pretrained(_saved(model, classifier.parent / "renamed"))
+    assert one_thing(again.config, words) and one_thing(copy.deepcopy(again.config), words)
+    assert torch.equal(again.classifier[-1].weight, model.classifier[-1].weight)
+    stored = json.loads((classifier.parent / "renamed" / "config.json").read_text())
+    assert stored["emotions"] == list(stored["id2label"].values()) == words
+
+
+def test_labels_by_argument(classifier):
+    words = ["Wut", "Angst", "Freude", "Trauer"]
+    for options in ({"emotions": words}, {"id2label": dict(enumerate(words))}, {"emotions": words, "num_labels": 4}):
+        model = GEmoClapForAudioClassification.from_pretrained(classifier, **options)
+        assert one_thing(model.config, words) and model.config.calibration_temperature is None
+    same = GEmoClapForAudioClassification.from_pretrained(classifier, num_labels=4)
+    assert same.config.calibration_temperature == 2.0
+    assert one_thing(GEmoClapConfig(id2label={0: "angry", 1: "sad"}), ["angry", "sad"])
+    assert one_thing(GEmoClapConfig(emotions=["angry", "sad"], num_labels=2), ["angry", "sad"])
+    assert one_thing(GEmoClapConfig(), ["angry", "happy", "neutral", "sad"])
+    assert one_thing(AutoConfig.from_pretrained(classifier, num_labels=3, **THREE), WORDS)
+    synonyms = GEmoClapConfig(emotions=["angry", "sad"], emotion_synonyms={"angry": ["furious"], "sad": ["low"]})
+    synonyms.emotions = ["sad", "calm"]
+    assert synonyms.emotion_synonyms == {"sad": ["low"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_labels": 3}, "num_labels=3, but the checkpoint's emotions are angry, fear, happy, sad"),
+        ({"num_labels": 4, **THREE}, "num_labels=4, and id2label names 3: angry, Freude, sad"),
+        ({"emotions": ["sad", "angry"], **THREE}, "emotions and id2label disagree"),
+        ({"id2label": {0: "a", 2: "b"}}, "must have one word for each place 0, 1, 2, ..."),
+        ({"id2label": {0: "a", "x": "b"}}, "must have one word for each place"),
+        ({"id2label": {0: "a", 1: "a"}}, "must have one word for each place"),
+        ({"label2id": {"a": 0, "b": 0}}, "must have one word for each place"),
+        ({"id2label": {0: "a"}}, "emotions names 'a' alone"),
+    ],
+)
+def test_labels_that_disagree(classifier, options, message):
+    for load in (GEmoClapConfig.from_pretrained, AutoConfig.from_pretrained):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load(classifier, **options)
+
+
+def test_assignments_and_files_that_disagree(classifier):
+    config = GEmoClapConfig.from_pretrained(classifier)
+    for name, value in (
+        ("num_labels", 3),
+        ("emotions", None),
+        ("id2label", {1: "sad"}),
+        ("emotions", ["joy", "happy"]),
+    ):
+        with pytest.raises(ValueError, match=name if value != ["joy", "happy"] else "'joy', 'happy' are all 'happy'"):
+            setattr(config, name, value)
+        assert one_thing(config, ["angry", "fear", "happy", "sad"]) and config.calibration_temperature == 2.0
+    config.num_labels = 4
+    stored = json.loads((classifier / "config.json").read_text())
+    stored["id2label"]["0"] = "Wut"
+    (classifier / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="emotions and id2label disagree"):
+        GEmoClapForAudioClassification.from_pretrained(classifier)
+
+
+def test_a_zero_shot_model_takes_other_words(make_model, make_processor, tmp_path):
+    model = make_model(calibration_temperature=2.0)
+    folder = _saved(model, tmp_path / "m")
+    same = GEmoClapModel.from_pretrained(folder)
+    assert same.config.calibration_temperature == 2.0
+    other = GEmoClapModel.from_pretrained(folder, emotions=["calm", "sad"])
+    assert one_thing(other.config, ["calm", "sad"]) and other.config.calibration_temperature is None
+    pipe = ZeroShotEmotionPipeline(model=other, processor=make_processor(model), device="cpu")
+    assert {item["label"] for item in pipe(clip())} == {"calm", "sad"}
+    head = GEmoClapForAudioClassification.from_pretrained(folder)
+    assert head.config.calibration_temperature is None, "the head is new"
+
+
+def test_logits_of_both_models_are_calibrated_outside_of_training(make_model):
+    """Whoever takes a softmax of them, transformers' own pipelines among them, has the calibrated scores."""
+    ids = torch.tensor([[5, 6, 7], [5, 8, 9]])
+    for model, text, name in (
+        (make_model(), {"input_ids": ids}, "logits_per_audio"),
+        (make_model(model_class=GEmoClapForAudioClassification), {}, "logits"),
+    ):
+        batch, _ = batch_of(model, [8000, 8000])
+        plain = model(**batch, **text)
+        model.config.calibration_temperature = 4.0
+        assert torch.allclose(model(**batch, **text)[name] * 4, plain[name], atol=1e-5)
+        if name == "logits_per_audio":
+            assert torch.equal(model(**batch, **text).logits_per_text, plain.logits_per_text)
+            cosine = plain.audio_embeds @ plain.text_embeds.T
+            assert torch.allclose(plain.logits_per_audio, plain.audio_scale * cosine)
+            assert torch.equal(model(**batch, **text, emotion_labels=torch.tensor([0, 1])).loss,
+                               make_model()(**batch, **text, emotion_labels=torch.tensor([0, 1])).loss)  # fmt: skip
+        scaled = model.train()(**batch, **text)[name]
+        model.config.calibration_temperature = None
+        torch.manual_seed(0)
+        assert scaled.abs().max() > 2 * (plain[name] / 4).abs().max()
+
+
+@pytest.fixture
+def trainers(make_model, make_processor, tmp_path):
+    """Of both kinds, with clips that they answer neither all right nor all wrong."""
+    found = []
+    rng = np.random.default_rng(0)
+    labels = [0, 1, 2, 0, 1, 2, 0, 1, 2, -1]
+    clips = [{"clip": rng.standard_normal((20, 16)).astype(np.float32), "emotion_label": label} for label in labels]
+    for model_class, trainer_class in (
+        (GEmoClapForAudioClassification, ClassifierTrainer),
+        (GEmoClapModel, GEmoClapTrainer),
+    ):
+        model = make_model(model_class=model_class)
+        processor = make_processor(make_model())
+        collator = AudioCollator(processor.feature_extractor)
+        arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], per_device_train_batch_size=9)
+        if model_class is GEmoClapModel:
+            clips = [{**each, "gender_label": -1} for each in clips]
+            collator = GEmoClapCollator(processor, model.config)
+        data = {"train_dataset": clips[:9], "eval_dataset": clips, "data_collator": collator}
+        found.append(trainer_class(model, arguments, processing_class=processor, **data))
+    return found
+
+
+def test_fitting_twice_is_fitting_once(trainers, monkeypatch):
+    from modeling_gemoclap.training import calibration
+
+    monkeypatch.setattr(calibration, "temperature_of", lambda logits, labels: logits.abs().mean().item() + 1)
+    for trainer in trainers:
+        config = trainer.model.config
+        fit_temperature(trainer)
+        first = config.calibration_temperature
+        assert first > 1 and config.calibrated_on == "10 clips of development speakers"
+        fit_temperature(trainer)
+        assert config.calibration_temperature == first
+
+
+def test_a_checkpoint_that_is_trained_on_is_not_calibrated(trainers):
+    for trainer in trainers:
+        trainer.args.max_steps = 1
+        trainer.model.config.calibration_temperature, trainer.model.config.calibrated_on = 2.0, "clips"
+        trainer.evaluate()
+        assert trainer.model.config.calibration_temperature == 2.0
+        trainer.train()
+        assert trainer.model.config.calibration_temperature is trainer.model.config.calibrated_on is None
+
+
+def test_a_card_tells_what_the_stock_pipeline_wants(make_model, tmp_path):
+    model = make_model(emotions=["fear", "sad"], calibration_temperature=2.0)
+    assert model.config.prompt_words == ["fearful", "sad"]
+    card = write_model_card(str(tmp_path), model, TrainerState(epoch=1, global_step=1), 16000, 1).read_text()
+    assert '`candidate_labels=["fearful", "sad"], hypothesis_template="this person is feeling {}"`' in card
+    assert "the mean of 2" in card and "calibration temperature too" in card

@@ -50,6 +50,8 @@ def temperature_of(logits: torch.Tensor, labels: torch.Tensor) -> float | None:
 def fit_temperature(trainer, remark: str = "") -> None:
     """Fit `calibration_temperature` on the trainer's development clips and put it into the configuration.
 
+    It replaces one that was fitted before, and does not depend on it.
+
     Args:
         trainer: A trained `GEmoClapTrainer` or `ClassifierTrainer` with an `eval_dataset`.
         remark: What else the card is to say of these clips.
@@ -59,8 +61,13 @@ def fit_temperature(trainer, remark: str = "") -> None:
 
 
 def answers(trainer) -> tuple[torch.Tensor, torch.Tensor]:
-    """The trainer's logits `(clips, emotions)` and labels `(clips,)` of its development clips."""
-    found = trainer.predict(trainer.eval_dataset)
+    """The trainer's logits `(clips, emotions)`, not calibrated, and labels `(clips,)` of its development clips."""
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    fitted, config.calibration_temperature = config.calibration_temperature, None  # a classifier would divide by it
+    try:
+        found = trainer.predict(trainer.eval_dataset)
+    finally:
+        config.calibration_temperature = fitted
     return torch.from_numpy(found.predictions), torch.from_numpy(found.label_ids)
 
 
@@ -86,7 +93,7 @@ def calibrate(trainer, logits: torch.Tensor, labels: torch.Tensor, what: str) ->
 
     Args:
         trainer: Of the model that is calibrated.
-        logits: `(clips, emotions)`.
+        logits: `(clips, emotions)`, not calibrated.
         labels: `(clips,)`; -1 is left out.
         what: What they are, for the card.
     """

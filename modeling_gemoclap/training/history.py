@@ -98,7 +98,7 @@ def record_training(model: GEmoClapPreTrainedModel, records: list[dict], checkpo
     before = history_of_checkpoint(checkpoint) if checkpoint else history_of(model)
     resumed = checkpoint is not None
     model.config.training_data = before + [record for record in records if not (resumed and record in before)]
-    model.config.calibration_temperature = model.config.calibrated_on = None
+    model.config.forget_calibration()
 
 
 def save_history(model: GEmoClapPreTrainedModel, folder: str | Path) -> None:

@@ -62,6 +62,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         sampling_rate=sampling_rate,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained_parameters=trained_parameters,
+        class_prompts=max(map(len, config.class_prompts())),
         prompts=" · ".join(f'"{prompt}"' for group in config.class_prompts() for prompt in group[:1]),
         epochs=round(state.epoch or 0, 2),
         steps=state.global_step,
