@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 import torch
+from simulated_speakers import CASES
 
 from modeling_gemoclap.evaluation.comparison import as_text, compare, signed_rank_p
 from modeling_gemoclap.evaluation.statistics import (
@@ -172,23 +173,6 @@ def test_what_a_record_keeps_is_enough_for_its_intervals():
     assert estimate(counts, war_of).share_interval() == intervals(runs)["war"]
 
 
-def drawn_speakers(simulations, speakers, seed):
-    """Simulated right answers and clips of each emotion, `(simulations, speakers, emotions)`, and their true UAR.
-
-    A speaker's recall of an emotion varies by speaker (0.45 on the logit scale) and by speaker and emotion (0.9);
-    numbers of clips are as uneven as Emo-DB's.
-    """
-    generator = np.random.default_rng(seed)
-    middle, clips = np.array([2.6, 1.1, 2.0, 0.6, 0.6, 2.2, 3.0]), [12.7, 8.1, 4.6, 6.9, 7.1, 7.9, 6.2]
-
-    def recall(*shape):
-        own = 0.45 * generator.standard_normal((*shape, 1)) + 0.9 * generator.standard_normal((*shape, 7))
-        return scipy.special.expit(middle + own)
-
-    number = generator.poisson(clips * generator.gamma(4, 1 / 4, (simulations, speakers, 7)))
-    return generator.binomial(number, recall(simulations, speakers)), number, recall(100_000).mean()
-
-
 def as_counts(right, number):
     """Confusion counts `(1, speakers, labels, labels)`: what is wrong goes to the next label."""
     labels = right.shape[-1]
@@ -196,17 +180,20 @@ def as_counts(right, number):
     return (counts + (number - right)[..., None] * np.roll(np.eye(labels, dtype=int), 1, 1))[None]
 
 
-@pytest.mark.parametrize(("speakers", "least"), [(5, 0.9), (10, 0.91), (24, 0.92)])
-def test_intervals_cover_the_truth(speakers, least):
-    right, number, truth = drawn_speakers(400, speakers, seed=1)
-    found = [estimate(as_counts(*one), uar_of).share_interval() for one in zip(right, number, strict=True)]
-    covered = np.mean([low <= truth <= high for low, high in found])
-    assert least <= covered <= 0.985
+@pytest.mark.parametrize(("speakers", "least"), [(5, 0.9), (10, 0.9), (24, 0.92)])
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_intervals_cover_the_truth(case, speakers, least):
+    """Of 400 simulated corpora; a percentile bootstrap holds the truth in 82 to 84 % with five speakers."""
+    drawn = case.draw(np.random.default_rng(1), 400, speakers)
+    found = [estimate(as_counts(*one), uar_of).share_interval() for one in zip(*drawn, strict=True)]
+    truth = case.truth
+    covered = np.mean([low <= truth <= high for low, high in filter(None, found)])
+    assert least <= covered <= 0.985 and sum(one is None for one in found) <= 8
 
 
 def test_intervals_of_differences_cover_the_truth():
     """Two runs that are equally good, on the same ten speakers."""
-    first, number, _ = drawn_speakers(400, 10, seed=2)
+    first, number = next(iter(CASES.values())).draw(np.random.default_rng(2), 400, 10)
     generator = np.random.default_rng(3)
     second = generator.binomial(number, np.clip((first + 0.5) / (number + 1), 0, 1))
     truth = uar_of(as_counts(second, number)[0].sum((0, 1))) - uar_of(as_counts(first, number)[0].sum((0, 1)))
