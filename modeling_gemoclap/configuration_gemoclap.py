@@ -185,9 +185,10 @@ class GEmoClapConfig(PretrainedConfig):
         similarity: `"cross"` (audio against text), `"intra"` (eq. 3 as printed) or `"both"` (the mean of the two).
         targets: `"softmax"` (the paper's `S(M)`) or `"row"` (`M` divided by its row sums).
         sl_texts: Text of a clip under `"sl"`: `"joint"` (emotion and gender) or `"emotion"`.
-        emotions: Emotion classes; labels index this list. `id2label`, `label2id` and `num_labels` are the same thing
-            by transformers' names: whichever is given or assigned, the others follow, and a calibration temperature
-            that was fitted for other classes is dropped. Default: angry, happy, neutral and sad.
+        emotions: Emotion classes; labels index this list; none for an encoder trained without labels. `id2label`,
+            `label2id` and `num_labels` are the same thing by transformers' names: whichever is given or assigned, the
+            others follow, and a calibration temperature that was fitted for other classes is dropped. Default: angry,
+            happy, neutral and sad.
         genders: Gender classes; labels index this list.
         emotion_synonyms: Other words that training draws for an emotion beside the one it takes in a prompt, by
             emotion: `{"angry": ["furious"]}`; at inference its own word alone stands for a class.
@@ -269,7 +270,8 @@ class GEmoClapConfig(PretrainedConfig):
         self.targets = _check_choice("targets", targets, TARGETS)
         self.sl_texts = _check_choice("sl_texts", sl_texts, SL_TEXTS)
         labels = emotions_of(emotions, *(kwargs.pop(name, None) for name in LABELS[1:3]))
-        self._set_emotions(labels or emotions_of(EMOTIONS, num_labels=kwargs.get("num_labels")))
+        default = emotions_of(EMOTIONS, num_labels=kwargs.get("num_labels")) if labels is None else None
+        self._set_emotions(labels if default is None else default)
         self.num_labels = kwargs.pop("num_labels", None)
         self.genders = check_words("genders", genders)
         self.emotion_synonyms = check_synonyms(emotion_synonyms or {}, self.emotions)
@@ -306,12 +308,12 @@ class GEmoClapConfig(PretrainedConfig):
         """
         config_dict = dict(check_config(config_dict))
         stored = emotions_of(*(config_dict.pop(name, None) for name in LABELS[:3]))
-        number = kwargs.pop("num_labels", None)
+        number, known = kwargs.pop("num_labels", None), EMOTIONS if stored is None else stored
         asked = emotions_of(*(kwargs.pop(name, None) for name in LABELS[:3]), number)
         config_dict["emotions"] = stored
-        if asked is None and number not in (None, len(stored or EMOTIONS)):
+        if asked is None and number not in (None, len(known)):
             raise ValueError(
-                f"num_labels={number}, but the checkpoint's emotions are {', '.join(stored or EMOTIONS)}: name yours "
+                f"num_labels={number}, but the checkpoint's emotions are {', '.join(known)}: name yours "
                 f"by id2label or emotions"
             )
         if asked is not None and asked != stored:

@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 from .base_gemoclap import GEmoClapPreTrainedModel, precision_of, split_by_tower
 from .configuration_gemoclap import GEmoClapConfig
 from .losses_gemoclap import contrastive_loss, objective_terms
+from .prompts_gemoclap import require_emotions
 from .towers_gemoclap import build_text_tower, encode_text, load_audio_tower, load_text_tower
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -88,6 +89,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         audio_model: PreTrainedModel | None = None,
         text_model: PreTrainedModel | None = None,
     ):
+        require_emotions(config.emotions)
         super().__init__(config)
         self._add_audio_tower(audio_model)
         self.text_model = text_model or build_text_tower(config.text_config)
@@ -398,6 +400,7 @@ class GEmoClapForAudioClassification(_AudioAlone):
     """
 
     def __init__(self, config: GEmoClapConfig, audio_model: PreTrainedModel | None = None):
+        require_emotions(config.emotions)
         super().__init__(config, audio_model)
         size, inner, classes = self.audio_pooling.output_size, config.classifier_hidden_size, len(config.emotions)
         hidden = [nn.Linear(size, inner), nn.ReLU()] if inner else []

@@ -172,11 +172,15 @@ def emotions_of(
         num_labels: How many there are.
 
     Returns:
-        The words in their order; None where nothing, or their number alone, is given.
+        The words in their order; None where nothing, or their number alone, is given; an empty list where it is
+        given that there are none.
 
     Raises:
         ValueError: If what is given disagrees, or places are not 0, 1, 2 and so on.
     """
+    named = [one for one in (emotions, id2label, label2id) if one is not None]
+    if named and not num_labels and all(isinstance(one, (list, tuple, dict)) and not one for one in named):
+        return []
     given = {}
     if emotions is not None:
         given["emotions"] = check_words("emotions", emotions)
@@ -191,6 +195,19 @@ def emotions_of(
     if words is not None and num_labels not in (None, len(words)):
         raise ValueError(f"num_labels={num_labels}, and {first} names {len(words)}: {', '.join(words)}")
     return words if words is None else refuse_one_word("emotions", words)
+
+
+def require_emotions(emotions: list[str]) -> None:
+    """Make sure that a model that names emotions has some.
+
+    Raises:
+        ValueError: If there are none, as for an encoder that was trained without labels.
+    """
+    if not emotions:
+        raise ValueError(
+            "the configuration names no emotions, as that of an encoder that was trained without labels: give "
+            "emotions=[...]"
+        )
 
 
 def _in_order(name: str, places: dict, given: dict) -> list[str]:

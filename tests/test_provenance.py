@@ -252,3 +252,20 @@ def test_a_start_without_a_record_makes_a_run_unknown(trained, tones, tmp_path):
     assert "Not all of it is known: what blank, from which it started, was trained on is not recorded" in card
     found = judged(tmp_path / "run", tones, tmp_path / "results", "--protocol", "2-folds-by-speaker")
     assert "UNKNOWN whether speaker-independent" in found["protocol"] and found["heard"]["answer"] == "unknown"
+
+
+def test_an_encoder_without_labels_claims_no_emotions(make_model, tmp_path):
+    """Neither in its configuration nor as a model that is made of it."""
+    from modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector
+
+    encoder = make_model(model_class=GEmoClapForXVector, emotions=[])
+    encoder.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["emotions"] == [] and not stored.get("id2label")
+    config = GEmoClapConfig.from_pretrained(tmp_path)
+    assert config.emotions == [] and config.num_labels == 0
+    for model_class in (GEmoClapForAudioClassification, GEmoClapModel):
+        with pytest.raises(ValueError, match="names no emotions, as that of an encoder .* give emotions="):
+            model_class(config)
+    head = GEmoClapForAudioClassification.from_pretrained(tmp_path, emotions=list(TONES))
+    assert head.config.id2label == dict(enumerate(TONES)) and head.classifier[-1].out_features == 3

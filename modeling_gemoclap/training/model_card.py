@@ -39,6 +39,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
     records = [record for record in config.training_data or [] if "speakers" in record]
     own = [record for record in records if "stage" not in record]
     stage = next((record["stage"] for record in reversed(records) if "stage" in record), "")
+    prompts = config.class_prompts() if contrastive else []
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="audio-classification" if contrastive or classifier else "feature-extraction",
@@ -62,8 +63,8 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         sampling_rate=sampling_rate,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained_parameters=trained_parameters,
-        class_prompts=max(map(len, config.class_prompts())),
-        prompts=" · ".join(f'"{prompt}"' for group in config.class_prompts() for prompt in group[:1]),
+        class_prompts=max(map(len, prompts), default=0),
+        prompts=" · ".join(f'"{prompt}"' for group in prompts for prompt in group[:1]),
         epochs=round(state.epoch or 0, 2),
         steps=state.global_step,
         kept="the best epoch on the development speakers" if state.best_metric is not None else "the last epoch",

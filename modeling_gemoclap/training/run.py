@@ -13,7 +13,6 @@ from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
-from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.protocols import deal_speakers, development_speakers, genders_of, some_clips
 from ..fingerprint import digest
@@ -52,7 +51,7 @@ def select_corpus(data: DataArguments, model: ModelArguments) -> tuple[Corpus, l
     wanted = [*data.speakers, *(data.dev_speakers or [])] if data.speakers else None
     corpus = corpus.of_speakers(wanted, data.exclude_speakers)
     if unlabelled:
-        return corpus, GEmoClapConfig().emotions
+        return corpus, []
     emotions = model.emotions or corpus.emotions
     return corpus.of_emotions(emotions, data.drop_other_emotions), emotions
 
