@@ -236,7 +236,7 @@ def write_shards(
     Raises:
         ManifestError: If the folder has shards or cannot be written, or recordings cannot be read.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if corpus.shards:
         raise ManifestError(f"{corpus.name}: its recordings are in shards already, in {corpus.shards}")
     if shards_in(folder):
