@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from .catalogue import known_corpus, read_layout
 from .delimited import read_csv, rename_hint
-from .layout import KnownCorpus
+from .layout import KnownCorpus, recordings_below
 from .partition import check_partition, refuse_other_partition, remarks_on_ids
 from .shards import PLACE, read_labels, shards_in
 from .tables import COLUMNS, ManifestError, check_rows
@@ -84,6 +84,10 @@ def _from_shards(folder: Path, name: str | None, emotions: dict[str, str] | None
     files, place = shards_in(folder), table.select(PLACE)
     labels = table.drop_columns(list(PLACE))
     known, checked, notes = _checked(labels, folder, name, emotions, lambda row: _place(files, place, row))
+    if recordings := recordings_below(folder):
+        named = set(checked["file_name"].to_pylist())
+        others = [one for one in recordings if one not in named]
+        notes += [f"{len(others)} recordings beside the shards are not read, first {others[0]}"] if others else []
     return known, checked, {column: place[column] for column in PLACE}, notes
 
 
