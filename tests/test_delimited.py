@@ -14,6 +14,7 @@ from trees import emodb_tree
 
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus
 from modeling_gemoclap.corpora.protocols import ProtocolError, read_folds
+from modeling_gemoclap.corpora.shards import write_shards
 
 HEAD = ["file_name", "emotion", "gender", "speaker_id", "session", "transcript"]
 ROWS = [
@@ -169,6 +170,10 @@ def test_home_is_found(tmp_path, monkeypatch):
     assert corpus.name == "corpus" and all(Path(path).is_file() for path in corpus.clips["path"])
     (tmp_path / "folds.json").write_text('[["01"], ["02"]]')
     assert read_folds("~/folds.json")[0] == [["01"], ["02"]]
+    write_shards(corpus, "~/shards")
+    assert load_corpus("~/shards").manifest_sha256 == corpus.manifest_sha256
+    with pytest.raises(ManifestError, match="~nobody-of-this-name/x: no such folder"):
+        load_corpus("~nobody-of-this-name/x")
 
 
 def test_manifests_of_other_kinds_are_not_passed_over(tmp_path):
@@ -181,6 +186,11 @@ def test_manifests_of_other_kinds_are_not_passed_over(tmp_path):
     folder = emodb_tree(tmp_path / "emodb")
     (folder / "metadata.tsv").write_text("x")
     assert "metadata.tsv is there, but not read" in load_corpus(folder).notes[0]
+    (tmp_path / "own/Metadata.CSV").write_text(GOOD)
+    with pytest.raises(
+        ManifestError, match="no recordings.*; Metadata.CSV is there, but not read: save it as metadata.csv"
+    ):
+        load_corpus(tmp_path / "own")
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed/data-00000-of-00001.arrow").write_text("x")
     with pytest.raises(ManifestError, match="arrow is there, but not read: unpack it, or write it as Parquet"):

@@ -9,12 +9,11 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trees import TREES, emodb_tree, iemocap_tree
+from trees import TREES, emodb_tree
 
 from modeling_gemoclap.corpora.catalogue import CORPORA
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
 from modeling_gemoclap.corpora.partition import alike_ids, published_speakers
-from modeling_gemoclap.corpora.shards import write_shards
 
 HEAD = ["file_name", "emotion", "gender", "speaker_id"]
 
@@ -260,11 +259,3 @@ def test_shards_are_compared_too(rows_of, tmp_path):
         for unlabelled in (False, True):
             with pytest.raises(ManifestError, match=r"a.parquet, row \d+ of group 0: speaker_id 'x' stands for two"):
                 load_corpus(folder, unlabelled=unlabelled)
-
-
-def test_the_layouts_themselves_agree(tmp_path):
-    """Shards of every layout are read with the same speakers, sessions and hash."""
-    corpus = load_corpus(iemocap_tree(tmp_path / "iemocap"))
-    write_shards(corpus, tmp_path / "shards")
-    again = load_corpus(tmp_path / "shards")
-    assert again.known is corpus.known and again.manifest_sha256 == corpus.manifest_sha256

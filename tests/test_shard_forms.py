@@ -256,6 +256,19 @@ def test_shards_with_different_columns(tmp_path):
     assert corpus.column("language").to_pylist() == ["", "", "de", "pl"]
 
 
+def test_recordings_beside_shards_are_told(tmp_path):
+    """Shards of some speakers, written below a corpus, are read in its place."""
+    folder = TREES["emodb"](tmp_path / "emodb")
+    corpus = load_corpus(folder)
+    write_shards(corpus.of_speakers(["03", "08"]), folder / "shards")
+    again = load_corpus(folder)
+    assert again.speakers == ["03", "08"]
+    assert "56 recordings beside the shards are not read, first wav/09a01Aa.wav" in again.notes
+    (folder / "shards/clips-00000-of-00001.parquet").unlink()
+    write_shards(corpus, folder / "shards")
+    assert not any("beside the shards" in note for note in load_corpus(folder).notes)
+
+
 @settings(max_examples=12, deadline=None)
 @given(per_shard=st.integers(1, 60), per_group=st.integers(1, 60), seed=st.integers(0, 3))
 def test_any_sizes_of_shards_and_groups(tones, per_shard, per_group, seed, tmp_path_factory):

@@ -14,7 +14,7 @@ from .tables import ManifestError
 AUDIO = (".wav", ".flac")  # what published corpora come in
 OTHER_AUDIO = (".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".webm", ".aif", ".aiff", ".au", ".mp4")
 
-TAIL = r"(?:[._ \-][^/]*)?$"  # what a copy may append to a recording's name
+TAIL = r"(?:[._ \-/].*)?$"  # what a copy may append to a recording's name
 
 
 class LeftOut(Exception):

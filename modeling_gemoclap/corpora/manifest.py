@@ -273,7 +273,7 @@ def load_corpus(
             speakers of published recordings are told apart otherwise than by the recordings' names.
     """
     emotions = None if unlabelled else words_for_emotions(emotions or [], emotion_map)
-    folder = Path(data_dir).expanduser()
+    folder = Path(os.path.expanduser(data_dir))
     known, checked, added, notes, in_shards = read_folder(folder, name, emotions)
     for note in notes:
         logger.warning(f"{folder}: {note}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -205,7 +206,7 @@ def read_folds(path: str | Path, seed: int = 0) -> tuple[list[list[str]], int | 
     """
     form = 'a list of lists of speakers, or an object with one in "folds" or "test_speakers"'
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
         found = json.loads(text, object_pairs_hook=_without_repeats)
     except (OSError, ValueError) as error:
         raise ProtocolError(f"--folds_file {path}: cannot be read ({error}); it must be JSON: {form}") from None

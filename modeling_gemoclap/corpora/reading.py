@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 
 from .catalogue import known_corpus, read_layout
 from .delimited import read_csv, rename_hint
-from .layout import KnownCorpus
+from .layout import KnownCorpus, recordings_below
 from .partition import check_partition, refuse_other_partition, remarks_on_ids
 from .shards import PLACE, read_labels, shards_in
 from .tables import COLUMNS, ManifestError, check_rows
 
 # Manifests and archives in other formats: if one is there, an error or a remark says that it is not read.
-PACKED = ("*.zip", "*.tar", "*.tar.gz", "*.tgz", "*.arrow")
-OTHER_MANIFESTS = ("metadata.jsonl", "metadata.tsv", "metadata.txt", "metadata.xlsx", "metadata.xls", "metadata.json")
+OTHER_MANIFESTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xls", ".xlsx", ".ods")
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".arrow")
 
 
 class Folder(NamedTuple):
@@ -84,17 +84,24 @@ def _from_shards(folder: Path, name: str | None, emotions: dict[str, str] | None
     files, place = shards_in(folder), table.select(PLACE)
     labels = table.drop_columns(list(PLACE))
     known, checked, notes = _checked(labels, folder, name, emotions, lambda row: _place(files, place, row))
+    if recordings := recordings_below(folder):
+        named = set(checked["file_name"].to_pylist())
+        others = [one for one in recordings if one not in named]
+        notes += [f"{len(others)} recordings beside the shards are not read, first {others[0]}"] if others else []
     return known, checked, {column: place[column] for column in PLACE}, notes
 
 
 def _from_layout(folder: Path, name: str | None, emotions: dict[str, str] | None):
-    others = [path for path in map(folder.joinpath, OTHER_MANIFESTS) if path.is_file()]
-    other, packed = others[0] if others else None, sorted(path.name for one in PACKED for path in folder.glob(one))
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    other = next(
+        (path for path in files if path.stem.lower() == "metadata" and path.suffix.lower() in OTHER_MANIFESTS), None
+    )
+    packed = next((path for path in files if path.suffix.lower() in PACKED), None)
     try:
         known, table, notes = read_layout(folder, name, unlabelled=emotions is None)
     except ManifestError as error:
         hint = f"; {other.name} is there, but not read: save it as metadata.csv" if other else ""
-        hint = f"; {packed[0]} is there, but not read: unpack it, or write it as Parquet" if packed else hint
+        hint = f"; {packed.name} is there, but not read: unpack it, or write it as Parquet" if packed else hint
         raise ManifestError(f"{error}{hint}") from None
     notes += [f"{other.name} is there, but not read: labels are those of {known.title}'s own layout"] if other else []
     checked = check_rows(table, lambda row: str(folder / table["file_name"][row].as_py()), emotions)

@@ -259,7 +259,7 @@ def write_shards(
     Raises:
         ManifestError: If the folder has shards or cannot be written, or recordings cannot be read.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if corpus.shards:
         raise ManifestError(f"{corpus.name}: its recordings are in shards already, in {corpus.shards}")
     if shards_in(folder):
@@ -270,13 +270,14 @@ def write_shards(
     total = -(-len(order) // clips_per_shard)
     paths = [folder / f"clips-{number:05d}-of-{total:05d}.parquet" for number in range(total)]
     parts = [path.with_name(f".{path.name}.part") for path in paths]
+    schema = _schema(corpus)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(".clips-*.parquet.part"):  # of a conversion that was killed
             old.unlink()
         for number, part in enumerate(parts):
             rows = order[number * clips_per_shard :][:clips_per_shard]
-            _write_shard(corpus.clips.select(rows.tolist()), part, clips_per_group, _schema(corpus))
+            _write_shard(corpus.clips.select(rows.tolist()), part, clips_per_group, schema)
         for part, path in zip(parts, paths, strict=True):
             os.replace(part, path)
     except BaseException as error:
