@@ -69,13 +69,14 @@ def refuse_pointers(folder: str) -> None:
 class Extent(NamedTuple):
     """What a header says: the first byte of the samples, how many bytes they take, and where the file ends.
 
-    None stands for what the header does not say; `field` is where a RIFF header has the size of its samples.
+    None stands for what the header does not say. `fields` are the places of sizes, their layouts, and the bytes from
+    which they count.
     """
 
     start: int
     size: int | None
     end: int | None = None
-    field: int | None = None
+    fields: tuple[tuple[int, str, int], ...] = ()
 
 
 def _known(size: int, bits: int = 32) -> int | None:
@@ -99,31 +100,38 @@ def _chunks(data: bytes, position: int, layout: str, align: int, inclusive: int 
 
 
 def _riff(data: bytes) -> Extent | None:
-    order = ">" if data[:4] in (b"RIFX", b"FORM") else "<"
-    end = _known(struct.unpack_from(f"{order}I", data, 4)[0])
-    end = end and end + 8
-    wanted, skipped, wide = (b"SSND", 8, None) if data[:4] == b"FORM" else (b"data", 0, None)
+    """WAV and RF64, and AIFF, whose samples begin 8 bytes after their chunk."""
+    aiff = data[:4] == b"FORM"
+    order, wanted, skipped = (">", b"SSND", 8) if aiff else (">" if data[:4] == b"RIFX" else "<", b"data", 0)
+    end, wide, fields = _known(struct.unpack_from(f"{order}I", data, 4)[0]), None, ()
     for name, start, size in islice(_chunks(data, 12, f"{order}4sI", 2), 10_000):
         if name == b"ds64" and data[:4] == b"RF64" and start + 16 <= len(data):
-            end, wide = struct.unpack_from("<QQ", data, start)
-            end = end + 8 if _known(end, 64) else None
+            end, wide = (_known(number, 64) or 0 for number in struct.unpack_from("<QQ", data, start))
+            fields = ((start, "<Q", 8), (start + 8, "<Q", 0))
         elif name == wanted:
-            size = _known(size, 32) if wide is None else _known(wide, 64)
-            return Extent(start + skipped, size and size - skipped, end, None if skipped or wide else start - 4)
-    return Extent(len(data), end - len(data), end) if end and end > len(data) else None
+            size = _known(size) if wide is None else wide or None
+            fields = (fields[0], (*fields[1][:2], start)) if fields else ((start - 4, f"{order}I", start),)
+            return Extent(start + skipped, size and size - skipped, (end or 0) + 8 if end else None, fields)
+    return Extent(len(data), end + 8 - len(data), end + 8) if end and end + 8 > len(data) else None
+
+
+def _au(data: bytes) -> Extent:
+    start, size = struct.unpack_from(">II", data, 4)
+    return Extent(start, _known(size), None, ((8, ">I", start),))
 
 
 def _w64(data: bytes) -> Extent | None:
     for name, start, size in islice(_chunks(data, 40, "<16sq", 8, 24), 10_000):
         if name.startswith(b"data"):
-            return Extent(start, _known(size, 64), _known(struct.unpack_from("<q", data, 16)[0], 64))
+            fields = ((16, "<q", 0), (start - 8, "<q", start - 24))
+            return Extent(start, _known(size, 64), _known(struct.unpack_from("<q", data, 16)[0], 64), fields)
     return None
 
 
 def _caf(data: bytes) -> Extent | None:
     for name, start, size in islice(_chunks(data, 8, ">4sq", 1), 10_000):
         if name == b"data":
-            return Extent(start, _known(size, 64))
+            return Extent(start, _known(size, 64), None, ((start - 8, ">q", start),))
     return None
 
 
@@ -140,21 +148,21 @@ def _nist(data: bytes) -> Extent | None:
 def _extent(data: bytes) -> Extent | None:
     """What the header of a format that libsndfile would shorten in silence says; None: nothing, or another format."""
     try:
-        if data[:4] == b".snd":
-            return Extent(struct.unpack_from(">I", data, 4)[0], _known(struct.unpack_from(">I", data, 8)[0]))
         if data[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM") and data[8:12] in (b"WAVE", b"AIFF", b"AIFC"):
             return _riff(data)
-        readers = {b"riff": _w64, b"caff": _caf, b"NIST": _nist}
+        readers = {b".snd": _au, b"riff": _w64, b"caff": _caf, b"NIST": _nist}
         return readers[data[:4]](data) if data[:4] in readers else None
     except (struct.error, ValueError):
         return None  # cut within the header or nonsense: the decoder has the last word
 
 
 def _with_size(data: bytes, extent: Extent) -> bytes:
-    """The same RIFF file with the size of all that follows its header; libsndfile takes 0 at its word, for example."""
-    order = ">I" if data[:4] == b"RIFX" else "<I"
-    size = min(len(data) - extent.start, 2**32 - 1)
-    return data[: extent.field] + struct.pack(order, size) + data[extent.start :]
+    """The same file with the sizes of what is there; libsndfile takes 0 at its word, for example."""
+    mended = bytearray(data)
+    for place, layout, base in extent.fields:
+        largest = 2 ** (8 * struct.calcsize(layout)) - 1
+        struct.pack_into(layout, mended, place, min(len(data) - base, largest))
+    return bytes(mended)
 
 
 def check_size(data: bytes, name: str, strict: bool) -> bytes:
@@ -179,7 +187,7 @@ def check_size(data: bytes, name: str, strict: bool) -> bytes:
             "read; if the recording ends early, fetch it again",
             strict,
         )
-    if missing >= 0 or extent.field is None:
+    if missing >= 0 or not extent.fields:
         return data
     if extent.size and extent.start + extent.size <= (extent.end or 0) < len(data) - SLACK:
         remark(f"{name}: {len(data) - extent.end:,} bytes behind its end are not read", strict)

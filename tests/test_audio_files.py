@@ -63,6 +63,31 @@ def test_wav_from_a_pipe_is_read_to_its_end(size, remarks):
     assert not remarks
 
 
+def put(data, place, layout, *values):
+    return data[:place] + struct.pack(layout, *values) + data[place + struct.calcsize(layout) :]
+
+
+STREAMED = {  # format: the chunk that holds the size, the size's place in it, its layout, and the placeholders
+    "AIFF": (b"SSND", 4, ">I", [0, 0x7FFFF000, 0xFFFFFFFF]),
+    "AU": (b".snd", 8, ">I", [0, 0x7FFFF000, 0xFFFFFFFF]),
+    "CAF": (b"data", 4, ">q", [-1, 0]),
+    "RF64": (b"ds64", 16, "<Q", [0, 2**64 - 1]),
+    "W64": (b"data", 16, "<q", [2**63 - 1, 2**62]),
+}
+
+
+@pytest.mark.parametrize(("format", "size"), [(name, size) for name, case in STREAMED.items() for size in case[-1]])
+@pytest.mark.parametrize("outer", [False, True])
+def test_other_formats_from_a_pipe_are_read_to_their_end(format, size, outer, remarks):
+    chunk, place, layout, _ = STREAMED[format]
+    data = encoded(format=format)
+    data = put(data, data.index(chunk) + place, layout, size)
+    if outer and format in ("AIFF", "RF64", "W64"):
+        at = {"AIFF": 4, "W64": 16, "RF64": data.find(b"ds64") + 8}[format]
+        data = put(data, at, layout, size)
+    assert whole(data, strict=True) and not remarks
+
+
 WRONG = {
     "one byte": (SIZE + 1, None),
     "the file's size": (SIZE + 36, None),
