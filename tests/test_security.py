@@ -180,12 +180,13 @@ def loaded(hostile, tmp_path, trusted: str) -> dict:
     """What loading each of them in each way came to."""
     folders, payload, _ = hostile
     shutil.copy(ROOT / "tests" / "hostile_worker.py", tmp_path / "worker.py")
+    path = os.pathsep.join([str(ROOT)] * (trusted == "untrusted") + [os.environ.get("PYTHONPATH", "")])
     # Online, towards a port where nobody listens: whoever wants to connect is seen.
     online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
         [sys.executable, tmp_path / "worker.py", trusted, payload, *folders],
         cwd=tmp_path,
-        env={**os.environ, **online, "PYTHONPATH": str(ROOT) if trusted == "untrusted" else ""},
+        env={**os.environ, **online, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -300,3 +301,14 @@ def test_a_report_holds_what_data_says_as_text(tmp_path):
     write_page(record, [NASTY], NASTY, [], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page and "49" not in page.replace(".49", "")
+
+
+def test_what_training_began_with_is_fetched_by_whoever_names_it(make_model):
+    """Not by what a configuration says."""
+    from modeling_gemoclap.evaluation.layer_similarity import before
+
+    config = make_model().config
+    assert before(config, None)[1] == "fresh weights"
+    config.audio_config._name_or_path = "stranger/repository"
+    with pytest.raises(ValueError, match="it says from 'stranger/repository': name that by --before"):
+        before(config, None)
