@@ -9,15 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, run_script
 from huggingface_hub import ModelCard
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 
-from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
+from modeling_gemoclap import (
+    GEmoClapConfig,
+    GEmoClapFeatureExtractor,
+    GEmoClapForAudioClassification,
+    GEmoClapModel,
+)
 from modeling_gemoclap.evaluation.page import write_page
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
+from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
+from modeling_gemoclap.training.collator import AudioCollator
 from modeling_gemoclap.training.model_card import write_model_card
+from modeling_gemoclap.training.trainer import ClassifierTrainer
 
 PAYLOAD = """
 import pathlib, transformers
@@ -312,3 +321,31 @@ def test_what_training_began_with_is_fetched_by_whoever_names_it(make_model):
     config.audio_config._name_or_path = "stranger/repository"
     with pytest.raises(ValueError, match="it says from 'stranger/repository': name that by --before"):
         before(config, None)
+
+
+def test_a_tower_of_a_stranger_chooses_no_kernel(make_model, tmp_path):
+    model = make_model("wavlm-base")
+    for load, tower in ((load_audio_tower, model.audio_model), (load_text_tower, model.text_model)):
+        tower.save_pretrained(tmp_path / "tower")
+        load(str(tmp_path / "tower"))
+        edit(tmp_path / "tower" / "config.json", attn_implementation="stranger/kernel")
+        with pytest.raises(ValueError, match="tower: config.json: attn_implementation names 'stranger/kernel'"):
+            load(str(tmp_path / "tower"))
+        shutil.rmtree(tmp_path / "tower")
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_going_on_from_a_strangers_folder_unpickles_nothing(make_model, make_processor, tmp_path, file):
+    model = make_model(model_class=GEmoClapForAudioClassification)
+    extractor = make_processor(make_model()).feature_extractor
+    clips = [{"clip": np.ones((20, 16), np.float32), "emotion_label": label} for label in (0, 1)]
+    arguments = TrainingArguments(str(tmp_path / "run"), use_cpu=True, report_to=[], max_steps=1, save_steps=1)
+    data = {"train_dataset": clips, "data_collator": AudioCollator(extractor)}
+    ClassifierTrainer(model, arguments, processing_class=extractor, **data).train()
+    mark = tmp_path / "mark"
+    (tmp_path / "run/checkpoint-1" / file).write_bytes(pickle.dumps(Opens(str(mark))))
+    arguments.max_steps = 2
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        trainer = ClassifierTrainer(model, arguments, processing_class=extractor, **data)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
+    assert not mark.exists()
