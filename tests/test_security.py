@@ -9,15 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, run_script
 from huggingface_hub import ModelCard
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 
-from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
+from modeling_gemoclap import (
+    GEmoClapConfig,
+    GEmoClapFeatureExtractor,
+    GEmoClapForAudioClassification,
+    GEmoClapModel,
+)
 from modeling_gemoclap.evaluation.page import write_page
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
+from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
+from modeling_gemoclap.training.collator import AudioCollator
 from modeling_gemoclap.training.model_card import write_model_card
+from modeling_gemoclap.training.trainer import ClassifierTrainer
 
 PAYLOAD = """
 import pathlib, transformers
@@ -50,6 +59,16 @@ def edit(path: Path, **values):
     path.write_text(json.dumps(found))
 
 
+def edit_extractor(folder: Path, **values):
+    """Change the feature extractor's settings: in transformers 4 a file, in version 5 a part of the processor's."""
+    if (folder / "preprocessor_config.json").is_file():
+        edit(folder / "preprocessor_config.json", **values)
+    else:
+        edit(
+            folder / "processor_config.json", **{f"feature_extractor__{name}": value for name, value in values.items()}
+        )
+
+
 def code(folder: Path, mark: str) -> dict:
     """Write a module for each auto class, and the auto_map that names them."""
     for auto, base in BASES.items():
@@ -70,18 +89,14 @@ def runs_a_pipeline(payload: str) -> dict:
 
 # Name -> what is done to a checkpoint, given its folder, the payload's folder and the file that code of it writes.
 HOSTILE = {
-    "own_extractor": lambda folder, payload, mark: edit(
-        folder / "processor_config.json",
-        feature_extractor__feature_type="own",
-        feature_extractor__own=runs_a_pipeline(payload),
+    "own_extractor": lambda folder, payload, mark: edit_extractor(
+        folder, feature_type="own", own=runs_a_pipeline(payload)
     ),
-    "own_model": lambda folder, payload, mark: edit(
-        folder / "processor_config.json",
-        feature_extractor__feature_type="own",
-        feature_extractor__own={"feature_extractor_type": "BertModel", "config": payload},
+    "own_model": lambda folder, payload, mark: edit_extractor(
+        folder, feature_type="own", own={"feature_extractor_type": "BertModel", "config": payload}
     ),
-    "feature_extractor_type": lambda folder, payload, mark: edit(
-        folder / "processor_config.json", feature_extractor__feature_extractor_type="AutoModelForCausalLM"
+    "feature_extractor_type": lambda folder, payload, mark: edit_extractor(
+        folder, feature_extractor_type="AutoModelForCausalLM"
     ),
     "audio_tokenizer": lambda folder, payload, mark: edit(
         folder / "processor_config.json",
@@ -140,8 +155,8 @@ REFUSED = {
     ("own_extractor", "AutoProcessor"): "feature_extractor_type 'pipeline' is not known",
     ("own_extractor", "AutoFeatureExtractor"): "feature_extractor_type 'pipeline' is not known",
     ("own_model", "load_pipeline"): "feature_extractor_type 'BertModel' is not known",
-    ("feature_extractor_type", "load_pipeline"): "feature_extractor_type 'AutoModelForCausalLM' in processor_config",
-    ("feature_extractor_type", "from_audio_pretrained"): "feature_extractor_type 'AutoModelForCausalLM' in processor",
+    ("feature_extractor_type", "load_pipeline"): "feature_extractor_type 'AutoModelForCausalLM' in p",
+    ("feature_extractor_type", "from_audio_pretrained"): "feature_extractor_type 'AutoModelForCausalLM' in p",
     ("audio_tokenizer", "load_pipeline"): "processor_config.json names an audio tokenizer",
     ("tokenizer_class", "load_pipeline"): "tokenizer_class 'AutoModelForCausalLM' in tokenizer_config.json is not",
     ("tokenizer_class", "load_tokenizer"): "tokenizer_class 'AutoModelForCausalLM' in tokenizer_config.json is not",
@@ -180,12 +195,13 @@ def loaded(hostile, tmp_path, trusted: str) -> dict:
     """What loading each of them in each way came to."""
     folders, payload, _ = hostile
     shutil.copy(ROOT / "tests" / "hostile_worker.py", tmp_path / "worker.py")
+    path = os.pathsep.join([str(ROOT)] * (trusted == "untrusted") + [os.environ.get("PYTHONPATH", "")])
     # Online, towards a port where nobody listens: whoever wants to connect is seen.
     online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
         [sys.executable, tmp_path / "worker.py", trusted, payload, *folders],
         cwd=tmp_path,
-        env={**os.environ, **online, "PYTHONPATH": str(ROOT) if trusted == "untrusted" else ""},
+        env={**os.environ, **online, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -248,7 +264,8 @@ def test_kernels_are_for_those_who_ask(make_model, tmp_path):
     ):
         with pytest.raises(ValueError, match="which may be code from the Hub"):
             GEmoClapConfig.from_dict(values)
-    assert GEmoClapConfig.from_dict({"attn_implementation": "eager"})._attn_implementation == "eager"
+    file = GEmoClapConfig.from_dict({"attn_implementation": "eager"})  # transformers 4 takes it from nowhere
+    assert file._attn_implementation in ("eager", None)
     assert GEmoClapConfig.from_dict({}, attn_implementation="a/b")._attn_implementation == "a/b"
     make_model().save_pretrained(tmp_path)
     eager = {"audio_config": "eager", "text_config": "eager"}
@@ -280,8 +297,10 @@ def test_a_card_holds_what_data_says_as_text(make_model, tmp_path):
     plain, text = ModelCard.load(path).data.to_dict(), path.read_text(encoding="utf-8")
     assert "license" not in plain and plain["base_model"] == [NASTY]
     _, front, body = re.split(r"^---$", text, maxsplit=2, flags=re.M)
+    body = re.sub(r"`[^`\n]+`", "", body)  # code is text
     assert "<script" not in body.replace("\\<script", "") and "![i](" not in body and "49" not in body
     assert not re.search(r"^(---|# h|license)", body, re.M)
+    assert "| angry, " in body
     [row] = [line for line in body.splitlines() if line.startswith("| x")]
     assert len(re.findall(r"(?<!\\)\|", row)) == 6, "five cells"
 
@@ -300,3 +319,42 @@ def test_a_report_holds_what_data_says_as_text(tmp_path):
     write_page(record, [NASTY], NASTY, [], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page and "49" not in page.replace(".49", "")
+
+
+def test_what_training_began_with_is_fetched_by_whoever_names_it(make_model):
+    """Not by what a configuration says."""
+    from modeling_gemoclap.evaluation.layer_similarity import before
+
+    config = make_model().config
+    assert before(config, None)[1] == "fresh weights"
+    config.audio_config._name_or_path = "stranger/repository"
+    with pytest.raises(ValueError, match="it says from 'stranger/repository': name that by --before"):
+        before(config, None)
+
+
+def test_a_tower_of_a_stranger_chooses_no_kernel(make_model, tmp_path):
+    model = make_model("wavlm-base")
+    for load, tower in ((load_audio_tower, model.audio_model), (load_text_tower, model.text_model)):
+        tower.save_pretrained(tmp_path / "tower")
+        load(str(tmp_path / "tower"))
+        edit(tmp_path / "tower" / "config.json", attn_implementation="stranger/kernel")
+        with pytest.raises(ValueError, match="tower: config.json: attn_implementation names 'stranger/kernel'"):
+            load(str(tmp_path / "tower"))
+        shutil.rmtree(tmp_path / "tower")
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_going_on_from_a_strangers_folder_unpickles_nothing(make_model, make_processor, tmp_path, file):
+    model = make_model(model_class=GEmoClapForAudioClassification)
+    extractor = make_processor(make_model()).feature_extractor
+    clips = [{"clip": np.ones((20, 16), np.float32), "emotion_label": label} for label in (0, 1)]
+    arguments = TrainingArguments(str(tmp_path / "run"), use_cpu=True, report_to=[], max_steps=1, save_steps=1)
+    data = {"train_dataset": clips, "data_collator": AudioCollator(extractor)}
+    ClassifierTrainer(model, arguments, processing_class=extractor, **data).train()
+    mark = tmp_path / "mark"
+    (tmp_path / "run/checkpoint-1" / file).write_bytes(pickle.dumps(Opens(str(mark))))
+    arguments.max_steps = 2
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        trainer = ClassifierTrainer(model, arguments, processing_class=extractor, **data)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
+    assert not mark.exists()

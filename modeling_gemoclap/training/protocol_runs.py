@@ -96,7 +96,7 @@ def train_protocol(
                     release(trainer)
                 trainer = train_fold(own, plan)
     if arguments.process_index == 0:
-        told(run.folder, protocols, data_args, model_args.head)
+        told(run.folder, protocols, data_args, model_args)
     if trainer is not None:
         finish(trainer)
 
@@ -200,7 +200,7 @@ def remember(run: dict, root: Path, protocols: dict[int, Protocol]) -> None:
         print(f"{protocol.name} of {protocol.corpus}, seed {seed}: protocol {protocol.sha256[:16]}", flush=True)
 
 
-def told(root: Path, protocols: dict[int, Protocol], data: DataArguments, head: str) -> None:
+def told(root: Path, protocols: dict[int, Protocol], data: DataArguments, model: ModelArguments) -> None:
     """Print what is trained, and how it is judged."""
     wanted = [
         root / f"fold_{fold}" / f"seed_{seed}" / "fold.json"
@@ -213,10 +213,12 @@ def told(root: Path, protocols: dict[int, Protocol], data: DataArguments, head: 
         return
     name = next(iter(protocols.values())).name
     more = ["--folds_file", data.folds_file] if data.folds_file else []
-    if head == "speaker":
+    if model.head == "speaker":
         print(f"{root}: all folds are pretrained. Go on from them: train.py --init_from {root}, by the same protocol")
         return
-    judged = ["--layer_similarity"] if head == "supcon" else ["--protocol", name, *more]
+    judged = ["--protocol", name, *more]
+    if model.head == "supcon":
+        judged = ["--layer_similarity", *(["--before", model.audio_model] if model.audio_model else [])]
     command = shlex.join(["--model", str(root), "--data_dir", *data.data_dir, *judged])
     print(f"{root}: all folds are trained. Judge them: python evaluate.py {command}")
 
