@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -202,7 +203,7 @@ def jackknifed(pooled: float, without: np.ndarray) -> Estimate:
     return Estimate(float(pooled), float(np.sqrt((number - 1) / number * (spread**2).sum())), number - 1)
 
 
-def estimate(counts: np.ndarray, figure) -> Estimate:
+def estimate(counts: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> Estimate:
     """A figure of pooled answers, seeds averaged, and its standard error over speakers.
 
     Args:
@@ -212,7 +213,7 @@ def estimate(counts: np.ndarray, figure) -> Estimate:
     return jackknifed(figure(counts.sum(1)).mean(), leaving_out(counts, figure))
 
 
-def leaving_out(counts: np.ndarray, figure) -> np.ndarray:
+def leaving_out(counts: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """A figure of pooled answers without each speaker, seeds averaged, `(speakers,)`; `counts` as in `estimate`."""
     return figure(counts.sum(1, keepdims=True) - counts).mean(0)
 
