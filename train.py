@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     from modeling_gemoclap.training.identity import Run
     from modeling_gemoclap.training.protocol_runs import train_protocol
     from modeling_gemoclap.training.run import choosing_on_dev, select_corpus, split, train_and_save
-    from modeling_gemoclap.training.run_folder import RunFolder
+    from modeling_gemoclap.training.run_folder import RunFolder, begin_run
     from modeling_gemoclap.training.tried_first import try_first
 
     model_args, data_args, arguments = parse_arguments(argv)
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     corpus, emotions = select_corpus(data_args, model_args)
     parts = split(corpus, data_args, arguments.seed, labelled=model_args.head != "speaker")
     run = Run(parts, emotions, model_args, data_args, arguments, war_uar_of_scores)
-    with RunFolder(run, checkpoint) as folder:
+    with RunFolder(arguments, lambda: begin_run(run, checkpoint)) as folder:
         trainer = train_and_save(run, checkpoint, folder.training_begins)
     finish(trainer)
 

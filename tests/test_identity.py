@@ -209,6 +209,25 @@ def test_a_run_that_cannot_begin_overwrites_nothing(train, half_done):
     train(*options, "--resume_from_checkpoint", "true")
 
 
+def test_a_protocol_that_cannot_begin_overwrites_nothing(train, own_tones, tmp_path):
+    folder = tmp_path / "folds"
+    options = ("--data_dir", own_tones, "--protocol", "2-folds-by-speaker", "--control", "false")
+    options += ("--num_train_epochs", "1", "--output_dir", folder)
+    train(*options)
+    before = {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    bad = ("--freeze_audio_encoder", "true")
+    with pytest.raises(ValueError, match="--freeze_audio_encoder with an audio encoder from scratch"):
+        train(*options, *bad, "--overwrite_output", "true")
+    assert before == {
+        path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
+    train(*options, "--learning_rate", "1e-3", "--overwrite_output", "true")
+    assert not (folder / ASIDE).exists() and (folder / "fold_1/seed_42/fold.json").is_file()
+    with pytest.raises(ValueError, match="cannot begin|from scratch"):
+        train(*options[:-1], tmp_path / "new", *bad)
+    assert not (tmp_path / "new").exists()
+
+
 def test_everything_that_a_run_leaves_is_removed(train, own_tones, tmp_path):
     folder = tmp_path / "run"
     options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--save_strategy", "epoch", "--output_dir", folder)

@@ -24,7 +24,7 @@ from .checkpoints import latest_whole_checkpoint
 from .gather import finish, of_main, release
 from .identity import IDENTITY, Run, read_identity, refuse_another_run, refuse_differing
 from .run import choosing_on_dev, select_corpus, split, train_and_save
-from .run_folder import ASIDE, move_run, remove
+from .run_folder import RunFolder
 from .start import history_of_start, start_of_fold
 
 logger = logging.get_logger(__name__)
@@ -82,32 +82,37 @@ def train_protocol(
     run = Run((corpus, None), emotions, model_args, data_args, arguments, compute_metrics)
     begun = of_main(arguments, open_run, run)
     protocols = plan_protocols(begun, run)
-    of_main(arguments, _begin_protocols, run, begun, protocols)
-    trainer = None
-    for seed, protocol in protocols.items():
-        control = wants_control(model_args, data_args) and seed == min(protocols)
-        for fold in folds_of(data_args, protocol):
-            for shuffled in (False, True) if control else (False,):
-                own = run_of_fold(run, protocol, fold, seed, shuffled)
-                plan = {"protocol_sha256": protocol.sha256, "fold": fold, "seed": seed}
-                if of_main(arguments, finished, own, plan):
-                    continue
-                if trainer is not None:
-                    release(trainer)
-                trainer = train_fold(own, plan)
+    with RunFolder(arguments, lambda: _begin_protocols(run, begun, protocols)) as folder:
+        trainer = _train_folds(run, protocols, folder.training_begins)
     if arguments.process_index == 0:
         told(run.folder, protocols, data_args, model_args)
     if trainer is not None:
         finish(trainer)
 
 
-def _begin_protocols(run: Run, begun: dict, protocols: dict[int, Protocol]) -> None:
-    if run.arguments.overwrite_output:
-        move_run(run.folder, run.folder / ASIDE)
+def _train_folds(run: Run, protocols: dict[int, Protocol], begin: Callable) -> SpeechTrainer | None:
+    """Train what is not finished; the last trainer. `begin` is called when a training is about to begin."""
+    trainer = None
+    for seed, protocol in protocols.items():
+        control = wants_control(run.model, run.data) and seed == min(protocols)
+        for fold in folds_of(run.data, protocol):
+            for shuffled in (False, True) if control else (False,):
+                own = run_of_fold(run, protocol, fold, seed, shuffled)
+                plan = {"protocol_sha256": protocol.sha256, "fold": fold, "seed": seed}
+                if of_main(run.arguments, finished, own, plan):
+                    continue
+                if trainer is not None:
+                    release(trainer)
+                trainer = train_fold(own, plan, begin)
+    return trainer
+
+
+def _begin_protocols(run: Run, begun: dict, protocols: dict[int, Protocol]) -> bool:
+    new = not (run.folder / "run.json").is_file()
     remember(begun, run.folder, protocols)
-    remove(run.folder / ASIDE)
     for note in absent_classes(protocols[min(protocols)], run.parts[0]):
         logger.warning(note)
+    return new
 
 
 def folds_of(data: DataArguments, protocol: Protocol) -> Iterable[int]:
@@ -132,20 +137,26 @@ def run_of_fold(run: Run, protocol: Protocol, fold: int, seed: int, shuffled: bo
     )
 
 
-def train_fold(run: Run, plan: dict) -> SpeechTrainer:
+def train_fold(run: Run, plan: dict, begin: Callable = lambda: None) -> SpeechTrainer:
     """Train one fold, from its latest checkpoint if it was begun before.
 
     Args:
         run: The fold's run.
         plan: What `fold.json` says of it once it is finished.
+        begin: Called when the training is about to begin.
 
     Returns:
         The trainer.
+
+    Raises:
+        ValueError: If its latest checkpoint is of another run.
     """
     start = time.perf_counter()
     of_main(run.arguments, begin_fold, run)
     checkpoint = latest_whole_checkpoint(run.folder)
-    trainer = train_and_save(run, checkpoint)
+    if checkpoint:
+        of_main(run.arguments, refuse_another_run, checkpoint, run.identity)
+    trainer = train_and_save(run, checkpoint, begin)
     if run.arguments.process_index == 0:
         dev = run.parts[1].speakers if run.parts[1] else []
         plan = plan | {"dev": dev, "seconds": time.perf_counter() - start}

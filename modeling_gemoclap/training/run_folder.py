@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from ..corpora.files import write_json
+from .arguments import GEmoClapTrainingArguments
 from .gather import of_main
 from .history import HISTORY
 from .identity import IDENTITY, Run, read_identity, refuse_another_run
@@ -33,60 +35,81 @@ def holds_a_run(folder: Path) -> bool:
 
 
 class RunFolder:
-    """Begins a run in its folder; used as a context, an error before the first step leaves the folder as it was.
+    """The folder of a run that begins; used as a context, an error before the first step leaves it as it was.
 
     With `overwrite_output` all that another run left is put aside when the new one begins, and removed when it
     trains: the new run must not go on from old checkpoints, calibration answers or frames, and until its own model is
     written, the old one would pass for it.
 
     Args:
-        run: The run.
-        checkpoint: The `checkpoint-N` that it goes on from, or None.
+        arguments: Of the run: `output_dir` and `overwrite_output`.
+        begin: Writes down in the folder what the run is, in the main process; returns whether the folder is new to
+            the run, which did not begin there before.
 
     Raises:
-        ValueError: If `checkpoint`, or the run that was begun in the folder, is another one; it says what differs.
+        ValueError: What `begin` raises.
     """
 
-    def __init__(self, run: Run, checkpoint: str | None = None):
-        self.run, self.folder, self.checkpoint = run, run.folder, checkpoint
-        self._fresh = self._training = False
+    def __init__(self, arguments: GEmoClapTrainingArguments, begin: Callable[[], bool]):
+        self.arguments, self.begin, self.folder = arguments, begin, Path(arguments.output_dir)
+        self._main = arguments.process_index == 0
+        self._new = self._training = False
 
     def __enter__(self) -> RunFolder:
-        of_main(self.run.arguments, self._begin)
+        self._new = of_main(self.arguments, self._begin)
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, Exception) and not self._training and self.run.arguments.process_index == 0:
+        if isinstance(error, Exception) and self._new and not self._training and self._main:
             self._give_back()
 
     def training_begins(self) -> None:
         """From here on the folder is the new run's: what was put aside is removed."""
-        if not self._training and self.run.arguments.process_index == 0:
-            shutil.rmtree(self.folder / ASIDE, ignore_errors=True)
+        if not self._training and self._main:
+            remove(self.folder / ASIDE)
         self._training = True
 
-    def _begin(self) -> None:
-        identity = self.run.identity
-        if self.checkpoint:
-            refuse_another_run(self.checkpoint, identity)
-        elif self.run.arguments.overwrite_output:
-            move_run(self.folder, self.folder / ASIDE)
-        if read_identity(self.folder) is not None:
-            refuse_another_run(self.folder, identity)
-            return
-        self._fresh = True
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / IDENTITY, identity)
+    def _begin(self) -> bool:
+        if not self.arguments.overwrite_output:
+            return self.begin()
+        move_run(self.folder, self.folder / ASIDE)
+        try:
+            return self.begin()
+        except Exception:
+            self._give_back()
+            raise
 
     def _give_back(self) -> None:
-        if not self._fresh:
-            return
-        (self.folder / IDENTITY).unlink(missing_ok=True)
-        if (self.folder / ASIDE).is_dir():
-            move_run(self.folder / ASIDE, self.folder)
+        for pattern in LEFT_BEHIND:
+            for path in self.folder.glob(pattern):
+                remove(path)
+        move_run(self.folder / ASIDE, self.folder)
         for folder in (self.folder / ASIDE, self.folder):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def begin_run(run: Run, checkpoint: str | None) -> bool:
+    """Write the identity of a run into its folder; going on with another run is refused.
+
+    Args:
+        run: The run.
+        checkpoint: The `checkpoint-N` that it goes on from, or None.
+
+    Returns:
+        Whether the folder is new to the run.
+
+    Raises:
+        ValueError: If `checkpoint`, or the run that was begun in the folder, is another one; it says what differs.
+    """
+    if checkpoint:
+        refuse_another_run(checkpoint, run.identity)
+    if read_identity(run.folder) is not None:
+        refuse_another_run(run.folder, run.identity)
+        return False
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_json(run.folder / IDENTITY, run.identity)
+    return True
 
 
 def move_run(folder: Path, target: Path) -> None:
