@@ -332,6 +332,7 @@ def test_an_interrupted_training_says_so(tones, tmp_path):
     command += ["--num_train_epochs", "3000", "--disable_tqdm", "true", "--logging_steps", "1"]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # else ignored where tests are: `&`
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=env, text=True, **pipes)
     for line in process.stdout:
         if "loss" in line:

@@ -481,7 +481,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(both, vectors, tmp_pat
         (("--per_device_train_batch_size", "10"), "groups of 4 clips"),
         (("--speaker_temperature", "0"), "must be above 0"),
         (("--num_dev_speakers", "2"), "nothing to develop on"),
-        (("--speaker_clusters", "1"), "speaker_clusters 2 or more"),
+        (("--speaker_clusters", "1"), "--speaker_clusters 1 must be at least 2"),
         (("--class_balanced_sampling", "true"), "class_balanced_sampling"),
         (("--mix_prob", "0.5"), "leave out --mix_prob"),
         (("--protocol", "2-folds-speaker-dependent"), "which head speaker does not read"),

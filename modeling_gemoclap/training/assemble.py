@@ -127,10 +127,10 @@ def refuse_what_is_not_for_it(run: Run) -> None:
             f"{train.name}: shards are read in their order, which heads supcon and speaker and --cache_frozen_frames "
             f"do not: give the recordings"
         )
-    if model.head == "speaker" and (data.mix_prob or data.label_fraction < 1 or (model.speaker_clusters or 2) < 2):
+    if model.head == "speaker" and (data.mix_prob or data.label_fraction < 1):
         raise ValueError(
             "head speaker tells voices apart and reads no labels: leave out --mix_prob, which lays another voice "
-            "under a clip, and --label_fraction, and give --speaker_clusters 2 or more"
+            "under a clip, and --label_fraction"
         )
     if not arguments.cache_frozen_frames:
         return
