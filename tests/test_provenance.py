@@ -86,18 +86,42 @@ def test_a_published_corpus_in_another_spelling(tree, tmp_path):
     corpus = load_corpus(tree(tmp_path / "corpus"))
     first, second = corpus.speakers[:2]
     records = training_records(corpus.of_speakers([first]))
-    assert records[0]["known_speakers"] == [first]
+    assert records[0]["published"] == {corpus.known.name: [first]}
     spelled = renamed_speakers(corpus, "Actor_")
     assert heard_speakers(spelled, records) == Heard([f"Actor_{first}"])
     assert heard_speakers(spelled.of_speakers([f"Actor_{second}"]), records).answer == "not heard"
     # and the other way round: trained on the other spelling, or recorded without the corpus's own ids
     records = training_records(spelled.of_speakers([f"Actor_{first}"]))
     assert heard_speakers(corpus, records) == Heard([first])
-    old = [{name: value for name, value in records[0].items() if name not in ("known_speakers", "recordings")}]
+    old = [{name: value for name, value in records[0].items() if name not in ("published", "recordings")}]
     found = heard_speakers(corpus.of_speakers([second]), old)
-    assert found.answer == "unknown" and "spelling that is not the corpus's (Actor_" in found.unknown[0]
+    assert found.answer == "unknown" and "speakers otherwise than the corpus does (Actor_" in found.unknown[0]
     old[0] |= {"speakers": [first], "manifest_sha256": "3" * 64, "unlabelled_sha256": "4" * 64}
     assert heard_speakers(spelled, old) == Heard([f"Actor_{first}"])
+
+
+def test_a_few_recordings_of_a_published_corpus_among_ones_own(tmp_path):
+    """They make no published corpus of it, and are known all the same."""
+    own = write_corpus(tmp_path / "own")
+    emodb = load_corpus(emodb_tree(tmp_path / "emodb"))
+    rows = []
+    for clip in emodb.clips:
+        if clip["speaker_id"] in ("03", "08"):
+            shutil.copy(clip["path"], own / "audio")
+            name = clip["file_name"].removeprefix("wav/")
+            rows.append(f"audio/{name},{clip['emotion']},{clip['gender']},actor-{clip['speaker_id']}")
+    rows = [row for row in rows if row.split(",")[1] in TONES]
+    with open(own / "metadata.csv", "a") as file:
+        file.write("\n".join(rows) + "\n")
+    corpus = load_corpus(own)
+    assert corpus.known is None
+    records = training_records(corpus.of_speakers(exclude=["actor-08"]))
+    assert records[0]["published"] == {"emodb": ["03"]}
+    found = heard_speakers(emodb, records)
+    assert found.speakers == ["03"] and found.unknown, "who the others in that corpus are, nobody knows"
+    records = training_records(emodb.of_speakers(["08"]))
+    found = heard_speakers(corpus, records)
+    assert "actor-08" in found.speakers and "actor-03" not in found.speakers
 
 
 def test_two_published_corpora_share_no_speaker(tmp_path):

@@ -16,8 +16,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .layout import KnownCorpus
+from .catalogue import CORPORA
 from .manifest import Corpus
+from .partition import published_speakers
 
 NO_RECORD = "the checkpoint has no record of what it was trained on"
 HEARD, NOT_HEARD, UNKNOWN = "heard", "not heard", "unknown"
@@ -90,9 +91,11 @@ def with_development(records: list[dict], dev: Corpus) -> list[dict]:
             same = [developed | {"speakers": [], "num_clips": 0}]
             records += same
         same[0]["dev_speakers"] = developed["speakers"]
-        for name in ("known_speakers", "recordings"):
-            if name in developed:
-                same[0][name] = sorted({*same[0].get(name, ()), *developed[name]})
+        same[0]["recordings"] = sorted({*same[0].get("recordings", ()), *developed.get("recordings", ())})
+        published, more = same[0].get("published", {}), developed.get("published", {})
+        same[0]["published"] = {
+            name: sorted({*published.get(name, ()), *more.get(name, ())}) for name in {**published, **more}
+        }
     return records
 
 
@@ -114,36 +117,34 @@ def _record(whole: Corpus, clips: Corpus, start: str) -> dict:
     }
     if whole.known:
         record |= {"known": whole.known.name, "licence": whole.known.licence}
-        own_ids = set(known_ids(whole, clips, start).values())
-        if None not in own_ids:
-            record["known_speakers"] = sorted(own_ids)
+    if published := _published(whole, clips):
+        record["published"] = {name: sorted(ids) for name, ids in published.items()}
     if sample := _sample(clips):
         record["recordings"] = sample
     record |= {} if clips.emotions else {"unlabelled": True}
     return record | ({"labels_shuffled": True} if clips.labels_shuffled else {})
 
 
-def known_ids(whole: Corpus, clips: Corpus, start: str = "") -> dict[str, str | None]:
-    """A published corpus's own id for each speaker, by the names of the recordings; None where it cannot be told.
+def _published(whole: Corpus, clips: Corpus) -> dict[str, dict[str, str]]:
+    """For each published corpus with recordings among the clips: from its own id of a speaker to the manifest's."""
+    table = clips.clips.with_format("arrow")[:]
+    return published_speakers(table.select(["file_name", "speaker_id"]), whole.known)
 
-    Args:
-        whole: The published corpus.
-        clips: Some of its clips.
-        start: How their speakers begin, in a mixture.
-    """
-    found = defaultdict(set)
-    columns = (clips.column(name).to_pylist() for name in ("speaker_id", "file_name"))
-    for speaker, file in zip(*columns, strict=True):
-        found[speaker.removeprefix(start)].add(whole.known.speaker_of(file))
-    return {speaker: ids.pop() if len(ids) == 1 else None for speaker, ids in found.items()}
+
+def _owners(clips: Corpus) -> dict[str, str]:
+    """From the hash of each recording to its speaker; what several speakers have (silence, a jingle) is left out."""
+    speakers = defaultdict(set)
+    for speaker, own in zip(clips.column("speaker_id").to_pylist(), clips.recording_hashes(), strict=True):
+        if own:
+            speakers[own[:DIGITS]].add(speaker)
+    return {own: who.pop() for own, who in speakers.items() if len(who) == 1}
 
 
 def _sample(clips: Corpus) -> list[str]:
     """Hashes of some recordings of each speaker, the smallest: a copy under another name is known by them."""
     of_speaker = defaultdict(list)
-    for speaker, own in zip(clips.column("speaker_id").to_pylist(), clips.recording_hashes(), strict=True):
-        if own:
-            of_speaker[speaker].append(own[:DIGITS])
+    for own, speaker in _owners(clips).items():
+        of_speaker[speaker].append(own)
     each = max(1, min(SAMPLED_OF_A_SPEAKER, SAMPLED // max(1, len(of_speaker))))
     return sorted(own for hashes in of_speaker.values() for own in sorted(hashes)[:each])[:SAMPLED]
 
@@ -151,9 +152,10 @@ def _sample(clips: Corpus) -> list[str]:
 def heard_speakers(corpus: Corpus, training_data: list[dict] | None) -> Heard:
     """Whether weights were trained or developed on the speakers of some clips.
 
-    The same manifest has the same speakers. The speakers of a published corpus are compared by its own ids, whatever
-    the manifest calls them, and two published corpora share none. Otherwise a recording that both have, or a speaker
-    of a corpus of the same name, was heard, and of the others it is unknown.
+    The same manifest has the same speakers. The speakers of published corpora are compared by the corpora's own ids,
+    which the names of the recordings tell, whatever the manifest calls them; two published corpora share none.
+    Otherwise a recording that both have, or a speaker of a corpus of the same name, was heard, and of the others it
+    is unknown.
 
     Args:
         corpus: The clips.
@@ -180,32 +182,37 @@ def _compare(record: dict, whole: Corpus, clips: Corpus, start: str) -> tuple[se
     named = {*record["speakers"], *record.get("dev_speakers", ())}
     if {record.get("manifest_sha256"), record.get("unlabelled_sha256")} & whole.hashes:
         return ids & named, ""
-    if whole.known and record.get("known"):
-        if whole.known.name != record["known"]:
-            return set(), ""
-        return _compare_known(record, known_ids(whole, clips, start), named, whole.known)
-    same = record["corpus"] == whole.name
-    found = (ids & named if same else set()) | _same_recordings(record, clips, start)
-    if found == ids:
+    same, theirs = record["corpus"] == whole.name, _recorded_as_published(record, named)
+    found, decided = set(), set()
+    for corpus, own in _published(whole, clips).items():
+        found |= {given.removeprefix(start) for true, given in own.items() if true in theirs.get(corpus, ())}
+        decided |= {given.removeprefix(start) for given in own.values()}
+    if sum(map(len, theirs.values())) < len(named):  # some of the record's speakers are of no published corpus
+        decided = set()
+    if ids <= found | decided:
         return found, ""
-    what = "it was trained on another version of it" if same else f"it was trained on {record['corpus']}"
-    return found, f"whether it has heard the speakers of {whole.name} is not recorded: {what}"
+    found |= (ids & named if same else set()) | _same_recordings(record, clips, start)
+    if ids <= found | decided:
+        return found, ""
+    return found, f"whether it has heard the speakers of {whole.name} is not recorded: {_what(record, whole, same)}"
 
 
-def _compare_known(record: dict, ids: dict[str, str | None], named: set[str], known: KnownCorpus):
-    own = set(record.get("known_speakers", named))
-    found = {speaker for speaker, true in ids.items() if true in own or true is None and speaker in named}
-    if not own <= set(known.speakers):
-        strange = ", ".join(sorted(own - set(known.speakers))[:3])
-        return found, f"the record names speakers of {known.title} in a spelling that is not the corpus's ({strange})"
-    if None in ids.values() and len(found) < len(ids):
-        return found, f"the names of some recordings of {known.title} do not tell who speaks"
-    return found, ""
+def _recorded_as_published(record: dict, named: set[str]) -> dict[str, list[str]]:
+    """Speakers of published corpora in a record, by the corpora's own ids; older records have these or none."""
+    if "published" in record:
+        return record["published"]
+    known = CORPORA.get(record.get("known", ""))
+    return {known.name: sorted(named)} if known and named <= set(known.speakers) else {}
+
+
+def _what(record: dict, whole: Corpus, same: bool) -> str:
+    if whole.known and whole.known.name == record.get("known"):
+        named = ", ".join(record["speakers"][:3])
+        return f"the record spells {whole.known.title}'s speakers otherwise than the corpus does ({named})"
+    return "it was trained on another version of it" if same else f"it was trained on {record['corpus']}"
 
 
 def _same_recordings(record: dict, clips: Corpus, start: str) -> set[str]:
     sampled = set(record.get("recordings", ()))
-    if not sampled:
-        return set()
-    pairs = zip(clips.column("speaker_id").to_pylist(), clips.recording_hashes(), strict=True)
-    return {speaker.removeprefix(start) for speaker, own in pairs if own and own[:DIGITS] in sampled}
+    owners = _owners(clips) if sampled else {}
+    return {owners[own].removeprefix(start) for own in sampled & owners.keys()}
