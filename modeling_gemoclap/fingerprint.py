@@ -18,7 +18,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 # What decodes, resamples and computes features; and what else a training depends on.
 AUDIO_LIBRARIES = ("numpy", "soundfile", "soxr", "transformers")
-TRAINING_LIBRARIES = (*AUDIO_LIBRARIES, "accelerate", "peft", "scipy", "tokenizers", "torch")
+TRAINING_LIBRARIES = (*AUDIO_LIBRARIES, "accelerate", "scipy", "tokenizers", "torch")
 UNSET = "not recorded"
 SHOWN = 60  # characters of a value in a message
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.py")

@@ -99,7 +99,7 @@ class Run:
         train, dev = self.parts
         return fingerprint(
             CODE,
-            TRAINING_LIBRARIES,
+            (*TRAINING_LIBRARIES, *(("peft",) if self.model.lora_towers else ())),
             settings=settings_of(self.model, self.data, self.arguments),
             emotions=self.emotions,
             seed=self.arguments.seed,
