@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         library_name="transformers",
         pipeline_tag="audio-classification" if contrastive or classifier else "feature-extraction",
         tags=["speech-emotion-recognition", "gemo-clap", "speech", *(["zero-shot"] if contrastive else [])],
-        base_model=[source for source in sources.values() if source and not Path(source).exists()] or None,
+        base_model=[source for source in sources.values() if source and not os.path.exists(source)] or None,
     )
     content = _template().render(
         card_data=Markup(data.to_yaml()),
