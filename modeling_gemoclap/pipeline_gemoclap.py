@@ -68,7 +68,13 @@ def in_batches(stream: Iterable, batch_size: int, load: Callable, answer: Callab
 
 
 def ranked(scores: torch.Tensor, labels: list[str]) -> list[dict]:
-    """`[{"label", "score"}, ...]`, best first, from scores of shape `(labels,)`."""
+    """`[{"label", "score"}, ...]`, best first, from scores of shape `(labels,)`.
+
+    Raises:
+        ValueError: If a score is not finite.
+    """
+    if not scores.isfinite().all():
+        raise ValueError("the model's scores are not finite: its weights are damaged, or the precision is too low")
     order = scores.argsort(descending=True, stable=True).tolist()
     return [{"label": labels[index], "score": scores[index].item()} for index in order]
 

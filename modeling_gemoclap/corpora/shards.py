@@ -16,6 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..command_line.failures import run_main, tell_failures
+from ..command_line.parser import OneSentence, expanded
+
+if __name__ == "__main__":
+    tell_failures("shards")  # those of the imports below too
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -306,19 +312,17 @@ def _write_shard(clips, path: Path, clips_per_group: int, schema: pa.Schema) -> 
             writer.write_batch(pa.record_batch([*(rows[name] for name in schema.names[:-1]), audio], schema))
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str]) -> None:
     """Write a corpus as shards, by the command line.
 
     Raises:
         ManifestError: As `load_corpus` and `write_shards`.
     """
-    import argparse
-
     from .manifest import load_corpus
 
-    parser = argparse.ArgumentParser(description="Write a corpus as Parquet shards.")
-    parser.add_argument("corpus", help="folder as downloaded, or with metadata.csv")
-    parser.add_argument("folder", help="where the shards go; it must have none yet")
+    parser = OneSentence("shards", description="Write a corpus as Parquet shards.")
+    parser.add_argument("corpus", type=expanded, help="folder as downloaded, or with metadata.csv")
+    parser.add_argument("folder", type=expanded, help="where the shards go; it must have none yet")
     parser.add_argument("--corpus_name", help="what the corpus is, as for train.py; default: as its recordings say")
     parser.add_argument("--emotions", nargs="+", help="emotion words beyond the canonical ones that rows may have")
     parser.add_argument("--emotion_map", help="what words of the corpus stand for, as for train.py")
@@ -329,13 +333,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
-    try:
-        main()
-    except (ValueError, OSError, ImportError, pa.ArrowException) as error:
-        if os.environ.get("GEMOCLAP_TRACEBACK"):
-            raise
-        sys.exit(f"shards: {error}")
-    except KeyboardInterrupt:
-        sys.exit("shards: interrupted; no shards were written")
+    run_main("shards", main)
