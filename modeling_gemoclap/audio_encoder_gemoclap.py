@@ -12,6 +12,14 @@ from transformers.modeling_utils import PreTrainedModel
 from .configuration_gemoclap import GEmoClapAudioConfig
 
 
+def _repository_files():
+    """Never called: transformers 4 copies the modules that this file names, not those that these name."""
+    from .prompts_gemoclap import as_words
+    from .safety_gemoclap import check_config
+
+    return as_words, check_config
+
+
 def _zero_padding(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Set padded frames of `(batch, channels, time, ...)` to zero, as a clip alone would see them."""
     return hidden * mask.view(mask.shape[0], 1, mask.shape[1], *[1] * (hidden.dim() - 3)).to(hidden.dtype)

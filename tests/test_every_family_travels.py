@@ -118,4 +118,4 @@ def test_every_family_travels(make_model, waves, tmp_path):
         assert found[name]["stock_class"] == "transformers.pipelines.audio_classification"
         for again in (f"again-{name}", f"class-again-{name}"):
             travelled = {path.name for path in (tmp_path / again).glob("*.py")}
-            assert travelled == {path.name for path in (tmp_path / name).glob("*.py")} and len(travelled) == 9
+            assert travelled == {path.name for path in (tmp_path / name).glob("*.py")}

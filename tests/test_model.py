@@ -138,7 +138,6 @@ def test_the_fields_of_the_output_stand_in_order(make_model):
         {"text_pooling": "last"},
         {"use_weighted_layer_sum": True},  # the default tower has layer drop
         {"alpha": 1.5},
-        {"emotions": []},
         {"emotions": ["sad", "sad"]},
         {"emotion_templates": ["no place"]},
         {"joint_templates": ["{emotion} alone"]},

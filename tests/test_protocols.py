@@ -23,6 +23,7 @@ from modeling_gemoclap.corpora.protocols import (
     read_folds,
     shuffled_labels,
 )
+from modeling_gemoclap.corpora.provenance import training_records
 
 # The deal of seed 0 for Emo-DB, as it is published with this project's figures.
 EMODB_SEED_0 = [["13", "15"], ["16", "10"], ["14", "11"], ["08", "03"], ["09", "12"]]
@@ -189,7 +190,7 @@ def test_the_control_keeps_all_but_the_labels():
     control = shuffled_labels(corpus, 0)
     before, after = (list(part.column("emotion").to_pylist()) for part in (corpus, control))
     assert sorted(before) == sorted(after) and before != after
-    assert files(corpus) == files(control) and control.training_records()[0]["labels_shuffled"]
+    assert files(corpus) == files(control) and training_records(control)[0]["labels_shuffled"]
 
 
 def test_a_speaker_of_two_genders_is_refused():

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import re
 import sys
 import warnings
 from collections import OrderedDict, UserDict
@@ -320,7 +321,7 @@ def test_what_is_refused_is_refused_everywhere_in_one_sentence(case):
             load_clip(extractor, audio, rate)
         answers = [load_clip(extractor, item, rate, "return") for item in (audio, WAV)]
     text = str(error.value)
-    assert "\n" not in text and "0x" not in text and ": " in text and len(text) < 500
+    assert "\n" not in text and not re.search(r" at 0x[0-9a-f]{6}", text) and ": " in text and len(text) < 500
     assert answers[0] == {"error": text} and len(answers[1]) == len(WAVE)
 
 
@@ -380,7 +381,7 @@ def test_whatever_is_given_is_read_or_refused_in_one_sentence(audio, rate):
     for item in audio if several else [audio]:
         answer = load_clip(extractor, item, rate, "return")
         if isinstance(answer, dict):
-            assert "0x" not in answer["error"].partition(": ")[2] and len(answer["error"]) < 900
+            assert not re.search(r" at 0x[0-9a-f]{6}", answer["error"]) and len(answer["error"]) < 900
         else:
             assert answer.dtype == np.float32 and np.isfinite(answer).all()
 

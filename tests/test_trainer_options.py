@@ -122,7 +122,7 @@ def test_a_refused_field_of_accelerate(tmp_path, name):
     [
         ({"lr_milestones": [2.0], "lr_scheduler_kwargs": {"num_cycles": 2}}, "--lr_milestones are the schedule"),
         ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "use_reentrant true: it cuts the graph"),
-        ({"optim_args": "eps=1e-3"}, "--optim_args and --optim_target_modules are for what --optim names"),
+        ({"optim_args": "eps=1e-3"}, "--optim_args have no part in --optimizer adam"),
         ({"optim_target_modules": ["attn"]}, "give --optimizer optim"),
     ],
 )

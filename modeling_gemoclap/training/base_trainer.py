@@ -170,7 +170,7 @@ class SpeechTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
-        if re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):
+        if self.args.should_save and re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):
             save_history(self.trained_model, folder)
             if self.run_identity is not None:
                 write_json(folder / IDENTITY, self.run_identity)

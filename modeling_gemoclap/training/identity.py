@@ -34,9 +34,11 @@ NOT_SETTINGS = {
         "control",
         "text_model",
     ),
-    *("output_dir", "overwrite_output", "resume_from_checkpoint", "seed", "data_seed", "disable_tqdm", "push_to_hub"),
+    *("output_dir", "overwrite_output", "resume_from_checkpoint", "seed", "data_seed", "push_to_hub"),
     *("logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "report_to", "run_name"),
-    *("save_strategy", "save_steps", "save_total_limit", "hub_model_id", "hub_token", "hub_strategy", "project"),
+    *("save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node", "ddp_timeout"),
+    *("hub_model_id", "hub_token", "hub_strategy", "hub_always_push", "hub_revision", "project", "disable_tqdm"),
+    *("dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor", "skip_memory_metrics"),
     *("hub_private_repo", "log_level_replica", "trackio_space_id", "dataloader_num_workers", "local_rank"),
 }
 STARTS = ("init_from", "audio_model", "text_model")
