@@ -10,7 +10,7 @@ from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_gemoclap import GEmoClapConfig
-from .safety_gemoclap import hub_options, refuse_adapter
+from .safety_gemoclap import hub_options, refuse_adapter, tensors_sha256, weight_probe
 from .towers_gemoclap import (
     applies_spec_augment,
     build_audio_tower,
@@ -21,6 +21,8 @@ from .towers_gemoclap import (
     layer_classes,
     transformer_layers,
 )
+
+UNLABELLED_ENCODER = "an encoder on the clusters of speakers, without emotion labels"
 
 
 class GEmoClapAudioPooling(nn.Module):
@@ -81,6 +83,8 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
 
     weights_are_new = True  # whether they are freshly initialised, and so have heard nothing
+    pretrained_encoder: str | None = None  # the encoder that the audio tower was loaded from, as it is
+    _probe: dict | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
@@ -106,17 +110,59 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         if missing or report["mismatched_keys"]:
             model.config.forget_calibration()
         model.weights_are_new = False
+        model.note_weights()
         return (model, report) if output_loading_info else model
-
-    def load_state_dict(self, *args, **kwargs):
-        """As `torch.nn.Module`; the weights then have a history of which nothing is known."""
-        self.weights_are_new = False
-        return super().load_state_dict(*args, **kwargs)
 
     def post_init(self) -> None:
         """As transformers', and name the layers that FSDP and device maps keep together: those that are there."""
         super().post_init()
         self._no_split_modules = layer_classes(self)
+        self.note_weights()
+
+    def started_from(self, encoder: str) -> GEmoClapPreTrainedModel:
+        """Name the pretrained encoder that the audio tower was just loaded from, and take over its record, if any.
+
+        Args:
+            encoder: Name or path.
+        """
+        self.pretrained_encoder = encoder
+        for config in (self.audio_model.config, self.config.audio_config):
+            if records := config.__dict__.pop("training_data", None):
+                stages = {True: UNLABELLED_ENCODER, False: "an audio encoder"}
+                self.config.training_data = [
+                    {"stage": stages["unlabelled" in record]} | record if "speakers" in record else record
+                    for record in records
+                ]
+        self.note_weights()
+        return self
+
+    def note_weights(self) -> None:
+        """Remember these weights as those that `config.training_data` is about; see `weights_as_noted`."""
+        self._probe = weight_probe(self)
+
+    def weights_as_noted(self) -> bool:
+        """Whether the weights are those noted last: when they were made, loaded, or trained by our trainers."""
+        now = weight_probe(self)
+        return all(now.get(name) == values for name, values in (self._probe or {}).items())
+
+    def check_history(self) -> None:
+        """Where the weights are not those that the configuration's record is about, record that, and drop calibration.
+
+        The record has a hash of the weights where one of our trainers wrote it.
+        """
+        recorded = getattr(self.config, "weights_sha256", None)
+        if recorded and recorded != tensors_sha256(self.state_dict().values()):
+            self.config.weights_sha256 = None
+            self.forget_history("its weights are not those that its record of training is about")
+
+    def forget_history(self, reason: str) -> None:
+        """Record that something unknown has happened to the weights, and drop the calibration.
+
+        Args:
+            reason: What is known of it.
+        """
+        self.config.training_data = [*(self.config.training_data or []), {"unknown": reason}]
+        self.config.forget_calibration()
 
     def _add_audio_tower(self, audio_model: PreTrainedModel | None) -> None:
         config = self.config

@@ -162,7 +162,8 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             "text": load_text_tower(text_name_or_path, kwargs.get("text_pooling", "first"), **text),
         }
         config = GEmoClapConfig(audio_config=towers["audio"].config, text_config=towers["text"].config, **kwargs)
-        return cls(config, audio_model=towers["audio"], text_model=towers["text"]).to(dtype).eval()
+        model = cls(config, audio_model=towers["audio"], text_model=towers["text"]).to(dtype).eval()
+        return model.started_from(audio_name_or_path)
 
     def get_audio_features(
         self,
@@ -339,7 +340,8 @@ class _AudioAlone(GEmoClapPreTrainedModel):
         dtype = precision_of(kwargs)
         kwargs, audio, _ = split_by_tower(kwargs)
         tower = load_audio_tower(audio_name_or_path, **audio)
-        return cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).to(dtype).eval()
+        model = cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).to(dtype).eval()
+        return model.started_from(audio_name_or_path)
 
 
 class GEmoClapForXVector(_AudioAlone):

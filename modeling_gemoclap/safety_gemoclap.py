@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
+from collections.abc import Iterable
 
 import transformers
 from transformers import PreTrainedTokenizerBase
@@ -182,3 +184,35 @@ def read_json(name: str, file: str, where: dict) -> dict:
     with open(path, encoding="utf-8") as opened:
         values = json.load(opened)
     return values if isinstance(values, dict) else {}
+
+
+# ---- are these the weights that a record is about? ------------------------------------------------------------------
+def tensors_sha256(tensors: Iterable) -> str:
+    """Hash of the values of a model's tensors, whatever their names, order, files and precision on disk.
+
+    Args:
+        tensors: Those of `model.state_dict()`, or of the files of a checkpoint.
+    """
+    found = set()
+    for tensor in tensors:
+        values = tensor.detach().float().cpu().contiguous()
+        found.add(hashlib.sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).hexdigest())
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+
+
+def weight_probe(model) -> dict[str, list[float]]:
+    """A few values of each parameter, to see later, at no cost, whether weights were changed meanwhile.
+
+    Args:
+        model: A model; parameters that another library has put aside or added are known by their own names.
+
+    Returns:
+        Values by name; nothing of parameters without values (on the meta device, or sharded).
+    """
+    found = {}
+    for name, parameter in model.named_parameters():
+        name = name.replace("base_layer.", "").replace("original_module.", "")
+        if parameter.numel() and parameter.device.type != "meta":
+            flat = parameter.detach().reshape(-1)
+            found[name] = flat[[0, len(flat) // 3, len(flat) // 2, len(flat) - 1]].float().tolist()
+    return found

@@ -38,7 +38,8 @@ from modeling_gemoclap import GEmoClapTrainer
 step = GEmoClapTrainer.training_step
 def tell(self, *args, **kwargs):
     if self.state.global_step == 0:
-        print("NOISE", self.args.process_index, torch.initial_seed(), flush=True)
+        sys.stdout.write(f"NOISE {self.args.process_index} {torch.initial_seed()}\\n")  # at once: two processes write
+        sys.stdout.flush()
     return step(self, *args, **kwargs)
 GEmoClapTrainer.training_step = tell
 sys.argv[0] = "train.py"

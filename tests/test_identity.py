@@ -17,7 +17,7 @@ from modeling_gemoclap.training import clips as clips_module
 from modeling_gemoclap.training import run as run_module
 from modeling_gemoclap.training.clips import read_clips
 from modeling_gemoclap.training.frozen import frozen_frames
-from modeling_gemoclap.training.identity import IDENTITY, read_identity, start_of
+from modeling_gemoclap.training.identity import CODE, IDENTITY, read_identity, start_of
 from modeling_gemoclap.training.run_folder import ASIDE, LEFT_BEHIND
 
 
@@ -60,6 +60,7 @@ def test_a_folder_is_known_by_its_content(tmp_path):
 def test_encoders_that_changed_are_another_start(tmp_path):
     class Arguments:
         init_from = text_model = None
+        head = "contrastive"
         audio_model = str(tmp_path / "encoder")
 
     (tmp_path / "encoder").mkdir()
@@ -70,6 +71,33 @@ def test_encoders_that_changed_are_another_start(tmp_path):
     assert start_of(Arguments) == before, "wherever it lies"
     (tmp_path / "moved/model.safetensors").write_bytes(b"others!")
     assert start_of(Arguments) != before
+
+
+def test_the_speaker_model_and_its_file_are_part_of_the_start(tmp_path):
+    class Arguments:
+        init_from = text_model = audio_model = None
+        head, speaker_embeddings = "speaker", "resemblyzer"
+
+    assert start_of(Arguments) == {"speaker_embeddings": "resemblyzer"}
+    Arguments.speaker_embeddings = str(tmp_path / "own.npz")
+    (tmp_path / "own.npz").write_bytes(b"vectors")
+    before = start_of(Arguments)
+    shutil.copy(tmp_path / "own.npz", tmp_path / "moved.npz")
+    Arguments.speaker_embeddings = str(tmp_path / "moved.npz")
+    assert start_of(Arguments) == before
+    (tmp_path / "moved.npz").write_bytes(b"others!")
+    assert start_of(Arguments) != before
+
+
+def test_the_precision_that_the_launcher_asks_for_is_a_setting(train, half_done, monkeypatch):
+    options, _ = half_done
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match=r"differs in: mixed_precision \(no then, bf16 now\)"):
+        train(*options, "--resume_from_checkpoint", "true")
+
+
+def test_what_chooses_the_epoch_is_code_of_the_run():
+    assert {"evaluation/metrics.py", "evaluation/war_uar/war_uar.py"} <= set(fingerprint.source_hashes(*CODE))
 
 
 # ---- going on -------------------------------------------------------------------------------------------------------

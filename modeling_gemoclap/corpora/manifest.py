@@ -206,6 +206,8 @@ def mix(corpora: list[Corpus]) -> Corpus:
     names = [corpus.name for corpus in corpora]
     if len(set(names)) < len(names):
         raise ManifestError(f"two corpora are called {max(names, key=names.count)}: their speakers would be mixed up")
+    if slashed := [name for name in names if "/" in name]:
+        raise ManifestError(f"{slashed[0]!r}: the name of a corpus in a mixture must not contain /; see --corpus_name")
     if in_shards := [corpus.name for corpus in corpora if corpus.shards]:
         raise ManifestError(f"{', '.join(in_shards)}: shards are not mixed with other corpora; give their recordings")
     for first, second in combinations(corpora, 2):

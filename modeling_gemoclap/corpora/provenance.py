@@ -21,6 +21,7 @@ from .manifest import Corpus
 from .partition import published_speakers
 
 NO_RECORD = "the checkpoint has no record of what it was trained on"
+UNREADABLE = "the checkpoint's record of what it was trained on has another form than training gives it"
 HEARD, NOT_HEARD, UNKNOWN = "heard", "not heard", "unknown"
 SAMPLED = 256  # recordings that a record keeps the hash of, all speakers together
 SAMPLED_OF_A_SPEAKER = 8
@@ -86,11 +87,12 @@ def with_development(records: list[dict], dev: Corpus) -> list[dict]:
     """
     records = [dict(record) for record in records]
     for developed in (_record(*part) for part in _parts(dev)):
-        same = [record for record in records if record.get("manifest_sha256") == developed["manifest_sha256"]]
+        own = developed["manifest_sha256"]
+        same = [one for one in records if one.get("manifest_sha256") == own and "stage" not in one]
         if not same:
             same = [developed | {"speakers": [], "num_clips": 0}]
             records += same
-        same[0]["dev_speakers"] = developed["speakers"]
+        same[0]["dev_speakers"] = sorted({*same[0].get("dev_speakers", ()), *developed["speakers"]})
         same[0]["recordings"] = sorted({*same[0].get("recordings", ()), *developed.get("recordings", ())})
         published, more = same[0].get("published", {}), developed.get("published", {})
         same[0]["published"] = {
@@ -132,12 +134,12 @@ def _published(whole: Corpus, clips: Corpus) -> dict[str, dict[str, str]]:
 
 
 def _owners(clips: Corpus) -> dict[str, str]:
-    """From the hash of each recording to its speaker; what several speakers have (silence, a jingle) is left out."""
-    speakers = defaultdict(set)
+    """From the hash of each recording to its speaker; what several recordings hold (silence, a jingle) is left out."""
+    speakers = defaultdict(list)
     for speaker, own in zip(clips.column("speaker_id").to_pylist(), clips.recording_hashes(), strict=True):
         if own:
-            speakers[own[:DIGITS]].add(speaker)
-    return {own: who.pop() for own, who in speakers.items() if len(who) == 1}
+            speakers[own[:DIGITS]].append(speaker)
+    return {own: who[0] for own, who in speakers.items() if len(who) == 1}
 
 
 def _sample(clips: Corpus) -> list[str]:
@@ -152,10 +154,10 @@ def _sample(clips: Corpus) -> list[str]:
 def heard_speakers(corpus: Corpus, training_data: list[dict] | None) -> Heard:
     """Whether weights were trained or developed on the speakers of some clips.
 
-    The same manifest has the same speakers. The speakers of published corpora are compared by the corpora's own ids,
+    A recording that both have was heard, whatever it is called. The same manifest has the same speakers. The speakers
+    of published corpora are compared by the corpora's own ids,
     which the names of the recordings tell, whatever the manifest calls them; two published corpora share none.
-    Otherwise a recording that both have, or a speaker of a corpus of the same name, was heard, and of the others it
-    is unknown.
+    Otherwise a speaker of a corpus of the same name was heard, and of the others it is unknown.
 
     Args:
         corpus: The clips.
@@ -163,27 +165,45 @@ def heard_speakers(corpus: Corpus, training_data: list[dict] | None) -> Heard:
     """
     if training_data is None:
         return Heard(unknown=[NO_RECORD])
+    if not isinstance(training_data, list):
+        return Heard(unknown=[UNREADABLE])
     heard, unknown = set(), []
     for record in training_data:
-        if "speakers" not in record:
-            unknown += [record["unknown"]] if "unknown" in record else []
+        if not _names_speakers(record):
+            unknown += _reason(record)
             continue
         for whole, clips, start in _parts(corpus):
             found, reason = _compare(record, whole, clips, start)
             heard.update(start + speaker for speaker in found)
             unknown += [reason] if reason else []
-    encoders = [record["encoder"] for record in training_data if "encoder" in record]
+    encoders = [record["encoder"] for record in training_data if isinstance(record, dict) and "encoder" in record]
     return Heard(sorted(heard), list(dict.fromkeys(unknown)), list(dict.fromkeys(encoders)))
+
+
+def _names_speakers(record) -> bool:
+    """Whether a record is one of clips, as this module makes them."""
+    if not isinstance(record, dict) or not isinstance(record.get("corpus"), str):
+        return False
+    lists = (record.get("speakers"), record.get("dev_speakers", []), record.get("recordings", []))
+    return all(isinstance(one, list) for one in lists) and isinstance(record.get("published", {}), dict)
+
+
+def _reason(record) -> list[str]:
+    """What a record of no clips leaves unknown."""
+    if isinstance(record, dict) and isinstance(record.get("encoder"), str):
+        return []
+    return [str(record["unknown"])] if isinstance(record, dict) and "unknown" in record else [UNREADABLE]
 
 
 def _compare(record: dict, whole: Corpus, clips: Corpus, start: str) -> tuple[set[str], str]:
     """Speakers of some clips that a record names, and why it is not known of the others, or ""."""
     ids = {speaker.removeprefix(start) for speaker in clips.speakers}
     named = {*record["speakers"], *record.get("dev_speakers", ())}
+    found = _same_recordings(record, clips, start)
     if {record.get("manifest_sha256"), record.get("unlabelled_sha256")} & whole.hashes:
-        return ids & named, ""
+        return found | ids & named, ""
     same, theirs = record["corpus"] == whole.name, _recorded_as_published(record, named)
-    found, decided = set(), set()
+    decided = set()
     for corpus, own in _published(whole, clips).items():
         found |= {given.removeprefix(start) for true, given in own.items() if true in theirs.get(corpus, ())}
         decided |= {given.removeprefix(start) for given in own.values()}
@@ -191,7 +211,7 @@ def _compare(record: dict, whole: Corpus, clips: Corpus, start: str) -> tuple[se
         decided = set()
     if ids <= found | decided:
         return found, ""
-    found |= (ids & named if same else set()) | _same_recordings(record, clips, start)
+    found |= ids & named if same else set()
     if ids <= found | decided:
         return found, ""
     return found, f"whether it has heard the speakers of {whole.name} is not recorded: {_what(record, whole, same)}"

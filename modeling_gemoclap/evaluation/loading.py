@@ -39,13 +39,16 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
         raise ValueError(f"{model}: no such folder, and no such model on the Hub or in its cache ({reason})") from None
     if "GEmoClapForAudioClassification" in (config.architectures or []):
         extractor = GEmoClapFeatureExtractor.from_pretrained(model)
-        return AudioClassifier(load_whole(GEmoClapForAudioClassification, model), extractor, device)
+        classifier = load_whole(GEmoClapForAudioClassification, model)
+        classifier.check_history()
+        return AudioClassifier(classifier, extractor, device)
     if "GEmoClapForXVector" in (config.architectures or []):
         raise ValueError(
             f"{model} embeds clips and names no emotion: train a classifier or GEmo-CLAP on it "
             f"(train.py --init_from {model}), or compare its layers (evaluate.py --layer_similarity)"
         )
     loaded = load_whole(GEmoClapModel, model)
+    loaded.check_history()
     processor = GEmoClapProcessor.from_pretrained(model)
     return ZeroShotEmotionPipeline(model=loaded, processor=processor, device=device)
 

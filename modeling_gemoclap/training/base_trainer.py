@@ -26,7 +26,7 @@ from .finite import (
 from .frozen import FrameDataset
 from .gather import gather, of_all
 from .gradient_cache import refuse_batch_norm
-from .history import record_training, records_of, save_history
+from .history import record_training, records_of, save_history, settle_history, stamp_weights
 from .identity import IDENTITY
 from .lora import is_lora
 from .model_card import write_model_card
@@ -167,7 +167,12 @@ class SpeechTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if is_lora(model) else model
 
+    def _stamp(self) -> None:
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        stamp_weights(self.trained_model, whole=not sharded and not is_lora(self.model))
+
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        self._stamp()
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save and re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):
@@ -216,7 +221,13 @@ class SpeechTrainer(Trainer):
             refuse_partial_checkpoint(point, *processes, scaled, self.is_deepspeed_enabled)
         self.resumed_from = point and str(point)
         self._guard.dataset, self._guard.last_good = self.train_dataset, self.resumed_from
-        result = super().train(resume_from_checkpoint, *args, **kwargs)
+        if point is None and self.model_init is None:
+            settle_history(self.trained_model)
+        try:
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.trained_model.note_weights()
+        self._stamp()
         refuse_weights_not_finite(self.model, "after the last step, and are not saved: give a lower --learning_rate.")
         if idle := int(self.idle_batches):
             logger.warning(

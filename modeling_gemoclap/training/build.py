@@ -17,8 +17,9 @@ from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVect
 from ..processing_gemoclap import GEmoClapProcessor
 from ..towers_gemoclap import load_text_tower
 from .arguments import ModelArguments, json_fields
+from .history import settle_history
 from .lora import add_lora
-from .start import load_start, remembered, take_over
+from .start import load_start, take_over
 
 logger = logging.get_logger(__name__)
 VOCABULARY = 600  # 256 bytes and what merges of the prompts' words give
@@ -125,14 +126,16 @@ def build_model_and_processor(
         processor = GEmoClapProcessor.from_audio_text_pretrained(
             arguments.audio_model, arguments.text_model, **features
         )
-        return remembered(model).train(), processor
+        return settle_history(model).train(), processor
     if arguments.audio_model or arguments.text_model:
         raise ValueError(
             "give both --audio_model and --text_model, or neither: half a pretrained pair is not trained here"
         )
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
     tokenizer = _small_text_tower(config, text)
-    return GEmoClapModel(config).train(), GEmoClapProcessor(_compact_extractor(config, features), tokenizer)
+    return settle_history(GEmoClapModel(config)).train(), GEmoClapProcessor(
+        _compact_extractor(config, features), tokenizer
+    )
 
 
 def _small_text_tower(config: GEmoClapConfig, fields: dict) -> RobertaTokenizerFast:
@@ -166,9 +169,9 @@ def build_audio_model(
     if arguments.audio_model:
         model = model_class.from_audio_pretrained(arguments.audio_model, **_prefixed("audio", audio), **values)
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
-        return remembered(model).train(), extractor
+        return settle_history(model).train(), extractor
     config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
-    return model_class(config).train(), _compact_extractor(config, features)
+    return settle_history(model_class(config)).train(), _compact_extractor(config, features)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers.utils import logging
 
 from ..corpora.files import whole
+from .history import record_development
 
 logger = logging.get_logger(__name__)
 BOUNDS = (0.01, 100.0)
@@ -57,6 +58,7 @@ def fit_temperature(trainer, remark: str = "") -> None:
         remark: What else the card is to say of these clips.
     """
     logits, labels = answers(trainer)
+    record_development(trainer.trained_model, trainer.eval_dataset)
     calibrate(trainer, logits, labels, f"{len(trainer.eval_dataset)} clips of development speakers{remark}")
 
 

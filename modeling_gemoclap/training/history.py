@@ -9,10 +9,14 @@ from pathlib import Path
 from torch.utils.data import ConcatDataset, Subset
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
+from ..configuration_gemoclap import GEmoClapAudioConfig
 from ..corpora.files import write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import training_records, with_development
+from ..safety_gemoclap import tensors_sha256
 
+CHANGED = "its weights were changed outside of recorded training"
+OWN_TOWER = "its audio encoder was trained by this package and has no record of what it was trained on"
 HISTORY = "training_data.json"  # in every `checkpoint-N`, some of which have no configuration
 
 
@@ -20,21 +24,45 @@ def history_of(model: GEmoClapPreTrainedModel) -> list[dict]:
     """What a model's weights have heard so far.
 
     Returns:
-        The records of its configuration. Without any: none for freshly initialised weights, the audio encoder's own
-        for a model that was built on a pretrained one, and otherwise a record that nothing is known.
+        The records of its configuration. Without any: none for freshly initialised weights, a record that names the
+        encoder for a model whose audio tower was just loaded from a pretrained one, and otherwise a record that
+        nothing is known. If the weights were changed outside of recorded training, a record says so.
     """
     config = model.config
+    changed = [] if model.weights_as_noted() else [{"unknown": CHANGED}]
     if config.training_data is not None:
-        return list(config.training_data)
-    if model.weights_are_new:
-        return []
-    tower = config.audio_config
-    source = getattr(tower, "_name_or_path", "")
-    if getattr(tower, "training_data", None) is not None:
-        return list(tower.training_data)
-    if source and not getattr(config, "_name_or_path", ""):
-        return [{"encoder": Path(source).name if Path(source).exists() else source}]
-    return [{"unknown": "it was trained further from weights whose training data are not recorded"}]
+        return [*config.training_data, *changed]
+    if changed or model.weights_are_new:
+        return changed
+    encoder = model.pretrained_encoder
+    if encoder is None:
+        return [{"unknown": "it was trained further from weights whose training data are not recorded"}]
+    if config.audio_config.model_type == GEmoClapAudioConfig.model_type:
+        return [{"unknown": OWN_TOWER}]
+    return [{"encoder": Path(encoder).name if Path(encoder).exists() else encoder}]
+
+
+def settle_history(model: GEmoClapPreTrainedModel) -> GEmoClapPreTrainedModel:
+    """Write down what a model's weights have heard, before they are changed by what is not training.
+
+    Returns:
+        The model.
+    """
+    model.check_history()
+    model.config.training_data = history_of(model)
+    model.note_weights()
+    return model
+
+
+def stamp_weights(model: GEmoClapPreTrainedModel, whole: bool) -> None:
+    """Note these weights as those that the record is about, in the model and, by their hash, in its configuration.
+
+    Args:
+        model: The model.
+        whole: Whether this process has all of the weights; of sharded ones there is no hash.
+    """
+    model.note_weights()
+    model.config.weights_sha256 = tensors_sha256(model.state_dict().values()) if whole else None
 
 
 def corpora_of(dataset) -> Iterable[Corpus | None]:
@@ -86,7 +114,7 @@ def history_of_checkpoint(checkpoint: str | Path) -> list[dict]:
 
 
 def record_training(model: GEmoClapPreTrainedModel, records: list[dict], checkpoint: str | Path | None) -> None:
-    """Append what is about to be heard to the configuration of a model, before its first step.
+    """Append what is about to be heard to the configuration of a model, whose history is settled.
 
     A temperature that was fitted on the weights as they were is taken out: it says nothing of what they become.
 
@@ -95,10 +123,26 @@ def record_training(model: GEmoClapPreTrainedModel, records: list[dict], checkpo
         records: What is about to be heard.
         checkpoint: The `checkpoint-N` that the training goes on from, whose record is taken over.
     """
-    before = history_of_checkpoint(checkpoint) if checkpoint else history_of(model)
+    before = history_of_checkpoint(checkpoint) if checkpoint else model.config.training_data or []
     resumed = checkpoint is not None
     model.config.training_data = before + [record for record in records if not (resumed and record in before)]
+    model.config.weights_sha256 = None
     model.config.forget_calibration()
+    for config in (model.audio_model.config, model.config.audio_config):  # the record of the tower as it was
+        config.__dict__.pop("training_data", None)
+
+
+def record_development(model: GEmoClapPreTrainedModel, dataset) -> None:
+    """Append to the record that something was chosen or fitted on clips.
+
+    Args:
+        model: The model.
+        dataset: The clips; see `corpora_of`.
+    """
+    for corpus in corpora_of(dataset):
+        records = model.config.training_data or []
+        more = with_development(records, corpus) if corpus else [*records, _unknown(dataset, "developed")]
+        model.config.training_data = more
 
 
 def save_history(model: GEmoClapPreTrainedModel, folder: str | Path) -> None:

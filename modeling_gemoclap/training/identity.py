@@ -13,11 +13,11 @@ from pathlib import Path
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..corpora.manifest import Corpus
-from ..fingerprint import TRAINING_LIBRARIES, differences, fingerprint, folder_sha256
+from ..fingerprint import TRAINING_LIBRARIES, differences, file_sha256, fingerprint, folder_sha256
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 
 IDENTITY = "run_identity.json"  # in the folder of a run, and in each of its checkpoints
-CODE = ("training.run",)
+CODE = ("training.run", "evaluation.metrics", "evaluation.war_uar.war_uar")
 
 # What the weights do not depend on, or what is recorded otherwise: corpora, starts, protocols and seeds.
 NOT_SETTINGS = {
@@ -30,6 +30,7 @@ NOT_SETTINGS = {
         "folds_file",
         "init_from",
         "feature_cache_dir",
+        "speaker_embeddings",
         "preprocessing_num_workers",
         "control",
         "text_model",
@@ -42,14 +43,22 @@ NOT_SETTINGS = {
     *("hub_private_repo", "log_level_replica", "trackio_space_id", "dataloader_num_workers", "local_rank"),
 }
 STARTS = ("init_from", "audio_model", "text_model")
+SPEAKER_MODEL = "speaker_embeddings"  # a name, a folder or a file: known by its content too
 
 
 def settings_of(model: ModelArguments, data: DataArguments, arguments: GEmoClapTrainingArguments) -> dict:
     """What the runs of one table have in common: all arguments that change what is learnt."""
     values = {**dataclasses.asdict(model), **dataclasses.asdict(data), **arguments.to_dict()}
     values["processes"] = arguments.world_size
+    values["mixed_precision"] = mixed_precision(arguments)
     values = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
     return json.loads(json.dumps(values, sort_keys=True, default=str))
+
+
+def mixed_precision(arguments: GEmoClapTrainingArguments) -> str:
+    """The precision that a run computes in, whether an option or `accelerate launch` asks for it."""
+    own = "fp16" if arguments.fp16 else "bf16" if arguments.bf16 else None
+    return own or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
 
 
 def start_of(model: ModelArguments) -> dict:
@@ -57,12 +66,19 @@ def start_of(model: ModelArguments) -> dict:
 
     A folder is known by the content of its files, wherever it lies; a model of the Hub by its name and commit.
     """
-    return {name: _checkpoint_state(getattr(model, name)) for name in STARTS if getattr(model, name)}
+    found = {name: _checkpoint_state(getattr(model, name)) for name in STARTS if getattr(model, name)}
+    if model.head == "speaker":
+        found[SPEAKER_MODEL] = _checkpoint_state(getattr(model, SPEAKER_MODEL))
+    return found
 
 
 def _checkpoint_state(name: str) -> str:
     if os.path.isdir(name):
         return f"files {folder_sha256(name)}"
+    if os.path.isfile(name):
+        return f"file {file_sha256(name)}"
+    if "/" not in name and not os.path.exists(name):  # no name of a model on the Hub that has an owner: a keyword
+        return name
     try:
         path = cached_file(name, "config.json")
     except OSError:  # whoever loads it says what is wrong

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ..modeling_gemoclap import GEmoClapModel, GEmoClapProjection
 from .collator import GEmoClapCollator, audio_inputs
 from .finite import BROKEN_START, NotFiniteError, refuse_weights_not_finite
+from .history import settle_history
 
 PROMPTS_A_STEP, PROMPT_LEARNING_RATE = 32, 1e-3
 
@@ -41,6 +42,7 @@ def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.T
         batches: Batches of `GEmoClapCollator`, as small as the memory asks.
         tokenizer: The text tower's tokenizer.
     """
+    settle_history(model)
     was_training = model.training
     model.eval()
     pooled = []
@@ -65,6 +67,7 @@ def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.T
     tokens = tokenizer(prompts, padding=True, truncation=True, return_tensors="pt").to(model.device)
     centre_projection(model.text_projection, model.pool_text(tokens["input_ids"], tokens["attention_mask"]))
     model.train(was_training)
+    model.note_weights()
 
 
 def learn_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, seed: int) -> None:
@@ -82,6 +85,7 @@ def learn_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, 
         steps: How many.
         seed: Of what is drawn: processes that start alike stay alike.
     """
+    settle_history(model)
     config, generator = model.config, torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(
         [*model.text_model.parameters(), *model.text_projection.parameters()], lr=PROMPT_LEARNING_RATE
@@ -113,3 +117,4 @@ def learn_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, 
         loss.backward()
         optimizer.step()
     optimizer.zero_grad()
+    model.note_weights()

@@ -208,6 +208,7 @@ class SpeakerTrainer(StepTrainer):
         if not self.args.should_save:  # every process comes by
             return
         encoder = self.trained_model
+        self._stamp()
         encoder.save_pretrained(folder)
         remember(encoder.audio_model.config, encoder.config.training_data)
         encoder.audio_model.save_pretrained(folder / ENCODER)

@@ -6,17 +6,20 @@ import copy
 import json
 from pathlib import Path
 
+from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
-from ..base_gemoclap import GEmoClapPreTrainedModel
-from ..configuration_gemoclap import GEmoClapConfig
+from ..base_gemoclap import UNLABELLED_ENCODER, GEmoClapPreTrainedModel
+from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol
 from ..corpora.provenance import heard_speakers
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
+from ..safety_gemoclap import tensors_sha256
 from ..towers_gemoclap import load_whole
 from .arguments import ModelArguments, json_fields
+from .history import OWN_TOWER
 
 # What a start was trained by, as records of training data have it.
 SUPERVISED = "an encoder by supervised contrast"
@@ -26,7 +29,7 @@ STAGES = {
     "GEmoClapModel": "GEmo-CLAP",
 }
 
-UNLABELLED = "an encoder on the clusters of speakers, without emotion labels"
+UNLABELLED = UNLABELLED_ENCODER
 
 
 def config_of(name: str) -> GEmoClapConfig:
@@ -84,7 +87,20 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
                     f"--init_from {name} has {field} {theirs}, and --{option} {value}: leave it out, or where a "
                     f"configuration file has it, give --{option} '{{}}'"
                 )
+    if weights_changed(name, config):
+        model.config.training_data = [
+            *(model.config.training_data or []),
+            {"unknown": f"the weights of {Path(name).name} are not those that its record of training is about"},
+        ]
     return model, extractor
+
+
+def weights_changed(name: str, config: GEmoClapConfig) -> bool:
+    """Whether the weights in a checkpoint's folder are others than those that its record is about."""
+    recorded, files = getattr(config, "weights_sha256", None), sorted(Path(name).glob("*.safetensors"))
+    return bool(recorded and files) and recorded != tensors_sha256(
+        tensor for file in files for tensor in load_file(file).values()
+    )
 
 
 def remember(config: PretrainedConfig, records: list[dict] | None) -> None:
@@ -93,16 +109,6 @@ def remember(config: PretrainedConfig, records: list[dict] | None) -> None:
         config.training_data = records
     elif hasattr(config, "training_data"):
         del config.training_data
-
-
-def remembered(model: GEmoClapPreTrainedModel) -> GEmoClapPreTrainedModel:
-    """A model on a loaded audio tower, with what the tower remembers of its training put into the model's record."""
-    records = getattr(model.audio_model.config, "training_data", None) or []
-    for config in (model.audio_model.config, model.config.audio_config):
-        remember(config, None)
-    if records:
-        model.config.training_data = _as_stage(records, UNLABELLED)
-    return model
 
 
 def take_over(model: GEmoClapPreTrainedModel, start: GEmoClapForXVector, name: str) -> GEmoClapPreTrainedModel:
@@ -120,6 +126,7 @@ def take_over(model: GEmoClapPreTrainedModel, start: GEmoClapForXVector, name: s
     alone = any("unlabelled" in record and "stage" not in record for record in before)
     stage = UNLABELLED if alone and kind == "GEmoClapForXVector" else STAGES[kind]
     model.config.training_data = _as_stage(before, stage)
+    model.note_weights()
     return model
 
 
@@ -190,9 +197,15 @@ def history_of_start(arguments: ModelArguments) -> list[dict] | None:
         return config_of(str(place)).training_data
     if not arguments.audio_model:
         return []
-    path = Path(arguments.audio_model, "config.json")
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found.get("training_data") or [{"encoder": arguments.audio_model}]
+    try:
+        found = PretrainedConfig.get_config_dict(arguments.audio_model)[0]
+    except OSError:  # whoever loads it says what is wrong
+        found = {}
+    if found.get("training_data") is not None:
+        return found["training_data"]
+    if found.get("model_type") == GEmoClapAudioConfig.model_type:
+        return [{"unknown": OWN_TOWER}]
+    return [{"encoder": arguments.audio_model}]
 
 
 def heard_before(arguments: ModelArguments, corpus: Corpus | None) -> str:
