@@ -162,7 +162,7 @@ def test_new_code_and_versions_are_another_run(train, half_done, monkeypatch):
     with pytest.raises(ValueError, match="differs in: the version of accelerate"):
         train(*options, "--resume_from_checkpoint", "true")
     monkeypatch.undo()
-    changed = fingerprint.source_hashes("training.run") | {"losses_gemoclap.py": "0"}
+    changed = fingerprint.source_hashes(*CODE) | {"losses_gemoclap.py": "0"}
     monkeypatch.setattr(fingerprint, "source_hashes", lambda *modules: changed)
     with pytest.raises(ValueError, match="differs in: the package's source file losses_gemoclap.py"):
         train(*options, "--resume_from_checkpoint", "true")
