@@ -17,8 +17,9 @@ EXTRACTORS = (
     "Wav2Vec2FeatureExtractor",
     "WhisperFeatureExtractor",
 )
-# All others may fetch a compiled kernel from the Hub; whoever wants one gives attn_implementation to from_pretrained.
-ATTENTION = ("eager", "sdpa", "flex_attention")
+# All others fetch a kernel from the Hub, or start a compiler as flex_attention does. A user who wants one gives
+# attn_implementation to from_pretrained.
+ATTENTION = ("eager", "sdpa")
 QUANTIZERS = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit")
 HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies")
 
@@ -40,14 +41,14 @@ def check_config(values: dict, name: str = "config.json") -> dict:
         The same.
 
     Raises:
-        ValueError: If it names an attention or experts that may be kernels from the Hub, or a quantizer of others.
+        ValueError: If it names an attention or experts that may load or compile code, or an unknown quantizer.
     """
     for key, value in values.items():
         if any(word in str(key) for word in ("attn_implementation", "experts_implementation")):
             for kind in value.values() if isinstance(value, dict) else [value]:
                 if isinstance(kind, str) and kind not in ATTENTION:
                     raise ValueError(
-                        f"{name}: {key} names {kind!r}, which may be code from the Hub; delete it there, and give "
+                        f"{name}: {key} names {kind!r}, which may load or compile code; delete it there, and give "
                         f"attn_implementation to from_pretrained if you want it"
                     )
         elif key == "quantization_config" and value:

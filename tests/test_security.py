@@ -132,6 +132,9 @@ HOSTILE = {
     "tower_attention": lambda folder, payload, mark: edit(
         folder / "config.json", text_config___attn_implementation="kernels-community/flash-attn2"
     ),
+    "compiler": lambda folder, payload, mark: edit(
+        folder / "config.json", text_config__attn_implementation="flex_attention"
+    ),
     "quantizer": lambda folder, payload, mark: edit(
         folder / "config.json", quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": [payload]}
     ),
@@ -166,6 +169,9 @@ REFUSED = {
     ("attention", "load_pipeline"): "attn_implementation names 'stranger/kernel'",
     ("attention", "AutoModel"): "attn_implementation names 'stranger/kernel'",
     ("tower_attention", "GEmoClapModel"): "_attn_implementation names 'kernels-community/flash-attn2'",
+    ("compiler", "GEmoClapModel"): "attn_implementation names 'flex_attention'",
+    ("compiler", "AutoModel"): "attn_implementation names 'flex_attention'",
+    ("compiler", "load_pipeline"): "attn_implementation names 'flex_attention'",
     ("quantizer", "GEmoClapModel"): "quantization by 'mxfp4' is not supported",
     ("adapter", "GEmoClapModel"): "is a LoRA adapter",
     ("adapter", "load_pipeline"): "is a LoRA adapter",
@@ -257,12 +263,14 @@ def test_known_extractors_open_no_files(name):
 
 
 def test_kernels_are_for_those_who_ask(make_model, tmp_path):
-    """A file may choose between what is compiled into torch; whoever gives the argument may have anything."""
+    """A file chooses between the two that compile nothing; a user may ask for any other by the argument."""
     for values in (
+        {"text_config": {"attn_implementation": "flex_attention"}},
+        {"audio_config": {"_attn_implementation_internal": "flex_attention"}},
         {"experts_implementation": "stranger/kernel"},
         {"text_config": {"attn_implementation": {"": "a/b"}}},
     ):
-        with pytest.raises(ValueError, match="which may be code from the Hub"):
+        with pytest.raises(ValueError, match="which may load or compile code"):
             GEmoClapConfig.from_dict(values)
     file = GEmoClapConfig.from_dict({"attn_implementation": "eager"})  # transformers 4 takes it from nowhere
     assert file._attn_implementation in ("eager", None)
@@ -271,6 +279,9 @@ def test_kernels_are_for_those_who_ask(make_model, tmp_path):
     eager = {"audio_config": "eager", "text_config": "eager"}
     model = GEmoClapModel.from_pretrained(tmp_path, attn_implementation=eager)
     assert model.config.text_config._attn_implementation == "eager"
+    flex = {"audio_config": "eager", "text_config": "flex_attention"}
+    model = GEmoClapModel.from_pretrained(tmp_path, attn_implementation=flex)
+    assert model.text_model.config._attn_implementation == "flex_attention"
 
 
 def test_an_adapter_imports_nothing(tmp_path):
