@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
+import re
+from pathlib import Path
 
 import transformers
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
 
 # The extractors of transformers that make the input of the measured encoders. They open no files.
@@ -21,6 +25,8 @@ EXTRACTORS = (
 # attn_implementation to from_pretrained.
 ATTENTION = ("eager", "sdpa")
 QUANTIZERS = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit")
+# What a model's source has where it fetches a kernel from the Hub or compiles an extension by itself.
+KERNEL_LOADERS = re.compile(r"\b(get_kernel|lazy_load_kernel|load_inline)\(|\bcpp_extension\b")
 HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies")
 
 
@@ -60,6 +66,46 @@ def check_config(values: dict, name: str = "config.json") -> dict:
         elif isinstance(value, dict):
             check_config(value, name)
     return values
+
+
+def loads_kernels(config_class: type[PretrainedConfig]) -> bool:
+    """Whether the models of a configuration fetch or compile code of their own accord.
+
+    Their source is read without importing it, so that this holds for every version of transformers.
+    """
+    module = config_class.__module__.replace(".configuration_", ".modeling_")
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # a configuration outside of transformers
+        found = None
+    has_source = found is not None and found.origin and Path(found.origin).is_file()
+    return bool(has_source and KERNEL_LOADERS.search(Path(found.origin).read_text(encoding="utf-8")))
+
+
+def refuse_compiled_families(config: PretrainedConfig, name: str) -> None:
+    """Make sure that no kernel is fetched or compiled because of a tower's `model_type`, or of one nested in it.
+
+    Args:
+        config: The tower's configuration. `reference_compile` of ModernBERT, which compiles too, is switched off.
+        name: What errors call it.
+
+    Raises:
+        ValueError: If the family does so, or is one of timm, which fetches files by what its configuration names.
+    """
+    if loads_kernels(type(config)) or config.model_type.startswith("timm"):
+        raise ValueError(
+            f"{name}: a {config.model_type!r} model fetches files or compiles code while it is built, so it is not "
+            f"supported as a tower: choose another encoder"
+        )
+    if hasattr(config, "reference_compile"):
+        config.reference_compile = False
+    for value in vars(config).values():
+        if isinstance(value, dict) and value.get("model_type") in CONFIG_MAPPING:
+            value = CONFIG_MAPPING[value["model_type"]](
+                **{key: setting for key, setting in value.items() if key != "model_type"}
+            )
+        if isinstance(value, PretrainedConfig):
+            refuse_compiled_families(value, name)
 
 
 def own_extractor_class(name: str) -> type[SequenceFeatureExtractor]:

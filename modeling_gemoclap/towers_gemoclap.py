@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
 from .audio_headers_gemoclap import refuse_pointers
-from .safety_gemoclap import check_config, hub_options, read_json, refuse_adapter
+from .safety_gemoclap import check_config, hub_options, read_json, refuse_adapter, refuse_compiled_families
 
 # Their masked frames equal those of the clip alone, as benchmarks/batch_independence.py measures. All others run by
 # length, SEW among them: its pooled mask attends to half a frame of padding.
@@ -130,6 +130,7 @@ def close_leaks(tower: PreTrainedModel) -> PreTrainedModel:
 # ---- building and loading -------------------------------------------------------------------------------------------
 def _model_class(config: PretrainedConfig, tower: str, name: str) -> type[PreTrainedModel]:
     """The bare model of a configuration, or an error that says why it cannot be this tower."""
+    refuse_compiled_families(config, name)  # before its source is imported
     if type(config) not in MODEL_MAPPING:
         raise ValueError(f"{name}: transformers has no bare model of the type {config.model_type!r}")
     model_class = MODEL_MAPPING[type(config)]

@@ -11,19 +11,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from conftest import ROOT, run_script
 from huggingface_hub import ModelCard
 from transformers import TrainerState, TrainingArguments
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from modeling_gemoclap import (
+    GEmoClapAudioConfig,
     GEmoClapConfig,
     GEmoClapFeatureExtractor,
     GEmoClapForAudioClassification,
     GEmoClapModel,
 )
 from modeling_gemoclap.evaluation.page import write_page
-from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
-from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
+from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings, refuse_compiled_families
+from modeling_gemoclap.towers_gemoclap import (
+    FIXED_LENGTH,
+    PADDING_SAFE,
+    build_text_tower,
+    load_audio_tower,
+    load_text_tower,
+)
 from modeling_gemoclap.training.collator import AudioCollator
 from modeling_gemoclap.training.model_card import write_model_card
 from modeling_gemoclap.training.trainer import ClassifierTrainer
@@ -135,6 +144,7 @@ HOSTILE = {
     "compiler": lambda folder, payload, mark: edit(
         folder / "config.json", text_config__attn_implementation="flex_attention"
     ),
+    "compiling_family": lambda folder, payload, mark: edit(folder / "config.json", text_config={"model_type": "yoso"}),
     "quantizer": lambda folder, payload, mark: edit(
         folder / "config.json", quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": [payload]}
     ),
@@ -172,6 +182,8 @@ REFUSED = {
     ("compiler", "GEmoClapModel"): "attn_implementation names 'flex_attention'",
     ("compiler", "AutoModel"): "attn_implementation names 'flex_attention'",
     ("compiler", "load_pipeline"): "attn_implementation names 'flex_attention'",
+    ("compiling_family", "GEmoClapModel"): "text_config: a 'yoso' model fetches files or compiles code while it is",
+    ("compiling_family", "AutoModel"): "text_config: a 'yoso' model fetches files or compiles code while it is built",
     ("quantizer", "GEmoClapModel"): "quantization by 'mxfp4' is not supported",
     ("adapter", "GEmoClapModel"): "is a LoRA adapter",
     ("adapter", "load_pipeline"): "is a LoRA adapter",
@@ -282,6 +294,48 @@ def test_kernels_are_for_those_who_ask(make_model, tmp_path):
     flex = {"audio_config": "eager", "text_config": "flex_attention"}
     model = GEmoClapModel.from_pretrained(tmp_path, attn_implementation=flex)
     assert model.text_model.config._attn_implementation == "flex_attention"
+
+
+def families_with_kernels() -> set[str]:
+    """Families of the installed transformers whose source names what fetches a kernel or compiles an extension."""
+    families, models = set(), Path(transformers.__file__).parent / "models"
+    for kind, config_class in CONFIG_MAPPING.items():
+        if not config_class.__module__.startswith("transformers.models."):
+            continue  # one that a test registered
+        folder = models / config_class.__module__.split(".")[2]
+        source = folder / f"{config_class.__module__.rpartition('.')[2].replace('configuration_', 'modeling_')}.py"
+        words = ("get_kernel", "load_cuda_kernel", "cpp_extension", "lazy_load_kernel", "LocalKernel", "load_inline")
+        if source.is_file() and any(word in source.read_text(encoding="utf-8") for word in words):
+            families.add(kind)
+    return families
+
+
+def test_every_family_of_the_installed_transformers_that_compiles_code_is_refused():
+    """The encoders that were measured are not."""
+    compiling = families_with_kernels()
+    assert {"mra", "rwkv", "yoso"} <= compiling
+    for kind in compiling:
+        with pytest.raises(ValueError, match=f"text_config: a '{kind}' model fetches files or compiles code"):
+            refuse_compiled_families(CONFIG_MAPPING[kind](), "text_config")
+    for kind in (*PADDING_SAFE, *FIXED_LENGTH, "sew", "roberta", "bert", "mpnet", "xlm-roberta", "modernbert"):
+        config = GEmoClapAudioConfig() if kind == "gemoclap_audio" else CONFIG_MAPPING[kind]()
+        refuse_compiled_families(config, "tower")
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [{"model_type": "bert", "x": {"model_type": "yoso"}}, {"model_type": "timm_wrapper"}, CONFIG_MAPPING["mra"]()],
+)
+def test_no_nested_family_compiles_code_either(nested):
+    with pytest.raises(ValueError, match="text_config: a '(yoso|timm_wrapper|mra)' model fetches files or compiles"):
+        build_text_tower(CONFIG_MAPPING["roberta"](part=nested))
+
+
+def test_a_file_starts_no_compiler_by_reference_compile():
+    config = CONFIG_MAPPING["roberta"](
+        reference_compile=True, hidden_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    assert build_text_tower(config).config.reference_compile is False
 
 
 def test_an_adapter_imports_nothing(tmp_path):
