@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import transformers
@@ -27,6 +30,8 @@ ATTENTION = ("eager", "sdpa")
 QUANTIZERS = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit")
 # What a model's source has where it fetches a kernel from the Hub or compiles an extension by itself.
 KERNEL_LOADERS = re.compile(r"\b(get_kernel|lazy_load_kernel|load_inline)\(|\bcpp_extension\b")
+# What torch's refusal to unpickle a file means.
+MAY_RUN_CODE = "holds a pickle of more than tensors, which may run code, or no tensors at all"
 HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies")
 
 
@@ -206,6 +211,24 @@ def refuse_adapter(name: str, where: dict) -> None:
             f"{name} is a LoRA adapter: give the folder of its run, in which the updates are merged, or load it with "
             f"training.lora.load_adapter"
         )
+
+
+@contextmanager
+def naming_pickles(name: str) -> Iterator[None]:
+    """Turn torch's refusal of a pickle into one sentence.
+
+    Args:
+        name: Name or path of the checkpoint of which weights are loaded.
+
+    Raises:
+        ValueError: If its weights are no pickle of tensors alone.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError:  # torch's own message has the advice to unpickle it all the same
+        raise ValueError(
+            f"{name}: its file of weights {MAY_RUN_CODE}: do not load it, get a safetensors file"
+        ) from None
 
 
 def check_adapter(values: dict, name: str) -> None:

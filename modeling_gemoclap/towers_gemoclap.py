@@ -22,7 +22,14 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
 from .audio_headers_gemoclap import refuse_pointers
-from .safety_gemoclap import check_config, hub_options, read_json, refuse_adapter, refuse_compiled_families
+from .safety_gemoclap import (
+    check_config,
+    hub_options,
+    naming_pickles,
+    read_json,
+    refuse_adapter,
+    refuse_compiled_families,
+)
 
 # Their masked frames equal those of the clip alone, as benchmarks/batch_independence.py measures. All others run by
 # length, SEW among them: its pooled mask attends to half a frame of padding.
@@ -261,7 +268,8 @@ def load_whole(model_class: type[PreTrainedModel], name: str, **options) -> PreT
     check_config(read_json(name, "config.json", where), f"{name}: config.json")
     refuse_adapter(name, where)
     try:  # some checkpoints are stored in half precision, projections never are
-        model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
+        with naming_pickles(name):
+            model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
     except Exception as error:
         if "size mismatch" in str(error) or "mismatched" in str(error):
             shapes = [line.strip() for line in str(error).splitlines() if "shape" in line or "torch.Size" in line]

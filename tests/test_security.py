@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from conftest import ROOT, run_script
 from huggingface_hub import ModelCard
@@ -24,6 +25,7 @@ from modeling_gemoclap import (
     GEmoClapForAudioClassification,
     GEmoClapModel,
 )
+from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.evaluation.page import write_page
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings, refuse_compiled_families
 from modeling_gemoclap.towers_gemoclap import (
@@ -187,8 +189,9 @@ REFUSED = {
     ("quantizer", "GEmoClapModel"): "quantization by 'mxfp4' is not supported",
     ("adapter", "GEmoClapModel"): "is a LoRA adapter",
     ("adapter", "load_pipeline"): "is a LoRA adapter",
-    ("pickles", "GEmoClapModel"): "Weights only load failed",
-    ("pickles", "load_pipeline"): "its weights cannot be read",
+    ("pickles", "GEmoClapModel"): "its file of weights holds a pickle of more than tensors, which may run code",
+    ("pickles", "AutoModel"): "its file of weights holds a pickle of more than tensors, which may run code",
+    ("pickles", "load_pipeline"): "its file of weights holds a pickle of more than tensors, which may run code",
 }
 
 
@@ -419,7 +422,27 @@ def test_going_on_from_a_strangers_folder_unpickles_nothing(make_model, make_pro
     mark = tmp_path / "mark"
     (tmp_path / "run/checkpoint-1" / file).write_bytes(pickle.dumps(Opens(str(mark))))
     arguments.max_steps = 2
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed") as refused:
         trainer = ClassifierTrainer(model, arguments, processing_class=extractor, **data)
         trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     assert not mark.exists()
+    sentence = sentence_for(refused.value)
+    assert re.fullmatch(rf"\S*{re.escape(file)} holds a pickle of more than tensors, .*; go on from .*", sentence)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not whole"),
+        (b"PK\x03\x04 of an archive", "is not whole"),
+        (b"<html>not found</html>", "holds a pickle of more than tensors, which may run code, or no tensors at all"),
+        (pickle.dumps(Opens("nothing")), "holds a pickle of more than tensors"),
+        (pickle.dumps(np.ones(3)), "holds a pickle of more than tensors"),
+    ],
+)
+def test_a_file_that_torch_refuses_is_named_without_advice_to_unpickle_it(tmp_path, content, words):
+    (tmp_path / "scaler.pt").write_bytes(content)
+    with pytest.raises(Exception) as refused:  # noqa: B017, PT011
+        torch.load(str(tmp_path / "scaler.pt"), weights_only=True)
+    sentence = sentence_for(refused.value)
+    assert sentence.startswith(f"{tmp_path / 'scaler.pt'} {words}") and "weights_only" not in sentence
