@@ -200,6 +200,61 @@ def check_processor_files(name: str, allowed: tuple[str, ...], where: dict) -> N
             raise ValueError(f"{name}: {file} names an audio tokenizer, which GEmo-CLAP does not use: delete it there")
 
 
+def refuse_code_of_others(name: str, where: dict) -> None:
+    """Make sure that trust in the code of a checkpoint is no trust in another place that an `auto_map` names.
+
+    Args:
+        name: Name or path of a checkpoint that is loaded with `trust_remote_code=True`.
+        where: Options of the Hub.
+
+    Raises:
+        ValueError: If one of its files names code of another repository or folder.
+    """
+    for file in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json"):
+        for reference in _code_references(read_json(name, file, where)):
+            place = reference.partition("--")[0]
+            if "--" in reference and place != str(name):
+                raise ValueError(
+                    f"{name}: auto_map in {file} names code of another place, {place!r}: read that code, copy it into "
+                    f"the checkpoint, and name it there as module.Class"
+                )
+
+
+def _code_references(values, below: bool = False) -> Iterator[str]:
+    """The strings in each `auto_map`, wherever it is nested."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from _code_references(value, below or key == "auto_map")
+    elif isinstance(values, list):
+        for value in values:
+            yield from _code_references(value, below)
+    elif below and isinstance(values, str):
+        yield values
+
+
+def check_weight_files(name: str, options: dict) -> None:
+    """Make sure that a checkpoint is no adapter, and that its index names files beside it alone.
+
+    Args:
+        name: Name or path of a checkpoint.
+        options: What `from_pretrained` is given.
+
+    Raises:
+        ValueError: If it is an adapter, or its index names a file elsewhere.
+    """
+    where = hub_options(options)[0]
+    refuse_adapter(name, where)
+    variant = f".{options['variant']}" if options.get("variant") else ""
+    for weights in ("model.safetensors", "pytorch_model.bin"):
+        file = f"{weights}.index{variant}.json"
+        files = read_json(name, file, where).get("weight_map") or {}
+        for shard in files.values() if isinstance(files, dict) else [files]:
+            if not isinstance(shard, str) or re.search(r"[/\\:]", shard) or shard in ("", ".", ".."):
+                raise ValueError(
+                    f"{name}: {file} names {shard!r}, which is no file beside it: get the checkpoint again"
+                )
+
+
 def refuse_adapter(name: str, where: dict) -> None:
     """Make sure that a checkpoint is whole: transformers would fetch whatever an adapter names as its base.
 

@@ -24,10 +24,10 @@ from .audio_encoder_gemoclap import GEmoClapAudioModel
 from .audio_headers_gemoclap import refuse_pointers
 from .safety_gemoclap import (
     check_config,
+    check_weight_files,
     hub_options,
     naming_pickles,
     read_json,
-    refuse_adapter,
     refuse_compiled_families,
 )
 
@@ -260,13 +260,13 @@ def load_whole(model_class: type[PreTrainedModel], name: str, **options) -> PreT
 
     Raises:
         ValueError: If weights are missing, cannot be read, are pointers of git-lfs, or have other sizes than the
-            configuration says; if the configuration names code, or the checkpoint is an adapter.
+            configuration says; if the configuration names code, the checkpoint is an adapter, or its index names files
+            elsewhere.
         OSError: If there is no checkpoint of that name.
     """
     refuse_pointers(os.path.join(name, options.get("subfolder") or ""))
-    where = hub_options(options)[0]
-    check_config(read_json(name, "config.json", where), f"{name}: config.json")
-    refuse_adapter(name, where)
+    check_config(read_json(name, "config.json", hub_options(options)[0]), f"{name}: config.json")
+    check_weight_files(name, options)
     try:  # some checkpoints are stored in half precision, projections never are
         with naming_pickles(name):
             model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
