@@ -10,7 +10,7 @@ from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_gemoclap import GEmoClapConfig
-from .safety_gemoclap import hub_options, refuse_adapter, tensors_sha256, weight_probe
+from .safety_gemoclap import check_weight_files, naming_pickles, tensors_sha256, weight_probe
 from .towers_gemoclap import (
     applies_spec_augment,
     build_audio_tower,
@@ -99,13 +99,15 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
             **kwargs: For transformers, and fields of the configuration.
 
         Raises:
-            ValueError: If the checkpoint is an adapter, or its configuration names code.
+            ValueError: If the checkpoint is an adapter, its configuration names code, its weights are pickled
+                objects, or its index names files elsewhere.
         """
         if pretrained_model_name_or_path is not None:
-            refuse_adapter(pretrained_model_name_or_path, hub_options(kwargs)[0])
-        model, report = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+            check_weight_files(pretrained_model_name_or_path, kwargs)
+        with naming_pickles(pretrained_model_name_or_path):
+            model, report = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
         missing = [name for name in report["missing_keys"] if not name.endswith("masked_spec_embed")]
         if missing or report["mismatched_keys"]:
             model.config.forget_calibration()

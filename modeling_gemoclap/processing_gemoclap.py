@@ -8,7 +8,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
-from .safety_gemoclap import check_processor_files, check_tokenizer_file, hub_options
+from .safety_gemoclap import check_processor_files, check_tokenizer_file, hub_options, refuse_code_of_others
 
 
 class GEmoClapProcessor(ProcessorMixin):
@@ -55,9 +55,12 @@ class GEmoClapProcessor(ProcessorMixin):
             **kwargs: Likewise.
 
         Raises:
-            ValueError: If its files name other parts than our feature extractor and a tokenizer of transformers.
+            ValueError: If its files name other parts than our feature extractor and a tokenizer of transformers, or,
+                with `trust_remote_code=True`, code of another place.
         """
         where = hub_options(kwargs)[0]
+        if kwargs.get("trust_remote_code"):
+            refuse_code_of_others(pretrained_model_name_or_path, where)
         check_processor_files(pretrained_model_name_or_path, (GEmoClapFeatureExtractor.__name__,), where)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import json
-from collections.abc import Iterable
+import pickle
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import transformers
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
 
 # The extractors of transformers that make the input of the measured encoders. They open no files.
@@ -19,9 +25,14 @@ EXTRACTORS = (
     "Wav2Vec2FeatureExtractor",
     "WhisperFeatureExtractor",
 )
-# All others may fetch a compiled kernel from the Hub; whoever wants one gives attn_implementation to from_pretrained.
-ATTENTION = ("eager", "sdpa", "flex_attention")
+# All others fetch a kernel from the Hub, or start a compiler as flex_attention does. A user who wants one gives
+# attn_implementation to from_pretrained.
+ATTENTION = ("eager", "sdpa")
 QUANTIZERS = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit")
+# What a model's source has where it fetches a kernel from the Hub or compiles an extension by itself.
+KERNEL_LOADERS = re.compile(r"\b(get_kernel|lazy_load_kernel|load_inline)\(|\bcpp_extension\b")
+# What torch's refusal to unpickle a file means.
+MAY_RUN_CODE = "holds a pickle of more than tensors, which may run code, or no tensors at all"
 HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies")
 
 
@@ -42,14 +53,14 @@ def check_config(values: dict, name: str = "config.json") -> dict:
         The same.
 
     Raises:
-        ValueError: If it names an attention or experts that may be kernels from the Hub, or a quantizer of others.
+        ValueError: If it names an attention or experts that may load or compile code, or an unknown quantizer.
     """
     for key, value in values.items():
         if any(word in str(key) for word in ("attn_implementation", "experts_implementation")):
             for kind in value.values() if isinstance(value, dict) else [value]:
                 if isinstance(kind, str) and kind not in ATTENTION:
                     raise ValueError(
-                        f"{name}: {key} names {kind!r}, which may be code from the Hub; delete it there, and give "
+                        f"{name}: {key} names {kind!r}, which may load or compile code; delete it there, and give "
                         f"attn_implementation to from_pretrained if you want it"
                     )
         elif key == "quantization_config" and value:
@@ -61,6 +72,46 @@ def check_config(values: dict, name: str = "config.json") -> dict:
         elif isinstance(value, dict):
             check_config(value, name)
     return values
+
+
+def loads_kernels(config_class: type[PretrainedConfig]) -> bool:
+    """Whether the models of a configuration fetch or compile code of their own accord.
+
+    Their source is read without importing it, so that this holds for every version of transformers.
+    """
+    module = config_class.__module__.replace(".configuration_", ".modeling_")
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # a configuration outside of transformers
+        found = None
+    has_source = found is not None and found.origin and Path(found.origin).is_file()
+    return bool(has_source and KERNEL_LOADERS.search(Path(found.origin).read_text(encoding="utf-8")))
+
+
+def refuse_compiled_families(config: PretrainedConfig, name: str) -> None:
+    """Make sure that no kernel is fetched or compiled because of a tower's `model_type`, or of one nested in it.
+
+    Args:
+        config: The tower's configuration. `reference_compile` of ModernBERT, which compiles too, is switched off.
+        name: What errors call it.
+
+    Raises:
+        ValueError: If the family does so, or is one of timm, which fetches files by what its configuration names.
+    """
+    if loads_kernels(type(config)) or config.model_type.startswith("timm"):
+        raise ValueError(
+            f"{name}: a {config.model_type!r} model fetches files or compiles code while it is built, so it is not "
+            f"supported as a tower: choose another encoder"
+        )
+    if hasattr(config, "reference_compile"):
+        config.reference_compile = False
+    for value in vars(config).values():
+        if isinstance(value, dict) and value.get("model_type") in CONFIG_MAPPING:
+            value = CONFIG_MAPPING[value["model_type"]](
+                **{key: setting for key, setting in value.items() if key != "model_type"}
+            )
+        if isinstance(value, PretrainedConfig):
+            refuse_compiled_families(value, name)
 
 
 def own_extractor_class(name: str) -> type[SequenceFeatureExtractor]:
@@ -150,6 +201,61 @@ def check_processor_files(name: str, allowed: tuple[str, ...], where: dict) -> N
             raise ValueError(f"{name}: {file} names an audio tokenizer, which GEmo-CLAP does not use: delete it there")
 
 
+def refuse_code_of_others(name: str, where: dict) -> None:
+    """Make sure that trust in the code of a checkpoint is no trust in another place that an `auto_map` names.
+
+    Args:
+        name: Name or path of a checkpoint that is loaded with `trust_remote_code=True`.
+        where: Options of the Hub.
+
+    Raises:
+        ValueError: If one of its files names code of another repository or folder.
+    """
+    for file in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json"):
+        for reference in _code_references(read_json(name, file, where)):
+            place = reference.partition("--")[0]
+            if "--" in reference and place != str(name):
+                raise ValueError(
+                    f"{name}: auto_map in {file} names code of another place, {place!r}: read that code, copy it into "
+                    f"the checkpoint, and name it there as module.Class"
+                )
+
+
+def _code_references(values, below: bool = False) -> Iterator[str]:
+    """The strings in each `auto_map`, wherever it is nested."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from _code_references(value, below or key == "auto_map")
+    elif isinstance(values, list):
+        for value in values:
+            yield from _code_references(value, below)
+    elif below and isinstance(values, str):
+        yield values
+
+
+def check_weight_files(name: str, options: dict) -> None:
+    """Make sure that a checkpoint is no adapter, and that its index names files beside it alone.
+
+    Args:
+        name: Name or path of a checkpoint.
+        options: What `from_pretrained` is given.
+
+    Raises:
+        ValueError: If it is an adapter, or its index names a file elsewhere.
+    """
+    where = hub_options(options)[0]
+    refuse_adapter(name, where)
+    variant = f".{options['variant']}" if options.get("variant") else ""
+    for weights in ("model.safetensors", "pytorch_model.bin"):
+        file = f"{weights}.index{variant}.json"
+        files = read_json(name, file, where).get("weight_map") or {}
+        for shard in files.values() if isinstance(files, dict) else [files]:
+            if not isinstance(shard, str) or re.search(r"[/\\:]", shard) or shard in ("", ".", ".."):
+                raise ValueError(
+                    f"{name}: {file} names {shard!r}, which is no file beside it: get the checkpoint again"
+                )
+
+
 def refuse_adapter(name: str, where: dict) -> None:
     """Make sure that a checkpoint is whole: transformers would fetch whatever an adapter names as its base.
 
@@ -161,6 +267,24 @@ def refuse_adapter(name: str, where: dict) -> None:
             f"{name} is a LoRA adapter: give the folder of its run, in which the updates are merged, or load it with "
             f"training.lora.load_adapter"
         )
+
+
+@contextmanager
+def naming_pickles(name: str) -> Iterator[None]:
+    """Turn torch's refusal of a pickle into one sentence.
+
+    Args:
+        name: Name or path of the checkpoint of which weights are loaded.
+
+    Raises:
+        ValueError: If its weights are no pickle of tensors alone.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError:  # torch's own message has the advice to unpickle it all the same
+        raise ValueError(
+            f"{name}: its file of weights {MAY_RUN_CODE}: do not load it, get a safetensors file"
+        ) from None
 
 
 def check_adapter(values: dict, name: str) -> None:

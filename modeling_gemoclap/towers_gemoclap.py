@@ -22,7 +22,14 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .audio_encoder_gemoclap import GEmoClapAudioModel
 from .audio_headers_gemoclap import refuse_pointers
-from .safety_gemoclap import check_config, hub_options, read_json, refuse_adapter
+from .safety_gemoclap import (
+    check_config,
+    check_weight_files,
+    hub_options,
+    naming_pickles,
+    read_json,
+    refuse_compiled_families,
+)
 
 # Their masked frames equal those of the clip alone, as benchmarks/batch_independence.py measures. All others run by
 # length, SEW among them: its pooled mask attends to half a frame of padding.
@@ -130,6 +137,7 @@ def close_leaks(tower: PreTrainedModel) -> PreTrainedModel:
 # ---- building and loading -------------------------------------------------------------------------------------------
 def _model_class(config: PretrainedConfig, tower: str, name: str) -> type[PreTrainedModel]:
     """The bare model of a configuration, or an error that says why it cannot be this tower."""
+    refuse_compiled_families(config, name)  # before its source is imported
     if type(config) not in MODEL_MAPPING:
         raise ValueError(f"{name}: transformers has no bare model of the type {config.model_type!r}")
     model_class = MODEL_MAPPING[type(config)]
@@ -252,15 +260,16 @@ def load_whole(model_class: type[PreTrainedModel], name: str, **options) -> PreT
 
     Raises:
         ValueError: If weights are missing, cannot be read, are pointers of git-lfs, or have other sizes than the
-            configuration says; if the configuration names code, or the checkpoint is an adapter.
+            configuration says; if the configuration names code, the checkpoint is an adapter, or its index names files
+            elsewhere.
         OSError: If there is no checkpoint of that name.
     """
     refuse_pointers(os.path.join(name, options.get("subfolder") or ""))
-    where = hub_options(options)[0]
-    check_config(read_json(name, "config.json", where), f"{name}: config.json")
-    refuse_adapter(name, where)
+    check_config(read_json(name, "config.json", hub_options(options)[0]), f"{name}: config.json")
+    check_weight_files(name, options)
     try:  # some checkpoints are stored in half precision, projections never are
-        model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
+        with naming_pickles(name):
+            model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
     except Exception as error:
         if "size mismatch" in str(error) or "mismatched" in str(error):
             shapes = [line.strip() for line in str(error).splitlines() if "shape" in line or "torch.Size" in line]

@@ -1,4 +1,4 @@
-"""Loads checkpoints in every way there is, and prints what this connected to, started, ran and opened.
+"""Loads checkpoints in every way there is, runs each model once, and prints what it all started and opened.
 
     python hostile_worker.py trusted|untrusted FORBIDDEN_FOLDER HARMLESS CHECKPOINT...
 
@@ -32,6 +32,7 @@ def hook(event, arguments):
 
 if TRUSTED:
     sys.modules["modeling_gemoclap"] = None
+import torch  # noqa: E402
 import transformers  # noqa: E402
 
 transformers.logging.set_verbosity_error()
@@ -53,13 +54,23 @@ if not TRUSTED:
     ways["from_audio_pretrained"] = modeling_gemoclap.GEmoClapFeatureExtractor.from_audio_pretrained
     ways["load_tokenizer"] = modeling_gemoclap.GEmoClapProcessor.load_tokenizer
 
+
+@torch.no_grad()
+def run_once(loaded):
+    """One forward of what was loaded, where it is or has a model: some code is fetched or compiled only then."""
+    model = getattr(loaded, "model", loaded)
+    if hasattr(model, "get_text_features"):
+        model.get_text_features(torch.tensor([[5, 6, 7]]))
+        model.get_audio_features(**{model.main_input_name: torch.zeros(1, 40, model.config.audio_config.num_mel_bins)})
+
+
 sys.addaudithook(hook)
 report = {}
 for folder in [HARMLESS, *sys.argv[4:]]:
     for way, load in ways.items():
         watched, events = None if folder == HARMLESS else str(Path(folder).resolve()), []
         try:
-            load(folder)
+            run_once(load(folder))
             outcome = "loaded"
         except BaseException as error:
             outcome = f"{type(error).__name__}: {error}"

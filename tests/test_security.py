@@ -21,6 +21,7 @@ from modeling_gemoclap import (
     GEmoClapForAudioClassification,
     GEmoClapModel,
 )
+from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.evaluation.page import write_page
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
 from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
@@ -83,6 +84,11 @@ def pickled(folder: Path, mark: str):
         (folder / name).write_bytes(pickle.dumps(Opens(mark)))
 
 
+def without_weights(folder: Path) -> Path:
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
 def runs_a_pipeline(payload: str) -> dict:
     return {"feature_extractor_type": "pipeline", "model": payload, "trust_remote_code": True, "task": "fill-mask"}
 
@@ -116,6 +122,15 @@ HOSTILE = {
     "other_repository": lambda folder, payload, mark: edit(
         folder / "config.json", auto_map={auto: f"stranger/repository--x.{auto}" for auto in BASES}
     ),
+    "part_of_other_place": lambda folder, payload, mark: edit(
+        folder / "processor_config.json",
+        feature_extractor__auto_map={"AutoFeatureExtractor": f"{payload}--missing.Evil"},
+    ),
+    "shard_elsewhere": lambda folder, payload, mark: edit(
+        without_weights(folder) / "model.safetensors.index.json",
+        metadata={"total_size": 1},
+        weight_map={"audio_logit_scale": f"{payload}/config.json"},
+    ),
     "tower_code": lambda folder, payload, mark: edit(
         folder / "config.json", audio_config__auto_map=code(folder, mark), text_config__auto_map=code(folder, mark)
     ),
@@ -132,6 +147,10 @@ HOSTILE = {
     "tower_attention": lambda folder, payload, mark: edit(
         folder / "config.json", text_config___attn_implementation="kernels-community/flash-attn2"
     ),
+    "compiler": lambda folder, payload, mark: edit(
+        folder / "config.json", text_config__attn_implementation="flex_attention"
+    ),
+    "compiling_family": lambda folder, payload, mark: edit(folder / "config.json", text_config={"model_type": "yoso"}),
     "quantizer": lambda folder, payload, mark: edit(
         folder / "config.json", quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": [payload]}
     ),
@@ -145,8 +164,13 @@ HOSTILE = {
 }
 # What a checkpoint's own code is: with trust_remote_code it runs.
 OWN_CODE = ("tokenizer_code", "config_code", "other_repository")
-# transformers reads this one before it asks for any class of ours; it loads weights from there and no code.
-BEFORE_US = {("audio_tokenizer", "AutoProcessor"), ("audio_tokenizer", "pipeline")}
+# What transformers does before it asks for any class of ours: it loads weights of an audio tokenizer, and, with trust,
+# looks for code of another place.
+BEFORE_US = {
+    ("audio_tokenizer", "AutoProcessor"),
+    ("audio_tokenizer", "pipeline"),
+    ("part_of_other_place", "AutoFeatureExtractor"),
+}
 # What must be refused, by the way that comes upon it, and how the error begins.
 REFUSED = {
     ("own_extractor", "GEmoClapProcessor"): "feature_extractor_type 'pipeline' is not known",
@@ -166,11 +190,20 @@ REFUSED = {
     ("attention", "load_pipeline"): "attn_implementation names 'stranger/kernel'",
     ("attention", "AutoModel"): "attn_implementation names 'stranger/kernel'",
     ("tower_attention", "GEmoClapModel"): "_attn_implementation names 'kernels-community/flash-attn2'",
+    ("compiler", "GEmoClapModel"): "attn_implementation names 'flex_attention'",
+    ("compiler", "AutoModel"): "attn_implementation names 'flex_attention'",
+    ("compiler", "load_pipeline"): "attn_implementation names 'flex_attention'",
+    ("compiling_family", "GEmoClapModel"): "text_config: a 'yoso' model fetches files or compiles code while it is",
+    ("compiling_family", "AutoModel"): "text_config: a 'yoso' model fetches files or compiles code while it is built",
     ("quantizer", "GEmoClapModel"): "quantization by 'mxfp4' is not supported",
     ("adapter", "GEmoClapModel"): "is a LoRA adapter",
     ("adapter", "load_pipeline"): "is a LoRA adapter",
-    ("pickles", "GEmoClapModel"): "Weights only load failed",
-    ("pickles", "load_pipeline"): "its weights cannot be read",
+    ("shard_elsewhere", "GEmoClapModel"): "config.json', which is no file beside it",
+    ("shard_elsewhere", "AutoModel"): "config.json', which is no file beside it",
+    ("shard_elsewhere", "load_pipeline"): "config.json', which is no file beside it",
+    ("pickles", "GEmoClapModel"): "its file of weights holds a pickle of more than tensors, which may run code",
+    ("pickles", "AutoModel"): "its file of weights holds a pickle of more than tensors, which may run code",
+    ("pickles", "load_pipeline"): "its file of weights holds a pickle of more than tensors, which may run code",
 }
 
 
@@ -227,6 +260,8 @@ def test_trust_in_the_code_of_a_checkpoint_is_no_trust_in_its_data(hostile, tmp_
     assert {outcome for outcome, _ in report["harmless"].values()} == {"loaded"}
     for name in ("own_extractor", "own_model", "feature_extractor_type", "tokenizer_class", "attention"):
         assert report[name]["pipeline"][0] != "loaded"
+    for way in ("AutoProcessor", "pipeline"):
+        assert "auto_map in processor_config.json names code of another place" in report["part_of_other_place"][way][0]
     happened = {(name, way): seen for name, ways in report.items() for way, (_, seen) in ways.items() if seen}
     assert happened.keys() <= BEFORE_US and not hostile[2].exists()
 
@@ -257,12 +292,14 @@ def test_known_extractors_open_no_files(name):
 
 
 def test_kernels_are_for_those_who_ask(make_model, tmp_path):
-    """A file may choose between what is compiled into torch; whoever gives the argument may have anything."""
+    """A file chooses between the two that compile nothing; a user may ask for any other by the argument."""
     for values in (
+        {"text_config": {"attn_implementation": "flex_attention"}},
+        {"audio_config": {"_attn_implementation_internal": "flex_attention"}},
         {"experts_implementation": "stranger/kernel"},
         {"text_config": {"attn_implementation": {"": "a/b"}}},
     ):
-        with pytest.raises(ValueError, match="which may be code from the Hub"):
+        with pytest.raises(ValueError, match="which may load or compile code"):
             GEmoClapConfig.from_dict(values)
     file = GEmoClapConfig.from_dict({"attn_implementation": "eager"})  # transformers 4 takes it from nowhere
     assert file._attn_implementation in ("eager", None)
@@ -271,6 +308,9 @@ def test_kernels_are_for_those_who_ask(make_model, tmp_path):
     eager = {"audio_config": "eager", "text_config": "eager"}
     model = GEmoClapModel.from_pretrained(tmp_path, attn_implementation=eager)
     assert model.config.text_config._attn_implementation == "eager"
+    flex = {"audio_config": "eager", "text_config": "flex_attention"}
+    model = GEmoClapModel.from_pretrained(tmp_path, attn_implementation=flex)
+    assert model.text_model.config._attn_implementation == "flex_attention"
 
 
 def test_an_adapter_imports_nothing(tmp_path):
@@ -354,7 +394,9 @@ def test_going_on_from_a_strangers_folder_unpickles_nothing(make_model, make_pro
     mark = tmp_path / "mark"
     (tmp_path / "run/checkpoint-1" / file).write_bytes(pickle.dumps(Opens(str(mark))))
     arguments.max_steps = 2
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed") as refused:
         trainer = ClassifierTrainer(model, arguments, processing_class=extractor, **data)
         trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     assert not mark.exists()
+    sentence = sentence_for(refused.value)
+    assert re.fullmatch(rf"\S*{re.escape(file)} holds a pickle of more than tensors, .*; go on from .*", sentence)

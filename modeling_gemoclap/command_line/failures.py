@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import errno
 import os
+import pickle
 import re
 import shlex
 import subprocess
@@ -32,6 +33,7 @@ PASS_ON = ("torch.utils.data", "torch._utils", "multiprocess", "multiprocessing"
 NETWORK = ("httpx", "httpx2", "requests", "urllib3")
 DISK_FULL = re.compile(r"No space left on device|StorageFull|Disk quota exceeded|os error 28|\[errno 28\]", re.I)
 CUT_WRITE = re.compile(r"inline_container\.cc.*unexpected pos|PytorchStreamWriter failed writing", re.S)
+CUT_READ = re.compile(r"PytorchStreamReader failed|Ran out of input")
 NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|out of memory", re.I)
 DEAD_WORKER = re.compile(
     r"DataLoader worker .*(exited unexpectedly|is killed by signal)|One of the subprocesses", re.S
@@ -109,6 +111,8 @@ def sentence_for(error: BaseException) -> str | None:
         return _of_memory(error, message)
     if isinstance(error, ImportError):
         return _of_import(error)
+    if unread := _of_torch_load(error):
+        return unread
     if isinstance(error, subprocess.CalledProcessError):
         return f"stopped: {_typed(error.cmd)} ended with {error.returncode}; its error stands above"
     if _from(type(error).__mro__, NETWORK) or isinstance(error, (ConnectionError, TimeoutError)):
@@ -148,6 +152,20 @@ def _of_import(error: ImportError) -> str | None:
         if name in BASE:
             return f"{name} is not installed, or cannot be imported ({error}): pip install gemoclap"
     return f"{names[0]} is not installed: pip install {names[0]}" if names else str(error)
+
+
+def _of_torch_load(error: BaseException) -> str | None:
+    """What is wrong with a file that `torch.load` refuses, as the state of an optimizer; None for other failures."""
+    cut_off = isinstance(error, (EOFError, RuntimeError)) and CUT_READ.search(str(error) or "Ran out of input")
+    if not (cut_off or isinstance(error, pickle.UnpicklingError)):
+        return None
+    from ..safety_gemoclap import MAY_RUN_CODE  # imports transformers, which other failures do without
+
+    what = "is not whole" if cut_off else f"{MAY_RUN_CODE}: do not load it"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__") == "torch.serialization" and frame.f_code.co_name == "load":
+            return f"{frame.f_locals.get('f')} {what}; go on from another checkpoint"
+    return None
 
 
 def _of_torch(error: BaseException, message: str) -> str | None:
