@@ -17,6 +17,7 @@ from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..towers_gemoclap import load_whole
 from .arguments import ModelArguments, json_fields
+from .tower_fields import check_config_fields, check_feature_fields
 
 # What a start was trained by, as records of training data have it.
 SUPERVISED = "an encoder by supervised contrast"
@@ -62,7 +63,7 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
             `audio_config` and `feature_config`.
 
     Raises:
-        ValueError: If it is no checkpoint of ours, pools otherwise, or a field does not agree.
+        ValueError: If it is no checkpoint of ours, pools otherwise, or a field does not exist or agree.
     """
     name = arguments.init_from
     config = config_of(name)
@@ -76,9 +77,12 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
                 f"--{field} {str(theirs).lower()} to take its pooling over, or a checkpoint that pools as you want"
             )
     model, extractor = load_whole(GEmoClapForXVector, name), GEmoClapFeatureExtractor.from_pretrained(name)
+    given = {option: json_fields(getattr(arguments, option), option) for option in ("audio_config", "feature_config")}
+    check_config_fields("audio_config", given["audio_config"], config.audio_config)
+    check_feature_fields(given["feature_config"])
     for option, there in (("audio_config", config.audio_config), ("feature_config", extractor)):
-        for field, value in json_fields(getattr(arguments, option), option).items():
-            theirs = getattr(there, field, "not known")
+        for field, value in given[option].items():
+            theirs = getattr(there, field, None)
             if theirs != value:
                 raise ValueError(
                     f"--init_from {name} has {field} {theirs}, and --{option} {value}: leave it out, or where a "
