@@ -139,7 +139,11 @@ def _refuse_missing(folder: Path, files: list[Path]) -> None:
                 f"{name}-{first:0{len(total)}d}-of-{total}.parquet; fetch or write them anew"
             )
     for note, clips in noted.items():
-        if note and clips != (whole := json.loads(note)["clips"]):
+        try:
+            whole = json.loads(note)["clips"] if note else clips
+        except (ValueError, RecursionError, KeyError, TypeError):
+            raise ManifestError(f"{folder}: a shard's note of its corpus is damaged: write them anew") from None
+        if clips != whole:
             raise ManifestError(
                 f"{folder}: its shards hold {clips} clips of the {whole} that were written together; a shard is "
                 f"missing or stands there twice: write them anew"

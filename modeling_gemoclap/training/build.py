@@ -11,6 +11,7 @@ from transformers import RobertaConfig, RobertaTokenizerFast, TrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
+from ..checkpoint_files import check_checkpoint_files
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, words_in
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
@@ -95,6 +96,8 @@ def _compact_config(fields: dict) -> GEmoClapAudioConfig:
 
 
 def _check_pretrained(arguments: ModelArguments, audio: dict, text: dict, features: dict) -> None:
+    for name in filter(None, (arguments.audio_model, arguments.text_model)):
+        check_checkpoint_files(name)
     check_pretrained_fields("audio_config", audio, arguments.audio_model)
     check_pretrained_fields("text_config", text, arguments.text_model)
     check_feature_fields(features, pretrained=True)
@@ -123,6 +126,7 @@ def build_model_and_processor(
         start, extractor = load_start(arguments)
         name, tower = arguments.text_model, None
         if name:
+            check_checkpoint_files(name)
             check_pretrained_fields("text_config", text, name)
             tower = load_text_tower(name, arguments.text_pooling, **text)
         config = GEmoClapConfig(start.config.audio_config, tower and tower.config, **values)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from torch.utils.data import ConcatDataset, Subset
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
-from ..corpora.files import write_json
+from ..corpora.files import read_json, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import training_records, with_development
 
@@ -78,7 +77,7 @@ def history_of_checkpoint(checkpoint: str | Path) -> list[dict]:
     """What the weights of a `checkpoint-N` have heard; a record that this is not known, where it has none."""
     for name in (HISTORY, "config.json"):
         path = Path(checkpoint, name)
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        found = read_json(path) if path.is_file() else None
         found = found.get("training_data") if isinstance(found, dict) else found
         if found is not None:
             return found

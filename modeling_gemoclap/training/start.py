@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 from transformers import PretrainedConfig
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
+from ..checkpoint_files import check_checkpoint_files
 from ..configuration_gemoclap import GEmoClapConfig
+from ..corpora.files import read_object, require
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol
 from ..corpora.provenance import heard_speakers
@@ -42,6 +43,7 @@ def config_of(name: str) -> GEmoClapConfig:
         )
     if Path(name).exists() and not Path(name, "config.json").is_file():
         raise ValueError(f"--init_from {name}: no config.json there; give the folder of a checkpoint")
+    check_checkpoint_files(name)
     try:
         kind = PretrainedConfig.get_config_dict(name)[0].get("model_type")
     except OSError as error:
@@ -164,8 +166,9 @@ def start_of_fold(
                 f"protocol whose folds leave out the same"
             )
         return arguments
-    run = json.loads(Path(name, "run.json").read_text(encoding="utf-8"))
+    run = read_object(Path(name, "run.json"), protocols=dict, corpus=str)
     theirs = run["protocols"].get(str(seed), {"folds": [], "by": protocol.by})
+    require(theirs, f"{name}/run.json, protocol of seed {seed}", folds=list, by=str)
     start = "" if run["corpus"] == corpus.name or corpus.parts else f"{corpus.name}/"
     left_out = [{value.removeprefix(start) for value in one if value.startswith(start)} for one in theirs["folds"]]
     fitting = [number for number, values in enumerate(left_out) if judged <= values and theirs["by"] == protocol.by]
@@ -195,7 +198,7 @@ def history_of_start(arguments: ModelArguments) -> list[dict] | None:
     if not arguments.audio_model:
         return []
     path = Path(arguments.audio_model, "config.json")
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = read_object(path) if path.is_file() else {}
     return found.get("training_data") or [{"encoder": arguments.audio_model}]
 
 
