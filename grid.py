@@ -13,7 +13,6 @@ small, with the compact encoder in place of the pretrained ones, is
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from modeling_gemoclap.command_line.files import read_yaml, typed
 from modeling_gemoclap.command_line.parser import OneSentence, expanded, number, words_of
 from modeling_gemoclap.command_line.places import refuse_unwritable
 from modeling_gemoclap.command_line.ranges import SEED
+from modeling_gemoclap.corpora.files import read_object
 
 OURS = ("name", "published")
 
@@ -106,7 +106,8 @@ def as_table(cells: list[dict], folders: list[Path]) -> str:
     head += ["published WAR", "published UAR"] if published else []
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for cell, folder in zip(cells, folders, strict=True):
-        found = json.loads((folder / "results/results.json").read_text(encoding="utf-8"))
+        fields = {"war": float, "uar": float, "intervals": dict, "speakers": (dict, list)}
+        found = read_object(folder / "results/results.json", **fields)
         row = [cell["name"], f"{100 * found['war']:.1f}", f"{100 * found['uar']:.1f}"]
         row.append(interval_text(found["intervals"]["uar"], len(found["speakers"])))
         row.append(difference_text(compare_runs(folders[0], folder)) if folder != folders[0] else "")

@@ -147,6 +147,9 @@ class GEmoClapAudioConfig(PretrainedConfig):
         _check_numbers(locals())
         if hidden_size % num_attention_heads:
             raise ValueError(f"{hidden_size=} is not a multiple of {num_attention_heads=}")
+        is_list = isinstance(conv_channels, (list, tuple))
+        if not is_list or not all(isinstance(n, numbers.Integral) and n >= 1 for n in conv_channels):
+            raise ValueError(f"conv_channels={conv_channels!r} must be a list of whole numbers of at least 1")
         if len(conv_channels) < 2 or num_mel_bins % 2 ** len(conv_channels):
             raise ValueError(
                 f"conv_channels={conv_channels} must be two blocks or more, and {num_mel_bins=} a multiple "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import numbers
 from functools import lru_cache
 
 import numpy as np
@@ -66,6 +67,36 @@ def _fixed_seconds(own: SequenceFeatureExtractor) -> float | None:
     return own.max_length * KALDI_HOP / 1000 if hasattr(own, "max_length") else None
 
 
+def _check_numbers(values: dict) -> None:
+    """Make sure that the numbers of a feature extractor have values that they may have; NaN and infinity are not."""
+    checks = (
+        ("a whole number of at least 1", lambda n: isinstance(n, numbers.Integral) and n >= 1, "num_mel_bins"),
+        ("a number of at least 0.001 and at most 1", lambda n: 0.001 <= n <= 1, "frame_seconds hop_seconds"),
+        ("a finite number above 0", lambda n: 0 < n < np.inf, "log_mel_std max_seconds max_frequency"),
+        ("a finite number of at least 0", lambda n: 0 <= n < np.inf, "min_frequency min_seconds"),
+        ("a finite number", np.isfinite, "log_mel_mean padding_value"),
+    )
+    for words, holds, names in checks:
+        for name in names.split():
+            value, may_be_none = values[name], name in ("max_seconds", "max_frequency")
+            if value is None and may_be_none:
+                continue
+            if isinstance(value, bool) or not (isinstance(value, numbers.Real) and holds(value)):
+                raise ValueError(f"{name}={value!r} must be {words}{' or None' if may_be_none else ''}")
+    half = values["sampling_rate"] / 2
+    highest = values["max_frequency"] or half
+    if values["feature_type"] == "log_mel" and not values["min_frequency"] < highest <= half:
+        name = "max_frequency" if values["max_frequency"] else "min_frequency"
+        raise ValueError(
+            f"{name}={values[name]!r} must be at most {half:g}, half the sampling rate, and min_frequency below "
+            f"max_frequency"
+        )
+    if values["max_seconds"] is not None and values["max_seconds"] < values["min_seconds"]:
+        raise ValueError(
+            f"max_seconds={values['max_seconds']!r} must be at least min_seconds={values['min_seconds']!r}"
+        )
+
+
 class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
     """Turns recordings into `input_values` or `input_features` and `audio_attention_mask`.
 
@@ -87,6 +118,9 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         padding_value: Value of padding.
         strict: Refuse a recording whose header and content disagree (a wrong size, no last page of Ogg), instead of a
             warning.
+
+    Raises:
+        ValueError: If a value is not known or a number is out of its range.
 
     Example:
         >>> extractor = GEmoClapFeatureExtractor(feature_type="log_mel")
@@ -120,9 +154,11 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         if (feature_type == "own") != (own is not None):
             raise ValueError("feature_type='own' goes with own={'feature_extractor_type': ..., ...}, and only it")
         kwargs.pop("feature_size", None)
+        sampling_rate = check_rate(sampling_rate, "feature extractor")
+        _check_numbers(locals())
         super().__init__(
             feature_size=1 if feature_type == "wave" else num_mel_bins,
-            sampling_rate=check_rate(sampling_rate, "feature extractor"),
+            sampling_rate=sampling_rate,
             padding_value=padding_value,
             **kwargs,
         )

@@ -101,6 +101,54 @@ def test_an_audio_column_of_datasets(form, waves, tmp_path):
     check(tmp_path / "data", waves, names)
 
 
+def write_tree(folder: Path, waves: dict, shards: int) -> list[str]:
+    """Recordings in a tree of folders, embedded by `datasets`; their base names."""
+    paths = [folder / "files" / str(place // 2) / f"{place % 2}.wav" for place in range(len(waves))]
+    for path, wave in zip(paths, waves.values(), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(wave))
+    plain = labels(waves, classes=False)
+    made = datasets.Dataset.from_dict({"audio": list(map(str, paths)), **plain})
+    made = made.cast_column("audio", datasets.Audio(decode=False))
+    made = made.with_format("arrow").map(datasets.table.embed_table_storage, batched=True)
+    (folder / "data").mkdir()
+    for shard in range(shards):
+        part = made.shard(shards, shard, contiguous=True)
+        part.to_parquet(folder / f"data/train-{shard:05d}-of-{shards:05d}.parquet", batch_size=2)
+    return [path.name for path in paths]
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_files_of_one_name_in_a_tree_of_folders(shards, waves, tmp_path):
+    """`datasets` embeds a file with the last part of its path alone."""
+    bases = write_tree(tmp_path, waves, shards)
+    assert len(set(bases)) == 2
+    each = len(waves) // shards
+    names = [
+        f"train-{place // each:05d}-of-{shards:05d}.parquet/{place % each}/{base}" for place, base in enumerate(bases)
+    ]
+    check(tmp_path / "data", waves, names)
+    assert load_corpus(tmp_path / "data").manifest_sha256 == load_corpus(tmp_path / "data").manifest_sha256
+
+
+def test_a_copy_of_a_shard_is_still_noticed_where_names_repeat(waves, tmp_path):
+    write_tree(tmp_path, waves, 3)
+    content = (tmp_path / "data/train-00001-of-00003.parquet").read_bytes()
+    (tmp_path / "data/train-00001-of-00003 (1).parquet").write_bytes(content)
+    with pytest.raises(ManifestError, match=r"stands already in .*train-00001-of-00003"):
+        load_corpus(tmp_path / "data")
+
+
+def test_only_names_that_repeat_are_changed(tmp_path):
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    names = ["a.wav", "b.wav", "a.wav"]
+    audio = pa.array([{"bytes": bytes([n]), "path": name} for n, name in enumerate(names)], struct)
+    columns = {"emotion": ["sad"] * 3, "gender": ["f"] * 3, "speaker_id": ["1"] * 3}
+    pq.write_table(pa.table({**columns, "audio": audio}), tmp_path / "x.parquet")
+    found = list(load_corpus(tmp_path).clips["file_name"])
+    assert found == ["x.parquet/0/a.wav", "b.wav", "x.parquet/2/a.wav"]
+
+
 def forms(waves, folder: Path) -> dict[str, tuple[pa.Array, dict]]:
     """Each form of the column audio, and further columns."""
     names, content = list(waves), [encoded(wave) for wave in waves.values()]

@@ -190,10 +190,35 @@ def test_bad_clips_in_shards_stop_or_take_no_part(tones, tmp_path):
     assert done.returncode == 1 and "clips-00000-of-00001.parquet, audio/bad.wav" in done.stderr
     assert "--on_bad_audio skip" in done.stderr
     done = run_script("train.py", *TINY, *options, "--on_bad_audio", "skip", "--overwrite_output", "true")
-    assert "went on without a clip" in done.stderr and "Trained on 49 clips" in done.stdout
+    assert done.stderr.count("went on without a clip") == 1
+    assert "Trained on 48 clips, 1 skipped" in done.stdout
     more = ("--on_bad_audio", "skip", "--class_balanced_sampling", "true", "--overwrite_output", "true")
     done = run_script("train.py", *TINY, *options, *more, check=False)
     assert done.returncode == 1 and "not of shards" in done.stderr
+
+
+def test_clips_of_shards_that_are_skipped_are_reported_and_not_counted(tones, tmp_path):
+    """Of six bad clips two are for development; workers are other processes, and there are three epochs."""
+    bad = [[f"audio/{speaker}_bad_{n}.wav", "sad", "male", speaker] for speaker in ("02", "04") for n in range(2)]
+    bad += [[f"audio/03_bad_{n}.wav", "angry", "female", "03"] for n in range(2)]
+    folder = write_corpus(tmp_path / "tones", bad)
+    for name, *_ in bad:
+        (folder / name).write_bytes(b"RIFF")
+    write_shards(load_corpus(folder), tmp_path / "shards", clips_per_group=5)
+    run = tmp_path / "run"
+    options = ("--data_dir", tmp_path / "shards", "--num_train_epochs", "3", "--output_dir", run)
+    options += ("--on_bad_audio", "skip", "--dataloader_num_workers", "2", "--dev_speakers", "04")
+    done = run_script("train.py", *TINY, *options)
+    assert "Trained on 36 clips, 6 skipped" in done.stdout
+    for name, *_ in bad:
+        warnings = [line for line in done.stderr.splitlines() if "went on without" in line and name in line]
+        assert len(warnings) == 1, done.stderr
+    skipped = json.loads((run / "skipped_clips.json").read_text())
+    assert len(skipped) == 6 and all(any(name in error for error in skipped) for name, *_ in bad)
+    [record] = json.loads((run / "config.json").read_text())["training_data"]
+    assert record["num_clips"] == 36 and record["speakers"] == ["01", "02", "03"]
+    card = (run / "README.md").read_text()
+    assert "| 36 |" in card and "| 40 |" not in card
 
 
 def test_a_reader_goes_to_workers_empty(sharded):

@@ -304,7 +304,10 @@ def test_protocols_of_both_stages(both, train, tmp_path):
         ((*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hidden_size": 64}'), "has hidden_size 32"),
         ((*STAGE2, "--init_from", "{stage1}", "--audio_model", "x"), "brings its audio tower"),
         ((*STAGE2, "--init_from", "{stage1}", "--max_seconds", "1"), "leave out --max_seconds"),
-        ((*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hiden_size": 32}'), "has hiden_size not known"),
+        (
+            (*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hiden_size": 32}'),
+            "no field 'hiden_size'; did you mean hidden_size",
+        ),
         (STAGE2, "give --init_from"),
         ((*STAGE2, "--freeze_audio_encoder", "false"), "cache_frozen_frames is for"),
         (("--encoder_lr_factor", "0"), "encoder_lr_factor 0.0 must be above 0"),

@@ -63,6 +63,8 @@ def read_yaml(path: str | Path) -> dict:
         values = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=_AsWritten)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deep to be a configuration") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
     if values is not None and not isinstance(values, dict):
@@ -120,6 +122,8 @@ def json_object(text: str | None, name: str) -> dict:
 
     try:
         values = json.loads(text or "{}", parse_constant=refuse_number, parse_float=finite, object_pairs_hook=pairs)
+    except RecursionError:
+        raise ValueError(f"{name}: nested too deep") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}: not JSON ({error}): {text}") from None
     if not isinstance(values, dict):

@@ -125,7 +125,7 @@ class OptionParser(OneSentence, HfArgumentParser):
         words, known = [], self._fields()
         for name, value in read_yaml(path).items():
             if name not in known:
-                raise ValueError(f"{path}: no field {name!r}{_near(name, known)}")
+                raise ValueError(f"{path}: no field {name!r}{near_name(name, known)}")
             if isinstance(value, list) and not all(isinstance(item, str) for item in value):
                 raise ValueError(f"{path}: {name} must be a list of plain values, not of lists, mappings or nothing")
             words += words_of(name, value)
@@ -135,7 +135,7 @@ class OptionParser(OneSentence, HfArgumentParser):
         namespace, unknown = self.parse_known_args(words)
         if unknown:
             word = unknown[0].partition("=")[0]
-            near = _near(word.lstrip("-").replace("-", "_"), self._fields(), "--")
+            near = near_name(word.lstrip("-").replace("-", "_"), self._fields(), "--")
             raise ValueError(f"no option {word}{near}" if word[:1] == "-" else f"unexpected {unknown[0]!r}")
         for name, value in vars(namespace).items():
             if isinstance(value, list) and len(value) == 1 and name in self.optional and value[0] in (None, *UNSET):
@@ -203,6 +203,13 @@ def _or_none(convert: Callable) -> Callable:
     return read
 
 
-def _near(name: str, known: list[str], prefix: str = "") -> str:
+def near_name(name: str, known: list[str], prefix: str = "") -> str:
+    """A question after the known name that is nearest to an unknown one, or "" if none is near.
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+        prefix: What the question puts before the name: `--` for options.
+    """
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {prefix}{near[0]}?" if near else ""

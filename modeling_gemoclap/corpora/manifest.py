@@ -297,7 +297,7 @@ def words_for_emotions(emotions: list[str], emotion_map: dict[str, str] | str | 
     words, given = {emotion: emotion for emotion in emotions}, emotion_map
     try:
         emotion_map = json.loads(given) if isinstance(given, str) else given or {}
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         emotion_map = None
     if not isinstance(emotion_map, dict) or not all(isinstance(emotion, str) for emotion in emotion_map.values()):
         raise ManifestError(f'--emotion_map: must be a JSON object, as \'{{"wut": "angry"}}\', got {given}')

@@ -208,6 +208,8 @@ def read_folds(path: str | Path, seed: int = 0) -> tuple[list[list[str]], int | 
     try:
         text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
         found = json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise ProtocolError(f"--folds_file {path}: nested too deep; it must be JSON: {form}") from None
     except (OSError, ValueError) as error:
         raise ProtocolError(f"--folds_file {path}: cannot be read ({error}); it must be JSON: {form}") from None
     seeded = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,7 +195,27 @@ def as_text(column: pa.ChunkedArray, feature: dict | None, where: str) -> pa.Chu
     return pa.chunked_array([words.take(pc.add(numbers, 1).combine_chunks())])
 
 
-def names_in(names: Sequence[str | None], shard: Path, folder: Path, files: bool, root: str) -> list[str]:
+def repeated_names(shards: Iterable[Sequence[str | None]]) -> set[str]:
+    """The names that stand at several recordings whose bytes are in the shards.
+
+    `datasets` stores the bytes of a file with the last part of its path: `01/angry/0.wav` and `02/sad/0.wav` are both
+    `0.wav`.
+
+    Args:
+        shards: The paths in the column `audio` of each shard; absolute ones name one file each and are left out.
+    """
+    names = (_plain_name(name) for shard in shards for name in shard if name)
+    counts = Counter(name for name in names if not os.path.isabs(name))
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _plain_name(name: str) -> str:
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))  # macOS writes accents as characters of their own
+
+
+def names_in(
+    names: Sequence[str | None], shard: Path, folder: Path, files: bool, root: str, repeated: Collection[str] = ()
+) -> list[str]:
     """The names of recordings that have no column `file_name`.
 
     Args:
@@ -202,9 +224,11 @@ def names_in(names: Sequence[str | None], shard: Path, folder: Path, files: bool
         folder: The corpus folder.
         files: Whether they are paths of files, relative to the folder of the shard; otherwise they are only names.
         root: The folder that absolute paths become relative to, see `common_root`.
+        repeated: Names that several recordings have, see `repeated_names`.
 
     Returns:
-        Paths relative to the corpus folder or to `root`; for a recording without a path its shard and row.
+        Paths relative to the corpus folder or to `root`; for a recording without a path its shard and row, which also
+        stand before a repeated name.
     """
     inside, found = shard.relative_to(folder), []
     for row, name in enumerate((name or "").replace("\\", "/") for name in names):
@@ -212,8 +236,10 @@ def names_in(names: Sequence[str | None], shard: Path, folder: Path, files: bool
             found.append(os.path.relpath(name, root).replace(os.sep, "/"))
         elif name and files:
             found.append(os.path.normpath(inside.parent / name).replace(os.sep, "/"))
+        elif name and _plain_name(name) not in repeated:
+            found.append(name)
         else:
-            found.append(name or f"{inside.as_posix()}/{row}")
+            found.append("/".join(filter(None, (inside.as_posix(), str(row), name))))
     return found
 
 

@@ -36,6 +36,7 @@ from .shard_columns import (
     common_root,
     features_of,
     names_in,
+    repeated_names,
     resolve,
     text_columns,
 )
@@ -72,7 +73,8 @@ def read_labels(folder: Path, unlabelled: bool = False) -> pa.Table:
     Args:
         folder: A folder with Parquet files that have the columns `emotion`, `gender`, `speaker_id` (text, or the
             class numbers of a `ClassLabel`) and `audio` (see `AudioColumn`). The name of a clip is its `file_name`;
-            without that column, the path in `audio`; without a path, its shard and row.
+            without that column, the path in `audio`; without a path, its shard and row. A path that several embedded
+            recordings have, as `datasets` keeps only the last part of a path, gets shard and row in front.
         unlabelled: Whether `emotion` may be missing.
 
     Returns:
@@ -88,12 +90,27 @@ def read_labels(folder: Path, unlabelled: bool = False) -> pa.Table:
             tables.append(_labels_of(file, path, number, unlabelled))
     _refuse_missing(folder, files)
     root = common_root((name for _, raw, _ in tables for name in raw or ()), folder)
+    repeated = repeated_names(raw for _, raw, is_file in tables if raw is not None and not is_file)
+    if repeated:
+        _refuse_copies(files)
     named = []
     for path, (table, raw, is_file) in zip(files, tables, strict=True):
         if raw is not None:
-            table = table.append_column("file_name", pa.array(names_in(raw, path, folder, is_file, root), pa.string()))
+            names = names_in(raw, path, folder, is_file, root, repeated)
+            table = table.append_column("file_name", pa.array(names, pa.string()))
         named.append(table)
     return pa.concat_tables(named, promote_options="default")  # a text column that a shard lacks is null there
+
+
+def _refuse_copies(files: list[Path]) -> None:
+    """Refuse a shard that stands there twice, where names do not tell: they repeat in other shards too."""
+    of_size = defaultdict(list)
+    for path in files:
+        of_size[path.stat().st_size].append(path)
+    seen: dict[str, Path] = {}
+    for path in (path for same in of_size.values() if len(same) > 1 for path in same):
+        if (earlier := seen.setdefault(file_sha256(path), path)) != path:
+            raise ManifestError(f"{path}: its content stands already in {earlier}; keep one")
 
 
 def _labels_of(file: pq.ParquetFile, path: Path, number: int, unlabelled: bool):
@@ -139,7 +156,11 @@ def _refuse_missing(folder: Path, files: list[Path]) -> None:
                 f"{name}-{first:0{len(total)}d}-of-{total}.parquet; fetch or write them anew"
             )
     for note, clips in noted.items():
-        if note and clips != (whole := json.loads(note)["clips"]):
+        try:
+            whole = json.loads(note)["clips"] if note else clips
+        except (ValueError, RecursionError, KeyError, TypeError):
+            raise ManifestError(f"{folder}: a shard's note of its corpus is damaged: write them anew") from None
+        if clips != whole:
             raise ManifestError(
                 f"{folder}: its shards hold {clips} clips of the {whole} that were written together; a shard is "
                 f"missing or stands there twice: write them anew"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint_files import check_checkpoint_files
 from ..command_line.files import json_object
 from ..command_line.places import cache_folders, refuse_missing_device, refuse_unwritable
 from ..configuration_gemoclap import GEmoClapConfig
@@ -170,6 +171,7 @@ def judge_layer_similarity(arguments: argparse.Namespace, command: str) -> str:
             raise ValueError("the run's protocol says what is judged: leave out --speakers and --exclude_speakers")
         corpus, place = _corpus(arguments, settings["emotions"], settings.get("emotion_map")), root
     else:
+        check_checkpoint_files(arguments.model)
         emotions = GEmoClapConfig.from_pretrained(arguments.model).emotions
         corpus = _corpus(arguments, emotions).of_speakers(arguments.speakers, arguments.exclude_speakers)
         corpus = corpus.of_emotions(emotions, True) if arguments.drop_other_emotions else corpus

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from ..modeling_gemoclap import GEmoClapForXVector
 from ..pipeline_gemoclap import in_batches, load_clip
 from ..towers_gemoclap import load_whole
 from .answers import refuse_seen_speakers
-from .protocol_runs import clips_of_run
+from .protocol_runs import clips_of_run, read_run
 
 LAYERS = "layer_similarity.json"
 KINDS = {"positive": "one emotion", "positive_across": "one emotion, two corpora", "negative": "two emotions"}
@@ -139,8 +138,10 @@ def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tup
         yield root, corpus, refuse_seen_speakers(corpus, GEmoClapConfig.from_pretrained(root), allow_seen)
         return
     corpus = clips_of_run(root, corpus)
-    for seed, found in json.loads((root / "run.json").read_text(encoding="utf-8"))["protocols"].items():
-        protocol = Protocol(**found)
+    for seed, found in read_run(root)["protocols"].items():
+        protocol = Protocol(
+            **{name: found[name] for name in ("name", "corpus", "folds", "seed", "by") if name in found}
+        )
         for fold in range(len(protocol.folds)):
             folder = root / f"fold_{fold}" / f"seed_{seed}"
             if not (folder / "fold.json").is_file():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint_files import check_checkpoint_files
 from ..configuration_gemoclap import GEmoClapConfig
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
@@ -32,6 +33,7 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
         raise ValueError(f"{model} is the run of a protocol, with a checkpoint for each fold: give --protocol")
     if Path(model).exists() and not Path(model, "config.json").is_file():
         raise ValueError(f"{model}: no config.json there; give the folder of a checkpoint")
+    check_checkpoint_files(model)
     try:
         config = GEmoClapConfig.from_pretrained(model)
     except OSError as error:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..corpora.files import read_object, require
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol, absent_classes, not_judged, protocol_of
 from ..corpora.provenance import Heard, merged
@@ -72,7 +73,14 @@ def read_run(root: Path) -> dict:
     path = root / "run.json"
     if not path.is_file():
         raise ValueError(f"{root}: no run.json there: --protocol judges a run of train.py --protocol")
-    return json.loads(path.read_text(encoding="utf-8"))
+    run = read_object(path, corpus=str, manifest_sha256=str, settings=dict, protocols=dict, commands=list)
+    lists = dict.fromkeys(("exclude_speakers", "emotions"), (list, NoneType))
+    require(run["settings"], f"{path}, settings", **lists, drop_other_emotions=bool)
+    for seed, protocol in run["protocols"].items():
+        if not seed.isdecimal() or not isinstance(protocol, dict):
+            raise ValueError(f"{path}: protocols must have an object for each seed; fetch or make it anew")
+        require(protocol, f"{path}, protocol of seed {seed}", name=str, corpus=str, folds=list)
+    return run
 
 
 def clips_of_run(root: Path, corpus: Corpus) -> Corpus:
@@ -161,8 +169,8 @@ def _judge_fold(root: Path, protocol: Protocol, corpus: Corpus, fold: int, seed:
     folder = root / f"fold_{fold}" / f"seed_{seed}"
     if not (folder / "fold.json").is_file():
         raise ValueError(f"{folder} is not trained to its end: run the train.py command again, it goes on from there")
-    dev = json.loads((folder / "fold.json").read_text())["dev"]
-    config = json.loads((folder / "config.json").read_text())
+    dev = read_object(folder / "fold.json", dev=list)["dev"]
+    config = read_object(folder / "config.json")
     test = protocol.test(corpus, fold).where("emotion", bool)
     made_of = answers_identity(
         folder,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 import transformers
 
-from ..corpora.files import write_json
+from ..corpora.files import read_object, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import Heard
 from .answers import Evaluation
@@ -254,7 +253,8 @@ def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False,
     path = output_dir / name
     if overwrite or not path.is_file():
         return
-    found = json.loads(path.read_text(encoding="utf-8")).get("asked", {})
+    found = read_object(path).get("asked")
+    found = found if isinstance(found, dict) else {}
     differing = [name for name in asked if found.get(name) != asked[name]]
     if differing:
         raise ValueError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 
-from ..corpora.files import whole, write_json
+from ..corpora.files import read_object, whole, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import UNKNOWN
 from ..fingerprint import AUDIO_LIBRARIES, fingerprint, folder_sha256
@@ -17,6 +17,7 @@ from .statistics import Judged
 
 # Files of a checkpoint that its answers do not depend on.
 NOTES = ("fold.json", "run_identity.json", "skipped_clips.json", "trainer_state.json")
+FIELDS = {"made_of": dict, "skipped": list, "method": str, "heard": dict}  # of DONE
 ANSWERS, EMBEDDINGS, DONE = "predictions.csv", "embeddings.npy", "answers.json"
 
 
@@ -50,7 +51,7 @@ def _results(run: str | Path) -> tuple[Path, dict]:
     folder = next((path for path in (Path(run, "results"), Path(run)) if (path / "results.json").is_file()), None)
     if folder is None:
         raise ValueError(f"{run}: no results.json there: judge it by evaluate.py first")
-    return folder, json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return folder, read_object(folder / "results.json", protocols=(dict, NoneType))
 
 
 def load_judged(run: str | Path) -> list[Judged]:
@@ -120,7 +121,7 @@ def stored(folder: Path, made_of: dict) -> tuple[list[dict], np.ndarray, dict] |
     """
     if not (folder / DONE).is_file():
         return None
-    record = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    record = read_object(folder / DONE, **FIELDS)
     if record["made_of"] != made_of or record["skipped"]:  # what could not be used may have been mended
         return None
     return answers_of(folder)
@@ -128,5 +129,5 @@ def stored(folder: Path, made_of: dict) -> tuple[list[dict], np.ndarray, dict] |
 
 def answers_of(folder: Path) -> tuple[list[dict], np.ndarray, dict]:
     """The rows, the embeddings `(clips, size)`, and what else is known of a fold's answers that are there."""
-    record = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    record = read_object(folder / DONE, **FIELDS)
     return read_rows(folder / ANSWERS), np.load(folder / EMBEDDINGS), record

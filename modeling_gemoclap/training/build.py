@@ -11,6 +11,7 @@ from transformers import RobertaConfig, RobertaTokenizerFast, TrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
+from ..checkpoint_files import check_checkpoint_files
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, words_in
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
@@ -20,6 +21,7 @@ from .arguments import ModelArguments, json_fields
 from .history import settle_history
 from .lora import add_lora
 from .start import load_start, take_over
+from .tower_fields import check_config_fields, check_feature_fields, check_pretrained_fields, compact_features
 
 logger = logging.get_logger(__name__)
 VOCABULARY = 600  # 256 bytes and what merges of the prompts' words give
@@ -86,8 +88,20 @@ def _prefixed(tower: str, options: dict) -> dict:
 
 
 def _compact_extractor(config: GEmoClapConfig, features: dict) -> GEmoClapFeatureExtractor:
-    bands = config.audio_config.num_mel_bins
-    return GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=bands, **features)
+    return GEmoClapFeatureExtractor(**compact_features(config, features))
+
+
+def _compact_config(fields: dict) -> GEmoClapAudioConfig:
+    check_config_fields("audio_config", fields, GEmoClapAudioConfig())
+    return GEmoClapAudioConfig(**fields)
+
+
+def _check_pretrained(arguments: ModelArguments, audio: dict, text: dict, features: dict) -> None:
+    for name in filter(None, (arguments.audio_model, arguments.text_model)):
+        check_checkpoint_files(name)
+    check_pretrained_fields("audio_config", audio, arguments.audio_model)
+    check_pretrained_fields("text_config", text, arguments.text_model)
+    check_feature_fields(features, pretrained=True)
 
 
 def build_model_and_processor(
@@ -113,12 +127,15 @@ def build_model_and_processor(
         start, extractor = load_start(arguments)
         name, tower = arguments.text_model, None
         if name:
+            check_checkpoint_files(name)
+            check_pretrained_fields("text_config", text, name)
             tower = load_text_tower(name, arguments.text_pooling, **text)
         config = GEmoClapConfig(start.config.audio_config, tower and tower.config, **values)
         tokenizer = GEmoClapProcessor.load_tokenizer(name) if tower else _small_text_tower(config, text)
         model = take_over(GEmoClapModel(config, start.audio_model, tower), start, arguments.init_from)
         return model.train(), GEmoClapProcessor(extractor, tokenizer)
     if arguments.audio_model and arguments.text_model:
+        _check_pretrained(arguments, audio, text, features)
         options = {**_prefixed("audio", audio), **_prefixed("text", text)}
         model = GEmoClapModel.from_audio_text_pretrained(
             arguments.audio_model, arguments.text_model, **options, **values
@@ -131,7 +148,7 @@ def build_model_and_processor(
         raise ValueError(
             "give both --audio_model and --text_model, or neither: half a pretrained pair is not trained here"
         )
-    config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
+    config = GEmoClapConfig(audio_config=_compact_config(audio), **values)
     tokenizer = _small_text_tower(config, text)
     return settle_history(GEmoClapModel(config)).train(), GEmoClapProcessor(
         _compact_extractor(config, features), tokenizer
@@ -141,9 +158,30 @@ def build_model_and_processor(
 def _small_text_tower(config: GEmoClapConfig, fields: dict) -> RobertaTokenizerFast:
     """Put a text tower that is to be made from scratch into `config`; its tokenizer."""
     tokenizer = build_tokenizer(config)
+    made = {**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer)}
+    check_config_fields("text_config", fields, RobertaConfig(**made))
     config.known_words = words_in(_prompts_drawn(config))
-    config.text_config = RobertaConfig(**{**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer), **fields})
+    config.text_config = RobertaConfig(**{**made, **fields})
+    _fit_text_tower(config, tokenizer)
     return tokenizer
+
+
+def _fit_text_tower(config: GEmoClapConfig, tokenizer: RobertaTokenizerFast) -> None:
+    """Make sure that the text tower has a vector for every token and every position of the prompts."""
+    text = config.text_config
+    if text.vocab_size < len(tokenizer):
+        raise ValueError(
+            f"--text_config vocab_size {text.vocab_size}: the tokenizer of the prompts has {len(tokenizer)} tokens; "
+            f"leave it out"
+        )
+    before_first = text.pad_token_id + 1  # RoBERTa counts positions from there
+    longest = max(map(len, tokenizer(config.training_prompts())["input_ids"]))
+    if text.max_position_embeddings < longest + before_first:
+        raise ValueError(
+            f"--text_config max_position_embeddings {text.max_position_embeddings}: the longest prompt has {longest} "
+            f"tokens, so that {longest + before_first} is the least"
+        )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text.max_position_embeddings - before_first)
 
 
 def build_audio_model(
@@ -167,10 +205,11 @@ def build_audio_model(
         config = GEmoClapConfig(audio_config=start.config.audio_config, **values)
         return take_over(model_class(config, start.audio_model), start, arguments.init_from).train(), extractor
     if arguments.audio_model:
+        _check_pretrained(arguments, audio, {}, features)
         model = model_class.from_audio_pretrained(arguments.audio_model, **_prefixed("audio", audio), **values)
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
         return settle_history(model).train(), extractor
-    config = GEmoClapConfig(audio_config=GEmoClapAudioConfig(**audio), **values)
+    config = GEmoClapConfig(audio_config=_compact_config(audio), **values)
     return settle_history(model_class(config)).train(), _compact_extractor(config, features)
 
 

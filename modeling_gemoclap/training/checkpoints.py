@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from transformers.utils import logging
 
-from ..corpora.files import write_json
+from ..corpora.files import read_object, write_json
 from .arguments import GEmoClapTrainingArguments
 from .gather import refuse_differences
 from .identity import read_identity
@@ -31,7 +30,7 @@ def latest_whole_checkpoint(folder: str | Path) -> str | None:
     found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for path in sorted(found, key=lambda path: -int(path.name.rpartition("-")[2])):
         try:
-            json.loads((path / "trainer_state.json").read_text())
+            read_object(path / "trainer_state.json", global_step=int)
             return str(path)
         except (OSError, ValueError):
             logger.warning(f"{path} was not written to its end, and is passed over")
@@ -49,7 +48,7 @@ def find_best_again(checkpoint: str, output_dir: str) -> None:
         ValueError: If the best checkpoint is gone.
     """
     path = Path(checkpoint, "trainer_state.json")
-    state = json.loads(path.read_text())
+    state = read_object(path)
     best = state.get("best_model_checkpoint")
     if best is None:
         return

@@ -176,6 +176,7 @@ class ClipDataset(torch.utils.data.Dataset):
         self.seed = seed
         self.on_bad_audio = on_bad_audio
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive an epoch see it too
+        self._skipped = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()  # all workers write into it
         self._alike: dict[tuple[int, int], list[int]] = {}
         self.emotion_labels = _numbers(corpus.column("emotion"), config.emotions)
         self.gender_labels = _numbers(corpus.column("gender"), config.genders)
@@ -208,10 +209,25 @@ class ClipDataset(torch.utils.data.Dataset):
         except AudioError as error:
             if self.on_bad_audio == "raise":
                 raise AudioError(f"{error}; or give --on_bad_audio skip to train on the rest") from None
-            logger.warning(f"went on without a clip: {error}")
+            if not self._skipped[index]:
+                self._skipped[index] = True
+                logger.warning(f"went on without a clip: {error}")
             return self._filler()
         labels = {"emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}
         return {"clip": clip, **labels, "seed": int(state[1]), "index": index}
+
+    def skipped_places(self) -> list[int]:
+        """The clips that could not be used so far, in this process and its workers."""
+        return self._skipped.nonzero()[:, 0].tolist()
+
+    def what_is_wrong(self, index: int) -> str:
+        """The reason why a clip was skipped: it is read once more."""
+        row = self.clips[index]
+        try:
+            self.extractor.load_speech(self.reader.read(row) if self.reader else row["path"])
+        except AudioError as error:
+            return str(error)
+        return f"{self.name_of(index)}: could not be read during the training"
 
     def name_of(self, index: int) -> str:
         """File name of a clip."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..configuration_gemoclap import GEmoClapAudioConfig
-from ..corpora.files import write_json
+from ..corpora.files import read_json, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import training_records, with_development
 from ..safety_gemoclap import tensors_sha256
@@ -106,7 +105,7 @@ def history_of_checkpoint(checkpoint: str | Path) -> list[dict]:
     """What the weights of a `checkpoint-N` have heard; a record that this is not known, where it has none."""
     for name in (HISTORY, "config.json"):
         path = Path(checkpoint, name)
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        found = read_json(path) if path.is_file() else None
         found = found.get("training_data") if isinstance(found, dict) else found
         if found is not None:
             return found

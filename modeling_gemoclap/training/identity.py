@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from ..corpora.files import read_object
 from ..corpora.manifest import Corpus
 from ..fingerprint import TRAINING_LIBRARIES, differences, file_sha256, fingerprint, folder_sha256
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
@@ -142,7 +143,7 @@ def clips_of(corpus: Corpus) -> dict:
 def read_identity(folder: str | Path) -> dict | None:
     """The identity that a run or a checkpoint of it has in its folder; None where it has none."""
     path = Path(folder, IDENTITY)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_object(path) if path.is_file() else None
 
 
 def refuse_another_run(folder: str | Path, identity: dict) -> None:

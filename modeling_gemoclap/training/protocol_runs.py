@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shlex
 import shutil
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ..corpora.files import write_json
+from ..corpora.files import read_object, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol, absent_classes, protocol_of, shuffled_labels
 from ..fingerprint import UNSET
@@ -50,7 +49,7 @@ def open_run(run: Run) -> dict:
         raise ValueError(f"{folder} is not empty, and holds no protocol's run: give another --output_dir")
     if overwrite or empty:
         return mine | {"protocols": {}, "commands": []}
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_object(path, protocols=dict, commands=list)
     refuse_differing(folder, {name: found.get(name, UNSET) for name in mine}, mine)
     return found
 
@@ -264,7 +263,7 @@ def finished(run: Run, plan: dict) -> bool:
     path = run.folder / "fold.json"
     if not path.is_file():
         return False
-    found = json.loads(path.read_text())
+    found = read_object(path)
     refuse_differing(run.folder, {name: found.get(name, UNSET) for name in plan}, plan)
     refuse_another_run(run.folder, run.identity)
     return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
+from ..corpora.files import write_json
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.protocols import deal_speakers, development_speakers, genders_of, some_clips
 from ..fingerprint import digest
@@ -26,6 +26,7 @@ from .gather import of_all, release
 from .identity import Run
 from .lora import is_lora, save_adapter
 from .run_folder import CALIBRATION
+from .skipped import skipped_while_training
 from .start import heard_before
 from .tried_first import push
 
@@ -175,6 +176,8 @@ def train_and_save(run: Run, checkpoint: str | None = None, begin: Callable = la
         calibrate(trainer, *held_out)
     elif trainer.eval_dataset is not None:
         fit_temperature(trainer, heard_before(run.model, run.parts[1]))
+    errors, left_out = skipped_while_training(trainer)
+    skipped += errors
     if is_lora(trainer.model):
         if trainer.is_world_process_zero():
             save_adapter(trainer.model, run.folder / "adapter")
@@ -186,8 +189,8 @@ def train_and_save(run: Run, checkpoint: str | None = None, begin: Callable = la
     if trainer.is_world_process_zero():
         remove_frames(arguments)
         if skipped:
-            (run.folder / "skipped_clips.json").write_text(json.dumps(skipped, indent=2) + "\n")
-        clips = f"{len(trainer.train_dataset)} clips" + (f", {len(skipped)} skipped" if skipped else "")
+            write_json(run.folder / "skipped_clips.json", skipped)
+        clips = f"{len(trainer.train_dataset) - left_out} clips" + (f", {len(skipped)} skipped" if skipped else "")
         print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(run.folder)}", flush=True)
     arguments.push_to_hub = wanted
     if wanted:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
 from ..base_gemoclap import UNLABELLED_ENCODER, GEmoClapPreTrainedModel
+from ..checkpoint_files import check_checkpoint_files
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
+from ..corpora.files import read_object, require
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol
 from ..corpora.provenance import heard_speakers
@@ -20,6 +21,7 @@ from ..safety_gemoclap import tensors_sha256
 from ..towers_gemoclap import load_whole
 from .arguments import ModelArguments, json_fields
 from .history import OWN_TOWER
+from .tower_fields import check_config_fields, check_feature_fields
 
 # What a start was trained by, as records of training data have it.
 SUPERVISED = "an encoder by supervised contrast"
@@ -44,6 +46,7 @@ def config_of(name: str) -> GEmoClapConfig:
         )
     if Path(name).exists() and not Path(name, "config.json").is_file():
         raise ValueError(f"--init_from {name}: no config.json there; give the folder of a checkpoint")
+    check_checkpoint_files(name)
     try:
         kind = PretrainedConfig.get_config_dict(name)[0].get("model_type")
     except OSError as error:
@@ -65,7 +68,7 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
             `audio_config` and `feature_config`.
 
     Raises:
-        ValueError: If it is no checkpoint of ours, pools otherwise, or a field does not agree.
+        ValueError: If it is no checkpoint of ours, pools otherwise, or a field does not exist or agree.
     """
     name = arguments.init_from
     config = config_of(name)
@@ -79,9 +82,12 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
                 f"--{field} {str(theirs).lower()} to take its pooling over, or a checkpoint that pools as you want"
             )
     model, extractor = load_whole(GEmoClapForXVector, name), GEmoClapFeatureExtractor.from_pretrained(name)
+    given = {option: json_fields(getattr(arguments, option), option) for option in ("audio_config", "feature_config")}
+    check_config_fields("audio_config", given["audio_config"], config.audio_config)
+    check_feature_fields(given["feature_config"])
     for option, there in (("audio_config", config.audio_config), ("feature_config", extractor)):
-        for field, value in json_fields(getattr(arguments, option), option).items():
-            theirs = getattr(there, field, "not known")
+        for field, value in given[option].items():
+            theirs = getattr(there, field, None)
             if theirs != value:
                 raise ValueError(
                     f"--init_from {name} has {field} {theirs}, and --{option} {value}: leave it out, or where a "
@@ -167,8 +173,9 @@ def start_of_fold(
                 f"protocol whose folds leave out the same"
             )
         return arguments
-    run = json.loads(Path(name, "run.json").read_text(encoding="utf-8"))
+    run = read_object(Path(name, "run.json"), protocols=dict, corpus=str)
     theirs = run["protocols"].get(str(seed), {"folds": [], "by": protocol.by})
+    require(theirs, f"{name}/run.json, protocol of seed {seed}", folds=list, by=str)
     start = "" if run["corpus"] == corpus.name or corpus.parts else f"{corpus.name}/"
     left_out = [{value.removeprefix(start) for value in one if value.startswith(start)} for one in theirs["folds"]]
     fitting = [number for number, values in enumerate(left_out) if judged <= values and theirs["by"] == protocol.by]
@@ -197,8 +204,9 @@ def history_of_start(arguments: ModelArguments) -> list[dict] | None:
         return config_of(str(place)).training_data
     if not arguments.audio_model:
         return []
+    path = Path(arguments.audio_model, "config.json")
     try:
-        found = PretrainedConfig.get_config_dict(arguments.audio_model)[0]
+        found = read_object(path) if path.is_file() else PretrainedConfig.get_config_dict(arguments.audio_model)[0]
     except OSError:  # whoever loads it says what is wrong
         found = {}
     if found.get("training_data") is not None:
