@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,8 @@ from ..modeling_gemoclap import GEmoClapForXVector
 from ..pipeline_gemoclap import in_batches, load_clip
 from ..towers_gemoclap import load_whole
 from .answers import refuse_seen_speakers
-from .protocol_runs import clips_of_run
+from .fold_identity import refuse_fold_of_another_run
+from .protocol_runs import clips_of_run, read_run
 
 LAYERS = "layer_similarity.json"
 KINDS = {"positive": "one emotion", "positive_across": "one emotion, two corpora", "negative": "two emotions"}
@@ -132,19 +132,19 @@ def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tup
     Of a protocol's run every fold with what that judges.
 
     Raises:
-        ValueError: If a fold is not trained to its end.
+        ValueError: If a fold is not trained to its end, or is of another run.
         SeenSpeakersError: If a checkpoint has heard the speakers, and that is not allowed.
     """
     if not (root / "run.json").is_file():
         yield root, corpus, refuse_seen_speakers(corpus, GEmoClapConfig.from_pretrained(root), allow_seen)
         return
     corpus = clips_of_run(root, corpus)
-    for seed, found in json.loads((root / "run.json").read_text(encoding="utf-8"))["protocols"].items():
+    run = read_run(root)
+    for seed, found in run["protocols"].items():
         protocol = Protocol(**found)
         for fold in range(len(protocol.folds)):
             folder = root / f"fold_{fold}" / f"seed_{seed}"
-            if not (folder / "fold.json").is_file():
-                raise ValueError(f"{folder} is not trained to its end: run the train.py command again")
+            refuse_fold_of_another_run(root, run, protocol, fold, folder)
             clips = protocol.test(corpus, fold)
             config = GEmoClapConfig.from_pretrained(folder)
             yield folder, clips, refuse_seen_speakers(clips, config, not protocol.speaker_independent)
