@@ -108,6 +108,7 @@ def test_the_page_holds_everything(run):
     assert 'src="data:image/png;base64,' in page and not re.search(r"(src|href)=\"(?!data:)", page), "self-contained"
     assert (
         'name="viewport"' in page
+        and "By the protocol, each fold" in page
         and "shuffled labels" in page
         and "evaluate.py" in page
         and "train.py --config" in page
@@ -148,6 +149,10 @@ def test_what_judging_refuses(run, tones, trained, tmp_path):
     assert "was not trained by 3-folds" in judge(run, tones, "--protocol", "3-folds-by-speaker", check=False).stderr
     assert "not trained by 4-folds-by-speaker with seed 7" in judge(run, tones, "--seeds", "7", check=False).stderr
     assert "--protocol says what is judged" in judge(run, tones, "--speakers", "01", check=False).stderr
+    assert "leave out --allow_seen" in judge(run, tones, "--allow_seen_speakers", check=False).stderr
+    assert (
+        "holds the results of another run, with another seeds" in judge(run, tones, "--seeds", 0, check=False).stderr
+    )
     assert "no run.json there" in judge(trained, tones, check=False).stderr
     done = run_script("evaluate.py", "--model", run, "--data_dir", tones, check=False)
     assert "the run of a protocol" in done.stderr
