@@ -48,17 +48,18 @@ def digest(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def differences(before: dict, now: dict) -> list[str]:
+def differences(before: dict, now: dict, when: tuple[str, str] = ("then", "now")) -> list[str]:
     """Name what differs between two fingerprints.
 
     Args:
         before: The recorded one.
         now: The present one.
+        when: What the two are called beside their values.
 
     Returns:
         For each difference its name with the value that is recorded and the present one; hashes are not shown.
     """
-    return [_describe(*difference) for difference in _walk("", before, now)]
+    return [_describe(*difference, when) for difference in _walk("", before, now)]
 
 
 def _walk(name: str, before, now) -> Iterator[tuple[str, object, object]]:
@@ -72,7 +73,7 @@ def _walk(name: str, before, now) -> Iterator[tuple[str, object, object]]:
         yield from _walk(path, before.get(key, UNSET), now.get(key, UNSET))
 
 
-def _describe(name: str, before, now) -> str:
+def _describe(name: str, before, now, when: tuple[str, str]) -> str:
     group, _, rest = name.partition(".")
     if group == "code":
         return f"the package's source file {rest}" if rest else "the package's source files"
@@ -80,7 +81,7 @@ def _describe(name: str, before, now) -> str:
     before, now = (json.dumps(value, ensure_ascii=False).strip('"') for value in (before, now))
     if any(len(value) > SHOWN for value in (before, now)):
         return label
-    return f"{label} ({before} then, {now} now)"
+    return f"{label} ({before} {when[0]}, {now} {when[1]})"
 
 
 def _package_version() -> str:

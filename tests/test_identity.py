@@ -18,7 +18,7 @@ from modeling_gemoclap.training import run as run_module
 from modeling_gemoclap.training.clips import read_clips
 from modeling_gemoclap.training.frozen import frozen_frames
 from modeling_gemoclap.training.identity import CODE, IDENTITY, read_identity, start_of
-from modeling_gemoclap.training.run_folder import ASIDE, LEFT_BEHIND
+from modeling_gemoclap.training.run_folder import ASIDE, LEFT_BEHIND, MOVING, RunFolder, move_run
 
 
 # ---- the fingerprint ------------------------------------------------------------------------------------------------
@@ -210,6 +210,7 @@ def test_overwriting_removes_what_another_run_left_first(train, half_done, own_t
         raise Killed
 
     monkeypatch.setattr(run_module, "build_trainer", kill)
+    monkeypatch.setattr(RunFolder, "__exit__", lambda *_: None)  # kill -9 lets nothing be tidied
     with pytest.raises(Killed):
         train(*options, *new, "--overwrite_output", "true")
     assert sorted(path.name for path in folder.iterdir()) == [ASIDE, "notes.txt", IDENTITY]
@@ -254,6 +255,52 @@ def test_a_protocol_that_cannot_begin_overwrites_nothing(train, own_tones, tmp_p
     with pytest.raises(ValueError, match="cannot begin|from scratch"):
         train(*options[:-1], tmp_path / "new", *bad)
     assert not (tmp_path / "new").exists()
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("protocol", [False, True])
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_oldest_run_is_given_back_whole(train, own_tones, tmp_path, monkeypatch, protocol, killed):
+    """One beginning is interrupted, the next fails: the folder then holds one run, not the parts of two."""
+    folder = tmp_path / "run"
+    options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--output_dir", folder)
+    options += ("--protocol", "2-folds-by-speaker", "--control", "false") if protocol else ()
+    train(*options)
+    before = files_of(folder)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "build_trainer", interrupt)
+        if killed:
+            patch.setattr(RunFolder, "__exit__", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            train(*options, "--learning_rate", "1e-6", "--overwrite_output", "true")
+        assert (files_of(folder) == before) != killed
+    with pytest.raises(ValueError, match="from scratch"):
+        train(*options, "--learning_rate", "1e-5", "--freeze_audio_encoder", "true", "--overwrite_output", "true")
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize("where", ["moving", "moved"])
+def test_killed_while_a_run_is_put_aside(train, own_tones, tmp_path, where):
+    folder = tmp_path / "run"
+    options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--output_dir", folder)
+    options += ("--protocol", "2-folds-by-speaker", "--control", "false")
+    train(*options)
+    before = files_of(folder)
+    if where == "moving":
+        (folder / MOVING).mkdir()
+        (folder / "fold_0").rename(folder / MOVING / "fold_0")
+    else:
+        move_run(folder, folder / ASIDE)
+    with pytest.raises(ValueError, match="from scratch"):
+        train(*options, "--freeze_audio_encoder", "true", "--overwrite_output", "true")
+    assert files_of(folder) == before
 
 
 def test_everything_that_a_run_leaves_is_removed(train, own_tones, tmp_path):

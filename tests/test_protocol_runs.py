@@ -108,6 +108,7 @@ def test_the_page_holds_everything(run):
     assert 'src="data:image/png;base64,' in page and not re.search(r"(src|href)=\"(?!data:)", page), "self-contained"
     assert (
         'name="viewport"' in page
+        and "By the protocol, each fold" in page
         and "shuffled labels" in page
         and "evaluate.py" in page
         and "train.py --config" in page
@@ -148,6 +149,10 @@ def test_what_judging_refuses(run, tones, trained, tmp_path):
     assert "was not trained by 3-folds" in judge(run, tones, "--protocol", "3-folds-by-speaker", check=False).stderr
     assert "not trained by 4-folds-by-speaker with seed 7" in judge(run, tones, "--seeds", "7", check=False).stderr
     assert "--protocol says what is judged" in judge(run, tones, "--speakers", "01", check=False).stderr
+    assert "leave out --allow_seen" in judge(run, tones, "--allow_seen_speakers", check=False).stderr
+    assert (
+        "holds the results of another run, with another seeds" in judge(run, tones, "--seeds", 0, check=False).stderr
+    )
     assert "no run.json there" in judge(trained, tones, check=False).stderr
     done = run_script("evaluate.py", "--model", run, "--data_dir", tones, check=False)
     assert "the run of a protocol" in done.stderr
@@ -158,6 +163,48 @@ def test_what_judging_refuses(run, tones, trained, tmp_path):
         "train.py", *SMALL, "--data_dir", tones, *FOLDS, "--folds", 1, "--control", "false", "--output_dir", part
     )
     assert "fold_0/seed_0 is not trained to its end" in judge(part, tones, check=False).stderr
+
+
+@pytest.fixture(scope="module")
+def quick_runs(tones, tmp_path_factory):
+    """Two runs of one step by one protocol, which differ in their learning rate."""
+    root = tmp_path_factory.mktemp("quick")
+    for name, rate in (("one", "3e-3"), ("two", "1e-6")):
+        options = ("--protocol", "2-folds-by-speaker", "--learning_rate", rate, "--output_dir", root / name)
+        run_script("train.py", *SMALL, "--data_dir", tones, *options, "--max_steps", "1")
+    return root
+
+
+OF_TWO = ("--protocol", "2-folds-by-speaker")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("two/fold_1", "fold_1", "learning_rate (0.003 in run.json, 1e-06 in the fold)"),
+        ("two/shuffled_labels/fold_0", "shuffled_labels/fold_0", "learning_rate (0.003 in run.json, 1e-06 in the"),
+        ("one/fold_0", "fold_1", "fold (1 in run.json, 0 in the fold)"),
+        ("one/shuffled_labels/fold_1", "fold_1", "labels_shuffled (false in run.json, true in the fold)"),
+    ],
+)
+def test_a_fold_of_another_run_is_not_judged(quick_runs, tones, tmp_path, source, target, message):
+    shutil.copytree(quick_runs / "one", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / target)
+    shutil.copytree(quick_runs / source, tmp_path / "run" / target)
+    done = judge(tmp_path / "run", tones, *OF_TWO, check=False)
+    assert done.returncode == 1 and "is a fold of another run" in done.stderr and message in done.stderr
+    if target == "fold_1":
+        options = ("--model", tmp_path / "run", "--data_dir", tones, "--layer_similarity")
+        assert message in run_script("evaluate.py", *options, check=False).stderr
+
+
+def test_folds_without_an_identity_are_judged_and_told_of(quick_runs, tones, tmp_path):
+    shutil.copytree(quick_runs / "one", tmp_path / "run")
+    judge(tmp_path / "run", tones, *OF_TWO)
+    assert "do not record which run" not in (tmp_path / "run/results/results.md").read_text()
+    (tmp_path / "run/fold_1/seed_0/run_identity.json").unlink()
+    judge(tmp_path / "run", tones, *OF_TWO)
+    assert "Some folds do not record which run they are of" in (tmp_path / "run/results/results.md").read_text()
 
 
 def test_selection_and_calibration_see_development_speakers_alone(tones, tmp_path):

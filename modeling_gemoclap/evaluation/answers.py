@@ -59,17 +59,30 @@ class Evaluation:
         return Judged(self.labels, *columns.values(), np.full(len(truth), fold), truth, scores)
 
 
-def refuse_seen_speakers(corpus: Corpus, config, allow: bool = False) -> Heard:
+def is_control(training_data: list[dict] | None) -> bool:
+    """Whether weights are a control: trained on shuffled labels last, not in a training that this one started from."""
+    return any(record.get("labels_shuffled") and "stage" not in record for record in training_data or [])
+
+
+def refuse_seen_speakers(
+    corpus: Corpus, training_data: list[dict] | None, allow: bool = False, model: str = "the checkpoint"
+) -> Heard:
     """Whether a checkpoint was trained or developed on the speakers of `corpus`.
+
+    Args:
+        corpus: The clips.
+        training_data: The checkpoint's records.
+        allow: Whether that is allowed.
+        model: What the checkpoint is called in the message.
 
     Raises:
         SeenSpeakersError: If it was, on some of them, and that is not allowed.
     """
-    found = heard_speakers(corpus, config.training_data)
+    found = heard_speakers(corpus, training_data)
     if found.speakers and not allow:
         seen, unseen = found.speakers, sorted(set(corpus.speakers) - set(found.speakers))
         raise SeenSpeakersError(
-            f"{corpus.name}: the checkpoint was trained or developed on its speakers {', '.join(seen)}; a figure on "
+            f"{corpus.name}: {model} was trained or developed on its speakers {', '.join(seen)}; a figure on "
             f"them would be false. "
             + (f"Give --speakers {' '.join(unseen)}" if unseen else "Choose another corpus")
             + ", or --allow_seen_speakers, which the result will then say"
@@ -153,7 +166,7 @@ def evaluate_clips(
     """
     labels = list(labels or pipe.model.config.emotions)
     called, template = words or (labels, None)
-    heard = refuse_seen_speakers(corpus, pipe.model.config, allow_seen_speakers)
+    heard = refuse_seen_speakers(corpus, pipe.model.config.training_data, allow_seen_speakers)
     unlabelled = [clip["file_name"] for clip in corpus.clips if not clip["emotion"]]
     if unlabelled:
         raise ValueError(

@@ -182,6 +182,7 @@ def write_analysis(record: dict, embeddings: np.ndarray, clusters: Clusters, cor
         folder: Where.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cluster_analysis.png").unlink(missing_ok=True)  # no old picture beside new numbers
     write_json(folder / ANALYSIS, record)
     who, emotions = (np.array(corpus.column(name).to_pylist()) for name in ("speaker_id", "emotion"))
     genders = genders_of(corpus)

@@ -31,7 +31,7 @@ from .statistics import (
     speaker_counts,
     uar_of,
 )
-from .stored import load_judged, protocols_of
+from .stored import heard_of, load_judged, protocols_of
 
 FEWEST_PAIRS = 6
 
@@ -92,13 +92,19 @@ def compare_runs(first: str | Path, second: str | Path) -> dict:
         second: The other's.
 
     Raises:
-        ValueError: As `compare`, or if they were judged by different protocols.
+        ValueError: As `compare`, if they were judged by different protocols, or one had heard the judged speakers.
     """
     judged = [load_judged(run) for run in (first, second)]
     protocols = [protocols_of(run) for run in (first, second)]
     both = set(protocols[0]) & set(protocols[1])
     if not both or any(protocols[0][seed] != protocols[1][seed] for seed in both):
         raise ValueError(f"{first} and {second} were judged by different protocols or folds: they cannot be paired")
+    heard = [heard_of(run) for run in (first, second)]
+    if heard[0] != heard[1]:
+        raise ValueError(
+            f"{first} and {second} differ in what their weights had heard of the judged speakers, {heard[0]} and "
+            f"{heard[1]}: their difference would be of that too, so they cannot be compared"
+        )
     return compare(*judged)
 
 

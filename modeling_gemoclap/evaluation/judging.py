@@ -21,7 +21,7 @@ from .cluster_analysis import ANALYSIS, analyse, as_table, write_analysis
 from .layer_similarity import LAYERS, judge_layers, write_layers
 from .loading import class_similarities, load_pipeline
 from .protocol_runs import judge_protocol, read_run
-from .report import protocol_record, refuse_other_results, results_record, speaker_independence
+from .report import CONTROL, protocol_record, refuse_other_results, results_record, speaker_independence
 
 
 def _corpus(arguments: argparse.Namespace, emotions: list[str] | None, emotion_map: str | None = None) -> Corpus:
@@ -99,12 +99,15 @@ def judge_run(arguments: argparse.Namespace, command: str) -> tuple:
     root = Path(arguments.model)
     if arguments.speakers or arguments.exclude_speakers or arguments.labels:
         raise ValueError("--protocol says what is judged: leave out --speakers, --exclude_speakers and --labels")
+    if arguments.allow_seen_speakers:
+        raise ValueError("--protocol says which speakers are judged by which fold: leave out --allow_seen_speakers")
     settings = read_run(root)["settings"]
     corpus = _corpus(arguments, settings["emotions"], settings.get("emotion_map"))
-    asked = corpus.identity | {"model": arguments.model}
+    seeds = sorted(set(arguments.seeds or map(int, read_run(root)["protocols"])))
+    asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol, "seeds": seeds}
     output_dir = Path(arguments.output_dir or root / "results")
     refuse_other_results(asked, output_dir, arguments.overwrite_output)
-    options = (arguments.seeds, arguments.folds_file, arguments.batch_size, arguments.on_bad_audio)
+    options = (seeds, arguments.folds_file, arguments.batch_size, arguments.on_bad_audio)
     found = judge_protocol(
         root, arguments.protocol, corpus, lambda folder: load_pipeline(folder, arguments.device), *options
     )
@@ -131,7 +134,7 @@ def judge_checkpoint(arguments: argparse.Namespace, command: str) -> tuple:
     notes += answers.absent_labels(corpus, labels) + answers.unknown_words(pipe, labels, choice.get("words"))
     asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol}
     asked |= {"labels": list(labels), "speakers": corpus.speakers}
-    answers.refuse_seen_speakers(corpus, pipe.model.config, arguments.allow_seen_speakers)
+    answers.refuse_seen_speakers(corpus, pipe.model.config.training_data, arguments.allow_seen_speakers)
     output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
     refuse_other_results(asked, output_dir, arguments.overwrite_output)
     options = (arguments.batch_size, arguments.on_bad_audio, arguments.allow_seen_speakers)
@@ -185,6 +188,7 @@ def judge_layer_similarity(arguments: argparse.Namespace, command: str) -> str:
     pairs = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in record["pairs"].items())
     errors = "".join(f"\n  {error}" for error in record["skipped"])
     known = speaker_independence(Heard.from_dict(record["heard"]), len(corpus.speakers), corpus.name)
+    known += CONTROL * record["control"]
     about = f"{corpus.name}: {record['clips']} clips; {known}; pairs: {pairs}"
     return f"\n{about}{errors}\n\n{table}\n\nPicture: {output_dir / 'layer_similarity.png'}"
 

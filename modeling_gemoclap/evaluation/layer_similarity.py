@@ -22,7 +22,8 @@ from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..pipeline_gemoclap import in_batches, load_clip
 from ..towers_gemoclap import load_whole
-from .answers import refuse_seen_speakers
+from .answers import is_control, refuse_seen_speakers
+from .fold_identity import refuse_fold_of_another_run
 from .protocol_runs import clips_of_run, read_run
 
 LAYERS = "layer_similarity.json"
@@ -101,8 +102,8 @@ def layer_means(
     return np.stack([found[place] for place in kept]), kept, bad
 
 
-def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrainedModel, str]:
-    """An encoder as it was before training, and what it is, in words.
+def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrainedModel, str, list[dict] | None]:
+    """An encoder as it was before training, what it is, in words, and the records of what it has heard.
 
     Args:
         config: Of the trained one.
@@ -118,11 +119,19 @@ def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrained
     if not name and (start := getattr(config.audio_config, "_name_or_path", "")):
         raise ValueError(f"it was trained from a pretrained encoder, it says from {start!r}: name that by --before")
     if name and PretrainedConfig.get_config_dict(name)[0].get("model_type") == GEmoClapConfig.model_type:
-        return load_whole(GEmoClapForXVector, name), name
+        model = load_whole(GEmoClapForXVector, name)
+        return model, name, model.config.training_data
     if name:
-        return GEmoClapForXVector.from_audio_pretrained(name), name
+        model = GEmoClapForXVector.from_audio_pretrained(name)
+        return model, name, _records_of_encoder(model.config.audio_config, name)
     set_seed(0)
-    return GEmoClapForXVector(GEmoClapConfig(audio_config=config.audio_config)).eval(), "fresh weights"
+    return GEmoClapForXVector(GEmoClapConfig(audio_config=config.audio_config)).eval(), "fresh weights", []
+
+
+def _records_of_encoder(config: PretrainedConfig, name: str) -> list[dict]:
+    """The records that a tower of ours keeps, or the name of a pretrained encoder, which keeps none."""
+    own = getattr(config, "training_data", None)
+    return [{"encoder": Path(name).name if Path(name).exists() else name}] if own is None else own
 
 
 def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tuple[Path, Corpus, Heard]]:
@@ -131,24 +140,25 @@ def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tup
     Of a protocol's run every fold with what that judges.
 
     Raises:
-        ValueError: If a fold is not trained to its end.
+        ValueError: If a fold is not trained to its end, or is of another run.
         SeenSpeakersError: If a checkpoint has heard the speakers, and that is not allowed.
     """
     if not (root / "run.json").is_file():
-        yield root, corpus, refuse_seen_speakers(corpus, GEmoClapConfig.from_pretrained(root), allow_seen)
+        records = GEmoClapConfig.from_pretrained(root).training_data
+        yield root, corpus, refuse_seen_speakers(corpus, records, allow_seen)
         return
     corpus = clips_of_run(root, corpus)
-    for seed, found in read_run(root)["protocols"].items():
+    run = read_run(root)
+    for seed, found in run["protocols"].items():
         protocol = Protocol(
             **{name: found[name] for name in ("name", "corpus", "folds", "seed", "by") if name in found}
         )
         for fold in range(len(protocol.folds)):
             folder = root / f"fold_{fold}" / f"seed_{seed}"
-            if not (folder / "fold.json").is_file():
-                raise ValueError(f"{folder} is not trained to its end: run the train.py command again")
+            refuse_fold_of_another_run(root, run, protocol, fold, folder)
             clips = protocol.test(corpus, fold)
-            config = GEmoClapConfig.from_pretrained(folder)
-            yield folder, clips, refuse_seen_speakers(clips, config, not protocol.speaker_independent)
+            records = GEmoClapConfig.from_pretrained(folder).training_data
+            yield folder, clips, refuse_seen_speakers(clips, records, not protocol.speaker_independent)
 
 
 def judge_layers(
@@ -173,19 +183,21 @@ def judge_layers(
 
     Returns:
         `before` and `after`: for each kind of pair a list, a number a layer; `pairs`, `clips` (of all seeds together),
-        `before_is`, `heard`, `skipped`.
+        `before_is`, `heard` (by either of the two), `control` (trained on shuffled labels), `skipped`.
 
     Raises:
         ValueError: If there are no pairs, or what is compared has other layers.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     sums: dict[str, dict] = {"before": {}, "after": {}}
-    skipped, answers, clips, was = [], [], 0, ""
+    skipped, answers, clips, was, control = [], [], 0, "", False
     for folder, judged, heard in checkpoints_of(root, corpus, allow_seen):
         judged = judged.where("emotion", bool)
-        answers.append(heard)
-        extractor = GEmoClapFeatureExtractor.from_pretrained(folder)
-        first, was = before(GEmoClapConfig.from_pretrained(folder), start)
+        config, extractor = (kind.from_pretrained(folder) for kind in (GEmoClapConfig, GEmoClapFeatureExtractor))
+        first, was, records = before(config, start)
+        allow = allow_seen or bool(heard.speakers)  # what the trained one may have heard, the other may too
+        answers += [heard, refuse_seen_speakers(judged, records, allow, f"--before {start}")]
+        control = control or is_control(config.training_data)
         emotions, corpora = judged.column("emotion").to_pylist(), judged.part_numbers()
         for when, model in (("before", first), ("after", load_whole(GEmoClapForXVector, str(folder)))):
             options = (extractor, judged, batch_size, on_bad_audio)
@@ -202,9 +214,8 @@ def judge_layers(
     layers = {when: len(record[when]["negative"]) for when in record}
     if layers["before"] != layers["after"]:
         raise ValueError(f"{was} has {layers['before'] - 1} layers, {root} {layers['after'] - 1}: --before another")
-    return record | {
-        "pairs": pairs, "clips": clips, "before_is": was, "heard": merged(answers).to_dict(), "skipped": skipped
-    }  # fmt: skip
+    record |= {"pairs": pairs, "clips": clips, "before_is": was, "heard": merged(answers).to_dict()}
+    return record | {"control": control, "skipped": skipped}
 
 
 def write_layers(record: dict, folder: Path) -> str:
@@ -214,6 +225,7 @@ def write_layers(record: dict, folder: Path) -> str:
         The numbers as a table.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "layer_similarity.png").unlink(missing_ok=True)  # no old picture beside new numbers
     write_json(folder / LAYERS, record)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, when in zip(figure.subplots(1, 2, sharey=True), ("before", "after"), strict=True):

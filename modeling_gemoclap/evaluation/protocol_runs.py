@@ -18,6 +18,7 @@ from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol, absent_classes, not_judged, protocol_of
 from ..corpora.provenance import Heard, merged
 from .answers import evaluate_clips, labelled, refuse_one_emotion
+from .fold_identity import CONTROL, refuse_fold_of_another_run
 from .statistics import Judged
 from .stored import answers_identity, answers_of, judged_of, store, stored
 
@@ -138,6 +139,7 @@ def judge_protocol(
     found = JudgedRun(protocols, run["settings"], run["commands"], notes=[*corpus.notes, *unlabelled])
     found.notes += [f"speakers {', '.join(excluded)} have no part in this"] if excluded else []
     options = (load, batch_size, on_bad_audio)
+    found.notes += _refuse_other_folds(root, run, protocols)
     for seed, protocol in protocols.items():
         answers = [_judge_fold(root, protocol, corpus, fold, seed, options) for fold in range(len(protocol.folds))]
         found.rows.append([row | {"fold": fold} for fold, (rows, *_) in enumerate(answers) for row in rows])
@@ -151,12 +153,7 @@ def judge_protocol(
             found.pictured, found.method = judged_of(rows), record["method"]
             found.checkpoint = root / "fold_0" / f"seed_{seed}"
     refuse_one_emotion([row["emotion"] for row in found.rows[0]], corpus, found.skipped)
-    for seed, protocol in protocols.items():
-        if left := not_judged(protocol, corpus):
-            found.notes.append(f"no fold judges {', '.join(left[:20])}")
-        start = f"seed {seed}, " * (len(protocols) > 1)
-        found.notes += [f"{start}{note}" for note in absent_classes(protocol, corpus)]
-    found.notes = list(dict.fromkeys(found.notes))
+    found.notes = list(dict.fromkeys(found.notes + _not_in_every_fold(protocols, corpus)))
     found.constant = [
         _constant(protocol, corpus, judged) for protocol, judged in zip(protocols.values(), found.runs, strict=True)
     ]
@@ -164,11 +161,31 @@ def judge_protocol(
     return found
 
 
+def _not_in_every_fold(protocols: dict[int, Protocol], corpus: Corpus) -> list[str]:
+    """Clips that no fold judges, and emotions that a fold lacks."""
+    notes = []
+    for seed, protocol in protocols.items():
+        if left := not_judged(protocol, corpus):
+            notes.append(f"no fold judges {', '.join(left[:20])}")
+        start = f"seed {seed}, " * (len(protocols) > 1)
+        notes += [f"{start}{note}" for note in absent_classes(protocol, corpus)]
+    return notes
+
+
+def _refuse_other_folds(root: Path, run: dict, protocols: dict[int, Protocol]) -> list[str]:
+    """What is unknown of the folds, before any is judged; a fold of another run is refused."""
+    folders = [
+        (protocol, fold, root / f"fold_{fold}" / f"seed_{seed}")
+        for seed, protocol in protocols.items()
+        for fold in range(len(protocol.folds))
+    ]
+    unknown = [refuse_fold_of_another_run(root, run, *place) for place in folders]
+    return [note for note in dict.fromkeys(unknown) if note]
+
+
 def _judge_fold(root: Path, protocol: Protocol, corpus: Corpus, fold: int, seed: int, options, probe: bool = True):
     load, batch_size, on_bad_audio = options
     folder = root / f"fold_{fold}" / f"seed_{seed}"
-    if not (folder / "fold.json").is_file():
-        raise ValueError(f"{folder} is not trained to its end: run the train.py command again, it goes on from there")
     dev = read_object(folder / "fold.json", dev=list)["dev"]
     config = read_object(folder / "config.json")
     test = protocol.test(corpus, fold).where("emotion", bool)
@@ -219,7 +236,7 @@ def _constant(protocol: Protocol, corpus: Corpus, run: Judged) -> Judged:
 
 def _control(root: Path, run: dict, corpus: Corpus, options) -> tuple[Judged | None, str]:
     """Answers of the models that were trained on shuffled labels; or why there are none."""
-    root = root / "shuffled_labels"
+    root = root / CONTROL
     seeds = sorted({int(path.name.removeprefix("seed_")) for path in root.glob("fold_*/seed_*")})
     if not seeds:
         return None, "no model was trained on shuffled labels (train.py --control false)"
@@ -232,7 +249,8 @@ def _control(root: Path, run: dict, corpus: Corpus, options) -> tuple[Judged | N
             None,
             f"the control of shuffled labels is not whole, {missing[0].name} of {missing[0].parent.name} lacks",
         )
-    for fold in range(len(protocol.folds)):
+    for fold, folder in enumerate(folders):
+        refuse_fold_of_another_run(root.parent, run, protocol, fold, folder)
         answers, *_ = _judge_fold(root, protocol, corpus, fold, seeds[0], options, probe=False)
         rows += [row | {"fold": fold} for row in answers]
     return judged_of(rows), ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -10,7 +11,8 @@ import transformers
 from ..corpora.files import read_object, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import Heard
-from .answers import Evaluation
+from ..markdown import as_block, as_text
+from .answers import Evaluation, is_control
 from .page import write_page
 from .pictures import draw
 from .protocol_runs import JudgedRun
@@ -26,6 +28,13 @@ from .statistics import (
     speaker_confusions,
 )
 from .stored import write_rows
+
+# What an evaluation writes; other files are somebody's own.
+WRITTEN = re.compile(
+    r"results\.(json|md)|report\.html|predictions(_seed_\d+)?\.csv"
+    r"|(confusion_matrix|fairness|calibration|projection_(emotion|gender|speaker)|similarity)\.png"
+)
+CONTROL = "; A CONTROL, trained on shuffled labels"
 
 
 def _common(runs: list[Judged], corpus: Corpus, model: str, command: str) -> dict:
@@ -65,8 +74,7 @@ def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, c
         A dict that JSON can hold.
     """
     protocol = f"{evaluation.method}; {speaker_independence(evaluation.heard, len(corpus.speakers), corpus.name)}"
-    if any(record.get("labels_shuffled") for record in config.training_data or []):
-        protocol += "; A CONTROL, trained on shuffled labels"
+    protocol += CONTROL * is_control(config.training_data)
     judged = evaluation.judged()
     best = max(sorted(set(evaluation.references)), key=evaluation.references.count)
     always = judged.where(slice(None))
@@ -76,7 +84,7 @@ def results_record(evaluation: Evaluation, corpus: Corpus, config, model: str, c
         "controls": {"constant": scores_of(always) | {"says": f"always {best}"}, "shuffled_labels": None},
         "gender_probe": None,
         "temperatures": [config.calibration_temperature],
-        "temperature_of_other_labels": evaluation.labels != list(config.emotions),
+        "temperature_of_other_labels": set(evaluation.labels) != set(config.emotions),
         "protocols": None,
         "training_command": None,
         "per_seed": None,
@@ -169,10 +177,10 @@ def _percent(value: float | None) -> str:
 def as_table(record: dict) -> str:
     """The figures as a Markdown table: the model, a constant answer and, of a protocol, a run on shuffled labels."""
     emotions = list(record["recall"])
-    head = ["", "WAR", "UAR", "95 % interval of UAR", "macro F1", *emotions]
+    head = ["", "WAR", "UAR", "95 % interval of UAR", "macro F1", *map(as_text, emotions)]
     found = record["intervals"]["uar"]
     rows = [("model", record, interval_text(found, len(record["speakers"])))]
-    rows.append((f"constant ({record['controls']['constant']['says']})", record["controls"]["constant"], ""))
+    rows.append((as_text(f"constant ({record['controls']['constant']['says']})"), record["controls"]["constant"], ""))
     if record["controls"]["shuffled_labels"]:
         rows.append(("trained on shuffled labels", record["controls"]["shuffled_labels"], ""))
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
@@ -230,12 +238,13 @@ def how_calibrated(record: dict) -> str:
 
 def as_markdown(record: dict) -> str:
     """The table, what stands below it, the protocol with its hash, and the command."""
-    lines = [f"# {record['corpus']}: {record['n']} clips", record["protocol"], as_table(record)]
-    lines.append("\n".join(f"- {remark}" for remark in remarks(record)))
+    heading = f"# {as_text(record['corpus'])}: {record['n']} clips"
+    lines = [heading, as_text(record["protocol"]), as_table(record)]
+    lines.append("\n".join(f"- {as_text(remark)}" for remark in remarks(record)))
     if record["protocols"]:
         lines.append("\n".join(f"- seed {s}: protocol `{p['sha256']}`" for s, p in record["protocols"].items()))
     commands = [command for command in (record["training_command"], record["command"]) if command]
-    return "\n\n".join([*lines, "```\n{}\n```".format("\n".join(commands))]) + "\n"
+    return "\n\n".join([*lines, as_block("\n".join(commands))]) + "\n"
 
 
 def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False, name: str = "results.json") -> None:
@@ -266,6 +275,9 @@ def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False,
 def write_report(record: dict, runs: list[list[dict]], pictured: dict, output_dir: Path) -> None:
     """Write everything.
 
+    What an earlier evaluation left there is removed first. `results.json` vouches for the predictions and is written
+    after them; pictures come last, so that the figures are there should there be no room for these.
+
     Args:
         record: Of `results_record` or `protocol_record`.
         runs: Rows of predictions of each seed.
@@ -273,13 +285,14 @@ def write_report(record: dict, runs: list[list[dict]], pictured: dict, output_di
         output_dir: Where.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    for path in output_dir.glob("predictions*.csv"):
-        path.unlink()
+    for path in sorted(output_dir.iterdir(), key=lambda path: path.name != "results.json"):
+        if WRITTEN.fullmatch(path.name):
+            path.unlink()
     seeds = record.get("seeds")
     names = [f"predictions_seed_{seed}.csv" for seed in seeds] if seeds else ["predictions.csv"]
     for name, rows in zip(names, runs, strict=True):
         write_rows(output_dir / name, rows)
-    write_json(output_dir / "results.json", record)
     (output_dir / "results.md").write_text(as_markdown(record), encoding="utf-8")
-    pictures = draw(record, output_dir, **pictured)  # last: should there be no room for them, the figures are there
+    write_json(output_dir / "results.json", record)
+    pictures = draw(record, output_dir, **pictured)
     write_page(record, remarks(record), how_calibrated(record), pictures, output_dir / "report.html")

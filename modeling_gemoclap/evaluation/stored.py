@@ -69,12 +69,18 @@ def load_judged(run: str | Path) -> list[Judged]:
     return [judged_of(sorted(read_rows(path), key=lambda row: row["file_name"])) for path in files]
 
 
-def protocols_of(run: str | Path) -> dict | None:
-    """The protocol of each seed of a judged run, or what was judged of one checkpoint."""
+def protocols_of(run: str | Path) -> dict:
+    """The protocol of each seed of a judged run; of one checkpoint, that it has none."""
     _, found = _results(run)
     if not found["protocols"]:
-        return {"speakers": found["heard"]["answer"] if "heard" in found else UNKNOWN}
+        return {"one checkpoint": None}
     return {seed: {"name": one["name"], "folds": one["folds"]} for seed, one in found["protocols"].items()}
+
+
+def heard_of(run: str | Path) -> str:
+    """Whether a judged run or checkpoint had heard the judged speakers: `"heard"`, `"not heard"` or `"unknown"`."""
+    _, found = _results(run)
+    return found["heard"]["answer"] if "heard" in found else UNKNOWN
 
 
 def answers_identity(checkpoint: Path, corpus: Corpus, **settings) -> dict:

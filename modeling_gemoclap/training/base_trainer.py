@@ -29,7 +29,7 @@ from .gradient_cache import refuse_batch_norm
 from .history import record_training, records_of, save_history, settle_history, stamp_weights
 from .identity import IDENTITY
 from .lora import is_lora
-from .model_card import write_model_card
+from .model_card import development_of, write_model_card
 from .optimizer import layerwise_groups
 from .resume import refuse_partial_checkpoint
 from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler, ShardSampler
@@ -371,4 +371,5 @@ class SpeechTrainer(Trainer):
         if self.is_world_process_zero():
             rate = getattr(self.processing_class, "feature_extractor", self.processing_class).sampling_rate
             model = self.accelerator.unwrap_model(self.model)
-            write_model_card(self.args.output_dir, model, self.state, rate, self.trained_parameters)
+            developed = development_of(self.args, self.eval_dataset, model.config.training_data)
+            write_model_card(self.args.output_dir, model, self.state, rate, self.trained_parameters, developed)

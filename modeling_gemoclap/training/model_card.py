@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -11,6 +11,9 @@ from huggingface_hub import ModelCard, ModelCardData
 from markupsafe import Markup
 from transformers import TrainerState
 
+from ..corpora.provenance import HEARD, NOT_HEARD, UNKNOWN, Heard, heard_speakers, merged
+from ..markdown import as_code, as_text
+from .history import corpora_of
 from .start import SUPERVISED
 
 OBJECTIVE_NAMES = {"emo": "Emo-CLAP", "ml": "ML-GEmo-CLAP", "sl": "SL-GEmo-CLAP"}
@@ -20,7 +23,46 @@ NO_ANSWERS = (
 )
 
 
-def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate: int, trained_parameters: int) -> Path:
+@dataclass(frozen=True)
+class Development:
+    """What a training was developed on.
+
+    Args:
+        chosen: Whether the epoch that is kept was chosen by it.
+        heard: Whether the weights were trained on its speakers.
+        metric: What the epoch was chosen by.
+    """
+
+    chosen: bool = False
+    heard: Heard = Heard(unknown=["it is not recorded which they are"])
+    metric: str = ""
+
+
+def development_of(arguments, eval_dataset, training_data: list[dict] | None) -> Development:
+    """What a training was developed on, by its arguments, its dataset and the records of what the weights have heard.
+
+    Args:
+        arguments: Of the training.
+        eval_dataset: The development clips.
+        training_data: The records; speakers that they say were developed on were not trained on for that.
+    """
+    records = training_data
+    if records is not None:
+        records = [{name: value for name, value in one.items() if name != "dev_speakers"} for one in records]
+    corpora = list(corpora_of(eval_dataset))
+    found = [heard_speakers(corpus, records) if corpus is not None else Development.heard for corpus in corpora]
+    chosen = bool(arguments.load_best_model_at_end)
+    return Development(chosen, merged(found) if found else Development.heard, arguments.metric_for_best_model or "")
+
+
+def write_model_card(
+    output_dir: str,
+    model,
+    state: TrainerState,
+    sampling_rate: int,
+    trained_parameters: int,
+    development: Development = Development(),
+) -> Path:
     """Write `README.md` from what the model and its training really were.
 
     Args:
@@ -29,6 +71,7 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         state: The trainer's state; metrics on development speakers come from its log.
         sampling_rate: Rate of the audio tower, in Hz.
         trained_parameters: How many parameters learnt; the rest was frozen.
+        development: What the training was developed on.
 
     Returns:
         The path of the card.
@@ -38,8 +81,10 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
     towers = ("audio", "text") if contrastive else ("audio",)
     sources = {tower: getattr(getattr(config, f"{tower}_config"), "_name_or_path", "") for tower in towers}
     records = [record for record in config.training_data or [] if "speakers" in record]
+    development = replace(development, chosen=development.chosen and state.best_metric is not None)
     own = [record for record in records if "stage" not in record]
     stage = next((record["stage"] for record in reversed(records) if "stage" in record), "")
+    known = config.training_data is not None and not any("unknown" in record for record in config.training_data)
     prompts = config.class_prompts() if contrastive else []
     data = ModelCardData(
         library_name="transformers",
@@ -54,12 +99,12 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         contrastive=contrastive,
         classifier=classifier,
         objective_name=_objective_name(model),
-        audio_source=_audio_source(sources["audio"], stage),
+        audio_source=_source(sources["audio"], known) + (f", then as {stage} (see below)" if stage else ""),
         stage=stage,
         unlabelled=not contrastive and not classifier and any("unlabelled" in record for record in own),
         clusters=any("unlabelled" in record for record in records),
         supervised=any(record.get("stage") == SUPERVISED for record in records),
-        text_source=f"pretrained: {Path(sources['text']).name}" if sources.get("text") else "trained from scratch",
+        text_source=_source(sources.get("text", ""), known),
         pretrained=any(sources.values()),
         sampling_rate=sampling_rate,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -68,8 +113,8 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
         prompts=" · ".join(f'"{prompt}"' for group in prompts for prompt in group[:1]),
         epochs=round(state.epoch or 0, 2),
         steps=state.global_step,
-        kept="the best epoch on the development speakers" if state.best_metric is not None else "the last epoch",
-        results=Markup(_results(state) if contrastive or classifier else NO_ANSWERS),
+        kept="the best epoch on the development speakers" if development.chosen else "the last epoch",
+        results=Markup(_results(state, development) if contrastive or classifier else NO_ANSWERS),
     )
     path = Path(output_dir) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,20 +124,20 @@ def write_model_card(output_dir: str, model, state: TrainerState, sampling_rate:
 
 def _template() -> jinja2.Template:
     """The card's template. Names and words that come from data stay text: they make no markup, cell or line."""
-    environment = jinja2.Environment(finalize=_as_text)
-    environment.filters["code"] = lambda value: Markup(re.sub(r"[`\s|]+", " ", str(value)))
+    environment = jinja2.Environment(finalize=_text_alone)
+    environment.filters["code"] = lambda value: Markup(as_code(str(value)))
+    environment.filters["cell_code"] = lambda value: Markup(as_code(str(value), in_table=True))
     return environment.from_string(Path(__file__).with_name("card_template.md").read_text(encoding="utf-8"))
 
 
-def _as_text(value):
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", re.sub(r"[\r\n\t\f\v\x85\u2028\u2029]+", " ", value))
+def _text_alone(value):
+    return as_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _audio_source(name: str, stage: str) -> str:
-    source = f"pretrained: {Path(name).name}" if name else "trained from scratch"
-    return f"{source}, then as {stage} (see below)" if stage else source
+def _source(name: str, known: bool) -> str:
+    if name:
+        return f"pretrained: {Path(name).name}"
+    return "trained from scratch" if known else "what it started from is not recorded"
 
 
 def _objective_name(model) -> str:
@@ -101,14 +146,34 @@ def _objective_name(model) -> str:
     return "a classifier" if hasattr(model, "classifier") else "an encoder that is yet to be given a head"
 
 
-def _results(state: TrainerState) -> str:
+def _results(state: TrainerState, development: Development) -> str:
     evaluations = [entry for entry in state.log_history if "eval_uar" in entry]
     if not evaluations:
         return NO_RESULTS
-    chosen = state.best_metric is not None
-    kept = max(evaluations, key=lambda entry: entry["eval_uar"]) if chosen else evaluations[-1]
+    kept = evaluations[-1]
+    if development.chosen:
+        kept = next((entry for entry in evaluations if entry.get("step") == _chosen_step(state)), None)
+        if kept is None:
+            return NO_RESULTS
+    by = f" by {as_text(development.metric)}" if development.metric else ""
     return (
-        f"On the development speakers, which were not trained on{', but chose the epoch' * chosen}, after epoch "
-        f"{kept.get('epoch', 0):g}: UAR {kept['eval_uar']:.3f}, WAR {kept['eval_war']:.3f}. On test speakers: not "
-        f"evaluated."
+        f"On the development speakers, {_whether_trained_on(development.heard)}"
+        f"{f', and which chose the epoch{by}' * development.chosen}, after epoch {kept.get('epoch', 0):g}: UAR "
+        f"{kept['eval_uar']:.3f}, WAR {kept['eval_war']:.3f}. On test speakers: not evaluated."
     )
+
+
+def _whether_trained_on(heard: Heard) -> str:
+    return {
+        NOT_HEARD: "which were not trained on",
+        HEARD: f"of which it was TRAINED ON {as_text(', '.join(heard.speakers))}",
+        UNKNOWN: f"of which it is UNKNOWN whether they were trained on ({as_text('; '.join(heard.unknown))})",
+    }[heard.answer]
+
+
+def _chosen_step(state: TrainerState) -> int | None:
+    """The step of the checkpoint that was chosen."""
+    step = getattr(state, "best_global_step", None)
+    if step is None and state.best_model_checkpoint:
+        step = int(state.best_model_checkpoint.rpartition("-")[2])
+    return step

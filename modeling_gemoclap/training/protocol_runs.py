@@ -23,7 +23,7 @@ from .checkpoints import latest_whole_checkpoint
 from .gather import finish, of_main, release
 from .identity import IDENTITY, Run, read_identity, refuse_another_run, refuse_differing
 from .run import choosing_on_dev, select_corpus, split, train_and_save
-from .run_folder import RunFolder
+from .run_folder import RunFolder, settle
 from .start import history_of_start, start_of_fold
 
 logger = logging.get_logger(__name__)
@@ -39,6 +39,7 @@ def open_run(run: Run) -> dict:
         ValueError: If the folder holds another run, and may not be overwritten.
     """
     folder, overwrite, corpus = run.folder, run.arguments.overwrite_output, run.parts[0]
+    settle(folder)
     path, empty = folder / "run.json", not folder.is_dir() or not any(folder.iterdir())
     shared = {
         name: value for name, value in run.identity.items() if name not in ("settings", "seed", "data_seed", "start")

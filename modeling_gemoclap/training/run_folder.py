@@ -14,10 +14,11 @@ from .identity import IDENTITY, Run, read_identity, refuse_another_run
 
 CALIBRATION = "calibration"  # the folder of out-of-fold answers
 ASIDE = ".overwritten"  # where an overwritten run lies until the new one trains
+MOVING = ".overwritten_in_part"  # the same, until all of it has been moved
 # What a folder that holds a run, or a part of one, has at least one of.
 MARKS = (
     *(IDENTITY, "run.json", "trainer_state.json", "training_args.bin", "checkpoint-*/"),
-    *(f"{CALIBRATION}/fold_*", ASIDE),
+    *(f"{CALIBRATION}/fold_*", ASIDE, MOVING),
 )
 # What a run leaves behind.
 LEFT_BEHIND = (
@@ -36,6 +37,8 @@ def holds_a_run(folder: Path) -> bool:
 
 class RunFolder:
     """The folder of a run that begins; used as a context, an error before the first step leaves it as it was.
+
+    An interrupt (Ctrl-C) is such an error too.
 
     With `overwrite_output` all that another run left is put aside when the new one begins, and removed when it
     trains: the new run must not go on from old checkpoints, calibration answers or frames, and until its own model is
@@ -60,7 +63,7 @@ class RunFolder:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, Exception) and self._new and not self._training and self._main:
+        if error is not None and self._new and not self._training and self._main:
             self._give_back()
 
     def training_begins(self) -> None:
@@ -70,23 +73,56 @@ class RunFolder:
         self._training = True
 
     def _begin(self) -> bool:
+        settle(self.folder)
         if not self.arguments.overwrite_output:
             return self.begin()
-        move_run(self.folder, self.folder / ASIDE)
         try:
+            put_aside(self.folder)
             return self.begin()
-        except Exception:
+        except BaseException:
             self._give_back()
             raise
 
     def _give_back(self) -> None:
-        for pattern in LEFT_BEHIND:
-            for path in self.folder.glob(pattern):
-                remove(path)
-        move_run(self.folder / ASIDE, self.folder)
-        for folder in (self.folder / ASIDE, self.folder):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        if not (self.folder / MOVING).is_dir():  # else what lies in the folder is the rest of the old run
+            remove_run(self.folder)
+        give_back(self.folder)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def put_aside(folder: Path) -> None:
+    """Put the run in a folder aside; one that was begun over it and never trained is removed instead.
+
+    Args:
+        folder: Of the run, settled.
+    """
+    if (folder / ASIDE).is_dir():
+        remove_run(folder)
+        return
+    move_run(folder, folder / MOVING)
+    if (folder / MOVING).is_dir():
+        (folder / MOVING).rename(folder / ASIDE)
+
+
+def give_back(folder: Path) -> None:
+    """Move what was put aside back into its folder."""
+    for aside in (folder / MOVING, folder / ASIDE):
+        if aside.is_dir():
+            move_run(aside, folder)
+            if not any(aside.iterdir()):
+                aside.rmdir()
+
+
+def settle(folder: Path) -> None:
+    """Undo a beginning that was killed before the new run was written down: the old one is given back.
+
+    Args:
+        folder: Of a run, or any other.
+    """
+    begun = any((folder / name).is_file() for name in (IDENTITY, "run.json"))
+    if (folder / MOVING).is_dir() or ((folder / ASIDE).is_dir() and not begun):
+        give_back(folder)
 
 
 def begin_run(run: Run, checkpoint: str | None) -> bool:
@@ -124,6 +160,13 @@ def move_run(folder: Path, target: Path) -> None:
             target.mkdir(exist_ok=True)
             remove(target / path.name)
             path.rename(target / path.name)
+
+
+def remove_run(folder: Path) -> None:
+    """Remove all that a run left in a folder, its identity last; files of other names stay."""
+    for pattern in LEFT_BEHIND:
+        for path in folder.glob(pattern):
+            remove(path)
 
 
 def remove(path: Path) -> None:

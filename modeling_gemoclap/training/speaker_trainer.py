@@ -17,7 +17,7 @@ from .arguments import refuse_values
 from .clips import ClipDataset
 from .collator import AudioCollator, audio_inputs
 from .gather import gather, precise
-from .model_card import write_model_card
+from .model_card import development_of, write_model_card
 from .speaker_losses import cluster_info_nce, reversal_strength, reverse_gradient
 from .speaker_sampler import SpeakerClusterSampler
 from .start import remember
@@ -220,5 +220,6 @@ class SpeakerTrainer(StepTrainer):
     def create_model_card(self, *args, **kwargs) -> None:
         """As `SpeechTrainer`, of the encoder."""
         if self.is_world_process_zero():
-            rate = self.processing_class.sampling_rate
-            write_model_card(self.args.output_dir, self.trained_model, self.state, rate, self.trained_parameters)
+            rate, model = self.processing_class.sampling_rate, self.trained_model
+            developed = development_of(self.args, self.eval_dataset, model.config.training_data)
+            write_model_card(self.args.output_dir, model, self.state, rate, self.trained_parameters, developed)

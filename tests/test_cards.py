@@ -1,0 +1,77 @@
+"""What a model card claims: only what the training's arguments, state and records say."""
+
+import json
+import re
+
+import pytest
+from transformers import TrainerState
+
+from modeling_gemoclap import GEmoClapConfig
+from modeling_gemoclap.corpora.provenance import Heard
+from modeling_gemoclap.markdown import as_block, as_code, as_text
+from modeling_gemoclap.training.model_card import Development, write_model_card
+
+markdown_it = pytest.importorskip("markdown_it")
+
+
+def card(model, folder, state=None, **options):
+    state = state or TrainerState(epoch=1, global_step=1)
+    return write_model_card(str(folder), model, state, 16000, 1, **options).read_text(encoding="utf-8")
+
+
+def test_the_last_epoch_is_not_called_the_best(train, tones, tmp_path):
+    """An evaluation after each epoch chooses none unless the best is loaded at the end."""
+    options = ("--data_dir", tones, "--dev_speakers", "03", "--exclude_speakers", "04", "--num_train_epochs", "3")
+    options += ("--eval_strategy", "epoch", "--metric_for_best_model", "uar", "--output_dir")
+    train(*options, tmp_path / "last")
+    text = (tmp_path / "last/README.md").read_text()
+    assert "the last epoch is kept" in text and "chose the epoch" not in text and "after epoch 3:" in text
+    assert "which were not trained on" in text and "| 01, 02; developed on 03 |" in text
+    train(*options, tmp_path / "further", "--init_from", tmp_path / "last", "--dev_speakers", "02")
+    text = (tmp_path / "further/README.md").read_text()
+    assert "On the development speakers, of which it was TRAINED ON 02, after" in text
+    assert "not trained on" not in text
+
+
+@pytest.mark.parametrize("best", [{"best_global_step": 4}, {"best_model_checkpoint": "run/checkpoint-4"}])
+def test_the_figure_is_of_the_epoch_that_was_chosen(make_model, tmp_path, best):
+    log = [
+        {"step": step, "epoch": step / 4, "eval_uar": uar, "eval_war": war}
+        for step, uar, war in ((4, 0.5, 0.9), (8, 0.8, 0.6), (12, 0.6, 0.5))
+    ]
+    state = TrainerState(epoch=3, global_step=12, log_history=log, best_metric=0.9, **best)
+    text = card(make_model(), tmp_path, state, development=Development(True, Heard(), "war"))
+    assert "which chose the epoch by war, after epoch 1: UAR 0.500, WAR 0.900" in text
+    text = card(make_model(), tmp_path, state)
+    assert "after epoch 3: UAR 0.600" in text and "UNKNOWN whether they were trained on" in text
+
+
+def test_weights_of_unknown_history_are_not_called_trained_from_scratch(make_model, tmp_path):
+    for records in (None, [{"unknown": "it was trained further from other weights"}]):
+        text = card(make_model(training_data=records), tmp_path)
+        assert "from scratch" not in text and text.count("what it started from is not recorded") == 2
+    assert "trained from scratch" in card(make_model(training_data=[]), tmp_path)
+
+
+def test_labels_in_code_can_be_copied(make_model, tmp_path):
+    labels = ["angry", "a|b", "tick ` tock"]
+    text = card(make_model(emotions=labels), tmp_path)
+    [line] = [line for line in text.splitlines() if "candidate_labels=" in line]
+    tokens = markdown_it.MarkdownIt().parseInline(line)[0].children
+    [code] = [token.content for token in tokens if token.type == "code_inline" and "candidate" in token.content]
+    assert (
+        json.loads(re.search(r"candidate_labels=(\[.*?\]),", code)[1]) == GEmoClapConfig(emotions=labels).prompt_words
+    )
+
+
+NASTY = "# h <script> | `a` ``b`` ![i](x) [l](y)\n\n```\n- *x* ~~~"
+
+
+def test_text_code_and_blocks_stand_for_themselves():
+    parser = markdown_it.MarkdownIt().enable("table")
+    html = parser.render(f"{as_text(NASTY)}\n\n| a | b |\n|---|---|\n| {as_text(NASTY)} | {as_code('x|`y', True)} |\n")
+    assert html.count("<td>") == 2 and "<code>x|`y</code>" in html
+    for tag in ("<h1", "<script", "<img", "<a ", "<li", "<em", "<pre"):
+        assert tag not in html, tag
+    [block] = parser.parse(as_block(NASTY))
+    assert block.type == "fence" and block.content == NASTY + "\n"
