@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 
 from transformers import AutoConfig
 from transformers.configuration_utils import PretrainedConfig
@@ -21,7 +20,7 @@ from .prompts_gemoclap import (  # some of these are for the rest of the package
     refuse_shared_prompts,
     words_in,
 )
-from .safety_gemoclap import check_config
+from .safety_gemoclap import check_config, check_numbers
 
 OBJECTIVES = ("emo", "ml", "sl")
 SIMILARITIES = ("cross", "intra", "both")
@@ -53,29 +52,6 @@ def _sub_config(config, default_model_type: str) -> PretrainedConfig:
     if model_type not in CONFIG_MAPPING:
         raise ValueError(f"model_type {model_type!r} of a tower is not known to this version of transformers")
     return CONFIG_MAPPING[model_type](**config)
-
-
-# What the numbers of both configurations must be, and the fields of which this is asked.
-_COUNTS = "projection_dim projection_hidden_size classifier_hidden_size num_mel_bins hidden_size num_hidden_layers"
-_DROPOUTS = "projection_dropout classifier_dropout hidden_dropout conv_dropout"
-_NUMBERS = (
-    ("a whole number of at least 1", lambda n: isinstance(n, numbers.Integral) and n >= 1, _COUNTS),
-    ("a whole number of at least 1", lambda n: n >= 1, "num_attention_heads intermediate_size"),
-    ("between 0 and 1", lambda n: 0 <= n <= 1, "alpha mask_time_prob layerdrop"),
-    ("at least 0 and below 1", lambda n: 0 <= n < 1, _DROPOUTS),
-    ("finite and above 0", lambda n: 0 < n < math.inf, "calibration_temperature layer_norm_eps"),
-    ("finite and at least 0", lambda n: 0 <= n < math.inf, "initializer_range mask_time_length num_masks"),
-    ("finite and at most ln 100", lambda n: -math.inf < n <= math.log(100), "logit_scale_init_value"),
-)
-
-
-def _check_numbers(values: dict) -> None:
-    """Make sure that the fields in `_NUMBERS` have values that they may have; None is passed over, NaN is not."""
-    for words, holds, names in _NUMBERS:
-        for name in names.split():
-            value = values.get(name)
-            if value is not None and not (isinstance(value, numbers.Real) and holds(value)):
-                raise ValueError(f"{name}={value!r} must be {words}")
 
 
 def _check_every_layer_runs(config: PretrainedConfig) -> None:
@@ -144,7 +120,7 @@ class GEmoClapAudioConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         **kwargs,
     ):
-        _check_numbers(locals())
+        check_numbers(locals())
         if hidden_size % num_attention_heads:
             raise ValueError(f"{hidden_size=} is not a multiple of {num_attention_heads=}")
         is_list = isinstance(conv_channels, (list, tuple))
@@ -259,7 +235,7 @@ class GEmoClapConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         **kwargs,
     ):
-        _check_numbers(locals())
+        check_numbers(locals())
         self.audio_config = _sub_config(audio_config, "wavlm")
         self.text_config = _sub_config(text_config, "roberta")
         if use_weighted_layer_sum:
@@ -323,8 +299,30 @@ class GEmoClapConfig(PretrainedConfig):
             config_dict |= {"emotions": asked, "calibration_temperature": None, "calibrated_on": None}
         return super().from_dict(config_dict, **kwargs)
 
+    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
+        """As transformers'.
+
+        Args:
+            save_directory: Where to.
+            *args: For transformers.
+            **kwargs: Likewise.
+
+        Raises:
+            ValueError: If labels were changed in place, so that `emotions`, `id2label` and `label2id` disagree.
+        """
+        try:
+            emotions_of(self.emotions, self.id2label, self.label2id)
+        except ValueError as error:
+            raise ValueError(
+                f"labels were changed in place, and what is saved could not be loaded: assign them anew, as "
+                f"config.id2label = {{0: 'angry', 1: 'sad'}} ({error})"
+            ) from None
+        super().save_pretrained(save_directory, *args, **kwargs)
+
     def __setattr__(self, name: str, value) -> None:
         """Keep `emotions`, `id2label`, `label2id` and `num_labels` one thing."""
+        if name == "problem_type" and value not in (None, "single_label_classification"):
+            raise ValueError(f"problem_type={value!r} is not supported: a clip has one emotion; leave it out")
         if name not in LABELS:
             super().__setattr__(name, value)
         elif name != "num_labels":

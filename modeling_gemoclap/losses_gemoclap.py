@@ -1,7 +1,7 @@
 """The objectives of GEmo-CLAP: match matrices, soft targets, KL divergence, Emo, ML and SL.
 
 `E_a`, `E_t` are audio and text embeddings of shape `(N, D)` with rows of unit length, `s_a`, `s_t` the two scales.
-Equation numbers are those of arXiv 2306.07848. A label of -1 is unknown.
+Equation numbers are those of arXiv 2306.07848. A negative label is unknown.
 """
 
 from __future__ import annotations
@@ -24,18 +24,58 @@ class ContrastiveTerm(NamedTuple):
     """Valid rows of the global batch, of which these may be a part; their sum is divided by it."""
 
 
+def known_labels(name: str, labels: torch.Tensor | None, classes: list[str]) -> torch.Tensor | None:
+    """Labels with -1 for each that is unknown, whatever negative number says so (transformers has -100).
+
+    Args:
+        name: What the labels are, for the error.
+        labels: `(batch,)`, indices into `classes`, or None. On a GPU this waits for them.
+        classes: The names of the classes.
+
+    Returns:
+        `(batch,)`, or None.
+
+    Raises:
+        ValueError: If a label is beyond the classes.
+    """
+    if labels is None:
+        return None
+    beyond = labels[labels >= len(classes)].unique().tolist()
+    if beyond:
+        raise ValueError(
+            f"{name} has {beyond[0]}, but there are {len(classes)} classes, 0 to {len(classes) - 1}: "
+            f"{', '.join(classes)}; give a negative label where it is unknown"
+        )
+    return labels.clamp_min(-1)
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, classes: list[str]) -> torch.Tensor:
+    """Mean cross-entropy over the clips of known label, 0 where there is none.
+
+    Args:
+        logits: `(batch, classes)`.
+        labels: As for `known_labels`.
+        classes: Likewise.
+
+    Raises:
+        ValueError: As `known_labels`.
+    """
+    labels = known_labels("labels", labels, classes)
+    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp_min(1)
+
+
 def match_matrix(row_labels: torch.Tensor, column_labels: torch.Tensor) -> torch.Tensor:
     """`M[i, j] = 1` where the labels are equal and known, else 0.
 
     Args:
-        row_labels: `(rows,)` integer labels; -1 is unknown and matches nothing, itself included.
+        row_labels: `(rows,)` integer labels; a negative one is unknown and matches nothing, itself included.
         column_labels: `(columns,)`, likewise.
 
     Returns:
         `(rows, columns)` float32 matrix.
     """
     rows, columns = row_labels[:, None], column_labels[None, :]
-    return ((rows == columns) & (rows != -1)).float()
+    return ((rows == columns) & (rows >= 0)).float()
 
 
 def soft_targets(matrix: torch.Tensor, kind: str = "softmax") -> torch.Tensor:
@@ -149,7 +189,7 @@ def soft_label_matrix(
     """
     emotion = match_matrix(emotion_labels, emotion_labels).to(dtype)
     mixed = alpha * emotion + (1 - alpha) * match_matrix(gender_labels, gender_labels).to(dtype)
-    known = gender_labels != -1
+    known = gender_labels >= 0
     return torch.where(known[:, None] & known[None, :], mixed, emotion)
 
 
@@ -193,7 +233,7 @@ def objective_terms(
     if gender_labels is None:
         gender_labels = torch.full_like(emotion_labels, -1)
     switches = {"scales": scales, "similarity": similarity, "targets": targets, "rows": rows}
-    emotion_matrix, known_emotion = match_matrix(emotion_labels, emotion_labels), emotion_labels != -1
+    emotion_matrix, known_emotion = match_matrix(emotion_labels, emotion_labels), emotion_labels >= 0
     embeds = (audio_embeds, text_embeds)
     if objective == "emo":
         return _terms(1.0, emotion_matrix, known_emotion, embeds, **switches)
@@ -205,7 +245,7 @@ def objective_terms(
         raise ValueError(f"objective={objective!r} is not known; choose 'emo', 'ml' or 'sl'")
     if gender_text_embeds is None:
         raise ValueError("objective 'ml' needs the gender prompts: pass gender_input_ids and gender_attention_mask")
-    gender_matrix, known_gender = match_matrix(gender_labels, gender_labels), gender_labels != -1
+    gender_matrix, known_gender = match_matrix(gender_labels, gender_labels), gender_labels >= 0
     return [
         *_terms(alpha, emotion_matrix, known_emotion, embeds, **switches),
         *_terms(1 - alpha, gender_matrix, known_gender, (audio_embeds, gender_text_embeds), **switches),
@@ -244,7 +284,7 @@ def emo_clap_loss(
         text_embeds: `(N, D)`, unit length: the clips' emotion prompts.
         audio_scale: `s_a`.
         text_scale: `s_t`.
-        emotion_labels: `(N,)`; a clip of unknown emotion (-1) is left out, row and column.
+        emotion_labels: `(N,)`; a clip of unknown emotion is left out, row and column.
         similarity: See `similarity_logits`.
         targets: See `soft_targets`.
 
@@ -275,8 +315,8 @@ def ml_gemo_clap_loss(
         gender_text_embeds: `(N, D)`, unit length: the clips' gender prompts.
         audio_scale: `s_a`.
         text_scale: `s_t`.
-        emotion_labels: `(N,)`; unknown (-1) is left out of the emotion term.
-        gender_labels: `(N,)`; unknown (-1) is left out of the gender term.
+        emotion_labels: `(N,)`; unknown is left out of the emotion term.
+        gender_labels: `(N,)`; unknown is left out of the gender term.
         alpha: Weight of the emotion term.
         similarity: See `similarity_logits`.
         targets: See `soft_targets`.
@@ -310,8 +350,8 @@ def sl_gemo_clap_loss(
         text_embeds: `(N, D)`, unit length: the clips' prompts.
         audio_scale: `s_a`.
         text_scale: `s_t`.
-        emotion_labels: `(N,)`; a clip of unknown emotion (-1) is left out, row and column.
-        gender_labels: `(N,)`; row and column of a clip of unknown gender (-1) take `M = M_e`.
+        emotion_labels: `(N,)`; a clip of unknown emotion is left out, row and column.
+        gender_labels: `(N,)`; row and column of a clip of unknown gender take `M = M_e`.
         alpha: Weight of emotion.
         similarity: See `similarity_logits`.
         targets: See `soft_targets`.

@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 
 from .base_gemoclap import GEmoClapPreTrainedModel, precision_of, split_by_tower
 from .configuration_gemoclap import GEmoClapConfig
-from .losses_gemoclap import contrastive_loss, objective_terms
+from .losses_gemoclap import classification_loss, contrastive_loss, known_labels, objective_terms
 from .prompts_gemoclap import require_emotions
 from .towers_gemoclap import build_text_tower, encode_text, load_audio_tower, load_text_tower
 
@@ -247,15 +247,15 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             attention_mask: Mask of the prompts, `(text_batch, tokens)`.
             gender_input_ids: `(text_batch, tokens)`, gender prompts, for the objective `"ml"`.
             gender_attention_mask: Their mask.
-            emotion_labels: `(batch,)`, indices into `config.emotions`, -1 where unknown.
-            gender_labels: `(batch,)`, indices into `config.genders`, -1 where unknown.
+            emotion_labels: `(batch,)`, indices into `config.emotions`, negative where unknown.
+            gender_labels: `(batch,)`, indices into `config.genders`, negative where unknown.
             return_dict: False gives a tuple.
 
         Returns:
             A `GEmoClapOutput`; without audio or without texts what hangs on them is None.
 
         Raises:
-            ValueError: If audio and text are missing, or labels are given without as many clips and texts.
+            ValueError: If audio and text are missing, clips, texts and labels differ in number, or one has no class.
         """
         has_audio = input_values is not None or input_features is not None
         if input_ids is None and (emotion_labels is not None or not has_audio):
@@ -270,8 +270,9 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         embeds = {"audio_embeds": audio_embeds, "text_embeds": text_embeds, "gender_text_embeds": gender_text_embeds}
         scales = {"audio_scale": self.audio_scale, "text_scale": self.text_scale}
         if emotion_labels is not None:
-            terms = self.objective_terms(SimpleNamespace(**embeds, **scales), emotion_labels, gender_labels)
-            loss = contrastive_loss(terms)
+            emotions = known_labels("emotion_labels", emotion_labels, self.config.emotions)
+            genders = known_labels("gender_labels", gender_labels, self.config.genders)
+            loss = contrastive_loss(self.objective_terms(SimpleNamespace(**embeds, **scales), emotions, genders))
         if audio_embeds is not None and text_embeds is not None:
             cosine = audio_embeds @ text_embeds.T
             logits_per_audio, logits_per_text = self.audio_scale * cosine, self.text_scale * cosine.T
@@ -291,8 +292,8 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
 
         Args:
             output: A `GEmoClapOutput`, or anything with its embeddings and scales, of one whole batch.
-            emotion_labels: `(batch,)`, -1 where unknown.
-            gender_labels: `(batch,)`, -1 where unknown; None takes all as unknown.
+            emotion_labels: `(batch,)`, negative where unknown.
+            gender_labels: `(batch,)`, negative where unknown; None takes all as unknown.
             rows: Which rows of the similarities are taken, against all columns: those of one process.
 
         Returns:
@@ -426,21 +427,21 @@ class GEmoClapForAudioClassification(_AudioAlone):
             input_values: As for `GEmoClapModel.get_audio_features`.
             input_features: Likewise.
             audio_attention_mask: Likewise.
-            labels: `(batch,)`, indices into `config.emotions`; -1, unknown, is left out.
+            labels: `(batch,)`, indices into `config.emotions`; a negative one, unknown, is left out.
             return_dict: False gives a tuple.
             audio_frames: As for `pool_audio`.
 
         Returns:
             `logits` of `(batch, emotions)`, outside of training over `calibration_temperature`; `loss` is the mean
             cross-entropy over known labels, 0 where there is none.
+
+        Raises:
+            ValueError: If a label is beyond the classes.
         """
         logits = self.classifier(self.pool_audio(input_values, input_features, audio_attention_mask, audio_frames))
         if not self.training:
             logits = logits / (self.config.calibration_temperature or 1.0)
-        loss = None
-        if labels is not None:
-            known = (labels != -1).sum().clamp_min(1)
-            loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / known
+        loss = None if labels is None else classification_loss(logits, labels, self.config.emotions)
         output = SequenceClassifierOutput(loss=loss, logits=logits)
         return output.to_tuple() if return_dict is False else output
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
@@ -31,6 +32,17 @@ def _repository_files():
     from .audio_headers_gemoclap import AudioError
 
     return decode, AudioError
+
+
+def check_count(name: str, value) -> None:
+    """Make sure that an option is a whole number of at least 1, or None.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= 1):
+        raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
 
 
 def load_clip(extractor, audio, sampling_rate: int | None = None, on_error: str = "raise"):
@@ -101,6 +113,7 @@ class ZeroShotEmotionPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("the pipeline needs the checkpoint's processor: pass processor=GEmoClapProcessor(...)")
+        check_count("batch_size", self._batch_size)
         self._class_embeddings: dict = {}
         self._embedded_by: tuple | None = None
 
@@ -110,8 +123,7 @@ class ZeroShotEmotionPipeline(Pipeline):
             raise TypeError(f"unknown option {', '.join(unknown)}; known are {', '.join(OPTIONS)} and batch_size")
         if kwargs.get("on_error", "raise") not in ("raise", "return"):
             raise ValueError(f"on_error={kwargs['on_error']!r} is not known; choose 'raise' or 'return'")
-        if kwargs.get("top_k") is not None and kwargs["top_k"] < 1:
-            raise ValueError(f"top_k={kwargs['top_k']} must be 1 or more")
+        check_count("top_k", kwargs.get("top_k"))
         if kwargs.get("candidate_labels") is not None:
             labels = check_words("candidate_labels", kwargs["candidate_labels"])
             kwargs["candidate_labels"] = refuse_one_word("candidate_labels", labels)
@@ -143,9 +155,10 @@ class ZeroShotEmotionPipeline(Pipeline):
 
         Raises:
             AudioError: If a recording cannot be read, is silent or too short, and `on_error` is `"raise"`.
-            ValueError: If labels or templates are unusable, labels share their prompts, or gender is asked of a
-                checkpoint without it.
+            ValueError: If labels, templates or numbers are unusable, labels share their prompts, or gender is asked
+                of a checkpoint without it.
         """
+        check_count("batch_size", batch_size)
         asked = {"candidate_labels": candidate_labels, "hypothesis_template": hypothesis_template}
         kwargs |= {name: value for name, value in asked.items() if value is not None}
         options = {**OPTIONS, **self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]}

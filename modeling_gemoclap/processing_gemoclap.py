@@ -133,7 +133,7 @@ class GEmoClapProcessor(ProcessorMixin):
 
         Raises:
             AudioError: If a recording cannot be used.
-            ValueError: If neither audio nor text is given.
+            ValueError: If neither audio nor text is given, or the text is no list of prompts.
         """
         if audio is None and text is None:
             raise ValueError("give audio, text, or both")
@@ -141,9 +141,16 @@ class GEmoClapProcessor(ProcessorMixin):
         if audio is not None:
             inputs.update(self.feature_extractor(audio, sampling_rate=sampling_rate, return_tensors=return_tensors))
         if text is not None:
-            text = [text] if isinstance(text, str) else list(text)
+            text = _prompts(text)
             inputs.update(self.tokenizer(text, padding=padding, truncation=True, return_tensors=return_tensors))
         return inputs
+
+
+def _prompts(text) -> list[str]:
+    prompts = [text] if isinstance(text, str) else list(text) if hasattr(text, "__iter__") else []
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(f"text={text!r} must be a prompt, or a list of one or more prompts")
+    return prompts
 
 
 GEmoClapProcessor.register_for_auto_class()

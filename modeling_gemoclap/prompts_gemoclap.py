@@ -145,6 +145,8 @@ def check_templates(name: str, templates, fields: tuple[str, ...]) -> list[str]:
     Raises:
         ValueError: If there is none, a template lacks a field, or stands twice.
     """
+    if not hasattr(templates, "__iter__"):
+        raise ValueError(f"{name}={templates!r} is not a template, nor a list of them")
     templates = [templates] if isinstance(templates, str) else list(templates)
     for template in templates:
         if not isinstance(template, str):
@@ -181,6 +183,9 @@ def emotions_of(
     named = [one for one in (emotions, id2label, label2id) if one is not None]
     if named and not num_labels and all(isinstance(one, (list, tuple, dict)) and not one for one in named):
         return []
+    for name, places in (("id2label", id2label), ("label2id", label2id)):
+        if not isinstance(places, (dict, type(None))):
+            raise ValueError(f"{name}={places!r} must be a dict of all labels; a list of them is given as emotions")
     given = {}
     if emotions is not None:
         given["emotions"] = check_words("emotions", emotions)

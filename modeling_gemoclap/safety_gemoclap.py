@@ -1,4 +1,4 @@
-"""What the files of a checkpoint may name, so that loading one runs no code that its user did not ask for."""
+"""What the files of a checkpoint may hold, so that loading one runs no code that its user did not ask for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import math
+import numbers
 import pickle
 import re
 from collections.abc import Iterable, Iterator
@@ -72,6 +74,33 @@ def check_config(values: dict, name: str = "config.json") -> dict:
         elif isinstance(value, dict):
             check_config(value, name)
     return values
+
+
+# What the numbers of both configurations must be, and the fields of which this is asked.
+_COUNTS = "projection_dim projection_hidden_size classifier_hidden_size num_mel_bins hidden_size num_hidden_layers"
+_DROPOUTS = "projection_dropout classifier_dropout hidden_dropout conv_dropout"
+_NUMBERS = (
+    ("a whole number of at least 1", lambda n: isinstance(n, numbers.Integral) and n >= 1, _COUNTS),
+    ("a whole number of at least 1", lambda n: n >= 1, "num_attention_heads intermediate_size"),
+    ("between 0 and 1", lambda n: 0 <= n <= 1, "alpha mask_time_prob layerdrop"),
+    ("at least 0 and below 1", lambda n: 0 <= n < 1, _DROPOUTS),
+    ("finite and above 0", lambda n: 0 < n < math.inf, "calibration_temperature layer_norm_eps"),
+    ("finite and at least 0", lambda n: 0 <= n < math.inf, "initializer_range mask_time_length num_masks"),
+    ("finite and at most ln 100", lambda n: -math.inf < n <= math.log(100), "logit_scale_init_value"),
+)
+
+
+def check_numbers(values: dict) -> None:
+    """Make sure that the fields in `_NUMBERS` have values that they may have; None is passed over, NaN is not.
+
+    Raises:
+        ValueError: If one has another.
+    """
+    for words, holds, names in _NUMBERS:
+        for name in names.split():
+            value = values.get(name)
+            if value is not None and not (isinstance(value, numbers.Real) and holds(value)):
+                raise ValueError(f"{name}={value!r} must be {words}")
 
 
 def loads_kernels(config_class: type[PretrainedConfig]) -> bool:

@@ -1,5 +1,7 @@
 """The pipeline `zero-shot-emotion-recognition`, run by the installed package."""
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,7 +9,7 @@ import torch
 from conftest import RATE, TONES, tone
 from transformers import pipeline
 
-from modeling_gemoclap import AudioError, GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionPipeline
+from modeling_gemoclap import AudioError, GEmoClapConfig, GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionPipeline
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +152,34 @@ def test_bad_items_carry_their_error(pipe, clips, tmp_path):
         pipe(clips[0], candidate_label=["sad"])
     with pytest.raises(ValueError, match="on_error"):
         pipe(clips[0], on_error="ignore")
+
+
+@pytest.mark.parametrize("value", ["1", "2", 1.5, -1, 0, True, [1]])
+def test_numbers_that_are_no_counts_are_refused(pipe, clips, value):
+    words = re.escape(f"={value!r} must be a whole number of at least 1")
+    for name in ("top_k", "batch_size"):
+        with pytest.raises(ValueError, match=f"^{name}{words}"):
+            pipe(clips[:2], **{name: value})
+    with pytest.raises(ValueError, match=f"^batch_size{words}"):
+        ZeroShotEmotionPipeline(model=pipe.model, processor=pipe.processor, batch_size=value)
+    assert len(pipe(clips[:2], top_k=np.int64(1), batch_size=np.int64(2))) == 2
+
+
+@pytest.mark.parametrize("value", [3, 1.5, True])
+def test_what_is_no_template_is_refused(pipe, clips, value):
+    with pytest.raises(ValueError, match=f"^hypothesis_template={value!r} is not a template, nor a list of them"):
+        pipe(clips[0], hypothesis_template=value)
+    with pytest.raises(ValueError, match=f"^emotion_templates={value!r} is not a template"):
+        GEmoClapConfig(emotion_templates=value)
+
+
+@pytest.mark.parametrize("text", [[], (), 3, ["a", 3], [["a"]], [None]])
+def test_what_is_no_prompt_is_refused(pipe, text):
+    with pytest.raises(ValueError, match="must be a prompt, or a list of one or more prompts"):
+        pipe.processor(text=text)
+
+
+@pytest.mark.parametrize("labels", [{"id2label": ["a", "b"]}, {"label2id": ["a", "b"]}, {"id2label": "ab"}])
+def test_labels_that_are_no_dict_are_refused(labels):
+    with pytest.raises(ValueError, match="must be a dict of all labels; a list of them is given as emotions"):
+        GEmoClapConfig(**labels)

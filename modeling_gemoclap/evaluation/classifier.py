@@ -8,7 +8,7 @@ import torch
 
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification
-from ..pipeline_gemoclap import in_batches, load_clip, ranked
+from ..pipeline_gemoclap import check_count, in_batches, load_clip, ranked
 from ..prompts_gemoclap import check_words
 
 
@@ -56,8 +56,9 @@ class AudioClassifier:
             with `emotion` (that list) and `embedding`, `(hidden_size,)`; or `{"error": message}`.
 
         Raises:
-            ValueError: If other labels than its own, or prompts, are asked for.
+            ValueError: If other labels than its own, or prompts, are asked for, or `batch_size` is no whole number.
         """
+        check_count("batch_size", batch_size)
         emotions = self.model.config.emotions
         asked = emotions if candidate_labels is None else check_words("candidate_labels", candidate_labels)
         if hypothesis_template or set(asked) != set(emotions):

@@ -29,7 +29,7 @@ def war_uar(predictions: list[str] | list[int], references: list[str] | list[int
 
 
 def war_uar_of_scores(prediction: EvalPrediction) -> dict[str, float]:
-    """`war` and `uar` of `(clips, emotions)` scores, for a trainer; clips of unknown emotion (-1) are left out."""
-    known = prediction.label_ids != -1
+    """`war` and `uar` of `(clips, emotions)` scores, for a trainer; clips of a negative label are left out."""
+    known = prediction.label_ids >= 0
     result = war_uar(prediction.predictions.argmax(-1)[known].tolist(), prediction.label_ids[known].tolist())
     return {name: result[name] for name in ("war", "uar")}

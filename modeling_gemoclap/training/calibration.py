@@ -24,7 +24,7 @@ def temperature_of(logits: torch.Tensor, labels: torch.Tensor) -> float | None:
 
     Args:
         logits: `(clips, emotions)`.
-        labels: True emotions, `(clips,)`; -1 is left out.
+        labels: True emotions, `(clips,)`; negative ones are left out.
 
     Returns:
         The temperature; None where there is none: all answers are right, or no better than chance, so that the
@@ -33,7 +33,7 @@ def temperature_of(logits: torch.Tensor, labels: torch.Tensor) -> float | None:
     Raises:
         ValueError: If no clip has a label, or a logit is not finite.
     """
-    known = labels != -1
+    known = labels >= 0
     if not known.any():
         raise ValueError("no development clip has an emotion to calibrate on")
     if bad := int((~logits[known].isfinite().all(dim=1)).sum()):
@@ -96,7 +96,7 @@ def calibrate(trainer, logits: torch.Tensor, labels: torch.Tensor, what: str) ->
     Args:
         trainer: Of the model that is calibrated.
         logits: `(clips, emotions)`, not calibrated.
-        labels: `(clips,)`; -1 is left out.
+        labels: `(clips,)`; negative ones are left out.
         what: What they are, for the card.
     """
     config = trainer.accelerator.unwrap_model(trainer.model).config

@@ -6,6 +6,7 @@ import torch
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..losses_gemoclap import known_labels
 from ..processing_gemoclap import GEmoClapProcessor
 from .arguments import refuse_values
 
@@ -60,14 +61,19 @@ class GEmoClapCollator:
 
         Args:
             examples: Dicts with `clip` (features of one clip), `emotion_label`, `gender_label` and, optionally, `seed`
-                for what is drawn.
+                for what is drawn. A negative label is unknown.
 
         Returns:
             Audio inputs, `input_ids` and `attention_mask`, for `"ml"` also `gender_input_ids` and
             `gender_attention_mask`, and `emotion_labels` and `gender_labels` of shape `(batch,)`.
+
+        Raises:
+            ValueError: If a label has no class.
         """
         emotions = torch.tensor([example["emotion_label"] for example in examples])
         genders = torch.tensor([example["gender_label"] for example in examples])
+        emotions = known_labels("emotion_label", emotions, self.config.emotions)
+        genders = known_labels("gender_label", genders, self.config.genders)
         generators = [self._generator(example) for example in examples]
         if self.unknown_gender_prob:
             drawn = torch.stack([torch.rand((), generator=generator) for generator in generators])

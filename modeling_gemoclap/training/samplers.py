@@ -67,8 +67,8 @@ class ClassBalancedSampler(Sampler[int]):
     order is a function of seed and epoch alone: all processes agree, and a resumed run goes on as it would have.
 
     Args:
-        labels: Class of every clip; clips of label -1 are never drawn. The n-th draw of a clip within an epoch is its
-            index plus `n * len(labels)`, so that `ClipDataset` cuts it elsewhere each time.
+        labels: Class of every clip; clips of a negative label are never drawn. The n-th draw of a clip within an
+            epoch is its index plus `n * len(labels)`, so that `ClipDataset` cuts it elsewhere each time.
         seed: Seed of the order.
 
     Raises:
@@ -76,7 +76,8 @@ class ClassBalancedSampler(Sampler[int]):
     """
 
     def __init__(self, labels: list[int], seed: int = 0):
-        self.decks = [np.flatnonzero(np.asarray(labels) == label) for label in sorted(set(labels) - {-1})]
+        known = sorted({label for label in labels if label >= 0})
+        self.decks = [np.flatnonzero(np.asarray(labels) == label) for label in known]
         if len(self.decks) < 2:
             raise ValueError("class-balanced sampling needs clips of two classes or more")
         self.clips = len(labels)

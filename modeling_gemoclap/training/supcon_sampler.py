@@ -50,12 +50,12 @@ class SupConSampler(StepSampler):
         negatives: str = "emotion",
         names: tuple[list[str], list[str]] | None = None,
     ):
-        labelled = sum(emotion != -1 for emotion in emotions)
+        labelled = sum(emotion >= 0 for emotion in emotions)
         super().__init__(len(emotions), batch_size, -(-labelled // batch_size), seed)
         self.processes = processes
         self.crossed = negatives == "emotion_or_corpus"
         labels, places = np.asarray(emotions), np.asarray(corpora)
-        pairs = sorted(set(zip(places[labels != -1].tolist(), labels[labels != -1].tolist(), strict=True)))
+        pairs = sorted(set(zip(places[labels >= 0].tolist(), labels[labels >= 0].tolist(), strict=True)))
         self.pools = {(c, e): np.flatnonzero((places == c) & (labels == e)) for c, e in pairs}
         self.corpora = sorted({corpus for corpus, _ in pairs})
         self.knowing = {e: [c for c, other in pairs if other == e] for e in sorted({e for _, e in pairs})}

@@ -77,7 +77,7 @@ class GEmoClapTrainer(SpeechTrainer):
     def _refuse_unlabelled(self) -> None:
         clips, config = self.train_dataset, self.accelerator.unwrap_model(self.model).config
         names = ("emotion_labels", "gender_labels") if config.objective == "ml" else ("emotion_labels",)
-        known = [sum(label != -1 for label in getattr(clips, name, (0, 0))) for name in names]
+        known = [sum(label >= 0 for label in getattr(clips, name, (0, 0))) for name in names]
         if clips is not None and max(known) < 2:
             raise ValueError(f"{max(known)} of the {len(clips)} training clips can be compared: {self.comparison}")
 
@@ -214,9 +214,9 @@ class ClassifierTrainer(SpeechTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Mean cross-entropy, with `label_smoothing_factor`, over the clips of the global batch of known emotion."""
-        labels = inputs["emotion_labels"]
+        labels = inputs["emotion_labels"].clamp_min(-1)
         outputs = model(**audio_inputs(inputs))
-        known = gather((labels != -1).sum()[None]).sum()
+        known = gather((labels >= 0).sum()[None]).sum()
         smoothing = self.args.label_smoothing_factor if model.training else 0.0
         total = F.cross_entropy(outputs.logits, labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
         loss = total * self.args.world_size / known.clamp_min(1)  # gradients are averaged over the processes
