@@ -18,12 +18,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from modeling_gemoclap.command_line.failures import run_main
-from modeling_gemoclap.command_line.files import read_yaml, typed
-from modeling_gemoclap.command_line.parser import OneSentence, expanded, number, words_of
-from modeling_gemoclap.command_line.places import refuse_unwritable
-from modeling_gemoclap.command_line.ranges import SEED
-from modeling_gemoclap.corpora.files import read_object
+try:  # the libraries take seconds to import
+    from modeling_gemoclap.command_line.failures import run_main
+    from modeling_gemoclap.command_line.files import read_yaml, typed
+    from modeling_gemoclap.command_line.parser import OneSentence, expanded, number, words_of
+    from modeling_gemoclap.command_line.places import refuse_unwritable
+    from modeling_gemoclap.command_line.ranges import SEED
+    from modeling_gemoclap.corpora.files import read_object
+except KeyboardInterrupt:
+    print("grid.py: interrupted before it began", file=sys.stderr)
+    sys.exit(130)
 
 OURS = ("name", "published")
 

@@ -137,7 +137,7 @@ def _of_import(error: ImportError) -> str | None:
         return str(error)
     names, cause = [], error
     while cause is not None:  # transformers raises an error of its own from the one that says what is missing
-        names += [cause.name.partition(".")[0]] if isinstance(cause, ImportError) and cause.name else []
+        names += [_package_of(cause)] if isinstance(cause, ImportError) and cause.name else []
         cause = cause.__cause__
     if "modeling_gemoclap" in names:
         return None
@@ -148,6 +148,13 @@ def _of_import(error: ImportError) -> str | None:
         if name in BASE:
             return f"{name} is not installed, or cannot be imported ({error}): pip install gemoclap"
     return f"{names[0]} is not installed: pip install {names[0]}" if names else str(error)
+
+
+def _package_of(error: ImportError) -> str:
+    """The package that is missing; a requirement that is not met has a whole sentence for its name."""
+    if required := re.match(r"The '([\w.-]+)", error.name):
+        return required[1]
+    return error.name.partition(".")[0]
 
 
 def _of_torch(error: BaseException, message: str) -> str | None:
