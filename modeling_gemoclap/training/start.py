@@ -8,8 +8,8 @@ from pathlib import Path
 from transformers import PretrainedConfig
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
-from ..checkpoint_files import check_checkpoint_files
 from ..configuration_gemoclap import GEmoClapConfig
+from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.files import read_object, require
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol
