@@ -97,6 +97,9 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    from modeling_gemoclap.command_line.failures import run_main
-
+    try:  # the libraries take seconds to import
+        from modeling_gemoclap.command_line.failures import run_main
+    except KeyboardInterrupt:
+        print("evaluate.py: interrupted before it began", file=sys.stderr)
+        sys.exit(130)
     run_main("evaluate.py", main)

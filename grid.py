@@ -18,14 +18,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from modeling_gemoclap.command_line.failures import run_main
-from modeling_gemoclap.command_line.files import read_yaml, typed
-from modeling_gemoclap.command_line.parser import OneSentence, expanded, number, words_of
-from modeling_gemoclap.command_line.places import refuse_unwritable
-from modeling_gemoclap.command_line.ranges import SEED
-from modeling_gemoclap.corpora.files import read_object
-
-OURS = ("name", "published")
+try:  # the libraries take seconds to import
+    from modeling_gemoclap.command_line.failures import run_main
+    from modeling_gemoclap.command_line.files import read_yaml, typed
+    from modeling_gemoclap.command_line.parser import OneSentence, expanded, number, words_of
+    from modeling_gemoclap.command_line.places import refuse_unwritable
+    from modeling_gemoclap.command_line.ranges import SEED
+    from modeling_gemoclap.corpora.files import read_object
+except KeyboardInterrupt:
+    print("grid.py: interrupted before it began", file=sys.stderr)
+    sys.exit(130)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -42,8 +44,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=number(int, SEED), default=[0])
     for option in ("--corpus_name", "--folds_file", "--on_bad_audio"):
         parser.add_argument(option, type=expanded, nargs="+", default=[], help="as for train.py and evaluate.py")
-    launcher = f"{sys.executable} -m accelerate.commands.launch"
-    parser.add_argument("--launcher", default=launcher, help="what runs train.py")
+    parser.add_argument("--launcher", default=f"{sys.executable} -m accelerate.commands.launch", help="runs train.py")
     found = vars(parser.parse_args(argv))
     return argparse.Namespace(**found | {"seeds": list(map(str, found["seeds"]))}, train=train)
 
@@ -87,10 +88,9 @@ def commands_of(cell: dict, grid: dict, options: argparse.Namespace) -> tuple[Pa
     folder = Path(options.output_dir, folder_of(cell))
     protocol, base = options.protocol or grid["protocol"], options.base or grid["base"]
     data = ["--data_dir", *options.data_dir, "--protocol", protocol, "--seeds", *options.seeds]
-    for option in ("corpus_name", "folds_file", "on_bad_audio"):
-        values = getattr(options, option)
-        data += [f"--{option}", *values] if values else []
-    fields = {name: value for name, value in cell.items() if name not in (*OURS, *options.leave_out)}
+    more = {name: getattr(options, name) for name in ("corpus_name", "folds_file", "on_bad_audio")}
+    data += [word for name, values in more.items() if values for word in (f"--{name}", *values)]
+    fields = {name: value for name, value in cell.items() if name not in ("name", "published", *options.leave_out)}
     settings = [word for name, value in fields.items() for word in (words_of(name, value) or [f"--no-{name}"])]
     train = ["--config", base, *settings, *data, "--output_dir", str(folder), *options.train]
     return folder, train, ["--model", str(folder), *data]

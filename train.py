@@ -14,7 +14,7 @@ With a protocol it trains every fold, into RUN/fold_k/seed_s; started again, it 
 
 from __future__ import annotations
 
-from modeling_gemoclap.command_line.failures import run_main
+import sys
 
 
 def main(argv: list[str]) -> None:
@@ -47,4 +47,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    try:  # the libraries take seconds to import
+        from modeling_gemoclap.command_line.failures import run_main
+    except KeyboardInterrupt:
+        print("train.py: interrupted before it began", file=sys.stderr)
+        sys.exit(130)
     run_main("train.py", main)

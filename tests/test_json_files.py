@@ -6,9 +6,9 @@ import shutil
 import pytest
 from conftest import ROOT, TINY, load_script, write_corpus
 
-from modeling_gemoclap.checkpoint_files import check_checkpoint_files
 from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.command_line.files import json_object, read_yaml
+from modeling_gemoclap.corpora.checkpoint_files import check_checkpoint_files
 from modeling_gemoclap.corpora.files import MAX_DEPTH, read_json, read_object, write_json
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of

@@ -141,7 +141,7 @@ def _of_import(error: ImportError) -> str | None:
         return str(error)
     names, cause = [], error
     while cause is not None:  # transformers raises an error of its own from the one that says what is missing
-        names += [cause.name.partition(".")[0]] if isinstance(cause, ImportError) and cause.name else []
+        names += [_package_of(cause)] if isinstance(cause, ImportError) and cause.name else []
         cause = cause.__cause__
     if "modeling_gemoclap" in names:
         return None
@@ -166,6 +166,13 @@ def _of_torch_load(error: BaseException) -> str | None:
         if frame.f_globals.get("__name__") == "torch.serialization" and frame.f_code.co_name == "load":
             return f"{frame.f_locals.get('f')} {what}; go on from another checkpoint"
     return None
+
+
+def _package_of(error: ImportError) -> str:
+    """The package that is missing; a requirement that is not met has a whole sentence for its name."""
+    if required := re.match(r"The '([\w.-]+)", error.name):
+        return required[1]
+    return error.name.partition(".")[0]
 
 
 def _of_torch(error: BaseException, message: str) -> str | None:

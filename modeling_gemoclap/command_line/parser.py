@@ -128,7 +128,10 @@ class OptionParser(OneSentence, HfArgumentParser):
                 raise ValueError(f"{path}: no field {name!r}{near_name(name, known)}")
             if isinstance(value, list) and not all(isinstance(item, str) for item in value):
                 raise ValueError(f"{path}: {name} must be a list of plain values, not of lists, mappings or nothing")
-            words += words_of(name, value)
+            try:
+                words += words_of(name, value)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
         return words
 
     def _namespace(self, words: list[str]) -> argparse.Namespace:
@@ -162,10 +165,15 @@ def words_of(name: str, value) -> list[str]:
     Args:
         name: The field.
         value: Text, a list of texts, a mapping, or None, which is left out.
+
+    Raises:
+        ValueError: If an item of a list would be read as an option.
     """
     if value is None:
         return []
     if isinstance(value, list):
+        if options := [item for item in value if isinstance(item, str) and item.startswith("--")]:
+            raise ValueError(f"{name}: the item {options[0]!r} would be read as an option; items cannot begin with --")
         return [f"--{name}", *value]
     return [f"--{name}={json.dumps(typed(value)) if isinstance(value, dict) else value}"]
 

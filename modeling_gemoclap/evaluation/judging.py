@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint_files import check_checkpoint_files
 from ..command_line.files import json_object
 from ..command_line.places import cache_folders, refuse_missing_device, refuse_unwritable
 from ..configuration_gemoclap import GEmoClapConfig
+from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.provenance import Heard
 from ..prompts_gemoclap import canonical_emotion, check_words, refuse_one_word, refuse_shared_prompts

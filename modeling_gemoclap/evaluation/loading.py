@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint_files import check_checkpoint_files
 from ..configuration_gemoclap import GEmoClapConfig
+from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 
 from ..command_line.files import json_object
@@ -277,15 +278,35 @@ class GEmoClapTrainingArguments(TrainingArguments):
         # transformers gives ddp_timeout to GPUs alone: on CPUs a process that hangs would hold the others for longer.
         if self.use_cpu and {"RANK", "WORLD_SIZE"} <= os.environ.keys() and not dist.is_initialized():
             dist.init_process_group(self.ddp_backend or "gloo", timeout=self.ddp_timeout_delta)
+        _refuse_missing_files(self)
+        _refuse_compiler(self.torch_compile_backend)
         if self.metric_for_best_model is None and chooses_by_metric(self):
             self.metric_for_best_model = "uar"  # evaluation reports no loss, which is transformers' default
         super().__post_init__()
+        if self.fp16 and self.device.type == "cpu":
+            raise ValueError(
+                "--fp16 true: on a CPU it has no effect, the training would be in float32; give --bf16 true, or leave "
+                "it out"
+            )
 
     @property
     def device(self) -> torch.device:
         """Where this process runs; a CPU has no number: transformers 4 would load no optimizer state to cpu:0."""
         device = super().device
         return torch.device("cpu") if device.type == "cpu" else device
+
+
+def _refuse_missing_files(arguments: TrainingArguments) -> None:
+    for name in ("deepspeed", "fsdp_config"):
+        value = getattr(arguments, name)
+        if isinstance(value, str) and value.strip() and value.lstrip()[:1] != "{" and not os.path.isfile(value):
+            raise ValueError(f"--{name} {value}: no such file")
+
+
+def _refuse_compiler(backend: str | None) -> None:
+    known = [each.value.lower() for each in DynamoBackend]
+    if backend is not None and backend.lower() not in known:
+        raise ValueError(f"--torch_compile_backend {backend}: not known; known are {', '.join(known)}")
 
 
 def refuse_values(**options: object) -> None:

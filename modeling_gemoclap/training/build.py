@@ -11,8 +11,8 @@ from transformers import RobertaConfig, RobertaTokenizerFast, TrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
-from ..checkpoint_files import check_checkpoint_files
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, words_in
+from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor

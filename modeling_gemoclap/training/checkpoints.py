@@ -82,6 +82,10 @@ def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
             "--resume_from_checkpoint goes on with the run in the folder, --overwrite_output begins anew: give one"
         )
     found = latest_whole_checkpoint(folder) if wanted is True else wanted
+    if found and not Path(found).is_dir():
+        raise ValueError(
+            f"--resume_from_checkpoint {found}: no such folder; give a checkpoint-N of the run, or true for the latest"
+        )
     begun = read_identity(folder) is not None
     if wanted is True and found is None and not begun:
         raise ValueError(

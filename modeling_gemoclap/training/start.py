@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
 from ..base_gemoclap import UNLABELLED_ENCODER, GEmoClapPreTrainedModel
-from ..checkpoint_files import check_checkpoint_files
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
+from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.files import read_object, require
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from dataclasses import dataclass
 
 import numpy as np
-from transformers import EvalPrediction
+import torch
+from transformers import EvalPrediction, SchedulerType, get_scheduler
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 
 @dataclass(frozen=True)
@@ -118,12 +122,60 @@ def refuse_options(args) -> None:
     schedule = args.lr_scheduler_kwargs or getattr(args, "warmup_ratio", None)
     if schedule and getattr(args, "lr_milestones", None):
         raise ValueError("--lr_milestones are the schedule: leave out --lr_scheduler_kwargs and --warmup_ratio")
+    refuse_schedule(args)
+    if not _evaluates(args) and (args.load_best_model_at_end or _value(args.save_strategy) == "best"):
+        option = "--load_best_model_at_end true" if args.load_best_model_at_end else "--save_strategy best"
+        raise ValueError(
+            f"{option}: nothing is evaluated during the training, so that there is nothing to choose by; give "
+            f"--select dev with --num_dev_speakers 2, or --eval_strategy epoch --save_strategy epoch"
+        )
     plain = getattr(args, "optimizer", None) == "adam"
     if plain and (args.optim_args or args.optim_target_modules):
         raise ValueError(
             "--optim_args and --optim_target_modules are for what --optim names: give --optimizer optim, or leave "
             "them out"
         )
+
+
+def _value(choice) -> str:
+    return getattr(choice, "value", choice)
+
+
+def _evaluates(args) -> bool:
+    return _value(args.eval_strategy) != "no"
+
+
+def refuse_schedule(args) -> None:
+    """Refuse `lr_scheduler_kwargs` that the schedule does not take or lacks, by trying it.
+
+    Args:
+        args: `transformers.TrainingArguments`.
+
+    Raises:
+        ValueError: If the schedule cannot be made.
+    """
+    name, given = _value(args.lr_scheduler_type), args.lr_scheduler_kwargs or {}
+    option = f"--lr_scheduler_type {name} --lr_scheduler_kwargs '{json.dumps(given, default=str)}'"
+    function = TYPE_TO_SCHEDULER_FUNCTION.get(SchedulerType(name))
+    parameters = dict(inspect.signature(function).parameters) if function else {}
+    supplied = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    own = {key: each for key, each in parameters.items() if key not in supplied and each.kind is not each.VAR_KEYWORD}
+    if function and not takes_any:
+        lacking = [key for key, each in own.items() if each.default is each.empty and key not in given]
+        if unknown := [key for key in given if key not in own]:
+            raise ValueError(
+                f"{option}: the schedule has no {', '.join(unknown)}; it has {', '.join(own) or 'no fields'}"
+            )
+        if lacking:
+            raise ValueError(f"{option}: the schedule needs {', '.join(lacking)} in --lr_scheduler_kwargs")
+    try:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        schedule = get_scheduler(name, optimizer, 1, 1000, scheduler_specific_kwargs=given)
+        for factor in getattr(schedule, "lr_lambdas", ()):
+            factor(500), factor(999)
+    except Exception as error:  # what a schedule raises at a value of another type is its own matter
+        raise ValueError(f"{option}: the schedule cannot be made ({error})") from None
 
 
 def refuse_label_smoothing(args, applied: bool, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .corpora.files import read_object, require
+from .files import read_object, require
 
 FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json")
 LISTS_OR_NULL = ("emotions", "genders", "architectures", "known_words", "training_data")
