@@ -103,8 +103,11 @@ def judge_run(arguments: argparse.Namespace, command: str) -> tuple:
         raise ValueError("--protocol says which speakers are judged by which fold: leave out --allow_seen_speakers")
     settings = read_run(root)["settings"]
     corpus = _corpus(arguments, settings["emotions"], settings.get("emotion_map"))
-    seeds = sorted(set(arguments.seeds or map(int, read_run(root)["protocols"])))
-    asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol, "seeds": seeds}
+    trained = sorted(map(int, read_run(root)["protocols"]))
+    seeds = sorted(set(arguments.seeds or trained))
+    if absent := sorted({*seeds} - {*trained}):
+        raise ValueError(f"{root} was not trained by {arguments.protocol} with seed {absent[0]}; see its run.json")
+    asked = corpus.identity | {"model": arguments.model, "seeds": seeds}
     output_dir = Path(arguments.output_dir or root / "results")
     refuse_other_results(asked, output_dir, arguments.overwrite_output)
     options = (seeds, arguments.folds_file, arguments.batch_size, arguments.on_bad_audio)
