@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 from transformers import AutoConfig
 from transformers.configuration_utils import PretrainedConfig

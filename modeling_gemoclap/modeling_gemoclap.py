@@ -162,8 +162,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             "text": load_text_tower(text_name_or_path, kwargs.get("text_pooling", "first"), **text),
         }
         config = GEmoClapConfig(audio_config=towers["audio"].config, text_config=towers["text"].config, **kwargs)
-        model = cls(config, audio_model=towers["audio"], text_model=towers["text"]).to(dtype).eval()
-        return model.started_from(audio_name_or_path)
+        return cls(config, towers["audio"], towers["text"]).to(dtype).eval().started_from(audio_name_or_path)
 
     def get_audio_features(
         self,
