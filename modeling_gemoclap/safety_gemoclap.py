@@ -310,7 +310,13 @@ def naming_pickles(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except pickle.UnpicklingError:  # torch's own message has the advice to unpickle it all the same
+    except (pickle.UnpicklingError, OSError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, pickle.UnpicklingError):
+            cause = cause.__context__  # transformers 4 raises an OSError while it handles torch's refusal
+        if cause is None:
+            raise
+        # Not torch's own message: it advises to unpickle the file all the same.
         raise ValueError(
             f"{name}: its file of weights {MAY_RUN_CODE}: do not load it, get a safetensors file"
         ) from None
