@@ -263,7 +263,8 @@ def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False,
     path = output_dir / name
     if overwrite or not path.is_file():
         return
-    found = json.loads(path.read_text(encoding="utf-8")).get("asked", {})
+    record = json.loads(path.read_text(encoding="utf-8"))
+    found = {"seeds": record.get("seeds")} | record.get("asked", {})  # earlier versions did not ask for seeds
     differing = [name for name in asked if found.get(name) != asked[name]]
     if differing:
         raise ValueError(
