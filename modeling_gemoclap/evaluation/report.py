@@ -262,8 +262,10 @@ def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False,
     path = output_dir / name
     if overwrite or not path.is_file():
         return
-    found = read_object(path).get("asked")
-    found = found if isinstance(found, dict) else {}
+    record = read_object(path)
+    asked = record.get("asked")
+    # Earlier versions did not ask for seeds.
+    found = {"seeds": record.get("seeds")} | (asked if isinstance(asked, dict) else {})
     differing = [name for name in asked if found.get(name) != asked[name]]
     if differing:
         raise ValueError(
