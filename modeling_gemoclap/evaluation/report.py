@@ -263,9 +263,9 @@ def refuse_other_results(asked: dict, output_dir: Path, overwrite: bool = False,
     if overwrite or not path.is_file():
         return
     record = read_object(path)
-    asked = record.get("asked")
+    recorded = record.get("asked")
     # Earlier versions did not ask for seeds.
-    found = {"seeds": record.get("seeds")} | (asked if isinstance(asked, dict) else {})
+    found = {"seeds": record.get("seeds")} | (recorded if isinstance(recorded, dict) else {})
     differing = [name for name in asked if found.get(name) != asked[name]]
     if differing:
         raise ValueError(
