@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 from modeling_gemoclap.evaluation.statistics import enough_speakers, interval_text  # noqa: E402
 
 FOUND = ROOT / "docs" / "evidence"
+DEVELOPED = ROOT / "configs" / "folds" / "emodb_development.json"  # speakers that settings were chosen on
 
 
 def load(name: str) -> dict | None:
@@ -84,3 +85,13 @@ def markdown(head: str, rows: list[list[str]]) -> str:
     """A table; `head` has its columns between bars."""
     lines = [columns := head.split("|"), ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def tuned_on(apart: dict) -> str:
+    """Which of the judged speakers the settings were chosen on, and the figures of the others."""
+    tuned = sorted(speaker for fold in json.loads(DEVELOPED.read_text(encoding="utf-8")) for speaker in fold)
+    figures = f"UAR {percent(apart['uar'])}, WAR {percent(apart['war'])}"
+    return (
+        f"The settings had been chosen on {len(tuned)} of these ten ({', '.join(tuned)}); of the others alone: "
+        f"{figures}."
+    )

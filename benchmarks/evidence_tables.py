@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import comparators
 import corpus_facts
 import speaker_clusters
 import supcon
-from evidence_markdown import change, gap_interval, load, markdown, percent, recorded, span, uar_interval
+from evidence_markdown import change, gap_interval, load, markdown, percent, recorded, span, tuned_on, uar_interval
 from evidence_runs import ROOT
 
 CHECKPOINT = ROOT / "checkpoints" / "gemoclap-compact-emodb"
-DEVELOPED = ROOT / "configs" / "folds" / "emodb_development.json"  # speakers that settings were chosen on
 CARD = str(CHECKPOINT.relative_to(ROOT) / "README.md")
 DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", "docs/supcon.md", "docs/speakers.md", CARD)
 BLOCK = re.compile(r"(<!-- evidence: ([\w-]+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
@@ -107,19 +105,9 @@ def checkpoint(plan: dict) -> str:
         figures = f"UAR {percent(recipe['uar'])} (95 % interval {_interval(recipe)}), WAR {percent(recipe['war'])}"
         lines.append(
             f"Of the recipe, not of these weights: each of Emo-DB's ten speakers left out in turn, {figures}. "
-            f"{_tuned_on(recipe['untouched'])}"
+            f"{tuned_on(recipe['untouched'])}"
         )
     return "\n\n".join(lines)
-
-
-def _tuned_on(apart: dict) -> str:
-    """Which of the judged speakers the settings were chosen on, and the figures of the others."""
-    tuned = sorted(speaker for fold in json.loads(DEVELOPED.read_text(encoding="utf-8")) for speaker in fold)
-    figures = f"UAR {percent(apart['uar'])}, WAR {percent(apart['war'])}"
-    return (
-        f"The settings had been chosen on {len(tuned)} of these ten ({', '.join(tuned)}); of the others alone: "
-        f"{figures}."
-    )
 
 
 def words(plan: dict) -> str:

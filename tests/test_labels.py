@@ -219,8 +219,8 @@ def test_messages_name_options_that_their_program_has():
             programs = of_part.get(part, ["train"] if part.endswith("_gemoclap.py") else ["train", "evaluate"])
             if re.fullmatch(r"--[a-z_]+", text):
                 continue  # a piece of a command line that is put together
-            for found in re.findall(r"train\.py|evaluate\.py|--[a-z][a-z_]+\b(?!\*)", text):
-                option = found.removeprefix("--")
+            for found in re.findall(r"train\.py|evaluate\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
+                option = found.removeprefix("--").removeprefix("no-")
                 if option == found:
                     programs = [found.removesuffix(".py")]
                     continue

@@ -90,15 +90,21 @@ def with_development(records: list[dict], dev: Corpus) -> list[dict]:
         own = developed["manifest_sha256"]
         same = [one for one in records if one.get("manifest_sha256") == own and "stage" not in one]
         if not same:
-            same = [developed | {"speakers": [], "num_clips": 0}]
+            heard = ("speakers", "recordings", "published")
+            same = [{name: value for name, value in developed.items() if name not in heard}]
+            same[0] |= {"speakers": [], "num_clips": 0}
             records += same
-        same[0]["dev_speakers"] = sorted({*same[0].get("dev_speakers", ()), *developed["speakers"]})
-        same[0]["recordings"] = sorted({*same[0].get("recordings", ()), *developed.get("recordings", ())})
-        published, more = same[0].get("published", {}), developed.get("published", {})
-        same[0]["published"] = {
-            name: sorted({*published.get(name, ()), *more.get(name, ())}) for name in {**published, **more}
-        }
+        _add(same[0], "dev_speakers", developed["speakers"])
+        _add(same[0], "dev_recordings", developed.get("recordings", []))
+        if published := developed.get("published"):
+            own_ids = same[0]["dev_published"] = dict(same[0].get("dev_published", {}))
+            for name, ids in published.items():
+                _add(own_ids, name, ids)
     return records
+
+
+def _add(record: dict, name: str, values: list[str]) -> None:
+    record[name] = sorted({*record.get(name, ()), *values})
 
 
 def _parts(corpus: Corpus):
@@ -184,8 +190,12 @@ def _names_speakers(record) -> bool:
     """Whether a record is one of clips, as this module makes them."""
     if not isinstance(record, dict) or not isinstance(record.get("corpus"), str):
         return False
-    lists = (record.get("speakers"), record.get("dev_speakers", []), record.get("recordings", []))
-    return all(isinstance(one, list) for one in lists) and isinstance(record.get("published", {}), dict)
+    lists = (
+        record.get("speakers"),
+        *(record.get(name, []) for name in ("dev_speakers", "recordings", "dev_recordings")),
+    )
+    published = (record.get(name, {}) for name in ("published", "dev_published"))
+    return all(isinstance(one, list) for one in lists) and all(isinstance(one, dict) for one in published)
 
 
 def _reason(record) -> list[str]:
@@ -219,8 +229,9 @@ def _compare(record: dict, whole: Corpus, clips: Corpus, start: str) -> tuple[se
 
 def _recorded_as_published(record: dict, named: set[str]) -> dict[str, list[str]]:
     """Speakers of published corpora in a record, by the corpora's own ids; older records have these or none."""
-    if "published" in record:
-        return record["published"]
+    if "published" in record or "dev_published" in record:
+        both = [record.get(name, {}) for name in ("published", "dev_published")]
+        return {name: sorted({*both[0].get(name, ()), *both[1].get(name, ())}) for name in {**both[0], **both[1]}}
     known = CORPORA.get(record.get("known", ""))
     return {known.name: sorted(named)} if known and named <= set(known.speakers) else {}
 
@@ -233,6 +244,6 @@ def _what(record: dict, whole: Corpus, same: bool) -> str:
 
 
 def _same_recordings(record: dict, clips: Corpus, start: str) -> set[str]:
-    sampled = set(record.get("recordings", ()))
+    sampled = {*record.get("recordings", ()), *record.get("dev_recordings", ())}
     owners = _owners(clips) if sampled else {}
     return {owners[own].removeprefix(start) for own in sampled & owners.keys()}

@@ -48,7 +48,7 @@ def development_of(arguments, eval_dataset, training_data: list[dict] | None) ->
     """
     records = training_data
     if records is not None:
-        records = [{name: value for name, value in one.items() if name != "dev_speakers"} for one in records]
+        records = [{name: value for name, value in one.items() if not name.startswith("dev_")} for one in records]
     corpora = list(corpora_of(eval_dataset))
     found = [heard_speakers(corpus, records) if corpus is not None else Development.heard for corpus in corpora]
     chosen = bool(arguments.load_best_model_at_end)
