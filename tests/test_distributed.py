@@ -151,7 +151,7 @@ def test_going_on_from_different_checkpoints_is_refused(tones, tmp_path):
     """Where each node has a folder of its own."""
     for rank, step in ((0, 6), (1, 3)):
         (tmp_path / f"run-{rank}/checkpoint-{step}").mkdir(parents=True)
-        (tmp_path / f"run-{rank}/checkpoint-{step}/trainer_state.json").write_text("{}")
+        (tmp_path / f"run-{rank}/checkpoint-{step}/trainer_state.json").write_text('{"global_step": 1}')
     (tmp_path / "launch.py").write_text(OPTIONS)
     own = [f"--output_dir {tmp_path}/run-{rank}" for rank in (0, 1)]
     common = [*TINY, "--data_dir", tones, "--resume_from_checkpoint", "true"]

@@ -323,7 +323,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(towers, tones, tmp_path, ki
 
 def test_the_latest_whole_checkpoint(tmp_path):
     assert latest_whole_checkpoint(tmp_path) is None
-    for step, content in ((2, "{}"), (10, "{}"), (12, "{trunc"), (14, None), ("x", "{}")):
+    whole = '{"global_step": 1}'
+    for step, content in ((2, whole), (10, whole), (12, "{trunc"), (13, "{}"), (14, None), ("x", whole)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if content is not None:
             (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(content)

@@ -30,7 +30,7 @@ def latest_whole_checkpoint(folder: str | Path) -> str | None:
     found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for path in sorted(found, key=lambda path: -int(path.name.rpartition("-")[2])):
         try:
-            read_object(path / "trainer_state.json")
+            read_object(path / "trainer_state.json", global_step=int)
             return str(path)
         except (OSError, ValueError):
             logger.warning(f"{path} was not written to its end, and is passed over")
