@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).resolve().parent
 # What decodes, resamples and computes features; and what else a training depends on.
 AUDIO_LIBRARIES = ("numpy", "soundfile", "soxr", "transformers")
 TRAINING_LIBRARIES = (*AUDIO_LIBRARIES, "accelerate", "scipy", "tokenizers", "torch")
+IDENTITY = "run_identity.json"  # the fingerprint of a run, in its folder and in each of its checkpoints and folds
 UNSET = "not recorded"
 SHOWN = 60  # characters of a value in a message
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.py")

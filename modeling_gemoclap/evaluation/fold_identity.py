@@ -6,9 +6,8 @@ from pathlib import Path
 
 from ..corpora.files import read_object
 from ..corpora.protocols import Protocol
-from ..fingerprint import differences
+from ..fingerprint import IDENTITY, differences
 
-IDENTITY = "run_identity.json"  # training writes it into the folder of each fold
 SHARED = ("package", "code", "versions", "emotions")  # what all folds of a run have in common, beside the settings
 CONTROL = "shuffled_labels"  # the folder of a run's control
 MOST_SHOWN = 8

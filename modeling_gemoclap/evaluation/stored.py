@@ -11,12 +11,12 @@ import numpy as np
 from ..corpora.files import read_object, whole, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import UNKNOWN
-from ..fingerprint import AUDIO_LIBRARIES, fingerprint, folder_sha256
+from ..fingerprint import AUDIO_LIBRARIES, IDENTITY, fingerprint, folder_sha256
 from .answers import Evaluation
 from .statistics import Judged
 
 # Files of a checkpoint that its answers do not depend on.
-NOTES = ("fold.json", "run_identity.json", "skipped_clips.json", "trainer_state.json")
+NOTES = ("fold.json", IDENTITY, "skipped_clips.json", "trainer_state.json")
 FIELDS = {"made_of": dict, "skipped": list, "method": str, "heard": dict}  # of DONE
 ANSWERS, EMBEDDINGS, DONE = "predictions.csv", "embeddings.npy", "answers.json"
 

@@ -49,7 +49,7 @@ def _cache_file(corpus: Corpus, extractor: GEmoClapFeatureExtractor, cache_dir: 
 
 def _parts_of(cache_file: Path) -> list[Path]:
     """The files of a cache: one, or one for each process that made it."""
-    return [path for path in cache_file.parent.glob(f"{cache_file.stem}*.arrow")]
+    return list(cache_file.parent.glob(f"{cache_file.stem}*.arrow"))
 
 
 def _examine_all(corpus: Corpus, extractor, cache_file: Path, num_proc: int | None) -> datasets.Dataset:

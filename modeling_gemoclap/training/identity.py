@@ -14,10 +14,9 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ..corpora.files import read_object
 from ..corpora.manifest import Corpus
-from ..fingerprint import TRAINING_LIBRARIES, differences, file_sha256, fingerprint, folder_sha256
+from ..fingerprint import IDENTITY, TRAINING_LIBRARIES, differences, file_sha256, fingerprint, folder_sha256
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 
-IDENTITY = "run_identity.json"  # in the folder of a run, and in each of its checkpoints
 CODE = ("training.run", "evaluation.metrics", "evaluation.war_uar.war_uar")
 
 # What the weights do not depend on, or what is recorded otherwise: corpora, starts, protocols and seeds.

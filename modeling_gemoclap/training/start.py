@@ -31,8 +31,6 @@ STAGES = {
     "GEmoClapModel": "GEmo-CLAP",
 }
 
-UNLABELLED = UNLABELLED_ENCODER
-
 
 def config_of(name: str) -> GEmoClapConfig:
     """The configuration of a checkpoint of ours.
@@ -130,7 +128,7 @@ def take_over(model: GEmoClapPreTrainedModel, start: GEmoClapForXVector, name: s
     if before is None:
         before = [{"unknown": f"what {Path(name).name}, from which it started, was trained on is not recorded"}]
     alone = any("unlabelled" in record and "stage" not in record for record in before)
-    stage = UNLABELLED if alone and kind == "GEmoClapForXVector" else STAGES[kind]
+    stage = UNLABELLED_ENCODER if alone and kind == "GEmoClapForXVector" else STAGES[kind]
     model.config.training_data = _as_stage(before, stage)
     model.note_weights()
     return model
