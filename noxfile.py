@@ -1,4 +1,4 @@
-"""The tests on both ends of the supported versions: `nox`, `nox -s "tests(4.57)"`, `nox -- tests/test_encoders.py`.
+"""The tests on both ends of the supported versions: `nox`, `nox -s "tests(4.57)"`, `nox -- tests/travelling/test_encoders.py`.
 
 `nox -s pythons` runs the quick tests on each supported version of Python, installed as documented.
 
@@ -10,7 +10,14 @@ Needs nothing but nox; each session makes an environment of its own from one of 
 import nox
 
 nox.options.sessions = ["tests"]
-QUICK = ("losses", "package", "statistics", "manifest", "arguments", "constraints")
+QUICK = (
+    "travelling/losses",
+    "project/package",
+    "evaluation/statistics",
+    "corpora/manifest",
+    "command_line/arguments",
+    "project/constraints",
+)
 CONSTRAINTS = {"5": "constraints.txt", "4.57": "constraints-4.57.txt"}
 
 
@@ -28,7 +35,7 @@ def tests(session: nox.Session, transformers: str) -> None:
 def pythons(session: nox.Session) -> None:
     """Run the tests that take seconds."""
     _install(session, CONSTRAINTS["5"])
-    session.run("python", "-m", "pytest", "-q", *(f"tests/test_{name}.py" for name in QUICK))
+    session.run("python", "-m", "pytest", "-q", *(f"tests/{name.replace('/', '/test_')}.py" for name in QUICK))
 
 
 @nox.session
@@ -37,7 +44,7 @@ def deepspeed(session: nox.Session) -> None:
     _install(session, CONSTRAINTS["5"])
     # Built beside the torch that is there: alone it would fetch another.
     session.install("-q", "-c", CONSTRAINTS["5"], "--no-build-isolation", "deepspeed", env={"DS_BUILD_OPS": "0"})
-    session.run("python", "-m", "pytest", "-q", "tests/test_launch.py", "-k", "deepspeed")
+    session.run("python", "-m", "pytest", "-q", "tests/training/test_launch.py", "-k", "deepspeed")
 
 
 def _install(session: nox.Session, constraints: str) -> None:

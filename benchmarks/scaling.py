@@ -81,6 +81,7 @@ def speed() -> str:
 def count_bytes() -> None:
     """In each of two processes: what the real trainer hands to the group, of which the others' share is received."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/training"))
     from accelerate import Accelerator
     from distributed_worker import loss_of, make, parts, whole_batch
 

@@ -123,8 +123,8 @@ def test_reversal():
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one():
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
-    done = run_script("tests/speaker_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
+    done = run_script("tests/objectives/speaker_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
     results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert len(results) == 6
     for dtype, task, errors in results:

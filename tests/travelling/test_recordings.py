@@ -255,7 +255,7 @@ REFUSED = {
     "batch of rows": ({"audio": ["a.wav", "b.wav"]}, "is not audio"),
     "recursive dict": (recursive(), "RecursionError"),
     "address": ("https://example.org/clip.wav", "an address.*download it first"),
-    "folder": (pathlib.Path(__file__).parent, "tests: a folder"),
+    "folder": (pathlib.Path(__file__).parent, "travelling: a folder"),
     "name with a NUL": ("a\0b", "no such file"),
     "empty name": ("", "no such file"),
     "NaN rate": ((float("nan"), WAVE), "nan Hz is impossible"),

@@ -56,8 +56,8 @@ TORCHRUN = torchrun(2)
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_loss_and_gradient_equal_those_of_one_process(processes):
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
-    done = run_script("tests/distributed_worker.py", launcher=torchrun(processes), env={"PYTHONPATH": path})
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
+    done = run_script("tests/training/distributed_worker.py", launcher=torchrun(processes), env={"PYTHONPATH": path})
     results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert len(results) == 2 * (9 + 1) * 3  # two precisions; objectives by similarities, and the classifier; batches
     for dtype, *kind, errors in results:
@@ -72,8 +72,8 @@ def test_loss_and_gradient_equal_those_of_one_process(processes):
 
 def test_sharded_parameters_train_the_same():
     """Torch's own FSDP2, two processes; accelerate starts it on GPUs only."""
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
-    done = run_script("tests/sharded_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
+    done = run_script("tests/training/sharded_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
     results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert [objective for objective, _ in results] == ["ml", "sl"]
     for _, errors in results:

@@ -60,8 +60,8 @@ def stages(both, tmp_path_factory):
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one():
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
-    done = run_script("tests/supcon_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
+    done = run_script("tests/objectives/supcon_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
     results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert [dtype for dtype, _ in results] == ["torch.float32", "torch.float64"]
     for dtype, errors in results:

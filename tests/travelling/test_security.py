@@ -227,7 +227,7 @@ def hostile(make_model, make_processor, tmp_path):
 def loaded(hostile, tmp_path, trusted: str) -> dict:
     """What loading each of them in each way came to."""
     folders, payload, _ = hostile
-    shutil.copy(ROOT / "tests" / "hostile_worker.py", tmp_path / "worker.py")
+    shutil.copy(ROOT / "tests" / "travelling" / "hostile_worker.py", tmp_path / "worker.py")
     path = os.pathsep.join([str(ROOT)] * (trusted == "untrusted") + [os.environ.get("PYTHONPATH", "")])
     # Online, towards a port where nobody listens: whoever wants to connect is seen.
     online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "home")}
