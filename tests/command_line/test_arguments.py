@@ -13,16 +13,15 @@ from transformers import TrainingArguments
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, GEmoClapTrainer
 from modeling_gemoclap.command_line.files import json_object, read_yaml, typed
 from modeling_gemoclap.command_line.ranges import Range, out_of_range
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.runs.recipe import check_arguments, parse_arguments
 from modeling_gemoclap.training.arguments import (
     TRAINER_RANGES,
     DataArguments,
     GEmoClapTrainingArguments,
     ModelArguments,
-    check_arguments,
-    parse_arguments,
 )
 from modeling_gemoclap.training.augmentation import Augmentation
-from modeling_gemoclap.training.collator import GEmoClapCollator
 
 OURS = (ModelArguments, DataArguments, GEmoClapTrainingArguments)
 
@@ -122,9 +121,9 @@ def test_a_range():
 
 
 def test_parts_that_are_made_in_python_share_the_ranges(make_model):
+    from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
+    from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
     from modeling_gemoclap.training.lora import add_lora
-    from modeling_gemoclap.training.speaker_trainer import SpeakerTrainer
-    from modeling_gemoclap.training.supcon_trainer import SupConTrainer
 
     with pytest.raises(ValueError, match="mel_warp nan must be finite"):
         Augmentation(mel_warp=math.nan)

@@ -16,11 +16,12 @@ from modeling_gemoclap.evaluation.loading import load_pipeline
 from modeling_gemoclap.evaluation.protocol_runs import read_run
 from modeling_gemoclap.evaluation.report import refuse_other_results
 from modeling_gemoclap.evaluation.stored import load_judged, protocols_of, stored
+from modeling_gemoclap.objectives.start import config_of
+from modeling_gemoclap.runs.identity import read_identity
+from modeling_gemoclap.runs.provenance import history_of_start
 from modeling_gemoclap.training.arguments import ModelArguments
 from modeling_gemoclap.training.checkpoints import find_best_again, latest_whole_checkpoint
 from modeling_gemoclap.training.history import history_of_checkpoint
-from modeling_gemoclap.training.identity import read_identity
-from modeling_gemoclap.training.start import config_of, history_of_start
 
 DEEP = "[" * 200_000 + "]" * 200_000
 DEEP_OBJECT = '{"a":' * 200_000 + "1" + "}" * 200_000

@@ -19,9 +19,10 @@ from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GE
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
 from modeling_gemoclap.evaluation.layer_similarity import before, judge_layers, pair_sums
-from modeling_gemoclap.training.arguments import ModelArguments, parse_arguments
-from modeling_gemoclap.training.build import choose_what_to_train
-from modeling_gemoclap.training.start import start_of_fold
+from modeling_gemoclap.objectives.gemo_clap.build import choose_what_to_train
+from modeling_gemoclap.runs.provenance import start_of_fold
+from modeling_gemoclap.runs.recipe import parse_arguments
+from modeling_gemoclap.training.arguments import ModelArguments
 
 STAGE1 = ("--head", "supcon", "--pooling", "self_attention", "--per_device_train_batch_size", "8")
 STAGE1 += ("--num_train_epochs", "4", "--lr_milestones", "2", "3", "--lr_gamma", "0.5", "--encoder_lr_factor", "0.4")

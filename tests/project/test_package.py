@@ -142,7 +142,7 @@ CONFIGURATIONS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if "\
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
 def test_configurations_are_read_by_the_parser(path):
-    from modeling_gemoclap.training.arguments import parse_arguments
+    from modeling_gemoclap.runs.recipe import parse_arguments
 
     values = yaml.safe_load(path.read_text())
     model, _, training = parse_arguments(["--config", str(path)])

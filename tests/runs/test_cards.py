@@ -9,7 +9,7 @@ from transformers import TrainerState
 from modeling_gemoclap import GEmoClapConfig
 from modeling_gemoclap.corpora.provenance import Heard
 from modeling_gemoclap.markdown import as_block, as_code, as_text
-from modeling_gemoclap.training.model_card import Development, write_model_card
+from modeling_gemoclap.training.card import Development, write_model_card
 
 markdown_it = pytest.importorskip("markdown_it")
 

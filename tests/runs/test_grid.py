@@ -14,7 +14,7 @@ def grid():
 
 def test_table_1_of_the_paper(grid):
     """Twelve cells, their published figures as printed, fields that train.py knows."""
-    from modeling_gemoclap.training.arguments import parse_arguments
+    from modeling_gemoclap.runs.recipe import parse_arguments
 
     found, cells = grid.cells_of(str(ROOT / "configs/paper_table1.yaml"))
     assert len(cells) == 12 and found["protocol"] == "leave-one-session-out"

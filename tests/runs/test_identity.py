@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel, fingerprint
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.feature_extraction_gemoclap import AudioError
+from modeling_gemoclap.fingerprint import IDENTITY
+from modeling_gemoclap.runs import fit as run_module
+from modeling_gemoclap.runs.folder import ASIDE, LEFT_BEHIND, MOVING, RunFolder, move_run
+from modeling_gemoclap.runs.identity import CODE, read_identity, start_of
 from modeling_gemoclap.training import clips as clips_module
-from modeling_gemoclap.training import run as run_module
 from modeling_gemoclap.training.clips import read_clips
 from modeling_gemoclap.training.frozen import frozen_frames
-from modeling_gemoclap.training.identity import CODE, IDENTITY, read_identity, start_of
-from modeling_gemoclap.training.run_folder import ASIDE, LEFT_BEHIND, MOVING, RunFolder, move_run
 
 
 # ---- the fingerprint ------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from transformers.utils.versions import require_version
 
 from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.command_line.parser import words_of
-from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments, parse_arguments
-from modeling_gemoclap.training.checkpoints import resume_point
+from modeling_gemoclap.runs.folder import resume_point
+from modeling_gemoclap.runs.recipe import parse_arguments
+from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
 from modeling_gemoclap.training.trainer_options import refuse_options
 
 

@@ -12,9 +12,9 @@ from transformers import TrainingArguments
 
 from modeling_gemoclap import GEmoClapTrainer
 from modeling_gemoclap.losses_gemoclap import contrastive_loss
-from modeling_gemoclap.training import trainer as trainer_module
+from modeling_gemoclap.objectives.gemo_clap import trainer as trainer_module
+from modeling_gemoclap.objectives.gemo_clap.gradient_cache import EMBEDDINGS
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
-from modeling_gemoclap.training.gradient_cache import EMBEDDINGS
 
 ROWS = 7
 # All that draws: dropout, SpecAugment from NumPy or torch, layer drop from torch.
@@ -147,7 +147,7 @@ def test_finite_differences_with_everything_drawn(make_model, make_trainer, fami
 
 def test_a_generator_of_its_own_is_noticed(make_model, make_trainer, caplog):
     """Noise that no kept state brings back: said, since the gradient is then not exact."""
-    from modeling_gemoclap.training import gradient_cache
+    from modeling_gemoclap.objectives.gemo_clap import gradient_cache
 
     gradient_cache.logger.warning_once.__func__.cache_clear()
     model = make_model()

@@ -8,9 +8,9 @@ from conftest import AUDIO, audio_config, text_config
 from transformers import BertConfig, RobertaModel, WavLMModel
 
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapFeatureExtractor
+from modeling_gemoclap.objectives.gemo_clap.build import build_audio_model, build_model_and_processor
+from modeling_gemoclap.objectives.tower_fields import check_config_fields
 from modeling_gemoclap.training.arguments import ModelArguments
-from modeling_gemoclap.training.build import build_audio_model, build_model_and_processor
-from modeling_gemoclap.training.tower_fields import check_config_fields
 
 EMOTIONS = ["angry", "happy", "sad"]
 TINY_TOWER = {"num_mel_bins": 16, "conv_channels": [8, 8], "hidden_size": 32, "num_attention_heads": 2}

@@ -16,14 +16,15 @@ from transformers import pipeline
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpus
-from modeling_gemoclap.training.arguments import ModelArguments, parse_arguments
+from modeling_gemoclap.fingerprint import IDENTITY
+from modeling_gemoclap.objectives.gemo_clap.build import build_model_and_processor
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.gemo_clap.initialisation import learn_prompts
+from modeling_gemoclap.runs.calibration import temperature_of
+from modeling_gemoclap.runs.recipe import parse_arguments
+from modeling_gemoclap.training.arguments import ModelArguments
 from modeling_gemoclap.training.augmentation import DECIBELS, Augmentation
-from modeling_gemoclap.training.build import build_model_and_processor
-from modeling_gemoclap.training.calibration import temperature_of
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
-from modeling_gemoclap.training.collator import GEmoClapCollator
-from modeling_gemoclap.training.identity import IDENTITY
-from modeling_gemoclap.training.initialisation import learn_prompts
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
 
 

@@ -18,12 +18,13 @@ from modeling_gemoclap import (
     GEmoClapTrainer,
     ZeroShotEmotionPipeline,
 )
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.prompts_gemoclap import check_templates, check_words, refuse_shared_prompts
-from modeling_gemoclap.training.arguments import parse_arguments
-from modeling_gemoclap.training.calibration import fit_temperature
-from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
-from modeling_gemoclap.training.model_card import write_model_card
-from modeling_gemoclap.training.trainer import ClassifierTrainer
+from modeling_gemoclap.runs.calibration import fit_temperature
+from modeling_gemoclap.runs.recipe import parse_arguments
+from modeling_gemoclap.training.card import write_model_card
+from modeling_gemoclap.training.clips import AudioCollator
 
 
 @pytest.fixture
@@ -416,7 +417,7 @@ def trainers(make_model, make_processor, tmp_path):
 
 
 def test_fitting_twice_is_fitting_once(trainers, monkeypatch):
-    from modeling_gemoclap.training import calibration
+    from modeling_gemoclap.runs import calibration
 
     monkeypatch.setattr(calibration, "temperature_of", lambda logits, labels: logits.abs().mean().item() + 1)
     for trainer in trainers:

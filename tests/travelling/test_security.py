@@ -23,11 +23,11 @@ from modeling_gemoclap import (
 )
 from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.evaluation.page import write_page
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
 from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
-from modeling_gemoclap.training.collator import AudioCollator
-from modeling_gemoclap.training.model_card import write_model_card
-from modeling_gemoclap.training.trainer import ClassifierTrainer
+from modeling_gemoclap.training.card import write_model_card
+from modeling_gemoclap.training.clips import AudioCollator
 
 PAYLOAD = """
 import pathlib, transformers
