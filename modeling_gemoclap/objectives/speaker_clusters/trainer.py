@@ -53,7 +53,8 @@ class SpeakerTrainer(StepTrainer):
         "([Ulgen et al.](https://arxiv.org/abs/2401.11017)): clips of one speaker in one cluster of speaker "
         "embeddings have similar embeddings. In this training, no emotion label was read{% if stage %}; before it, "
         "the model was trained as {{ stage }}{% endif %}. The model has no head and no text encoder. `train.py "
-        "--init_from` starts a classifier or GEmo-CLAP from it, and `AutoModel` loads its tower alone from `encoder/`.",
+        "--init_from` starts a classifier or GEmo-CLAP from it, and `AutoModel` loads its tower alone from "
+        "`encoder/`.",
         objective="InfoNCE between the clusters of a speaker",
     )
 
