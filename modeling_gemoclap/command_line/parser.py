@@ -17,6 +17,7 @@ from transformers.hf_argparser import string_to_bool
 from .files import json_object, read_yaml, typed
 from .ranges import Range, out_of_range, refuse
 
+LONGEST = 25  # letters of an option in the help
 UNSET = ("none", "null", "~")
 MEANS_NONE = ("report_to",)  # options of transformers to which `none` is a value
 
@@ -90,8 +91,7 @@ class OptionParser(OneSentence, HfArgumentParser):
         for group in self.dataclass_types:
             lines += ["", (group.__doc__ or group.__name__).partition("\n")[0]]
             options = [field for field in dataclasses.fields(group) if field.name in vars(group)["__annotations__"]]
-            width = max((len(field.name) for field in options), default=0)
-            lines += [f"  --{field.name:<{width}}  {_help_of(field)}" for field in options]
+            lines += [f"  --{field.name:<{LONGEST}}  {_help_of(field)}" for field in options]
         return "\n".join([*lines, "", self.epilog or ""])
 
     def add_argument(self, *flags: str, within: Range | None = None, path=False, as_json=False, **kwargs):
@@ -217,11 +217,11 @@ def config_of(argv: list[str]) -> str | None:
 
 def _help_of(field: dataclasses.Field) -> str:
     default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-    shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
+    shown = str(default).lower() if default is None or isinstance(default, bool) else default
+    shown = f"{shown:.4g}" if isinstance(shown, float) else shown
     choices = field.metadata.get("choices")
     more = f" ({', '.join(choices)})" if choices else ""
-    short = f" [{shown}]" if len(str(shown)) < 24 else ""
-    return f"{field.metadata.get('help', '')}{more}{short}"
+    return f"{field.metadata['help']}{more}" + (f" [{shown}]" if not isinstance(shown, list) else "")
 
 
 def words_of(name: str, value) -> list[str]:

@@ -21,7 +21,7 @@ from .base import Objective
 
 @dataclass
 class ClassifierOptions:
-    """Options of the classifier."""
+    """Classifier (--head classifier)."""
 
     classifier_hidden_size: int | None = option(None, "Hidden width of the head; none: a linear head", within=COUNT)
     classifier_dropout: float = option(0.0, "Dropout before the head", within=DROPOUT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from transformers.utils import logging
@@ -65,9 +64,10 @@ class RunFolder:
         self._new = self._training = False
 
     def __enter__(self) -> Run:
-        """Begin the run; returns it with this context as its guard."""
+        """Begin the run, and become its guard."""
         self._new = run_on_main_process(self.run.training, self._begin)
-        return replace(self.run, guard=self)
+        self.run.guard = self
+        return self.run
 
     def __exit__(self, kind, error, trace) -> None:
         if error is not None and self._new and not self._training and self._main:

@@ -46,6 +46,26 @@ def parse_recipe(argv: list[str]) -> Recipe:
     return recipe
 
 
+def recipe_of(head: str = ModelArguments().head, **options) -> Recipe:
+    """A recipe from Python.
+
+    Args:
+        head: The objective.
+        **options: Options of all groups by name; those that are left out have their defaults.
+
+    Raises:
+        ValueError: If there is no such objective or option.
+    """
+    objective = objective_named(head)
+    groups = []
+    for group in (ModelArguments, objective.Options, DataArguments, GEmoClapTrainingArguments):
+        groups.append(group(**{name: options.pop(name) for name in option_names(group) & options.keys()}))
+    if options:
+        raise ValueError(f"--head {head} has no option {', '.join(options)}")
+    groups[0].head = head
+    return Recipe(*groups)
+
+
 def check_recipe(argv: list[str], source: str) -> None:
     """As `parse_recipe`, without setting up devices and processes as a training does.
 
@@ -103,16 +123,16 @@ def _parser(objective: type[Objective]) -> OptionParser:
         for name in option_names(other.Options) - here
     }
     inherited = Inherited(TRAINER_RANGES, TRAINER_PATHS, getattr(TrainingArguments, "_VALID_DICT_FIELDS", ()))
-    others = ", ".join(f"--head {name} --help" for name in OBJECTIVES if name != objective.name)
+    heads = "\n".join(f"  --head {name:<12} {other.title}" for name, other in OBJECTIVES.items())
     parser = OptionParser(
         groups,
         inherited,
         elsewhere,
         prog="train.py",
         description=f"Train {objective.title}. Every option is also a field of the YAML file.",
-        epilog="All fields of transformers.TrainingArguments are options too, as --learning_rate, --num_train_epochs, "
-        f"--per_device_train_batch_size.\n--no-FIELD or --FIELD none unsets a field of the file.\nOptions of the "
-        f"other objectives: {others}",
+        epilog=f"Objectives; each has options of its own, as train.py --head supcon --help\n{heads}\n\n"
+        "All fields of transformers.TrainingArguments are options too, as --learning_rate and --num_train_epochs.\n"
+        "--no-FIELD or --FIELD none unsets a field of the file.\n",
     )
     parser.add_argument("--config", help="YAML file; its fields are the options")
     return parser
@@ -121,7 +141,7 @@ def _parser(objective: type[Objective]) -> OptionParser:
 def _unsupported(objective: type[Objective], recipe: Recipe) -> list[str]:
     """What is wrong with shared options that the objective does not support."""
     found = []
-    groups = [group for group in (recipe.model, recipe.data, recipe.training)]
+    groups = (recipe.model, recipe.data, recipe.training)
     for name, reason in objective.unsupported.items():
         group = next(group for group in groups if name in option_names(type(group)))
         default = next(field.default for field in dataclasses.fields(group) if field.name == name)

@@ -20,7 +20,7 @@ def objective_of(recipe: Recipe) -> Objective:
     return objective_named(recipe.model.head)(recipe)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """One training.
 

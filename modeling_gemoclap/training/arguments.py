@@ -37,11 +37,9 @@ DEFAULT_OPTIM = next(item.default for item in dataclasses.fields(TrainingArgumen
 
 @dataclass
 class ModelArguments:
-    """The objective, and the audio encoder that all objectives share."""
+    """Model: the objective, and the audio encoder that all objectives share."""
 
-    head: str = option(
-        "contrastive", "Objective: contrastive (GEmo-CLAP), classifier, supcon (two-stage), speaker (speaker clusters)"
-    )
+    head: str = option("contrastive", "Objective, see below")
     audio_model: str | None = option(
         None, "Pretrained audio encoder, name or path; none or compact: the compact encoder from scratch", path=True
     )
@@ -63,7 +61,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """What to train on."""
+    """Data: the clips, and how they are drawn."""
 
     data_dir: list[str] | None = option(
         None,
@@ -143,7 +141,7 @@ class DataArguments:
 
 @dataclass
 class GEmoClapTrainingArguments(TrainingArguments):
-    """How to train: all of Trainer's arguments, and these."""
+    """Training, beside the fields of transformers.TrainingArguments."""
 
     optimizer: str = option("adam", "Plain Adam, as in the paper, or what --optim names", choices=["adam", "optim"])
     encoder_lr_factor: float = option(1.0, "Learning rate of the encoders over that of what is new", within=FACTOR)

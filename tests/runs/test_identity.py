@@ -364,10 +364,10 @@ def test_frames_do_not_survive_new_code(make_model, own_tones, tmp_path, monkeyp
     corpus, _ = read_clips(load_corpus(own_tones).of_speakers(["01"]), extractor)
     clips = clips_module.ClipDataset(corpus, extractor, GEmoClapConfig(emotions=list(TONES)))
     for _ in range(2):
-        frozen_frames(model, corpus, clips, extractor, tmp_path / "frames")
+        frozen_frames(model, clips, tmp_path / "frames")
     assert len(list((tmp_path / "frames").glob("*.arrow"))) == 1
     monkeypatch.setattr(fingerprint, "source_hashes", lambda *modules: {})
-    frozen_frames(model, corpus, clips, extractor, tmp_path / "frames")
+    frozen_frames(model, clips, tmp_path / "frames")
     assert len(list((tmp_path / "frames").glob("*.arrow"))) == 2
 
 

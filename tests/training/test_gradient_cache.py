@@ -39,7 +39,7 @@ def batch_for(model, objective, dtype, seed=0):
 def make_trainer(tmp_path):
     def make(model, chunk=None, batch_size=ROWS, **more):
         options = {"output_dir": tmp_path, "per_device_train_batch_size": batch_size, "use_cpu": True, **more}
-        trainer = GEmoClapTrainer(model, GEmoClapTrainingArguments(contrastive_chunk_size=chunk, **options))
+        trainer = GEmoClapTrainer(model, GEmoClapTrainingArguments(**options), contrastive_chunk_size=chunk)
         trainer.current_gradient_accumulation_steps = 1  # what `train` sets
         return trainer
 
@@ -205,7 +205,7 @@ def test_scripts(tones, tmp_path):
     done = run_script(
         "train.py", *TINY, *options, "--contrastive_chunk_size", "4", "--head", "classifier", check=False
     )
-    assert done.returncode == 1 and "is for the contrastive losses" in done.stderr
+    assert done.returncode == 1 and "--contrastive_chunk_size is an option of --head contrastive" in done.stderr
     assert not (tmp_path / "run").exists()
     run_script("train.py", *TINY, *options, "--contrastive_chunk_size", "5")
     assert (tmp_path / "run/model.safetensors").is_file()

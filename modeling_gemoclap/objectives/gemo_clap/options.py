@@ -12,7 +12,7 @@ from ...configuration_gemoclap import OBJECTIVES, SIMILARITIES, SL_TEXTS, TARGET
 
 @dataclass
 class GEmoClapOptions:
-    """Options of GEmo-CLAP."""
+    """GEmo-CLAP (--head contrastive)."""
 
     objective: str = option("sl", "Emo-CLAP, ML-GEmo-CLAP or SL-GEmo-CLAP", choices=list(OBJECTIVES))
     alpha: float = option(0.9, "Weight of emotion against gender", within=SHARE)

@@ -12,7 +12,7 @@ TASKS = ("contrastive", "multi-task", "adversarial")
 
 @dataclass
 class SpeakerClusterOptions:
-    """Options of speaker clusters."""
+    """Speaker clusters (--head speaker)."""
 
     speaker_embeddings: str = option(
         "resemblyzer", "Speaker embeddings: resemblyzer, an x-vector model, or a .npz file", path=True

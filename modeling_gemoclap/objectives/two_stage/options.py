@@ -12,7 +12,7 @@ NEGATIVES = ("emotion", "emotion_or_corpus")
 
 @dataclass
 class TwoStageOptions:
-    """Options of two-stage supervised contrast."""
+    """Two-stage supervised contrast, first stage (--head supcon)."""
 
     supcon_temperature: float = option(0.07, "Temperature of InfoNCE", within=POSITIVE)
     supcon_alpha: float = option(0.5, "Weight of positive pairs in the cosine margin loss", within=NOT_NEGATIVE)
