@@ -1,19 +1,23 @@
-"""Links and commands in the documentation: targets exist, and options are those of the programs."""
+"""Links and commands in the documentation: targets exist, and the programs accept the options."""
 
 import re
+import shlex
 from functools import cache
 
 import pytest
 from conftest import ROOT, run_script
 
+from modeling_gemoclap.objectives.registry import OBJECTIVES
+from modeling_gemoclap.runs.recipe import check_recipe, option_names
+from modeling_gemoclap.training.arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
+
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for folder in (".", "docs", "benchmarks", "checkpoints/*", "modeling_gemoclap/training")
+    for folder in (".", "docs", "benchmarks", "checkpoints/*")
     for path in ROOT.glob(f"{folder}/*.md")
-    if path.name != "card_template.md"
 )
-SCRIPTS = ("train.py", "evaluate.py", "grid.py")
-COMMAND = re.compile(rf"^(?:[^#\n]* )?({'|'.join(map(re.escape, SCRIPTS))}) (.+)$", re.MULTILINE)
+COMMAND = re.compile(r"^(?:[^#\n]* )?(train\.py|evaluate\.py|grid\.py) (-.+)$", re.MULTILINE)
+NOT_OURS = {"--FIELD", "--no-FIELD", "--quiet", "--no-deps", "--config"}  # any option; those of accelerate and pip
 
 
 def text_of(page):
@@ -27,16 +31,24 @@ def anchors_of(page):
 
 
 @cache
+def training_options():
+    groups = [ModelArguments, DataArguments, GEmoClapTrainingArguments]
+    groups += [objective.Options for objective in OBJECTIVES.values()]
+    return {f"--{name}" for group in groups for name in option_names(group)}
+
+
+@cache
 def options_of(script):
-    """All options that a script's help names."""
-    return set(re.findall(r"--[\w-]+", run_script(script, "--help").stdout))
+    """The options that a script's help names, and those of `train.py` where they may follow."""
+    named = set(re.findall(r"--[\w-]+", run_script(script, "--help").stdout))
+    return named | (training_options() if script == "grid.py" else set())
 
 
 def commands_of(page):
-    """Scripts and options of the commands in a page's code blocks and inline code."""
-    blocks = re.findall(r"```bash\n(.*?)```|`([^`\n]+)`", text_of(page), flags=re.DOTALL)
-    for script, options in COMMAND.findall("\n".join(filter(None, (part for pair in blocks for part in pair)))):
-        yield script, re.findall(r"(?<!\S)--[a-z][\w-]*", re.sub(r"'[^']*'", "", options.split("  #")[0]))
+    """Script and arguments of the commands in a page's code blocks."""
+    for block in re.findall(r"```bash\n(.*?)```", text_of(page), flags=re.DOTALL):
+        for script, arguments in COMMAND.findall(block):
+            yield script, shlex.split(arguments, comments=True)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -56,26 +68,28 @@ def test_configurations_exist(page):
         assert (ROOT / name).is_file(), f"{page} names {name}"
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_have_options_that_exist(page):
-    for script, options in commands_of(page):
-        allowed = options_of(script) | (options_of("train.py") if script == "grid.py" else set())
-        assert set(options) <= allowed, f"{page}: {script} {sorted(set(options) - allowed)}"
+@pytest.mark.parametrize("page", [page for page in PAGES if any(commands_of(page))])
+def test_commands_are_accepted(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for script, arguments in commands_of(page):
+        if script == "train.py":
+            check_recipe(arguments, page)
+        else:
+            options = {word for word in arguments if re.match(r"--\w", word)}
+            assert options <= options_of(script), f"{page}: {script} {sorted(options - options_of(script))}"
+
+
+def test_the_pages_have_commands_of_every_script():
+    assert {script for page in PAGES for script, _ in commands_of(page)} == {"train.py", "evaluate.py", "grid.py"}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks/")])
 def test_options_in_prose_exist(page):
-    """Inline code only; `--FIELD` stands for any option, and the others are those of accelerate and pip."""
-    known = set().union(*map(options_of, SCRIPTS)) | {"--FIELD", "--no-FIELD", "--quiet", "--no-deps"}
+    known = training_options() | options_of("evaluate.py") | options_of("grid.py") | NOT_OURS
     prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
     codes = [code for code in re.findall(r"`([^`\n]+)`", prose) if "benchmarks/" not in code]
     named = {option for code in codes for option in re.findall(r"(?<!\S)--[A-Za-z][\w-]*", code)}
     assert named <= known, f"{page}: {sorted(named - known)}"
-
-
-def test_commands_are_found():
-    found = {script for page in PAGES for script, options in commands_of(page) if options}
-    assert found == {*SCRIPTS}
 
 
 def test_the_index_names_every_page():
