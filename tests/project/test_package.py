@@ -174,18 +174,3 @@ def test_the_table_of_encoders_is_whole():
     rows = {cells[0].strip(): cells for cells in rows if cells and cells[0].strip() in AUDIO and len(cells) == 10}
     assert list(rows) == list(AUDIO), "run python benchmarks/encoders.py"
     assert all(float(cells[8].split()[0]) < 1e-4 for cells in rows.values())
-
-
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/encoders.md", "docs/scaling.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md"]
-)
-def test_pages_link_what_is_there(page):
-    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
-        if not link.startswith("http"):
-            assert ((ROOT / page).parent / link).exists(), link
-
-
-def test_readme_names_what_is_there():
-    text = (ROOT / "README.md").read_text()
-    for name in re.findall(r"--config (\S+\.yaml)", text):
-        assert (ROOT / name).is_file(), name
