@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers.utils import logging
 
-from ..corpora.files import whole
+from ..corpora.files import write_atomically
 from .history import record_development
 
 logger = logging.get_logger(__name__)
@@ -74,9 +74,9 @@ def answers(trainer) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def store_answers(path: Path, made_of: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
-    """Write answers to a safetensors file, which is there whole or not at all; `made_of` is what they depend on."""
+    """Write answers to a safetensors file atomically; `made_of` is what they depend on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
+    with write_atomically(path) as part:
         save_file({"logits": logits.contiguous(), "labels": labels.contiguous()}, part, metadata={"made_of": made_of})
 
 

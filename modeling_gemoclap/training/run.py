@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..corpora.files import write_json
 from ..corpora.manifest import Corpus, load_corpora
-from ..corpora.protocols import deal_speakers, development_speakers, genders_of, some_clips
+from ..corpora.protocols import deal_speakers, development_speakers, genders_of, sample_clips
 from ..fingerprint import digest
 from .arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .assemble import build_trainer
@@ -77,7 +77,7 @@ def split(corpus: Corpus, data: DataArguments, seed: int, labelled: bool = True)
     train = corpus.of_speakers(exclude=dev)
     if not labelled:
         return train, corpus.of_speakers(dev) if dev else None
-    every, train = train.emotions, some_clips(train, data.label_fraction, seed)
+    every, train = train.emotions, sample_clips(train, data.label_fraction, seed)
     if lost := sorted(set(every) - set(train.emotions)):
         logger.warning(f"{corpus.name}: with --label_fraction {data.label_fraction} no clip is {', '.join(lost)}")
     if len(train.emotions) < 2:

@@ -13,7 +13,7 @@ from trees import TREES, emodb_tree
 
 from modeling_gemoclap.corpora.catalogue import CORPORA
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
-from modeling_gemoclap.corpora.partition import alike_ids, published_speakers
+from modeling_gemoclap.corpora.partition import published_speakers, similar_ids
 
 HEAD = ["file_name", "emotion", "gender", "speaker_id"]
 
@@ -41,7 +41,7 @@ def test_names_tell_the_speaker_without_tables(name, rows_of):
     corpus = CORPORA[name]
     for file, _, gender, speaker, session in rows_of[name]:
         assert corpus.speaker_of(file) == speaker
-        said = corpus.says(file)
+        said = corpus.labels_in_name(file)
         assert said.get("gender", gender) == gender and said.get("session", session) == session
         assert all(CORPORA[other].speaker_of(file) is None for other in CORPORA if other != name), file
         if name != "casia":  # there the folder is the speaker
@@ -224,7 +224,7 @@ def test_own_ids_of_other_speakers_and_ids_alike_are_told(tmp_path):
     ],
 )
 def test_what_is_alike(ids, alike):
-    assert alike_ids(ids) == alike
+    assert similar_ids(ids) == alike
 
 
 def test_one_id_in_two_unicode_forms_is_an_error(tmp_path):

@@ -15,7 +15,7 @@ from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
 from modeling_gemoclap.corpora.protocols import (
     ProtocolError,
     absent_classes,
-    check,
+    check_protocol,
     deal_speakers,
     development_speakers,
     not_judged,
@@ -202,4 +202,4 @@ def test_a_speaker_of_two_genders_is_refused():
 
 def test_check_returns_what_fits():
     protocol = protocol_of("5-folds-by-speaker", corpus_of(EMODB))
-    assert check(protocol, corpus_of(EMODB)) is protocol
+    assert check_protocol(protocol, corpus_of(EMODB)) is protocol

@@ -23,7 +23,8 @@ from trees import TREES
 from modeling_gemoclap.corpora import shards
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
 from modeling_gemoclap.corpora.protocols import protocol_of
-from modeling_gemoclap.corpora.shards import ShardReader, shard_states, write_shards
+from modeling_gemoclap.corpora.shard_reader import ShardReader, shard_states
+from modeling_gemoclap.corpora.shards import write_shards
 from modeling_gemoclap.feature_extraction_gemoclap import read_audio
 
 EMOTIONS = ["angry", "happy", "sad"]

@@ -11,7 +11,8 @@ from conftest import TINY, run_script, write_corpus
 
 from modeling_gemoclap import GEmoClapFeatureExtractor, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus
-from modeling_gemoclap.corpora.shards import ShardReader, write_shards
+from modeling_gemoclap.corpora.shard_reader import ShardReader
+from modeling_gemoclap.corpora.shards import write_shards
 from modeling_gemoclap.training.clips import ClipDataset
 from modeling_gemoclap.training.samplers import ShardSampler
 
