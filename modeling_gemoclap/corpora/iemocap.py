@@ -72,8 +72,8 @@ def _refuse_missing(root: Path, labels: dict[str, str], files: list[str]) -> Non
     missing = [name for name, label in labels.items() if label in CLASSES and name not in present]
     if missing:
         raise ManifestError(
-            f"{root}: {len(missing)} recordings that EmoEvaluation names are missing, first {missing[0]}; the download "
-            f"is incomplete: unpack Session*/sentences/wav again"
+            f"{root}: {len(missing)} recordings of EmoEvaluation are missing, first {missing[0]}; the download is "
+            f"incomplete: unpack Session*/sentences/wav again"
         )
 
 

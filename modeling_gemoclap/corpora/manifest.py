@@ -323,7 +323,7 @@ def words_for_emotions(emotions: list[str], emotion_map: dict[str, str] | str | 
         known = emotion if emotion in words else canonical_emotion(emotion)
         if not known:
             raise ManifestError(
-                f"--emotion_map: {word!r} is mapped to {emotion!r}, which is unknown; known are "
+                f"--emotion_map: {word!r} is mapped to {emotion!r}, which is not known; known are "
                 f"{', '.join([*EMOTION_WORDS, *emotions])}"
             )
         words[word] = known

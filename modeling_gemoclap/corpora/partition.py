@@ -103,7 +103,7 @@ def _split_error(column: str, true: _TrueId, table: pa.Table, rows: tuple[int, i
     word = WORDS[column]
     return (
         f"{where(rows[1])}: {column} is {second}, but {first}; by their names, both recordings belong to {word} "
-        f"{true}, who would be in the training part and in the test part: give each {word} one id, such as "
+        f"{true}, which would be in the training part and in the test part: give each {word} one id, such as "
         f"{true.value}, or {_other_remedy(column, true.corpus)}"
     )
 

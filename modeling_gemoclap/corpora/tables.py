@@ -146,14 +146,14 @@ def _check_emotions(words: pa.Array, more: Mapping[str, str] | None) -> tuple[pa
     if more is None:
         return pa.array([""] * len(words), pa.string()), None
     message = (
-        f"emotion {{!r}} is unknown; known are {', '.join(EMOTION_WORDS)}; correct it, leave it empty if the emotion "
+        f"emotion {{!r}} is not known; known are {', '.join(EMOTION_WORDS)}; correct it, leave it empty if the emotion "
         f"is unknown, add it to --emotions of train.py, or map it to one of these words (--emotion_map)"
     )
     return _check_words(words, lambda word: more.get(word) or canonical_emotion(word), message)
 
 
 def _check_genders(words: pa.Array) -> tuple[pa.Array, Error | None]:
-    return _check_words(words, canonical_gender, "gender {!r} is unknown; write female or male, or leave it empty")
+    return _check_words(words, canonical_gender, "gender {!r} is not known; write female or male, or leave it empty")
 
 
 def _refuse_duplicates(names: pa.Array, where: Callable[[int], str]) -> None:

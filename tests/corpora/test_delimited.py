@@ -83,7 +83,7 @@ def test_exact_names_come_before_names_alike(tmp_path):
     text = "file_name,emotion,Emotion,gender,speaker_id\na.wav,sad,x,f,1\n"
     corpus = load_corpus(written(tmp_path / "x", text))
     assert corpus.emotions == ["sad"] and corpus.column("Emotion").to_pylist() == ["x"]
-    with pytest.raises(ManifestError, match="line 1: a column stands twice, emotion"):
+    with pytest.raises(ManifestError, match="line 1: the column emotion occurs twice"):
         load_corpus(written(tmp_path / "x", text.replace("emotion", "EMOTION")))
 
 
@@ -104,11 +104,11 @@ GOOD = "file_name,emotion,gender,speaker_id\na.wav,sad,f,1\n"
     ("text", "message"),
     [
         (GOOD + "b.wav,sad,f,José\n".encode("cp1252").decode("latin-1"), None),
-        (GOOD + "b.wav,sad,f,1,5\n", "line 3: 5 fields under 4 columns; quote fields that hold commas"),
-        (GOOD.replace(",", ";") + "b.wav,sad,f,1\n", "line 3: 1 fields under 4 columns; quote .* hold semicolons"),
-        (GOOD.replace(",", "\t") + "b.wav\tsad\tf\t1\tx\n", "line 3: 5 fields under 4 columns; quote .* hold tabs"),
-        (GOOD + "b.wav,sad,f,\0\n", "line 3: it holds NUL bytes"),
-        (GOOD + 'b.wav,sad,f,"1\nc.wav,sad,f,1\n', "line 3: a quotation mark .* has no end"),
+        (GOOD + "b.wav,sad,f,1,5\n", "line 3: 5 fields for 4 columns; quote fields that hold commas"),
+        (GOOD.replace(",", ";") + "b.wav,sad,f,1\n", "line 3: 1 fields for 4 columns; quote .* hold semicolons"),
+        (GOOD.replace(",", "\t") + "b.wav\tsad\tf\t1\tx\n", "line 3: 5 fields for 4 columns; quote .* hold tabs"),
+        (GOOD + "b.wav,sad,f,\0\n", "line 3: the line holds NUL bytes"),
+        (GOOD + 'b.wav,sad,f,"1\nc.wav,sad,f,1\n', "line 3: a quotation mark .* is not closed"),
         (GOOD + 'b.wav,sad,f,"1\nc.wav,sad,f,"2\nd.wav,sad,f,3\n', "line 3: a quotation mark"),
         (GOOD + 'b.wav,sad,f,"1\nc.wav,sad,f,2"\n', "line 4: speaker_id '1.nc.wav,sad,f,2' holds a line break"),
         (GOOD + '"b\n.wav",sad,f,1\n', "line 4: file_name 'b.n.wav' holds a line break"),
@@ -117,17 +117,17 @@ GOOD = "file_name,emotion,gender,speaker_id\na.wav,sad,f,1\n"
         (GOOD + "~/b.wav,sad,f,1\n", "line 3: file_name '~/b.wav' must be a path inside"),
         (GOOD + "https://x.org/b.wav,sad,f,1\n", "line 3: file_name 'https://x.org/b.wav' must be a path inside"),
         (GOOD + "a\\..\\..\\b.wav,sad,f,1\n", "line 3: .* must be a path inside"),
-        (GOOD + ".\\a.wav,sad,f,1\n", "line 3: a.wav stands already in line 2"),
+        (GOOD + ".\\a.wav,sad,f,1\n", "line 3: a.wav already occurs in line 2"),
         (
             "file_name,emotion,gender,speaker_id,,\na.wav,sad,f,1,x,\n",
-            "line 2: 'x' stands in column 5, which has no name",
+            "line 2: 'x' is in column 5, which has no name",
         ),
         (
             "file,label,sex,speaker\na,b,c,d\n",
             "; rename file to file_name, label to emotion, sex to gender, speaker to",
         ),
         ("\n\n", "the file is empty"),
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-lfs pointer, .*git lfs pull"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-lfs pointer, not the file; .*git lfs pull"),
     ],
 )
 def test_what_cannot_be_read_is_named_in_one_sentence(text, message, tmp_path):
@@ -150,9 +150,9 @@ def test_the_line_of_a_wrong_byte_in_a_large_file(end, tmp_path):
 
 
 def test_utf16_without_a_mark_and_cut_off(tmp_path):
-    with pytest.raises(ManifestError, match="NUL bytes: no text, or UTF-16 without its mark"):
+    with pytest.raises(ManifestError, match="NUL bytes: the file is not text, or is UTF-16 without a byte order mark"):
         load_corpus(written(tmp_path, GOOD.encode("utf-16-le")))
-    with pytest.raises(ManifestError, match="cut off in UTF-16"):
+    with pytest.raises(ManifestError, match="invalid UTF-16 .truncated data"):
         load_corpus(written(tmp_path, GOOD.encode("utf-16")[:-1]))
 
 
@@ -198,10 +198,10 @@ def test_manifests_of_other_kinds_are_not_passed_over(tmp_path):
     (tmp_path / "phone").mkdir()
     (tmp_path / "phone/a.m4a").write_text("x")
     with pytest.raises(
-        ManifestError, match="no recordings .*; 1 recordings are in other formats, first a.m4a; one's own"
+        ManifestError, match="no recordings .*; 1 recordings are in other formats, first a.m4a; any other corpus"
     ):
         load_corpus(tmp_path / "phone")
-    with pytest.raises(ManifestError, match="metadata.tsv: this is a file; give the folder that it lies in"):
+    with pytest.raises(ManifestError, match="metadata.tsv: this is a file; give the folder that holds it"):
         load_corpus(folder / "metadata.tsv")
 
 
@@ -211,8 +211,8 @@ def test_manifests_of_other_kinds_are_not_passed_over(tmp_path):
         ("[[1, 4], [2]]", "speakers as text"),
         ("[[true]]", "speakers as text"),
         ("[[01]]", "cannot be read"),
-        ('{"folds": [["1"]], "folds": [["2"]]}', "folds stands there twice"),
-        ('{"test_speakers": {"seed_0": [["1"]], "seed_0": [["2"]]}}', "seed_0 stands there twice"),
+        ('{"folds": [["1"]], "folds": [["2"]]}', "the key folds occurs twice"),
+        ('{"test_speakers": {"seed_0": [["1"]], "seed_0": [["2"]]}}', "the key seed_0 occurs twice"),
     ],
 )
 def test_folds_are_text(text, message, tmp_path):

@@ -47,9 +47,9 @@ def test_more_columns_and_emotions_of_ones_own(tmp_path):
         ([["a.wav", "sad", "f", ""]], r"line 2.*speaker_id"),
         (
             [["a.wav", "sad", "f", "1", "more"], ["b.wav", "sad", "f", "1", "more"]],
-            r"line 2: 5 fields under 4",
+            r"line 2: 5 fields for 4 columns",
         ),
-        ([["a.wav", "sad", "f", "1"], ["b.wav", "sad"]], r"line 3: 2 fields under 4 columns"),
+        ([["a.wav", "sad", "f", "1"], ["b.wav", "sad"]], r"line 3: 2 fields for 4 columns"),
         ([["a.wav", "sad", "f", "1"], [], ["b.wav", "gloomy", "f", "1"]], r"line 4.*gloomy"),
         ([], "no clips"),
     ],
@@ -63,7 +63,7 @@ def test_bad_rows_are_named(tmp_path, rows, message):
     ("change", "message"),
     [
         ({25_000: ["x.wav", "gloomy", "f", "1"], 30_000: ["y.wav", "sad", "x", "1"]}, "line 25002: emotion 'gloomy'"),
-        ({30_000: ["a/./7.wav", "sad", "f", "1"]}, "line 30002: a/7.wav stands already in line 9;"),
+        ({30_000: ["a/./7.wav", "sad", "f", "1"]}, "line 30002: a/7.wav already occurs in line 9;"),
         ({30_000: ["y.wav", "sad", "f", " "]}, "line 30002: speaker_id is empty"),
     ],
 )

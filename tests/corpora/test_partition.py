@@ -114,7 +114,8 @@ def test_random_speakers_over_real_names_are_an_error(rows_of, tmp_path):
 def test_split_and_merged_speakers_say_what_the_names_say(tmp_path):
     split = [["03a01Fa.wav", "happy", "m", "a"], ["03a01Wa.wav", "angry", "m", "b"]]
     expected = (
-        "line 3: speaker_id is 'b' for 03a01Wa.wav, but 'a' for 03a01Fa.wav; by their names both are of speaker 03"
+        "line 3: speaker_id is 'b' for 03a01Wa.wav, but 'a' for 03a01Fa.wav; by their names, both recordings belong to "
+        "speaker 03 of Emo-DB"
     )
     with pytest.raises(ManifestError, match=expected):
         load_corpus(manifest(tmp_path / "split", split))
@@ -170,7 +171,7 @@ def test_sessions_are_compared_too(rows_of, tmp_path):
     rows = [[*row[:4], row[2]] for row in rows]
     with pytest.raises(
         ManifestError,
-        match="session is 'male' for .*, but 'female' for .* by their names both are of session 01 of IEM",
+        match="session is 'male' for .*, but 'female' for .* both recordings belong to session 01 of IEMOCAP",
     ):
         load_corpus(manifest(tmp_path / "wrong", rows, head))
 
@@ -232,7 +233,7 @@ def test_one_id_in_two_unicode_forms_is_an_error(tmp_path):
     with pytest.raises(ManifestError, match="line 3: speaker_id .* Unicode|forms NFC"):
         load_corpus(manifest(tmp_path / "x", rows))
     rows = [["Jos\u00e9.wav", "sad", "f", "1"], ["Jose\u0301.wav", "sad", "f", "1"]]
-    with pytest.raises(ManifestError, match="line 3: .* stands already in line 2"):
+    with pytest.raises(ManifestError, match="line 3: .* already occurs in line 2"):
         load_corpus(manifest(tmp_path / "x", rows))
 
 

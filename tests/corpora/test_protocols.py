@@ -124,7 +124,7 @@ def test_folds_equal_the_published_lists(name, tmp_path):
         ("{}", "must be"),
         ("[[]]", "must be"),
         ("nonsense", "cannot be read"),
-        ('{"test_speakers": {"seed_1": [["03"]]}}', "no seed_0 there; it has seed_1"),
+        ('{"test_speakers": {"seed_1": [["03"]]}}', "the file has no seed_0; it has seed_1"),
     ],
 )
 def test_bad_lists_of_folds(content, message, tmp_path):
@@ -137,7 +137,7 @@ def test_bad_lists_of_folds(content, message, tmp_path):
     ("folds", "message"),
     [
         ([["03", "99"], ["10"]], "made has no speaker 99; it has 03, 08"),
-        ([["03", "10"], ["10"]], "speaker 10 is named twice"),
+        ([["03", "10"], ["10"]], "speaker 10 occurs twice"),
         ([sorted(EMODB)], "fold 0 leaves nothing to train on"),
     ],
 )
@@ -151,7 +151,7 @@ def test_what_a_list_leaves_out(tmp_path):
     (tmp_path / "folds.json").write_text('[["03", "08"], ["09"]]')
     protocol = protocol_of("2-folds-by-speaker", corpus_of(EMODB), folds_file=tmp_path / "folds.json")
     assert not_judged(protocol, corpus_of(EMODB)) == sorted(set(EMODB) - {"03", "08", "09"})
-    with pytest.raises(ProtocolError, match="2 folds there, not the 5 of 5-folds-by-speaker"):
+    with pytest.raises(ProtocolError, match="the file has 2 folds, but 5-folds-by-speaker needs 5"):
         protocol_of("5-folds-by-speaker", corpus_of(EMODB), folds_file=tmp_path / "folds.json")
 
 

@@ -136,7 +136,7 @@ def test_a_copy_of_a_shard_is_still_noticed_where_names_repeat(waves, tmp_path):
     write_tree(tmp_path, waves, 3)
     content = (tmp_path / "data/train-00001-of-00003.parquet").read_bytes()
     (tmp_path / "data/train-00001-of-00003 (1).parquet").write_bytes(content)
-    with pytest.raises(ManifestError, match=r"stands already in .*train-00001-of-00003"):
+    with pytest.raises(ManifestError, match=r"its content is the same as that of .*train-00001-of-00003"):
         load_corpus(tmp_path / "data")
 
 
@@ -259,13 +259,13 @@ CLASSES = {"names": ["sad", "angry"], "_type": "ClassLabel"}
         (rows().drop_columns(["emotion"]), "no column emotion; its columns are file_name, gender, speaker_id, audio"),
         (
             rows(label=["sad", "sad"], speaker=["1", "1"]).drop_columns(["emotion", "speaker_id"]),
-            "no column emotion, speaker_id; .*; rename label to emotion, speaker to speaker_id, if that is what it",
+            "no column emotion, speaker_id; .*; rename label to emotion, speaker to speaker_id if it holds these values",
         ),
         (rows(speech=["x", "y"]).drop_columns(["audio"]), "no column audio; .*; rename speech to audio"),
         (noted(rows(hm=[b"x", b"y"]).drop_columns(["audio"]), hm={"_type": "Audio"}), "; rename hm to audio"),
         (rows(audio=[1, 2]), "column audio is int64; it must hold paths, the bytes of files, arrays beside a column"),
         (rows(audio=[[0.5], [0.5]]), "column audio is list<.*>; it must hold .* arrays beside a column sampling_rate"),
-        (rows(speaker_id=[1.0, 2.5]), "column speaker_id is double; it must hold text, or numbers of classes"),
+        (rows(speaker_id=[1.0, 2.5]), "column speaker_id is double; it must hold text, or class numbers with names"),
         (rows(session=[[1], [2]]), "column session is list<.*; it must hold text"),
         (noted(rows(emotion=[0, 2]), emotion=CLASSES), r"column emotion: numbers 0 to 2 of 2 classes \(sad, angry\)"),
         (rows(emotion=[0, 2]), "row 0 of group 0: emotion '0' is not known.*--emotion_map"),
@@ -422,7 +422,7 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards, "_write_shard", fails)
-    with pytest.raises(ManifestError, match="cannot be written .*No space left on device.*; nothing of them is kept"):
+    with pytest.raises(ManifestError, match="cannot be written .*No space left on device.*; incomplete shards were removed"):
         write_shards(corpus, tmp_path / "shards", clips_per_shard=10)
     assert list((tmp_path / "shards").iterdir()) == []
 
@@ -450,11 +450,11 @@ def test_a_conversion_that_is_killed_leaves_no_corpus(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list((tmp_path / "shards").iterdir())) == 3
-    with pytest.raises(ManifestError, match="no metadata.csv there, and no recordings"):
+    with pytest.raises(ManifestError, match="it has no metadata.csv and no recordings"):
         load_corpus(tmp_path / "shards")
     write_shards(load_corpus(folder), tmp_path / "shards")
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["clips-00000-of-00001.parquet"]
-    with pytest.raises(ManifestError, match="its recordings are in shards already"):
+    with pytest.raises(ManifestError, match="its recordings are already in shards"):
         write_shards(load_corpus(tmp_path / "shards"), tmp_path / "more")
 
 
@@ -486,7 +486,7 @@ def test_errors_of_the_command_are_one_sentence(tmp_path):
     (folder / "audio/gone.wav").write_bytes(b"x")
     for arguments, message in (
         ((tmp_path / "absent", tmp_path / "out"), "no such folder"),
-        ((tmp_path / "file", tmp_path / "out"), "this is a file; give the folder"),
+        ((tmp_path / "file", tmp_path / "out"), "this is a file; give the folder that holds it"),
         ((folder, tmp_path / "file"), "the shards cannot be written"),
         ((folder, tmp_path / "out", "--emotion_map", "{"), "must be a JSON object"),
         ((folder / "audio", tmp_path / "out", "--corpus_name", "emodb"), "not named as those of"),

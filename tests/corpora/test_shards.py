@@ -40,7 +40,7 @@ def test_shards_hold_what_the_files_held(tones, sharded):
 def test_the_command_writes_them(tones, tmp_path):
     done = run_script("-m", "modeling_gemoclap.corpora.shards", tones, tmp_path / "out")
     assert "1 shards" in done.stdout and len(load_corpus(tmp_path / "out")) == 48
-    with pytest.raises(ManifestError, match="shards already"):
+    with pytest.raises(ManifestError, match="already holds shards"):
         write_shards(load_corpus(tones), tmp_path / "out")
 
 
@@ -68,7 +68,7 @@ def test_what_is_wrong_with_shards_is_named(tmp_path):
         load_corpus(tmp_path / "x")
     write(tmp_path / "y/a.parquet", [row()])
     write(tmp_path / "y/b.parquet", [row()])
-    with pytest.raises(ManifestError, match="b.parquet, row 0 of group 0: a.wav stands already in row 0 of group 0"):
+    with pytest.raises(ManifestError, match="b.parquet, row 0 of group 0: a.wav already occurs in row 0 of group 0"):
         load_corpus(tmp_path / "y")
     write(tmp_path / "z/a.parquet", [{"emotion": "sad", "audio": "a.wav"}], None)
     with pytest.raises(ManifestError, match=r"a.parquet: no column gender, speaker_id; its columns are"):
