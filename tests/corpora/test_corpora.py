@@ -261,6 +261,4 @@ def test_upper_case_suffixes_and_misleading_folder_names(tmp_path):
     touch(tmp_path / "emodb/wav/08a01Ta.WAV")
     assert len(load_corpus(tmp_path / "emodb")) == 2
     corpus = load_corpus(write_corpus(tmp_path / "ravdess"))
-    assert corpus.name == "ravdess" and "licence" not in training_records(corpus)[0], (
-        "the name of a folder does not identify a corpus"
-    )
+    assert corpus.name == "ravdess" and "licence" not in training_records(corpus)[0], "a folder name is no evidence"

@@ -395,9 +395,7 @@ def test_a_missing_shard_is_detected(tmp_path):
     with pytest.raises(ManifestError, match="1 of 5 shards are missing, first clips-00003-of-00005.parquet"):
         load_corpus(tmp_path / "shards")
     for number, path in enumerate(path for path in written if path.exists()):
-        path.rename(
-            path.with_name(f"{number}.parquet")
-        )  # without the numbers in the names, only the notes in the shards show it
+        path.rename(path.with_name(f"{number}.parquet"))  # then only the notes in the shards show it
     with pytest.raises(ManifestError, match="hold 38 clips of the 48 that were written together"):
         load_corpus(tmp_path / "shards")
     (tmp_path / "shards/x.parquet").write_bytes(content)
