@@ -38,7 +38,7 @@ def identify_corpus(
     several = [f"{count} recordings of {corpus.title}" for corpus, count in counts.items() if 10 * count > len(files)]
     if len(several) > 1:
         raise ManifestError(
-            f"{folder} holds {' and '.join(several)}; give the folder of one corpus, or one folder each"
+            f"{folder} holds {' and '.join(several)}; give the folder of one corpus, or a folder for each"
         )
     if detected and named and detected is not named:
         raise ManifestError(

@@ -29,7 +29,7 @@ NAME = r"(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<level
 
 
 def _read_tables(root: Path, files: list[str]) -> dict:
-    # The file lies beside the folder of the recordings, which is above `root` if `root` is that folder.
+    # If `root` is the folder of the recordings, the file is in the folder above.
     folders = [path for path in (root / files[0]).parents if path == root.parent or path.is_relative_to(root)]
     path = next((folder / DEMOGRAPHICS for folder in folders if (folder / DEMOGRAPHICS).is_file()), None)
     if path is None:

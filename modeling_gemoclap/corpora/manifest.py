@@ -279,8 +279,7 @@ def load_corpus(
             Parquet shards (see `read_labels`), or a published corpus as downloaded (see `CORPORA`).
         name: The name of the corpus. None uses the name of the published corpus, or of the folder.
         emotions: Emotion words beyond the canonical ones that rows may have.
-        emotion_map: The emotion that each of some words stands for: canonical words, or some of `emotions`. A dict, or
-            its JSON text.
+        emotion_map: A mapping from words to emotions (canonical words, or some of `emotions`), as a dict or as JSON.
         unlabelled: Whether to read no emotion. All emotions are then unknown, even if the column exists.
 
     Raises:
@@ -303,10 +302,10 @@ def load_corpus(
 
 
 def words_for_emotions(emotions: list[str], emotion_map: dict[str, str] | str | None) -> dict[str, str]:
-    """The emotion that each word beyond the canonical ones stands for.
+    """Map each word beyond the canonical ones to its emotion.
 
     Args:
-        emotions: Words that stand for themselves.
+        emotions: Words that are emotions themselves.
         emotion_map: See `load_corpus`.
 
     Raises:
@@ -343,7 +342,7 @@ def load_corpora(
         data_dirs: The folders.
         names: The name of each corpus.
         emotions: Emotion words beyond the canonical ones.
-        emotion_map: The emotion that each of some words stands for.
+        emotion_map: A mapping from words to emotions, see `load_corpus`.
         unlabelled: Whether to read no emotion.
 
     Raises:

@@ -109,7 +109,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("folder", type=expanded, help="the folder for the shards; it must not hold shards")
     parser.add_argument("--corpus_name", help="the name of the corpus, as for train.py; default: detected")
     parser.add_argument("--emotions", nargs="+", help="emotion words beyond the canonical ones that rows may have")
-    parser.add_argument("--emotion_map", help="the emotion that each of some words stands for, as for train.py")
+    parser.add_argument("--emotion_map", help="JSON object from words to emotions, as for train.py")
     arguments = parser.parse_args(argv)
     corpus = load_corpus(arguments.corpus, arguments.corpus_name, arguments.emotions, arguments.emotion_map)
     paths = write_shards(corpus, arguments.folder)

@@ -19,7 +19,7 @@ UNUSUAL_PATH = r"(^|/)\.{0,2}(/|$)"
 OUTSIDE = r"^(/|[A-Za-z]:/|\w+://|~/)"  # absolute paths, Windows drives, URLs and home folders
 CONTROL = r"[\x00-\x1f\x7f]"  # line breaks and tabs, which show that a quotation mark encloses several fields
 
-Error = tuple[int, str]  # the number of a row, and a message
+RowError = tuple[int, str]  # the number of a row, and a message
 
 
 class ManifestError(ValueError):
@@ -86,14 +86,14 @@ def _first(mask: pa.Array) -> int | None:
     return None if row == -1 else row
 
 
-def _check_control(name: str, column: pa.Array) -> tuple[pa.Array, Error | None]:
+def _check_control(name: str, column: pa.Array) -> tuple[pa.Array, RowError | None]:
     row = _first(pc.match_substring_regex(column, CONTROL))
     if row is None:
         return column, None
     return column, (row, f"{name} {column[row].as_py()!r} holds a line break or another control character")
 
 
-def _check_names(names: pa.Array) -> tuple[pa.Array, Error | None]:
+def _check_names(names: pa.Array) -> tuple[pa.Array, RowError | None]:
     names, error = _check_control("file_name", pc.replace_substring(names, "\\", "/"))
     if error:
         return names, error
@@ -110,7 +110,7 @@ def _check_names(names: pa.Array) -> tuple[pa.Array, Error | None]:
     return pc.replace_with_mask(names, unusual, pa.array(normalised, pa.string())), None
 
 
-def _check_speakers(speakers: pa.Array) -> tuple[pa.Array, Error | None]:
+def _check_speakers(speakers: pa.Array) -> tuple[pa.Array, RowError | None]:
     row = _first(pc.equal(speakers, ""))
     if row is not None:
         return speakers, (row, "speaker_id is empty; fill it in: a split by speaker needs the speaker of every clip")
@@ -118,7 +118,7 @@ def _check_speakers(speakers: pa.Array) -> tuple[pa.Array, Error | None]:
     return speakers, error or _find_two_forms(speakers)
 
 
-def _find_two_forms(speakers: pa.Array) -> Error | None:
+def _find_two_forms(speakers: pa.Array) -> RowError | None:
     """Find an id in two Unicode forms: an accented letter as one character, and as a letter with a separate accent."""
     first: dict[str, str] = {}
     for speaker in pc.unique(speakers).to_pylist():
@@ -133,7 +133,7 @@ def _find_two_forms(speakers: pa.Array) -> Error | None:
 
 def _check_words(
     words: pa.Array, canonical: Callable[[str], str | None], message: str
-) -> tuple[pa.Array, Error | None]:
+) -> tuple[pa.Array, RowError | None]:
     encoded = words.dictionary_encode()
     known = [canonical(word) if word else "" for word in encoded.dictionary.to_pylist()]
     row = _first(pc.is_in(words, value_set=encoded.dictionary.filter(pc.is_null(pa.array(known, pa.string())))))
@@ -142,7 +142,7 @@ def _check_words(
     return pa.array(known, pa.string()).take(encoded.indices), None
 
 
-def _check_emotions(words: pa.Array, more: Mapping[str, str] | None) -> tuple[pa.Array, Error | None]:
+def _check_emotions(words: pa.Array, more: Mapping[str, str] | None) -> tuple[pa.Array, RowError | None]:
     if more is None:
         return pa.array([""] * len(words), pa.string()), None
     message = (
@@ -152,7 +152,7 @@ def _check_emotions(words: pa.Array, more: Mapping[str, str] | None) -> tuple[pa
     return _check_words(words, lambda word: more.get(word) or canonical_emotion(word), message)
 
 
-def _check_genders(words: pa.Array) -> tuple[pa.Array, Error | None]:
+def _check_genders(words: pa.Array) -> tuple[pa.Array, RowError | None]:
     return _check_words(words, canonical_gender, "gender {!r} is not known; write female or male, or leave it empty")
 
 
