@@ -172,7 +172,7 @@ def find_cycle(graph):
 def test_no_modules_import_each_other():
     """An import inside a function counts too, since it only hides a cycle."""
     graph = module_graph(PACKAGE)
-    assert "modeling_gemoclap.training.trainer" in graph["modeling_gemoclap"], "imported inside __getattr__"
+    assert any(name.endswith(".trainer") for name in graph["modeling_gemoclap"]), "imported inside __getattr__"
     assert not (cycle := find_cycle(graph)), " imports ".join(cycle)
 
 
@@ -198,33 +198,33 @@ def test_every_form_of_import_can_close_a_cycle(line, tmp_path):
 
 
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 6
-# What may exceed these limits, and why.
+# Modules by file name and functions by qualified name that may exceed these limits, and why.
 ALLOWED = {
     "modeling_gemoclap.py": "files that travel are flat, and the model classes of transformers stand in one file",
-    "configuration_gemoclap.py::GEmoClapAudioConfig.__init__": "the fields of a stored configuration",
-    "configuration_gemoclap.py::GEmoClapConfig.__init__": "the fields of a stored configuration",
-    "feature_extraction_gemoclap.py::GEmoClapFeatureExtractor.__init__": "the fields of a stored feature extractor",
-    "modeling_gemoclap.py::GEmoClapModel.forward": "the inputs of the model by their public names",
-    "losses_gemoclap.py::emo_clap_loss": "a public function, whose parameters are those of the formula",
-    "losses_gemoclap.py::ml_gemo_clap_loss": "a public function, whose parameters are those of the formula",
-    "losses_gemoclap.py::sl_gemo_clap_loss": "a public function, whose parameters are those of the formula",
+    "GEmoClapAudioConfig.__init__": "the fields of a stored configuration",
+    "GEmoClapConfig.__init__": "the fields of a stored configuration",
+    "GEmoClapFeatureExtractor.__init__": "the fields of a stored feature extractor",
+    "GEmoClapModel.forward": "the inputs of the model by their public names",
+    "emo_clap_loss": "a public function, whose parameters are those of the formula",
+    "ml_gemo_clap_loss": "a public function, whose parameters are those of the formula",
+    "sl_gemo_clap_loss": "a public function, whose parameters are those of the formula",
 }
 # What still exceeds them. Entries are removed, never added.
 TO_BE_REDUCED = {
-    "answers.py::evaluate_clips",
-    "clips.py::ClipDataset.__init__",
+    "ClipDataset.__init__",
+    "ShardSampler.__init__",
+    "SupConSampler.__init__",
+    "SupConTrainer.__init__",
+    "_judge_fold",
+    "_terms",
     "configuration_gemoclap.py",
-    "layer_similarity.py::judge_layers",
-    "losses_gemoclap.py::_terms",
-    "losses_gemoclap.py::objective_terms",
-    "model_card.py::write_model_card",
-    "protocol_runs.py::_judge_fold",
-    "protocol_runs.py::fold_parts",
-    "protocol_runs.py::judge_protocol",
-    "samplers.py::ShardSampler.__init__",
-    "supcon_sampler.py::SupConSampler.__init__",
-    "supcon_trainer.py::SupConTrainer.__init__",
+    "evaluate_clips",
+    "fold_parts",
+    "judge_layers",
+    "judge_protocol",
+    "objective_terms",
     "towers_gemoclap.py",
+    "write_model_card",
 }
 
 
@@ -239,7 +239,7 @@ def sizes(path):
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 arguments = child.args.posonlyargs + child.args.args + child.args.kwonlyargs
                 parameters = [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
-                yield f"{path.name}::{name}", child.end_lineno - child.lineno + 1, len(parameters)
+                yield name, child.end_lineno - child.lineno + 1, len(parameters)
             is_scope = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
             yield from functions(child, f"{name}." if is_scope else prefix)
 
@@ -250,13 +250,14 @@ def test_modules_functions_and_signatures_are_small():
     too_large = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         for name, lines, parameters in sizes(path):
-            limit = FUNCTION_LINES if "::" in name else MODULE_LINES
+            limit = MODULE_LINES if name == path.name else FUNCTION_LINES
             if lines > limit or parameters > PARAMETERS:
                 too_large[name] = f"{lines} lines of at most {limit}, {parameters} parameters of at most {PARAMETERS}"
     exceptions = {*ALLOWED, *TO_BE_REDUCED}
     new = [f"{name}: {size}" for name, size in too_large.items() if name not in exceptions]
     assert not new, "\n".join(new)
-    assert not exceptions - too_large.keys(), "these are within the limits now: remove them from the list"
+    reduced = sorted(exceptions - too_large.keys())
+    assert not reduced, f"within the limits now, to be removed from the list: {', '.join(reduced)}"
 
 
 def test_scripts_are_small():
