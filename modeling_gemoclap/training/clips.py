@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import COLUMNS, Corpus
-from ..corpora.shards import ShardReader
+from ..corpora.shard_reader import ShardReader
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from .arguments import DataArguments
