@@ -31,7 +31,7 @@ from modeling_gemoclap.training.samplers import EpochSampler, ShardSampler
 
 EMOTIONS = ("angry", "Happiness", "neutral", "sad", "fear", "disgust", "")
 BATCH = 32
-INPUTS = {"waves (WavLM and the like)": {}, "log-mel (the compact encoder)": {"feature_type": "log_mel"}}
+INPUTS = {"waves (WavLM and similar)": {}, "log-mel (the compact encoder)": {"feature_type": "log_mel"}}
 
 
 def recording_name(number: int) -> str:

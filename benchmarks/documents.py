@@ -14,6 +14,13 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 BLOCK = re.compile(
     r"(<!-- (?:evidence: )?([\w-]+) -->\n(\n?))(.*?)(\n\3<!-- (?:end of evidence|/\2) -->)", flags=re.DOTALL
 )
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent, or a dash."""
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
     undefined=jinja2.StrictUndefined,
@@ -21,8 +28,8 @@ ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
     autoescape=False,  # Markdown, from the project's own files
 )
-ENVIRONMENT.filters["decimals"] = lambda value, digits: f"{value:.{digits}f}"
-ENVIRONMENT.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f}"
+ENVIRONMENT.filters["number"] = format
+ENVIRONMENT.filters["percent"] = percent
 
 
 def render(template: str, **values) -> str:

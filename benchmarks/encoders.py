@@ -133,9 +133,10 @@ def main() -> None:
         else:
             rows[family] = row_of(family, options.batches)
         print(table_row(*rows[family]), flush=True)
-    made = f"transformers {transformers.__version__}, torch {torch.__version__}, {options.batches} batches a family:"
-    made = table.partition("\n")[0] if options.only else made
-    content = render("encoders", made=made, rows=[rows[family] for family in AUDIO if family in rows])
+    versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
+    caption = f"{versions}, {options.batches} batches for each family:"
+    caption = table.partition("\n")[0] if options.only else caption
+    content = render("encoders", caption=caption, rows=[rows[family] for family in AUDIO if family in rows])
     write_blocks(DOCUMENT, lambda name: content if name == "table" else None)
 
 

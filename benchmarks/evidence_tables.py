@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from statistics import fmean
 
-from documents import ENVIRONMENT, render, write_blocks
+from documents import ENVIRONMENT, percent, render, write_blocks
 from evidence_intervals import difference_interval, gap_interval, uar_interval
 from evidence_record import load
 from harness import ROOT
@@ -25,6 +25,11 @@ def _signed(value: float, bounds: list[float] | None) -> str:
     return f"{100 * value:+.1f}" + (f" ({interval_text(bounds, sign='+')})" if bounds else "")
 
 
+def scores(record: dict) -> str:
+    """UAR and WAR in per cent; published records may have no UAR."""
+    return f"{percent(record.get('uar'))} / {percent(record['war'])}"
+
+
 def interval(record: dict, speakers: int | None = None) -> str:
     """The interval of a record's UAR in per cent, or why there is none."""
     return interval_text(uar_interval(record, speakers), speakers or record["speakers"])
@@ -42,10 +47,11 @@ def gender_gap(fairness: dict | None) -> str:
 
 def seeds(record: dict) -> str:
     """UAR of each seed, in per cent."""
-    return ", ".join(f"{100 * seed['uar']:.1f}" for seed in record["per_seed"])
+    return ", ".join(percent(seed["uar"]) for seed in record["per_seed"])
 
 
-ENVIRONMENT.filters |= {"interval": interval, "difference": difference, "gender_gap": gender_gap, "seeds": seeds}
+for function in (scores, interval, difference, gender_gap, seeds):
+    ENVIRONMENT.filters[function.__name__] = function
 ENVIRONMENT.filters |= {"agreement": cells_of, "minutes": lambda seconds: f"{seconds / 60:.0f}"}
 ENVIRONMENT.filters |= {"mean": lambda losses: f"{fmean(losses):.2f}"}
 

@@ -54,11 +54,11 @@ CASES = {
     "7 emotions, uneven, as Emo-DB": Case(
         (2.6, 1.1, 2.0, 0.6, 0.6, 2.2, 3.0), (12.7, 8.1, 4.6, 6.9, 7.1, 7.9, 6.2), True, 0.45
     ),
-    "4 emotions, uneven, nearly all right": Case((3.6, 3.0, 4.5, 2.6), (12.7, 7.1, 7.9, 6.2), True, 0.6),
+    "4 emotions, uneven, high UAR": Case((3.6, 3.0, 4.5, 2.6), (12.7, 7.1, 7.9, 6.2), True, 0.6),
     "8 emotions, as RAVDESS": Case(
         (1.8, 1.3, 0.45, 0.75, -0.4, 0.4, -0.2, 0.7), (8, 8, 8, 8, 8, 4, 8, 8), False, 0.35
     ),
-    "4 emotions, near chance": Case((-1.8, 0.6, -4.0, -0.3), (8, 8, 4, 8), False, 0.35),
+    "4 emotions, UAR near chance": Case((-1.8, 0.6, -4.0, -0.3), (8, 8, 4, 8), False, 0.35),
 }
 
 
