@@ -48,7 +48,7 @@ def main() -> None:
     facts = {name: facts_of(load_corpus(folder / name)) for name in ("emodb", "ravdess")}
     command = "python benchmarks/corpus_facts.py --corpora CORPORA"
     write_json(EVIDENCE / "corpora.json", {"corpora": facts, "command": command})
-    print(render("corpora", found={"corpora": facts}))
+    print(render("corpora", part={"corpora": facts}))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def _weights(model: torch.nn.Module) -> tuple[list[int], int]:
 
 def _output_lengths(family: str, config, count: int, samples: int, frames: int) -> list[int]:
     """Output lengths of the convolutions on the signal; for two dimensions, the number of output positions."""
-    if family == "compact":  # each block halves the bands, the first and the last one time
+    if family == "compact":  # each block halves the bands; the first and the last also halve the time
         times = [2 * frames] * (count - 1) + [frames]
         return [time * (config.num_mel_bins >> (number + 1)) for number, time in enumerate(times)]
     if family == "whisper":

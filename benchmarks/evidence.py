@@ -109,8 +109,8 @@ def main(argv: list[str]) -> None:
     """Rerun the named parts, and write the documents."""
     parser = parser_of(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PARTS))
-    parser.add_argument("--corpora", default=os.environ.get("GEMOCLAP_CORPORA"), type=expanded_path)
-    parser.add_argument("--output_dir", default=Path("runs/evidence"), type=expanded_path)
+    parser.add_argument("--corpora", default=os.environ.get("GEMOCLAP_CORPORA"), type=expanded_path, help="see above")
+    parser.add_argument("--output_dir", default=Path("runs/evidence"), type=expanded_path, help="folder of the runs")
     parser.add_argument("--overwrite", action="store_true", help="remove what another recipe left in the folders")
     options = parser.parse_args(argv)
     if unknown := sorted(set(options.names) - set(PARTS)):

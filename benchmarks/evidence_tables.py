@@ -71,11 +71,11 @@ def block(name: str, plan: dict) -> str | None:
         """Title, UAR and WAR of what a row is compared with: openSMILE's functionals, and published figures."""
         baselines = (load("opensmile") or {"rows": {}})["rows"].get(row, {})
         published = [model for model in plan["rows"][row].get("beside", []) if model.get("in_table", True)]
-        return [{"name": features} | scores for features, scores in baselines.items()] + published
+        return [{"name": features} | figures for features, figures in baselines.items()] + published
 
     return render(
         "grid" if name in plan["tables"] else name,
-        found=record,
+        part=record,
         rows=rows,
         parts=records_of([*plan["rows"], *plan["tables"], "checkpoint", "supcon", "speakers"]),
         plan=plan,
