@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,10 @@ from conftest import ROOT, run_script
 from transformers import AutoModel, AutoProcessor
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import evidence  # noqa: E402
 import evidence_runs  # noqa: E402
+import speaker_clusters  # noqa: E402
+import supcon  # noqa: E402
 from documents import BLOCK, with_blocks  # noqa: E402
 from evidence_record import load  # noqa: E402
 from evidence_runs import PLAN  # noqa: E402
@@ -68,6 +73,32 @@ def test_what_another_recipe_left_is_not_mixed_in(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="a program failed with exit status 1"):
         run("evaluate.py", "--model", tmp_path / "absent", "--data_dir", "CORPORA/emodb")
     assert run.commands == []
+
+
+FIELDS = ("before", "after", "pairs", "before_is", "clips", "speakers", "clusters_of_a_speaker", "permutations")
+FIELDS += ("notes", "labels")
+
+
+@pytest.mark.parametrize("name", [*PLAN["rows"], *PLAN["tables"], "supcon", "speakers"])
+def test_a_part_is_rerun_with_its_recorded_commands(name, tmp_path, monkeypatch):
+    """Programs are not run; each leaves empty analyses in its folder."""
+
+    def run(command, **_):
+        folder = Path(command[command.index("--output_dir" if "--output_dir" in command else "--model") + 1])
+        folder.mkdir(parents=True, exist_ok=True)
+        for analysis in ("layer_similarity.json", "cluster_analysis.json"):
+            (folder / analysis).write_text(json.dumps(dict.fromkeys(FIELDS, {})))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(evidence_runs.subprocess, "run", run)
+    monkeypatch.setattr(supcon.shutil, "copyfile", lambda *_: None)
+    for module in (evidence, supcon, speaker_clusters):
+        for function in ("record_of", "table_record", "compare_runs", "cost_of", "draw"):
+            monkeypatch.setattr(module, function, lambda *_: {}, raising=False)
+    part, rerun = evidence.PARTS[name]
+    runner = evidence_runs.Runner(name, tmp_path / "corpora", tmp_path, overwrite=False)
+    rerun(part, runner)
+    assert runner.commands == load(name)["commands"]
 
 
 def test_the_development_folds_and_the_test_are_apart():
