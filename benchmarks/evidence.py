@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PARTS))
     parser.add_argument("--corpora", default=os.environ.get("GEMOCLAP_CORPORA"), type=expanded_path, help="see above")
     parser.add_argument("--output_dir", default=Path("runs/evidence"), type=expanded_path, help="folder of the runs")
-    parser.add_argument("--overwrite", action="store_true", help="remove what another recipe left in the folders")
+    parser.add_argument("--overwrite", action="store_true", help="remove the folder of each part first")
     options = parser.parse_args(argv)
     if unknown := sorted(set(options.names) - set(PARTS)):
         parser.error(f"unknown part: {', '.join(unknown)}; choose from {', '.join(PARTS)}")

@@ -47,14 +47,14 @@ class Runner:
         name: The part.
         corpora: Folder of the corpora; `CORPORA` stands for it in `commands`.
         output_dir: The part's folder is made in it; `RUN` stands for the part's folder in `commands`.
-        overwrite: Whether to remove what another recipe left there.
+        overwrite: Whether to remove the part's folder first.
 
     Attributes:
         commands: The commands that were run.
         hashes: Hashes of the recipe and of the code, as they are stored in the record.
 
     Raises:
-        SystemExit: If the folder holds what another recipe left and `overwrite` is False.
+        SystemExit: If the folder has results of another recipe and `overwrite` is False.
     """
 
     def __init__(self, name: str, corpora: Path, output_dir: Path, overwrite: bool):
@@ -69,7 +69,9 @@ class Runner:
         elif self.folder.exists():
             self.hashes["recipe_sha256"] = None
         if self.hashes["recipe_sha256"] != recipe:
-            sys.exit(f"{self.folder} holds what another recipe left: give another --output_dir, or --overwrite")
+            sys.exit(
+                f"{self.folder} has results of another recipe: give another --output_dir, or --overwrite to remove them"
+            )
         self.hashes["code_sha256"] = sorted({*self.hashes["code_sha256"], code_sha256()})
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.hashes, indent=2) + "\n")

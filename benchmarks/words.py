@@ -29,7 +29,7 @@ class PromptEvaluation:
         self.pipe = load_pipeline(str(checkpoint))
         self.config = self.pipe.model.config
         evaluation = evaluate_clips(self.pipe, load_corpus(corpus).of_speakers(speakers))
-        self.references, self.embeddings = evaluation.references, np.stack(evaluation.embeddings)
+        self.emotions, self.embeddings = evaluation.references, np.stack(evaluation.embeddings)
 
     @property
     def templates(self) -> list[str]:
@@ -49,7 +49,7 @@ class PromptEvaluation:
     def scores(self, texts: np.ndarray) -> dict:
         """WAR, UAR and recall with class texts `(classes, size)`."""
         nearest = (self.embeddings @ texts.T).argmax(1)
-        return war_uar([self.config.emotions[place] for place in nearest], self.references)
+        return war_uar([self.config.emotions[place] for place in nearest], self.emotions)
 
 
 def measure_words(checkpoint: Path, corpus: Path, part: dict) -> dict:
@@ -80,7 +80,7 @@ def measure_words(checkpoint: Path, corpus: Path, part: dict) -> dict:
         scores = evaluation.scores(evaluation.class_texts(config.class_prompts(None, template)))
         templates.append({"template": template, "unknown": unknown, **scores})
     return {
-        "n": len(evaluation.references),
+        "n": len(evaluation.emotions),
         "speakers": part["speakers"],
         "own": evaluation.scores(own) | {"templates": len(evaluation.templates)},
         "templates": templates,

@@ -63,12 +63,12 @@ def test_what_another_recipe_left_is_not_mixed_in(tmp_path, monkeypatch):
     run.folder.mkdir()
     assert evidence_runs.Runner("emodb-pair", tmp_path, tmp_path, overwrite=False).hashes == run.hashes
     monkeypatch.setitem(PLAN, "options", ["--control", "false"])
-    with pytest.raises(SystemExit, match="emodb-pair holds what another recipe left.*--overwrite"):
+    with pytest.raises(SystemExit, match="emodb-pair has results of another recipe.*--overwrite"):
         evidence_runs.Runner("emodb-pair", tmp_path, tmp_path, overwrite=False)
     evidence_runs.Runner("emodb-pair", tmp_path, tmp_path, overwrite=True)
     assert not run.folder.exists()
     (tmp_path / "emodb-loso").mkdir()
-    with pytest.raises(SystemExit, match="emodb-loso holds"):
+    with pytest.raises(SystemExit, match="emodb-loso has results"):
         evidence_runs.Runner("emodb-loso", tmp_path, tmp_path, overwrite=False)
     with pytest.raises(SystemExit, match="a program failed with exit status 1"):
         run("evaluate.py", "--model", tmp_path / "absent", "--data_dir", "CORPORA/emodb")
