@@ -70,7 +70,7 @@ class Runner:
             self.hashes["recipe_sha256"] = None
         if self.hashes["recipe_sha256"] != recipe:
             sys.exit(
-                f"{self.folder} has results of another recipe: give another --output_dir, or --overwrite to remove them"
+                f"{self.folder} has results of another recipe: remove them with --overwrite, or use another folder"
             )
         self.hashes["code_sha256"] = sorted({*self.hashes["code_sha256"], code_sha256()})
         path.parent.mkdir(parents=True, exist_ok=True)
