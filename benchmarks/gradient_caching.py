@@ -41,8 +41,9 @@ def batch_on(device: str, batch: int, seconds: float) -> dict[str, torch.Tensor]
 
 def trainer_of(model: GEmoClapModel, batch: int, chunk: int | None, device: str) -> GEmoClapTrainer:
     """A trainer that is ready for `training_step`."""
-    options = {"per_device_train_batch_size": batch, "contrastive_chunk_size": chunk, "use_cpu": device == "cpu"}
-    trainer = GEmoClapTrainer(model, GEmoClapTrainingArguments(tempfile.mkdtemp(), **options))
+    options = {"per_device_train_batch_size": batch, "use_cpu": device == "cpu"}
+    arguments = GEmoClapTrainingArguments(tempfile.mkdtemp(), **options)
+    trainer = GEmoClapTrainer(model, arguments, contrastive_chunk_size=chunk)
     trainer.current_gradient_accumulation_steps = 1  # what `train` sets
     return trainer
 
