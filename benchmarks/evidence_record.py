@@ -11,6 +11,7 @@ from evidence_runs import ROOT
 
 sys.path.insert(0, str(ROOT))
 
+from modeling_gemoclap.evaluation.prediction_files import load_predictions  # noqa: E402
 from modeling_gemoclap.evaluation.statistics import (  # noqa: E402
     calibration,
     fairness,
@@ -20,7 +21,6 @@ from modeling_gemoclap.evaluation.statistics import (  # noqa: E402
     scores_of,
     speaker_confusions,
 )
-from modeling_gemoclap.evaluation.stored import load_judged  # noqa: E402
 
 
 def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
@@ -30,7 +30,7 @@ def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
         folders: A run of a protocol, or a checkpoint for each seed; each was judged into its `results`.
         untouched: Speakers whose figures are given apart, because no choice was made on them.
     """
-    runs = [judged for folder in folders for judged in load_judged(folder)]
+    runs = [judged for folder in folders for judged in load_predictions(folder)]
     if any(sorted(run.files) != sorted(runs[0].files) for run in runs):
         raise ValueError(f"{folders[0]} and the others were judged on different clips: their figures have no mean")
     told = [json.loads((folder / "results/results.json").read_text(encoding="utf-8")) for folder in folders]

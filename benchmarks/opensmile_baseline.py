@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 from modeling_gemoclap.corpora.files import write_json  # noqa: E402
 from modeling_gemoclap.corpora.manifest import Corpus, load_corpus  # noqa: E402
 from modeling_gemoclap.evaluation.statistics import (  # noqa: E402
-    Judged,
+    Predictions,
     intervals,
     mean_scores,
     scores_of,
@@ -80,13 +80,13 @@ def answer(training: Corpus, test: Corpus, features: dict, labels: list[str]) ->
     return (search.predict(asked)[:, None] == np.array(labels)).astype(float)
 
 
-def judged(parts: list[tuple[Corpus, np.ndarray]], labels: list[str]) -> Judged:
+def judged(parts: list[tuple[Corpus, np.ndarray]], labels: list[str]) -> Predictions:
     """The answers of all folds, pooled."""
     names = ("file_name", "speaker_id", "gender", "emotion")
     columns = [np.concatenate([np.array(part.clips[name]) for part, _ in parts]) for name in names]
     folds = np.concatenate([np.full(len(part), fold) for fold, (part, _) in enumerate(parts)])
     truth = np.array([labels.index(emotion) for emotion in columns.pop()])
-    return Judged(labels, *columns, folds, truth, np.concatenate([scores for _, scores in parts]))
+    return Predictions(labels, *columns, folds, truth, np.concatenate([scores for _, scores in parts]))
 
 
 def run_row(row: dict, features: dict[str, np.ndarray], corpora: dict[str, Corpus]) -> dict:

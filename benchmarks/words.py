@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling_gemoclap.corpora.manifest import load_corpus
-from modeling_gemoclap.evaluation.answers import evaluate_clips
+from modeling_gemoclap.evaluation.clips import evaluate_clips
 from modeling_gemoclap.evaluation.loading import load_pipeline
 from modeling_gemoclap.evaluation.metrics import war_uar
 
@@ -46,7 +46,7 @@ def measured(checkpoint: Path, corpus: Path, asked: dict) -> dict:
 
     def judge(classes: np.ndarray) -> dict:
         answers = [config.emotions[place] for place in (embeddings @ classes.T).argmax(1)]
-        return war_uar(answers, found.references)
+        return war_uar(answers, found.emotions)
 
     own = embedded(config.class_prompts())
     first, trained = config.words_of(config.emotions[0])[0], set(config.training_prompts())

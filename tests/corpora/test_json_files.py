@@ -13,9 +13,9 @@ from modeling_gemoclap.corpora.files import MAX_DEPTH, read_json, read_object, w
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
 from modeling_gemoclap.evaluation.loading import load_pipeline
+from modeling_gemoclap.evaluation.prediction_files import load_fold_if_valid, load_predictions, protocols_of
 from modeling_gemoclap.evaluation.protocol_runs import read_run
 from modeling_gemoclap.evaluation.report import refuse_other_results
-from modeling_gemoclap.evaluation.stored import load_judged, protocols_of, stored
 from modeling_gemoclap.training.arguments import ModelArguments
 from modeling_gemoclap.training.checkpoints import find_best_again, latest_whole_checkpoint
 from modeling_gemoclap.training.history import history_of_checkpoint
@@ -49,8 +49,8 @@ def test_a_file_that_is_no_object(content, tmp_path):
     refused(lambda: read_object(path), path)
     for name, action in {
         "run.json": lambda: read_run(tmp_path),
-        "results.json": lambda: load_judged(tmp_path),
-        "answers.json": lambda: stored(tmp_path, {}),
+        "results.json": lambda: load_predictions(tmp_path),
+        "answers.json": lambda: load_fold_if_valid(tmp_path, {}),
         "run_identity.json": lambda: read_identity(tmp_path),
         "trainer_state.json": lambda: find_best_again(str(tmp_path), str(tmp_path)),
         "layers.json": lambda: refuse_other_results({"model": "x"}, tmp_path, name="layers.json"),

@@ -121,9 +121,9 @@ def test_corpora_that_do_not_fit(judge, trained, tmp_path):
         judge(*options)
     judge(*options, "--drop_other_emotions")
     notes = json.loads((tmp_path / "out/results.json").read_text())["notes"]
-    assert any(note.startswith("no clip is sad: answers so are wrong") for note in notes)
+    assert any(note.startswith("no clip is sad: these predictions are wrong") for note in notes)
     rewrite(lambda row: [row[0] if row[1] == "sad" else f"gone/{row[0]}", row[1], "", "x"])
-    with pytest.raises(ValueError, match="without the 8 bad clips fewer than two"):
+    with pytest.raises(ValueError, match="without the 8 unusable clips fewer than two"):
         judge(*options, "--on_bad_audio", "skip", "--overwrite_output")
     rewrite(lambda row: [row[0], "", "", "x"])
     with pytest.raises(ValueError, match="all clips are without an emotion"):
@@ -131,7 +131,7 @@ def test_corpora_that_do_not_fit(judge, trained, tmp_path):
     rewrite(lambda row: [row[0], "" if row[1] == "sad" else row[1], "", "x"])
     judge(*options, "--overwrite_output")
     results = json.loads((tmp_path / "out/results.json").read_text())
-    assert results["n"] == 8 and "4 clips have no emotion to compare with, and were not judged" in results["notes"]
+    assert results["n"] == 8 and "4 clips have no emotion label and were not evaluated" in results["notes"]
     with pytest.raises(ValueError, match="no config.json"):
         judge("--model", tmp_path, "--data_dir", corpus)
     with pytest.raises(ValueError, match="absent: no such folder, and no such model"):
@@ -175,14 +175,14 @@ def test_other_emotions_by_words_alone(judge, trained, tones, tmp_path):
 def test_ravdess_zeroshot_is_mtebs_task(judge, trained, tones, tmp_path, monkeypatch):
     folder = ravdess_tree(tmp_path / "ravdess")
     options = ("--model", trained, "--protocol", "ravdess-zeroshot")
-    with pytest.raises(ValueError, match="all 1440 spoken clips of RAVDESS; tones has 48"):
+    with pytest.raises(ValueError, match="all 1440 speech clips of RAVDESS; tones has 48"):
         judge(*options, "--data_dir", tones, "--allow_seen_speakers", "--output_dir", tmp_path / "out")
     with pytest.raises(ValueError, match="ravdess has 192"):
         judge(*options, "--data_dir", folder, "--output_dir", tmp_path / "out")
     corpus = load_corpus(folder)
     monkeypatch.setattr(mteb, "CLIPS", len(corpus))
-    words, template = mteb.ravdess_zeroshot(corpus)["words"]
-    prompts = GEmoClapConfig.from_pretrained(trained).class_prompts(words, template)
+    candidates = mteb.ravdess_zeroshot(corpus)
+    prompts = GEmoClapConfig.from_pretrained(trained).class_prompts(candidates.words, candidates.template)
     named = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
     assert prompts == [[f"this person is feeling {word}"] for word in named]
     judge(*options, "--data_dir", folder, "--output_dir", tmp_path / "out")

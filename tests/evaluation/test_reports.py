@@ -9,7 +9,7 @@ from conftest import load_script, write_corpus
 from modeling_gemoclap import GEmoClapForXVector
 from modeling_gemoclap.evaluation import report
 from modeling_gemoclap.evaluation.comparison import compare_runs
-from modeling_gemoclap.evaluation.layer_similarity import before
+from modeling_gemoclap.evaluation.layers import starting_point
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def test_what_the_encoder_had_heard_before_is_asked_too(judge, trained, tones, t
 def test_a_pretrained_encoder_before_is_named(make_model, tmp_path):
     model = make_model("wavlm-base", model_class=GEmoClapForXVector)
     model.audio_model.save_pretrained(tmp_path / "encoder")
-    assert before(model.config, str(tmp_path / "encoder"))[2] == [{"encoder": "encoder"}]
-    assert before(make_model().config, None)[2] == []
+    assert starting_point(model.config, str(tmp_path / "encoder")).training_data == [{"encoder": "encoder"}]
+    assert starting_point(make_model().config, None).training_data == []
 
 
 def test_a_control_is_called_one_and_what_starts_from_it_is_not(judge, trained, tones, tmp_path, capsys):
@@ -75,7 +75,7 @@ def test_runs_of_different_answers_are_not_compared(judge, trained, tones, tmp_p
         record["heard"]["answer"] = answer
         (folder / "results.json").write_text(json.dumps(record))
     assert compare_runs(tmp_path / "one", tmp_path / "three")["difference"] == 0
-    with pytest.raises(ValueError, match="two differ in what their weights had heard.*not heard and unknown"):
+    with pytest.raises(ValueError, match="two differ in whether the test speakers were heard.*not heard and unknown"):
         compare_runs(tmp_path / "one", tmp_path / "two")
 
 

@@ -12,7 +12,7 @@ from simulated_speakers import CASES
 
 from modeling_gemoclap.evaluation.comparison import as_text, compare, signed_rank_p
 from modeling_gemoclap.evaluation.statistics import (
-    Judged,
+    Predictions,
     calibration,
     estimate,
     fairness,
@@ -42,7 +42,7 @@ def judged(truth, predicted, speakers, genders=None, confidence=None, folds=None
     scores[np.arange(len(truth)), predicted] = confidence
     genders = np.array([""] * len(truth) if genders is None else genders)
     files = np.array([f"{number}.wav" for number in range(len(truth))])
-    return Judged(
+    return Predictions(
         labels,
         files,
         np.array(list(speakers)),
@@ -161,7 +161,7 @@ def test_where_nothing_varies_there_is_no_interval():
     assert interval_text(None, 6) == "no interval: the speakers do not differ"
     found = compare([same], [perfect])
     assert found["interval"] is None and found["difference"] == pytest.approx(1 / 3)
-    assert "they cannot be told apart" in as_text(compare([same], [same]), ("a", "b"))
+    assert "the runs cannot be distinguished" in as_text(compare([same], [same]), ("a", "b"))
 
 
 def test_what_a_record_keeps_is_enough_for_its_intervals():
@@ -236,7 +236,7 @@ def test_comparison_is_paired_by_speaker():
     weak, strong = random_run(0, skill=0.4), random_run(0, skill=0.8)
     found = compare([weak], [strong])
     assert found["difference"] == pytest.approx(scores_of(strong)["uar"] - scores_of(weak)["uar"])
-    assert found["interval"][0] > 0 and "the interval does not hold 0" in as_text(found, ("weak", "strong"))
+    assert found["interval"][0] > 0 and "the interval excludes 0" in as_text(found, ("weak", "strong"))
     assert found["interval"][0] < found["difference"] < found["interval"][1] and found["method"] == "t over speakers"
     own = [
         [
@@ -246,10 +246,12 @@ def test_comparison_is_paired_by_speaker():
         for r in (weak, strong)
     ]
     assert found["wilcoxon"]["p"] == pytest.approx(scipy.stats.wilcoxon(np.array(own[1]) - np.array(own[0])).pvalue)
-    assert found["wilcoxon"]["floor"] == 2 / 2**8 and "the least possible is 0.0078" in as_text(found, ("a", "b"))
+    assert found["wilcoxon"]["floor"] == 2 / 2**8 and "the smallest possible is 0.0078" in as_text(found, ("a", "b"))
     same = compare([weak], [weak])
     assert same["difference"] == 0 and same["wilcoxon"] is None
-    assert "cannot be told apart" in as_text(same, ("a", "b")) and "not with fewer than 6" in as_text(same, ("a", "b"))
+    assert "cannot be distinguished" in as_text(same, ("a", "b")) and "not computed with fewer than 6" in as_text(
+        same, ("a", "b")
+    )
 
 
 def test_wilcoxon_drops_zeros_first():
@@ -308,7 +310,7 @@ def test_the_order_of_seeds_is_no_difference():
     seeds = [random_run(seed, skill=0.95) for seed in range(3)]
     found = compare(seeds, [seeds[1], seeds[2], seeds[0]])
     assert found["difference"] == 0 and found["interval"] is None and found["wilcoxon"] is None
-    assert "cannot be told apart" in as_text(found, ("a", "b"))
+    assert "cannot be distinguished" in as_text(found, ("a", "b"))
 
 
 def test_a_clip_of_unknown_gender_does_not_hide_its_speaker():
@@ -321,7 +323,7 @@ def test_what_cannot_be_paired():
     run = random_run(0)
     other = run.where(slice(None))
     other.truth = 2 - run.truth
-    with pytest.raises(ValueError, match="other labels to be right"):
+    with pytest.raises(ValueError, match="different true labels"):
         compare([run], [other])
     with pytest.raises(ValueError, match="different clips"):
         compare([run], [run.where(np.arange(len(run)) > 3)])

@@ -22,8 +22,8 @@ from modeling_gemoclap import AudioError, GEmoClapForXVector
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import some_clips
 from modeling_gemoclap.evaluation import cluster_analysis
+from modeling_gemoclap.evaluation.actions import refuse_idle_options
 from modeling_gemoclap.evaluation.cluster_analysis import agreement, analyse, purity
-from modeling_gemoclap.evaluation.judging import refuse_idle_options
 from modeling_gemoclap.speakers import embeddings as embeddings_module
 from modeling_gemoclap.speakers.clusters import Clusters, cluster_within_speakers
 from modeling_gemoclap.speakers.embeddings import speaker_embeddings
