@@ -25,7 +25,7 @@ from .pictures import EmbeddingFigures
 from .protocol_runs import RunEvaluation, evaluate_protocol, read_run
 from .records import Source, checkpoint_record, run_record
 from .report import Report, refuse_other_results
-from .seen_speakers import CONTROL, refuse_seen_speakers, speaker_independence
+from .seen_speakers import CONTROL_NOTE, refuse_seen_speakers, speaker_independence
 
 # Options that need another option.
 PARTNERS = {
@@ -165,7 +165,7 @@ def evaluate_layer_similarity(arguments: argparse.Namespace, command: str) -> st
     pairs = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in record["pairs"].items())
     errors = "".join(f"\n  {error}" for error in record["skipped"])
     independence = speaker_independence(Heard.from_dict(record["heard"]), len(corpus.speakers), corpus.name)
-    independence += CONTROL if record["control"] else ""
+    independence += CONTROL_NOTE if record["control"] else ""
     summary = f"{corpus.name}: {record['clips']} clips; {independence}; pairs: {pairs}"
     return f"\n{summary}{errors}\n\n{table}\n\nPicture: {output_dir / 'layer_similarity.png'}"
 

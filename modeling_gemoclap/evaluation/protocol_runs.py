@@ -18,7 +18,7 @@ from .folds import evaluate_fold
 from .label_checks import refuse_one_emotion, with_emotion
 from .prediction_files import FoldPredictions, predictions_of_rows
 from .statistics import Predictions
-from .trained_folds import CONTROL, TrainedFold, check_fold, folds_of, recorded_protocol
+from .trained_folds import CONTROL_FOLDER, TrainedFold, check_fold, folds_of, recorded_protocol
 
 
 @dataclass
@@ -218,7 +218,7 @@ def _evaluate_control(
     root: Path, run: dict, corpus: Corpus, options: EvaluationOptions
 ) -> tuple[Predictions | None, str]:
     """Predictions of the models trained on shuffled labels, or the reason why there are none."""
-    seeds = sorted({int(path.name.removeprefix("seed_")) for path in (root / CONTROL).glob("fold_*/seed_*")})
+    seeds = sorted({int(path.name.removeprefix("seed_")) for path in (root / CONTROL_FOLDER).glob("fold_*/seed_*")})
     if not seeds:
         return None, "no model was trained on shuffled labels (train.py --control false)"
     folds = folds_of(root, recorded_protocol(run, seeds[0]), seeds[0], control=True)

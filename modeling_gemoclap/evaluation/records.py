@@ -11,7 +11,7 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus
 from .clips import Evaluation
 from .protocol_runs import RunEvaluation
-from .seen_speakers import CONTROL, is_control, speaker_independence
+from .seen_speakers import CONTROL_NOTE, is_control, speaker_independence
 from .statistics import (
     Predictions,
     calibration,
@@ -54,7 +54,7 @@ def checkpoint_record(evaluation: Evaluation, config: GEmoClapConfig, source: So
         A dict that can be written as JSON.
     """
     independence = speaker_independence(evaluation.heard, len(source.corpus.speakers), source.corpus.name)
-    control = CONTROL if is_control(config.training_data) else ""
+    control = CONTROL_NOTE if is_control(config.training_data) else ""
     predictions = evaluation.as_predictions()
     return _common_record([predictions], source) | {
         "protocol": f"{evaluation.method}; {independence}{control}",

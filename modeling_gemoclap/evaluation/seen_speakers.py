@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import Heard, heard_speakers
 
-CONTROL = "; A CONTROL, trained on shuffled labels"
+CONTROL_NOTE = "; A CONTROL, trained on shuffled labels"
 
 
 class SeenSpeakersError(ValueError):

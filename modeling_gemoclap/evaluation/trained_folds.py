@@ -10,7 +10,7 @@ from ..corpora.protocols import Protocol
 from ..fingerprint import IDENTITY, differences
 
 SHARED = ("package", "code", "versions", "emotions")  # beside the settings, what all folds of a run have in common
-CONTROL = "shuffled_labels"  # folder of the control models
+CONTROL_FOLDER = "shuffled_labels"  # folder of the control models
 MOST_SHOWN = 8
 
 
@@ -35,7 +35,7 @@ class TrainedFold:
     @property
     def folder(self) -> Path:
         """Folder of the checkpoint."""
-        root = self.root / CONTROL if self.control else self.root
+        root = self.root / CONTROL_FOLDER if self.control else self.root
         return root / f"fold_{self.number}" / f"seed_{self.seed}"
 
     @property
