@@ -163,7 +163,7 @@ def test_the_figure(stages, both, tmp_path):
         in done.stdout
     )
     refused = run_script("evaluate.py", "--model", stages[0], "--data_dir", *both, check=False)
-    assert refused.returncode == 1 and "names no emotion" in refused.stderr
+    assert refused.returncode == 1 and "predicts no emotions" in refused.stderr
 
 
 def test_sums_over_pairs_against_a_loop():
