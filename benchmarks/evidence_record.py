@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from harness import EVIDENCE
 
+from modeling_gemoclap.evaluation.prediction_files import load_predictions
 from modeling_gemoclap.evaluation.statistics import (
     calibration,
     fairness,
@@ -17,7 +18,6 @@ from modeling_gemoclap.evaluation.statistics import (
     scores_of,
     speaker_confusions,
 )
-from modeling_gemoclap.evaluation.stored import load_judged
 
 
 def load(name: str) -> dict | None:
@@ -36,7 +36,7 @@ def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
     Raises:
         ValueError: If the runs were evaluated on different clips.
     """
-    runs = [run for folder in folders for run in load_judged(folder)]
+    runs = [run for folder in folders for run in load_predictions(folder)]
     if any(sorted(run.files) != sorted(runs[0].files) for run in runs):
         raise ValueError(f"{folders[0]}: these runs were evaluated on different clips, so they have no common mean")
     results = json.loads((folders[0] / "results/results.json").read_text(encoding="utf-8"))

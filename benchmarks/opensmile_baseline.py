@@ -31,7 +31,7 @@ from sklearn.svm import SVC
 
 from modeling_gemoclap.corpora.files import write_json
 from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
-from modeling_gemoclap.evaluation.statistics import Judged
+from modeling_gemoclap.evaluation.statistics import Predictions
 
 SETS = {"eGeMAPS": "eGeMAPSv02", "ComParE": "ComParE_2016"}
 STRENGTHS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
@@ -68,13 +68,13 @@ def predict(training: Corpus, test: Corpus, features: dict, labels: list[str]) -
     return (search.predict(test_x)[:, None] == np.array(labels)).astype(float)
 
 
-def pooled(folds: list[tuple[Corpus, np.ndarray]], labels: list[str]) -> Judged:
+def pooled(folds: list[tuple[Corpus, np.ndarray]], labels: list[str]) -> Predictions:
     """The predictions of all folds together."""
     names = ("file_name", "speaker_id", "gender", "emotion")
     columns = [np.concatenate([np.array(test.clips[name]) for test, _ in folds]) for name in names]
     numbers = np.concatenate([np.full(len(test), number) for number, (test, _) in enumerate(folds)])
     truth = np.array([labels.index(emotion) for emotion in columns.pop()])
-    return Judged(labels, *columns, numbers, truth, np.concatenate([scores for _, scores in folds]))
+    return Predictions(labels, *columns, numbers, truth, np.concatenate([scores for _, scores in folds]))
 
 
 def run_row(row: dict, features: dict[str, np.ndarray], corpora: dict[str, Corpus]) -> dict:

@@ -11,7 +11,7 @@ import harness  # noqa: F401  (puts the project on the import path)
 import numpy as np
 
 from modeling_gemoclap.corpora.manifest import load_corpus
-from modeling_gemoclap.evaluation.answers import evaluate_clips
+from modeling_gemoclap.evaluation.clips import evaluate_clips
 from modeling_gemoclap.evaluation.loading import load_pipeline
 from modeling_gemoclap.evaluation.metrics import war_uar
 
@@ -29,7 +29,7 @@ class PromptEvaluation:
         self.pipe = load_pipeline(str(checkpoint))
         self.config = self.pipe.model.config
         evaluation = evaluate_clips(self.pipe, load_corpus(corpus).of_speakers(speakers))
-        self.emotions, self.embeddings = evaluation.references, np.stack(evaluation.embeddings)
+        self.emotions, self.embeddings = evaluation.emotions, np.stack(evaluation.embeddings)
 
     @property
     def templates(self) -> list[str]:
