@@ -1,7 +1,7 @@
 """Small towers, a small corpus of tones, and a checkpoint trained on it."""
 
 import csv
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import families  # noqa: E402
 from families import AUDIO  # noqa: E402
+
+from modeling_gemoclap.__main__ import COMMANDS  # noqa: E402
 
 # Files that take minutes begin first, so that the two workers end together (make test keeps this order).
 SLOWEST_FIRST = ("test_protocol_runs.py", "test_distributed.py", "test_grid.py", "test_shards.py", "test_training.py")
@@ -127,10 +129,8 @@ TINY = (
 
 
 def load_script(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module with the code of `train.py`, `evaluate.py` or `grid.py`."""
+    return importlib.import_module(f"modeling_gemoclap{COMMANDS[name]}")
 
 
 @pytest.fixture

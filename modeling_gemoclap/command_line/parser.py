@@ -8,13 +8,13 @@ import difflib
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from .files import json_object, read_yaml, typed
 from .ranges import Range, out_of_range, refuse
+from .shipped import shipped_config
 
 UNSET = ("none", "null", "~")
 MEANS_NONE = ("report_to",)  # options of transformers to which `none` is a value
@@ -113,9 +113,7 @@ class OptionParser(OneSentence, HfArgumentParser):
         parser = OneSentence(add_help=False, allow_abbrev=False)
         parser.add_argument("--config")
         path = expanded(parser.parse_known_args(argv)[0].config)
-        if path and not Path(path).is_file():
-            raise ValueError(f"--config {path}: no such file")
-        return path
+        return shipped_config(path) if path else None
 
     def _fields(self) -> list[str]:
         return [field.name for group in self.dataclass_types for field in dataclasses.fields(group)]

@@ -12,7 +12,7 @@ from families import AUDIO
 
 PACKAGE = ROOT / "modeling_gemoclap"
 FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
-WORKSHOP = ("command_line", "corpora", "speakers", "training", "evaluation")
+WORKSHOP = ("command_line", "corpora", "speakers", "training", "evaluation", "runs")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
@@ -65,6 +65,7 @@ def test_walls_of_the_workshop(part):
         "speakers": {"corpora"},
         "training": both,
         "evaluation": both,
+        "runs": {*both, "training", "evaluation"},
     }[part]
     for path in (PACKAGE / part).rglob("*.py"):
         for level, module, _ in imports(path):

@@ -1,0 +1,1 @@
+"""Runs: what trains a model into a folder, and what trains several side by side."""
