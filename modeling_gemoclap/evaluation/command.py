@@ -61,7 +61,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--layer_similarity", action="store_true", help="compare layers before and after training")
     parser.add_argument("--cluster_analysis", action="store_true", help="analyse clusters of speaker embeddings")
     parser.add_argument("--speaker_clusters", type=clusters, help="clusters of a speaker; default: by silhouette")
-    parser.add_argument("--labels", nargs="+", help="zero-shot: emotions to choose from; `corpus`: those of the corpus")
+    parser.add_argument("--labels", nargs="+", help="zero-shot: emotions to choose from; `corpus`: its own emotions")
     parser.add_argument("--allow_seen_speakers", **on_or_off, help="also evaluate speakers of the training data")
     parser.add_argument("--drop_other_emotions", **on_or_off, help="drop clips of emotions that the model lacks")
     parser.add_argument("--on_bad_audio", choices=["raise", "skip"], default="raise")
