@@ -15,7 +15,6 @@ from families import AUDIO, text_config
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
 from modeling_gemoclap.losses_gemoclap import kl_contrastive, match_matrix, soft_targets
-from modeling_gemoclap.training.initialisation import centre_projection
 
 RATE = 16000
 PITCHES = {"angry": 1800.0, "happy": 900.0, "sad": 300.0}
@@ -63,6 +62,8 @@ def inputs_of(family: str, waves: list[np.ndarray]) -> dict[str, torch.Tensor]:
 
 def fresh_model(family: str, inputs: dict[str, torch.Tensor]) -> GEmoClapModel:
     """A small model with random weights, its projections centred as training centres them."""
+    from modeling_gemoclap.training.initialisation import centre_projection  # needs the extra `train`
+
     torch.manual_seed(0)
     towers = {"audio_config": AUDIO[family].config(small=True), "text_config": text_config(small=True)}
     fields = {"projection_dim": 16, "emotions": list(PITCHES), "objective": "emo", "targets": "row"}
