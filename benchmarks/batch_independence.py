@@ -20,7 +20,7 @@ from families import AUDIO, text_config
 from transformers import AutoModel
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
-from modeling_gemoclap.towers_gemoclap import FIXED_LENGTH
+from modeling_gemoclap.encoding_gemoclap import FIXED_LENGTH
 
 RATE = 16000
 

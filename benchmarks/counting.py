@@ -7,7 +7,8 @@ from families import AUDIO, text_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
-from modeling_gemoclap.towers_gemoclap import build_audio_tower, close_leaks, transformer_layers
+from modeling_gemoclap.encoding_gemoclap import mask_padding_leaks
+from modeling_gemoclap.towers_gemoclap import build_audio_tower, transformer_layers
 
 RATE = 16000
 IEMOCAP = {"clips": 5531, "seconds": 4.55, "folds": 5, "epochs": 80, "batch": 32}
@@ -28,7 +29,7 @@ def noise(family: str, seconds: float, batch: int = 1) -> torch.Tensor:
 def tower(family: str) -> torch.nn.Module:
     """An audio tower in its true shape, without data."""
     with torch.device("meta"):
-        return close_leaks(build_audio_tower(AUDIO[family].config()))
+        return mask_padding_leaks(build_audio_tower(AUDIO[family].config()))
 
 
 def counted_flop(family: str, seconds: float) -> tuple[float, int]:

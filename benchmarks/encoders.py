@@ -23,7 +23,8 @@ from learning import learn
 from transformers import AutoModel, RobertaModel
 
 from modeling_gemoclap import GEmoClapAudioModel, GEmoClapModel
-from modeling_gemoclap.towers_gemoclap import build_audio_tower, ignores_padding
+from modeling_gemoclap.encoding_gemoclap import ignores_padding
+from modeling_gemoclap.towers_gemoclap import build_audio_tower
 
 TABLE = Path(__file__).parent.parent / "docs" / "encoders.md"
 HEAD = (

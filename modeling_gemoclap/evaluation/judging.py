@@ -13,7 +13,7 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.provenance import Heard
-from ..prompts_gemoclap import canonical_emotion, check_words, refuse_one_word, refuse_shared_prompts
+from ..prompts_gemoclap import canonical_emotion, check_words, refuse_shared_prompts, require_two_words
 from ..speakers.clusters import cluster_within_speakers
 from ..speakers.embeddings import speaker_embeddings
 from . import answers, mteb
@@ -35,7 +35,7 @@ def _labels(given: list[str] | None, corpus: Corpus) -> list[str] | None:
         return None
     if given == ["corpus"]:
         return corpus.emotions
-    labels = refuse_one_word("--labels", refuse_shared_prompts("--labels", check_words("--labels", ",".join(given))))
+    labels = require_two_words("--labels", refuse_shared_prompts("--labels", check_words("--labels", ",".join(given))))
     own = {canonical_emotion(emotion): emotion for emotion in corpus.emotions if canonical_emotion(emotion)}
     return [label if label in corpus.emotions else own.get(canonical_emotion(label), label) for label in labels]
 

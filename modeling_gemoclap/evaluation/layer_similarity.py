@@ -20,8 +20,8 @@ from ..corpora.protocols import Protocol
 from ..corpora.provenance import Heard, merged
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
-from ..pipeline_gemoclap import in_batches, load_clip
-from ..towers_gemoclap import load_whole
+from ..pipeline_gemoclap import load_clip, process_in_batches
+from ..towers_gemoclap import load_complete_model
 from .answers import is_control, refuse_seen_speakers
 from .fold_identity import refuse_fold_of_another_run
 from .protocol_runs import clips_of_run, read_run
@@ -91,7 +91,7 @@ def layer_means(
         inputs = extractor.collate(clips).to(model.device)
         return list(model.layer_means(**inputs).float().cpu().numpy())
 
-    stream = in_batches(
+    stream = process_in_batches(
         corpus.recordings(), batch_size, lambda clip: load_clip(extractor, clip, None, "return"), answer
     )
     found = list(tqdm(stream, total=len(corpus), desc="encoding"))
@@ -119,7 +119,7 @@ def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrained
     if not name and (start := getattr(config.audio_config, "_name_or_path", "")):
         raise ValueError(f"it was trained from a pretrained encoder, it says from {start!r}: name that by --before")
     if name and PretrainedConfig.get_config_dict(name)[0].get("model_type") == GEmoClapConfig.model_type:
-        model = load_whole(GEmoClapForXVector, name)
+        model = load_complete_model(GEmoClapForXVector, name)
         return model, name, model.config.training_data
     if name:
         model = GEmoClapForXVector.from_audio_pretrained(name)
@@ -199,7 +199,7 @@ def judge_layers(
         answers += [heard, refuse_seen_speakers(judged, records, allow, f"--before {start}")]
         control = control or is_control(config.training_data)
         emotions, corpora = judged.column("emotion").to_pylist(), judged.part_numbers()
-        for when, model in (("before", first), ("after", load_whole(GEmoClapForXVector, str(folder)))):
+        for when, model in (("before", first), ("after", load_complete_model(GEmoClapForXVector, str(folder)))):
             options = (extractor, judged, batch_size, on_bad_audio)
             means, kept, bad = layer_means(model.to(device).eval(), *options)
             found = pair_sums(means, [emotions[place] for place in kept], [corpora[place] for place in kept])

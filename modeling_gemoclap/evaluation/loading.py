@@ -12,7 +12,7 @@ from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..processing_gemoclap import GEmoClapProcessor
-from ..towers_gemoclap import load_whole
+from ..towers_gemoclap import load_complete_model
 from .classifier import AudioClassifier
 from .statistics import Judged
 
@@ -41,7 +41,7 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
         raise ValueError(f"{model}: no such folder, and no such model on the Hub or in its cache ({reason})") from None
     if "GEmoClapForAudioClassification" in (config.architectures or []):
         extractor = GEmoClapFeatureExtractor.from_pretrained(model)
-        classifier = load_whole(GEmoClapForAudioClassification, model)
+        classifier = load_complete_model(GEmoClapForAudioClassification, model)
         classifier.check_history()
         return AudioClassifier(classifier, extractor, device)
     if "GEmoClapForXVector" in (config.architectures or []):
@@ -49,7 +49,7 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
             f"{model} embeds clips and names no emotion: train a classifier or GEmo-CLAP on it "
             f"(train.py --init_from {model}), or compare its layers (evaluate.py --layer_similarity)"
         )
-    loaded = load_whole(GEmoClapModel, model)
+    loaded = load_complete_model(GEmoClapModel, model)
     loaded.check_history()
     processor = GEmoClapProcessor.from_pretrained(model)
     return ZeroShotEmotionPipeline(model=loaded, processor=processor, device=device)

@@ -11,11 +11,12 @@ from transformers import RobertaConfig, RobertaTokenizerFast, TrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
-from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, words_in
+from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor
+from ..prompts_gemoclap import words_in
 from ..towers_gemoclap import load_text_tower
 from .arguments import ModelArguments, json_fields
 from .history import settle_history

@@ -13,15 +13,16 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapProcessor
 from modeling_gemoclap.command_line.failures import sentence_for
-from modeling_gemoclap.safety_gemoclap import refuse_code_of_others, refuse_compiled_families
-from modeling_gemoclap.towers_gemoclap import FIXED_LENGTH, PADDING_SAFE, build_text_tower, load_text_tower
+from modeling_gemoclap.encoding_gemoclap import FIXED_LENGTH, PADDING_SAFE
+from modeling_gemoclap.safety_gemoclap import refuse_compiled_families, refuse_foreign_code
+from modeling_gemoclap.towers_gemoclap import build_text_tower, load_text_tower
 
 
 @pytest.mark.parametrize("file", ["processor_config.json", "tokenizer_config.json", "config.json"])
 def test_trust_in_a_processor_ends_at_its_folder(make_model, make_processor, tmp_path, file):
     make_processor(make_model()).save_pretrained(tmp_path)
     edit(tmp_path / file, auto_map={"AutoTokenizer": [None, f"{tmp_path}--mine.Class"]})
-    refuse_code_of_others(str(tmp_path), {})
+    refuse_foreign_code(str(tmp_path), {})
     edit(tmp_path / file, auto_map={"AutoTokenizer": [None, "stranger/repository--x.Class"]})
     with pytest.raises(ValueError, match=f"auto_map in {file} names code of another place, 'stranger/repository'"):
         GEmoClapProcessor.from_pretrained(tmp_path, trust_remote_code=True)

@@ -22,7 +22,8 @@ from modeling_gemoclap import (
     GEmoClapModel,
     GEmoClapProcessor,
 )
-from modeling_gemoclap.towers_gemoclap import FIXED_LENGTH, build_audio_tower, ignores_padding
+from modeling_gemoclap.encoding_gemoclap import FIXED_LENGTH, encode_frames, ignores_padding
+from modeling_gemoclap.towers_gemoclap import build_audio_tower
 
 EMOTIONS = ["angry", "happy", "sad"]
 
@@ -147,8 +148,6 @@ def test_unpadded_frames_are_transformers_own(family, tmp_path):
         expected = plain(inputs).last_hidden_state
         assert (ours(inputs).last_hidden_state - expected).abs().max() < 1e-5
         if config.model_type not in FIXED_LENGTH and ignores_padding(config):
-            from modeling_gemoclap.towers_gemoclap import encode_frames
-
             mask = torch.ones(inputs.shape[:2], dtype=torch.long)
             assert (encode_frames(ours, inputs, mask)[0][-1] - expected).abs().max() < 1e-5
 
@@ -346,7 +345,6 @@ def test_a_fixed_length_cuts_and_says_so(built, family, seconds, caplog):
 
 def test_true_frames_of_a_fixed_length(built):
     """Whisper pools half the true mel frames, AST the patches that lie within them."""
-    from modeling_gemoclap.towers_gemoclap import encode_frames
 
     wave = {"array": noise(1)[0][: RATE // 2], "sampling_rate": RATE}
     for family, expected in (

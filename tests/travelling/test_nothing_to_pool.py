@@ -8,9 +8,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from modeling_gemoclap import GEmoClapForXVector, GEmoClapProcessor
-from modeling_gemoclap.base_gemoclap import GEmoClapAudioPooling
+from modeling_gemoclap.encoding_gemoclap import encode_text
+from modeling_gemoclap.heads_gemoclap import GEmoClapAudioPooling
 from modeling_gemoclap.losses_gemoclap import contrastive_loss
-from modeling_gemoclap.towers_gemoclap import build_text_tower, encode_text
+from modeling_gemoclap.towers_gemoclap import build_text_tower
 from modeling_gemoclap.training.collator import GEmoClapCollator
 
 POOLINGS = ("mean", "mean_std", "self_attention")

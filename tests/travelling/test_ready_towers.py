@@ -9,7 +9,8 @@ from conftest import RATE, audio_config, batch_of, text_config
 from safetensors.torch import load_file, save_file
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel
-from modeling_gemoclap.towers_gemoclap import ignores_padding, load_audio_tower, load_text_tower
+from modeling_gemoclap.encoding_gemoclap import ignores_padding
+from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
 
 
 def save_text(folder, **fields):

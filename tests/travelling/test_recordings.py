@@ -21,7 +21,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor
 from modeling_gemoclap.feature_extraction_gemoclap import is_one_recording, read_audio
-from modeling_gemoclap.pipeline_gemoclap import in_batches, load_clip
+from modeling_gemoclap.pipeline_gemoclap import load_clip, process_in_batches
 
 RATE = 16000
 WAVE = (0.3 * np.sin(np.arange(8000) / 6)).astype(np.float32)
@@ -198,7 +198,7 @@ def test_collections(case, path):
     assert not is_one_recording(SEVERAL[case](path))
     extractor = GEmoClapFeatureExtractor()
     assert extractor(SEVERAL[case](path), RATE)["input_values"].shape == (2, len(WAVE))
-    answers = in_batches(
+    answers = process_in_batches(
         SEVERAL[case](path),
         2,
         lambda audio: load_clip(extractor, audio, RATE, "return"),

@@ -23,7 +23,7 @@ from modeling_gemoclap import (
 )
 from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.evaluation.page import write_page
-from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
+from modeling_gemoclap.safety_gemoclap import EXTRACTORS, constructor_settings, encoder_extractor_class
 from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
 from modeling_gemoclap.training.collator import AudioCollator
 from modeling_gemoclap.training.model_card import write_model_card
@@ -282,11 +282,11 @@ def test_an_extractor_is_one_of_those_that_are_known(name):
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_known_extractors_open_no_files(name):
     """Their settings are numbers, switches and names of windows; a new one of another kind is to be looked at."""
-    found = own_extractor_class(name)
+    found = encoder_extractor_class(name)
     settings = {"feature_extractor_type": name, "vocab_file": "x", "_get_features": "x", "n_samples": -1}
-    assert own_settings(found, settings) == {}
+    assert constructor_settings(found, settings) == {}
     made = found()
-    for setting in own_settings(found, made.to_dict()):
+    for setting in constructor_settings(found, made.to_dict()):
         assert isinstance(getattr(made, setting), (int, float, bool, str, type(None))), setting
         assert not {"file", "path", "name", "dir"} & set(setting.split("_")), setting
 
