@@ -202,7 +202,7 @@ def load_complete_model(model_class: type[PreTrainedModel], name: str, **options
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
     if missing:
         raise ValueError(
-            f"{name} lacks {len(missing)} weights of its {type(model).__name__}, the first of which is "
+            f"{name} lacks {len(missing)} of the weights of its {type(model).__name__}, the first of which is "
             f"{missing[0]}: the file is truncated or holds another model; download it again"
         )
     return model

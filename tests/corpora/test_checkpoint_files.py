@@ -24,7 +24,9 @@ def test_trust_in_a_processor_ends_at_its_folder(make_model, make_processor, tmp
     edit(tmp_path / file, auto_map={"AutoTokenizer": [None, f"{tmp_path}--mine.Class"]})
     refuse_foreign_code(str(tmp_path), {})
     edit(tmp_path / file, auto_map={"AutoTokenizer": [None, "stranger/repository--x.Class"]})
-    with pytest.raises(ValueError, match=f"auto_map in {file} names code of another place, 'stranger/repository'"):
+    with pytest.raises(
+        ValueError, match=f"auto_map in {file} names code of another repository, 'stranger/repository'"
+    ):
         GEmoClapProcessor.from_pretrained(tmp_path, trust_remote_code=True)
 
 
@@ -36,7 +38,7 @@ def test_an_index_names_files_beside_it_alone(make_model, tmp_path, shard, index
     load_text_tower(str(tmp_path))
     (tmp_path / "model.safetensors.index.json").rename(tmp_path / index)
     edit(tmp_path / index, weight_map={"a": shard})
-    with pytest.raises(ValueError, match=re.escape(f"{index} names {shard!r}, which is no file beside it")):
+    with pytest.raises(ValueError, match=re.escape(f"{index} names {shard!r}, which is not a file in its folder")):
         load_text_tower(str(tmp_path))
 
 
@@ -87,7 +89,10 @@ def test_a_file_starts_no_compiler_by_reference_compile():
     [
         (b"", "is not whole"),
         (b"PK\x03\x04 of an archive", "is not whole"),
-        (b"<html>not found</html>", "holds a pickle of more than tensors, which may run code, or no tensors at all"),
+        (
+            b"<html>not found</html>",
+            "is a pickle of objects other than tensors, which may run code, or contains no tensors",
+        ),
         (pickle.dumps(Opens("nothing")), "holds a pickle of more than tensors"),
         (pickle.dumps(np.ones(3)), "holds a pickle of more than tensors"),
     ],

@@ -232,7 +232,7 @@ def test_mp3_without_a_counted_length_that_ends_within_a_frame(remarks):
     data = uncounted(MP3)
     wave, _ = read_audio(data[: len(data) * 2 // 3], name="clip")
     assert 0.5 * len(WAVE) < len(wave) < len(WAVE)
-    assert len(remarks) == 1 and "clip: its last frame is not whole" in remarks[0]
+    assert len(remarks) == 1 and "clip: its last frame is incomplete" in remarks[0]
     with pytest.raises(AudioError, match="clip: its last frame"):
         read_audio(data[: len(data) * 2 // 3], name="clip", strict=True)
 
@@ -288,7 +288,7 @@ def test_joined_files_of_two_rates_are_refused():
 @pytest.mark.parametrize("behind", [WAV, bytes(512), b"TAG" + bytes(125)], ids=["wav", "zeros", "tag"])
 def test_what_is_behind_the_end_of_a_wav_is_told(behind, remarks):
     assert whole(WAV + behind)
-    assert len(remarks) == 1 and f"clip: {len(behind)} bytes behind" in remarks[0].replace(",", "")
+    assert len(remarks) == 1 and f"clip: {len(behind)} bytes after" in remarks[0].replace(",", "")
 
 
 # ---- bounds ---------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def with_rate(rate):
 def test_absurd_rates_are_refused(rate):
     with pytest.raises(AudioError, match="clip.wav: "):
         GEmoClapFeatureExtractor().load(with_rate(rate), name="clip.wav")
-    with pytest.raises(AudioError, match="clip.wav: .* Hz is impossible"):
+    with pytest.raises(AudioError, match="clip.wav: .* Hz is invalid"):
         GEmoClapFeatureExtractor().load(WAVE, rate, name="clip.wav")
 
 

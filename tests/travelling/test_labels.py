@@ -81,18 +81,18 @@ def test_labels_are_kept_for_later_calls(make_model, make_processor):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("sad", "names 'sad' alone, which every clip would then be"),
+        ("sad", "names only 'sad', which every clip would then be"),
         ("", "must be a non-empty list of words"),
         ([], "must be a non-empty list of words"),
-        (7, "must be a list of words, or one string with commas between them, got 7"),
+        (7, "must be a list of words or one comma-separated string, got 7"),
         (np.array(3), "must be a list of words"),
         (b"sad", "must be a list of words"),
         ({"sad": 0, "angry": 1}, "must be a list of words"),
         (["sad", ""], "'' is not a word"),
         (["sad", None], "None is not a word"),
         (np.array([["sad", "angry"]]), r"\['sad', 'angry'\] is not a word"),
-        (["sad", "{}"], "'{}' has braces"),
-        (["sad", "{gender}"], "'{gender}' has braces"),
+        (["sad", "{}"], "'{}' contains braces"),
+        (["sad", "{gender}"], "'{gender}' contains braces"),
         (["sad", "Sad"], "names a word twice: 'sad' and 'Sad'"),
         (["very  sad", "very sad"], "names a word twice"),
         (["fear", "fearful", "anxiety", "sad"], "'fear', 'fearful', 'anxiety' are all 'fearful' in a prompt"),
@@ -107,7 +107,7 @@ def test_labels_that_cannot_be_told_apart(pipe, labels, message):
 def test_templates_that_differ():
     assert check_templates("x", "a {}", ("{}",)) == ["a {}"]
     for twice in (["a {} voice", "a {} voice"], ["A {} voice", "a {}  voice"]):
-        with pytest.raises(ValueError, match="twice, but for capitals and blanks"):
+        with pytest.raises(ValueError, match="twice, up to case and whitespace"):
             check_templates("x", twice, ("{}",))
     with pytest.raises(ValueError, match="3 is not a template"):
         check_templates("x", ["a {}", 3], ("{}",))
@@ -321,14 +321,14 @@ def test_labels_by_argument(classifier):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_labels": 3}, "num_labels=3, but the checkpoint's emotions are angry, fear, happy, sad"),
-        ({"num_labels": 4, **THREE}, "num_labels=4, and id2label names 3: angry, Freude, sad"),
+        ({"num_labels": 3}, "num_labels=3, but the emotions of the checkpoint are angry, fear, happy, sad"),
+        ({"num_labels": 4, **THREE}, "num_labels=4, but id2label names 3: angry, Freude, sad"),
         ({"emotions": ["sad", "angry"], **THREE}, "emotions and id2label disagree"),
-        ({"id2label": {0: "a", 2: "b"}}, "must have one word for each place 0, 1, 2, ..."),
-        ({"id2label": {0: "a", "x": "b"}}, "must have one word for each place"),
-        ({"id2label": {0: "a", 1: "a"}}, "must have one word for each place"),
-        ({"label2id": {"a": 0, "b": 0}}, "must have one word for each place"),
-        ({"id2label": {0: "a"}}, "emotions names 'a' alone"),
+        ({"id2label": {0: "a", 2: "b"}}, "must have one word for each index 0, 1, 2, ..."),
+        ({"id2label": {0: "a", "x": "b"}}, "must have one word for each index"),
+        ({"id2label": {0: "a", 1: "a"}}, "must have one word for each index"),
+        ({"label2id": {"a": 0, "b": 0}}, "must have one word for each index"),
+        ({"id2label": {0: "a"}}, "emotions names only 'a'"),
     ],
 )
 def test_labels_that_disagree(classifier, options, message):

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from modeling_gemoclap.losses_gemoclap import (
+    ContrastiveBatch,
+    LossSettings,
     contrastive_loss,
     emo_clap_loss,
     kl_contrastive,
@@ -143,8 +145,8 @@ def test_nothing_known_is_zero_with_a_graph(objective):
     embeds = [torch.nn.functional.normalize(torch.randn(3, 4), dim=-1).requires_grad_() for _ in range(3)]
     scale = torch.tensor(2.0, requires_grad=True)
     unknown = torch.full((3,), -1)
-    terms = objective_terms(objective, *embeds[:2], scale, scale, unknown, unknown, embeds[2])
-    loss = contrastive_loss(terms)
+    batch = ContrastiveBatch(*embeds[:2], scale, scale, unknown, unknown, embeds[2])
+    loss = contrastive_loss(objective_terms(objective, batch, LossSettings()))
     assert loss.item() == 0.0 and loss.requires_grad
     loss.backward()
     assert all(embed.grad is not None and not embed.grad.any() for embed in embeds[:2])
@@ -227,7 +229,8 @@ def test_floor_and_loss_make_cross_entropy():
     rng = torch.Generator().manual_seed(6)
     audio, text = (torch.nn.functional.normalize(torch.randn(6, 5, generator=rng), dim=-1) for _ in range(2))
     scale = torch.tensor(5.0)
-    terms = objective_terms("emo", audio, text, scale, scale, torch.tensor([0, 1, 2, 0, 1, 2]))
+    batch = ContrastiveBatch(audio, text, scale, scale, torch.tensor([0, 1, 2, 0, 1, 2]))
+    terms = objective_terms("emo", batch, LossSettings())
     by_hand = sum(0.5 * -(term.targets * term.logits.log_softmax(-1)).sum(-1).mean() for term in terms)
     assert (contrastive_loss(terms) + loss_floor(terms)).item() == pytest.approx(by_hand.item(), abs=1e-5)
 

@@ -96,7 +96,7 @@ def test_ml_needs_gender_prompts(make_model):
     with pytest.raises(ValueError, match="gender_input_ids"):
         model(**audio, input_ids=ids, **labels)
     assert model(**audio, input_ids=ids, gender_input_ids=ids, **labels).loss.isfinite()
-    with pytest.raises(ValueError, match="one text and one label a clip"):
+    with pytest.raises(ValueError, match="one text and one label for each clip"):
         model(**audio, input_ids=ids[:1], gender_input_ids=ids[:1], **labels)
 
 

@@ -16,6 +16,8 @@ FACE = {
     "audio_files_gemoclap.py",
     "audio_headers_gemoclap.py",
     "base_gemoclap.py",
+    "encoding_gemoclap.py",
+    "heads_gemoclap.py",
     "feature_extraction_gemoclap.py",
     "processing_gemoclap.py",
     "modeling_gemoclap.py",

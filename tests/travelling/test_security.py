@@ -173,19 +173,19 @@ BEFORE_US = {
 }
 # What must be refused, by the way that comes upon it, and how the error begins.
 REFUSED = {
-    ("own_extractor", "GEmoClapProcessor"): "feature_extractor_type 'pipeline' is not known",
-    ("own_extractor", "GEmoClapFeatureExtractor"): "feature_extractor_type 'pipeline' is not known",
-    ("own_extractor", "load_pipeline"): "feature_extractor_type 'pipeline' is not known",
-    ("own_extractor", "AutoProcessor"): "feature_extractor_type 'pipeline' is not known",
-    ("own_extractor", "AutoFeatureExtractor"): "feature_extractor_type 'pipeline' is not known",
-    ("own_model", "load_pipeline"): "feature_extractor_type 'BertModel' is not known",
+    ("own_extractor", "GEmoClapProcessor"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_extractor", "GEmoClapFeatureExtractor"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_extractor", "load_pipeline"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_extractor", "AutoProcessor"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_extractor", "AutoFeatureExtractor"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_model", "load_pipeline"): "feature_extractor_type 'BertModel' is unknown",
     ("feature_extractor_type", "load_pipeline"): "feature_extractor_type 'AutoModelForCausalLM' in p",
     ("feature_extractor_type", "from_audio_pretrained"): "feature_extractor_type 'AutoModelForCausalLM' in p",
     ("audio_tokenizer", "load_pipeline"): "processor_config.json names an audio tokenizer",
     ("tokenizer_class", "load_pipeline"): "tokenizer_class 'AutoModelForCausalLM' in tokenizer_config.json is not",
     ("tokenizer_class", "load_tokenizer"): "tokenizer_class 'AutoModelForCausalLM' in tokenizer_config.json is not",
     ("tokenizer_code", "load_pipeline"): "Please pass the argument `trust_remote_code=True`",
-    ("tower_type", "load_pipeline"): "model_type 'evil' of a tower is not known",
+    ("tower_type", "load_pipeline"): "model_type 'evil' of a tower is unknown",
     ("names", "before"): "name that by --before",
     ("attention", "load_pipeline"): "attn_implementation names 'stranger/kernel'",
     ("attention", "AutoModel"): "attn_implementation names 'stranger/kernel'",
@@ -193,17 +193,17 @@ REFUSED = {
     ("compiler", "GEmoClapModel"): "attn_implementation names 'flex_attention'",
     ("compiler", "AutoModel"): "attn_implementation names 'flex_attention'",
     ("compiler", "load_pipeline"): "attn_implementation names 'flex_attention'",
-    ("compiling_family", "GEmoClapModel"): "text_config: a 'yoso' model fetches files or compiles code while it is",
-    ("compiling_family", "AutoModel"): "text_config: a 'yoso' model fetches files or compiles code while it is built",
+    ("compiling_family", "GEmoClapModel"): "text_config: a 'yoso' model fetches files or compiles code when it is",
+    ("compiling_family", "AutoModel"): "text_config: a 'yoso' model fetches files or compiles code when it is built",
     ("quantizer", "GEmoClapModel"): "quantization by 'mxfp4' is not supported",
     ("adapter", "GEmoClapModel"): "is a LoRA adapter",
     ("adapter", "load_pipeline"): "is a LoRA adapter",
-    ("shard_elsewhere", "GEmoClapModel"): "config.json', which is no file beside it",
-    ("shard_elsewhere", "AutoModel"): "config.json', which is no file beside it",
-    ("shard_elsewhere", "load_pipeline"): "config.json', which is no file beside it",
-    ("pickles", "GEmoClapModel"): "its file of weights holds a pickle of more than tensors, which may run code",
-    ("pickles", "AutoModel"): "its file of weights holds a pickle of more than tensors, which may run code",
-    ("pickles", "load_pipeline"): "its file of weights holds a pickle of more than tensors, which may run code",
+    ("shard_elsewhere", "GEmoClapModel"): "config.json', which is not a file in its folder",
+    ("shard_elsewhere", "AutoModel"): "config.json', which is not a file in its folder",
+    ("shard_elsewhere", "load_pipeline"): "config.json', which is not a file in its folder",
+    ("pickles", "GEmoClapModel"): "its weight file is a pickle of objects other than tensors, which may run code",
+    ("pickles", "AutoModel"): "its weight file is a pickle of objects other than tensors, which may run code",
+    ("pickles", "load_pipeline"): "its weight file is a pickle of objects other than tensors, which may run code",
 }
 
 
@@ -261,7 +261,10 @@ def test_trust_in_the_code_of_a_checkpoint_is_no_trust_in_its_data(hostile, tmp_
     for name in ("own_extractor", "own_model", "feature_extractor_type", "tokenizer_class", "attention"):
         assert report[name]["pipeline"][0] != "loaded"
     for way in ("AutoProcessor", "pipeline"):
-        assert "auto_map in processor_config.json names code of another place" in report["part_of_other_place"][way][0]
+        assert (
+            "auto_map in processor_config.json names code of another repository"
+            in report["part_of_other_place"][way][0]
+        )
     happened = {(name, way): seen for name, ways in report.items() for way, (_, seen) in ways.items() if seen}
     assert happened.keys() <= BEFORE_US and not hostile[2].exists()
 
@@ -269,13 +272,13 @@ def test_trust_in_the_code_of_a_checkpoint_is_no_trust_in_its_data(hostile, tmp_
 def test_evaluate_runs_nothing_of_a_hostile_checkpoint(hostile, tones):
     [folder] = [folder for folder in hostile[0] if folder.name == "own_extractor"]
     refused = run_script("evaluate.py", "--model", folder, "--data_dir", tones, check=False)
-    assert refused.returncode == 1 and "feature_extractor_type 'pipeline' is not known" in refused.stderr
+    assert refused.returncode == 1 and "feature_extractor_type 'pipeline' is unknown" in refused.stderr
     assert not hostile[2].exists()
 
 
 @pytest.mark.parametrize("name", ["pipeline", "BertModel", "AutoModel", "__loader__", "Trainer", None, ["x"], 7])
 def test_an_extractor_is_one_of_those_that_are_known(name):
-    with pytest.raises(ValueError, match="is not known as the extractor of an audio encoder; known are AST"):
+    with pytest.raises(ValueError, match="is unknown as the extractor of an audio encoder; choose one of AST"):
         GEmoClapFeatureExtractor(feature_type="own", own={"feature_extractor_type": name, "model": "x"})
 
 

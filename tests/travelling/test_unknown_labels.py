@@ -6,7 +6,13 @@ from conftest import batch_of
 from torch.nn import functional as F
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification
-from modeling_gemoclap.losses_gemoclap import contrastive_loss, known_labels, objective_terms
+from modeling_gemoclap.losses_gemoclap import (
+    ContrastiveBatch,
+    LossSettings,
+    contrastive_loss,
+    known_labels,
+    objective_terms,
+)
 from modeling_gemoclap.training.collator import GEmoClapCollator
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
 from modeling_gemoclap.training.supcon_sampler import SupConSampler
@@ -36,9 +42,10 @@ def test_a_trainers_terms_take_every_negative_label_for_unknown(objective):
     audio, text, gender = F.normalize(torch.randn(3, 4, 6), dim=-1)
     scale = torch.tensor(5.0)
 
-    def loss(*labels):
-        labels = [torch.tensor(each) for each in labels]
-        return contrastive_loss(objective_terms(objective, audio, text, scale, scale, *labels, gender))
+    def loss(emotions, genders):
+        labels = (torch.tensor(emotions), torch.tensor(genders))
+        batch = ContrastiveBatch(audio, text, scale, scale, *labels, gender)
+        return contrastive_loss(objective_terms(objective, batch, LossSettings()))
 
     assert torch.equal(loss([0, 0, -100, -100], [1, -9, -9, 0]), loss([0, 0, -1, -1], [1, -1, -1, 0]))
 
@@ -96,7 +103,9 @@ def test_what_training_draws_takes_every_negative_label_for_unknown(make_model, 
 def test_labels_changed_in_place_are_not_saved(make_model, tmp_path, change, saved):
     model = make_model(model_class=GEmoClapForAudioClassification)
     change(model.config)
-    with pytest.raises(ValueError, match="labels were changed in place, and what is saved could not be loaded"):
+    with pytest.raises(
+        ValueError, match="labels were changed in place, so the saved configuration could not be loaded"
+    ):
         (model if saved == "model" else model.config).save_pretrained(tmp_path / "saved")
     assert not list(tmp_path.glob("saved/*.json")) and not list(tmp_path.glob("saved/*.safetensors"))
     model.config.id2label = {0: "furious", 1: "sad"}
