@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 # With this registration, the auto classes load checkpoints without trust_remote_code once the package is imported. It
-# must not be in a file that is saved with checkpoints, since the classes of such a file exist once for each checkpoint.
+# must not be in a file that is saved with checkpoints, whose classes exist once for each checkpoint.
 AutoConfig.register("gemoclap", GEmoClapConfig, exist_ok=True)
 AutoConfig.register("gemoclap_audio", GEmoClapAudioConfig, exist_ok=True)
 AutoModel.register(GEmoClapConfig, GEmoClapModel, exist_ok=True)

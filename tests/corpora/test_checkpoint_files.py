@@ -93,8 +93,8 @@ def test_a_file_starts_no_compiler_by_reference_compile():
             b"<html>not found</html>",
             "is a pickle of objects other than tensors, which may run code, or contains no tensors",
         ),
-        (pickle.dumps(Opens("nothing")), "holds a pickle of more than tensors"),
-        (pickle.dumps(np.ones(3)), "holds a pickle of more than tensors"),
+        (pickle.dumps(Opens("nothing")), "is a pickle of objects other than tensors"),
+        (pickle.dumps(np.ones(3)), "is a pickle of objects other than tensors"),
     ],
 )
 def test_a_file_that_torch_refuses_is_named_without_advice_to_unpickle_it(tmp_path, content, words):

@@ -89,9 +89,7 @@ def test_precision_as_transformers_spells_it(tmp_path, kind, name):
 def test_a_causal_text_encoder_is_refused_for_its_first_token(tmp_path):
     small = {"vocab_size": 300, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 66}
     transformers.GPT2Model(transformers.GPT2Config(**small)).save_pretrained(tmp_path / "gpt2")
-    with pytest.raises(
-        ValueError, match="gpt2: its first token does not attend to the others: give text_pooling='mean'"
-    ):
+    with pytest.raises(ValueError, match="gpt2: its first token does not attend to .*: give text_pooling='mean'"):
         load_text_tower(str(tmp_path / "gpt2"))
     assert load_text_tower(str(tmp_path / "gpt2"), "mean").config.model_type == "gpt2"
     transformers.T5Config().save_pretrained(tmp_path / "t5")

@@ -103,9 +103,7 @@ def test_what_training_draws_takes_every_negative_label_for_unknown(make_model, 
 def test_labels_changed_in_place_are_not_saved(make_model, tmp_path, change, saved):
     model = make_model(model_class=GEmoClapForAudioClassification)
     change(model.config)
-    with pytest.raises(
-        ValueError, match="labels were changed in place, so the saved configuration could not be loaded"
-    ):
+    with pytest.raises(ValueError, match="labels were changed in place, so the saved .* could not be loaded"):
         (model if saved == "model" else model.config).save_pretrained(tmp_path / "saved")
     assert not list(tmp_path.glob("saved/*.json")) and not list(tmp_path.glob("saved/*.safetensors"))
     model.config.id2label = {0: "furious", 1: "sad"}
