@@ -354,7 +354,7 @@ def split_by_tower(options: dict) -> tuple[dict, dict, dict]:
     `text_pooling` is an option of the model.
 
     Raises:
-        ValueError: If a tower has a dtype of its own.
+        ValueError: If a dtype is given for a tower.
     """
     groups: tuple[dict, dict, dict] = {}, {}, {}
     for name, value in options.items():

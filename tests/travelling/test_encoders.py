@@ -326,7 +326,7 @@ def test_missing_tokenizer_and_extractor_are_named(tmp_path, text_folder):
     with pytest.raises(ValueError, match="text: the text encoder has no tokenizer"):
         GEmoClapProcessor.from_audio_text_pretrained(str(tmp_path / "audio"), text_folder)
     source_of("wavlm-base").save_pretrained(tmp_path / "bare")
-    with pytest.raises(ValueError, match="bare: no feature extractor beside"):
+    with pytest.raises(ValueError, match="bare: the audio encoder has no feature extractor"):
         GEmoClapProcessor.from_audio_text_pretrained(str(tmp_path / "bare"), text_folder)
 
 

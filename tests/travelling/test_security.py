@@ -322,7 +322,7 @@ def test_adapters_import_no_modules(tmp_path):
 
     pytest.importorskip("peft")
     edit(tmp_path / "adapter_config.json", peft_type="LORA", megatron_config={"x": 1}, megatron_core="antigravity")
-    with pytest.raises(ValueError, match="adapter_config.json: not an adapter that train.py made"):
+    with pytest.raises(ValueError, match="adapter_config.json: not an adapter of train.py"):
         load_adapter(tmp_path, "audio", "text")
     assert "antigravity" not in sys.modules
 
@@ -403,4 +403,4 @@ def test_resuming_from_an_untrusted_folder_unpickles_nothing(make_model, make_pr
         trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     assert not mark.exists()
     sentence = sentence_for(refused.value)
-    assert re.fullmatch(rf"\S*{re.escape(file)} holds a pickle of more than tensors, .*; go on from .*", sentence)
+    assert re.fullmatch(rf"\S*{re.escape(file)} is a pickle of objects other than tensors, .*; go on from .*", sentence)
