@@ -119,7 +119,7 @@ def as_table(cells: list[dict], folders: list[Path]) -> str:
 
 def main(argv: list[str]) -> None:
     """Run all cells, and write table.md."""
-    from modeling_gemoclap.training.arguments import check_arguments
+    from modeling_gemoclap.runs.recipe import check_recipe
 
     options = parse(argv)
     refuse_unwritable({"--output_dir": options.output_dir})
@@ -129,7 +129,7 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"{options.config}: no {name} there; name one in it, or give --{name}")
     commands = {cell["name"]: commands_of(cell, grid, options) for cell in cells}
     for name, (_, train, _) in commands.items():  # all of them, before the first is trained for hours
-        check_arguments(train, f"{options.config}: the cell {name!r}")
+        check_recipe(train, f"{options.config}: the cell {name!r}")
     for _, train, judge in commands.values():  # what is there is not done again
         run([*shlex.split(options.launcher), "train.py", *train])
         run([sys.executable, "evaluate.py", *judge])

@@ -1,4 +1,4 @@
-"""The tests on both ends of the supported versions: `nox`, `nox -s "tests(4.57)"`, `nox -- tests/travelling/test_encoders.py`.
+"""The tests on both ends of the supported versions: `nox`, `nox -s "tests(4.57)"`, `nox -- tests/corpora`.
 
 `nox -s pythons` runs the quick tests on each supported version of Python, installed as documented.
 

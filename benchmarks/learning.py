@@ -15,7 +15,7 @@ from families import AUDIO, text_config
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
 from modeling_gemoclap.losses_gemoclap import kl_contrastive, match_matrix, soft_targets
-from modeling_gemoclap.training.initialisation import centre_projection
+from modeling_gemoclap.objectives.gemo_clap.initialisation import centre_projection
 
 RATE = 16000
 PITCHES = {"angry": 1800.0, "happy": 900.0, "sad": 300.0}

@@ -51,7 +51,7 @@ if "zero-shot-emotion-recognition" not in PIPELINE_REGISTRY.get_supported_tasks(
 
 def __getattr__(name: str):
     if name == "GEmoClapTrainer":  # imported lazily, because it requires accelerate, which inference does not
-        from .training.trainer import GEmoClapTrainer
+        from .objectives.gemo_clap.trainer import GEmoClapTrainer
 
         return GEmoClapTrainer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -132,6 +132,45 @@ def _numbers(words: pa.ChunkedArray, labels: list[str]) -> list[int]:
     return pc.fill_null(pc.index_in(words, value_set=pa.array(labels, pa.string())), -1).to_pylist()
 
 
+@dataclass(frozen=True)
+class ClipOptions:
+    """How training clips are drawn.
+
+    Args:
+        max_seconds: Longer clips are cut to this length at a random place; None: complete clips.
+        augmentation: Changes log-mel features `(frames, num_mel_bins)` anew whenever a clip is drawn.
+        seed: Seed of all random draws.
+        on_bad_audio: Treatment of an unusable clip in a shard: `"raise"`, or `"skip"`.
+    """
+
+    max_seconds: float | None = None
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    on_bad_audio: str = "raise"
+
+
+def audio_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The part of a batch that `get_audio_features` and `pool_audio` take."""
+    names = ("input_values", "input_features", "audio_frames", "audio_attention_mask")
+    return {name: batch[name] for name in names if name in batch}
+
+
+class AudioCollator:
+    """Pads clips into a batch without texts.
+
+    Args:
+        extractor: Makes the model inputs.
+    """
+
+    def __init__(self, extractor: GEmoClapFeatureExtractor):
+        self.extractor = extractor
+
+    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Make a batch of audio inputs and `emotion_labels` from dicts with `clip` and `emotion_label`."""
+        batch = dict(self.extractor.collate([example["clip"] for example in examples]))
+        return batch | {"emotion_labels": torch.tensor([example["emotion_label"] for example in examples])}
+
+
 class ClipDataset(torch.utils.data.Dataset):
     """Clips with labels, as the collator wants them.
 
@@ -142,10 +181,7 @@ class ClipDataset(torch.utils.data.Dataset):
         corpus: Clips that `read_clips` returned.
         extractor: The same extractor.
         config: Its `emotions` and `genders` number the labels.
-        max_seconds: Longer clips are cut to this length at a random place.
-        augmentation: Changes log-mel features `(frames, num_mel_bins)` anew whenever a clip is drawn.
-        seed: Seed of all that is drawn.
-        on_bad_audio: What a clip in a shard does that cannot be used: `"raise"`, or `"skip"` to take no part.
+        options: How clips are drawn.
     """
 
     def __init__(
@@ -153,11 +189,9 @@ class ClipDataset(torch.utils.data.Dataset):
         corpus: Corpus,
         extractor: GEmoClapFeatureExtractor,
         config: GEmoClapConfig,
-        max_seconds: float | None = None,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        on_bad_audio: str = "raise",
+        options: ClipOptions = ClipOptions(),
     ):
+        augmentation = options.augmentation
         if augmentation and extractor.feature_type != "log_mel":
             raise ValueError(
                 "time_warp, mel_warp, equalizer_db, noise_prob, reverb_prob and mix_prob change log-mel features; "
@@ -171,13 +205,14 @@ class ClipDataset(torch.utils.data.Dataset):
         if self.reader is None:
             self.clips = corpus.clips.with_format("numpy", columns=["features"], output_all_columns=True)
         self.extractor = extractor
-        self.max_seconds = max_seconds
+        self.max_seconds = options.max_seconds
         self.augmentation = augmentation
-        self.seed = seed
-        self.on_bad_audio = on_bad_audio
+        self.seed = options.seed
+        self.on_bad_audio = options.on_bad_audio
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive an epoch see it too
         self._skipped = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()  # all workers write into it
         self._alike: dict[tuple[int, int], list[int]] = {}
+        self.emotions = config.emotions
         self.emotion_labels = _numbers(corpus.column("emotion"), config.emotions)
         self.gender_labels = _numbers(corpus.column("gender"), config.genders)
 

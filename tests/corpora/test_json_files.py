@@ -16,11 +16,12 @@ from modeling_gemoclap.evaluation.loading import load_pipeline
 from modeling_gemoclap.evaluation.protocol_runs import read_run
 from modeling_gemoclap.evaluation.report import refuse_other_results
 from modeling_gemoclap.evaluation.stored import load_judged, protocols_of, stored
+from modeling_gemoclap.objectives.start import config_of
+from modeling_gemoclap.runs.identity import read_identity
+from modeling_gemoclap.runs.provenance import history_of_start
 from modeling_gemoclap.training.arguments import ModelArguments
-from modeling_gemoclap.training.checkpoints import find_best_again, latest_whole_checkpoint
+from modeling_gemoclap.training.checkpoints import find_best_again, latest_complete_checkpoint
 from modeling_gemoclap.training.history import history_of_checkpoint
-from modeling_gemoclap.training.identity import read_identity
-from modeling_gemoclap.training.start import config_of, history_of_start
 
 DEEP = "[" * 200_000 + "]" * 200_000
 DEEP_OBJECT = '{"a":' * 200_000 + "1" + "}" * 200_000
@@ -90,9 +91,9 @@ def test_fields_that_are_missing_or_of_another_type(tmp_path):
 def test_a_checkpoint_of_a_training_is_passed_over_unless_it_is_whole(tmp_path):
     for number, content in enumerate(("{}", "[]", DEEP, '{"global_step": "x"}')):
         damage(tmp_path / f"checkpoint-{number + 1}/trainer_state.json", content)
-    assert latest_whole_checkpoint(tmp_path) is None
+    assert latest_complete_checkpoint(tmp_path) is None
     damage(tmp_path / "checkpoint-1/trainer_state.json", '{"global_step": 1}')
-    assert latest_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
+    assert latest_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
 
 
 def test_the_record_of_a_checkpoint(tmp_path):

@@ -13,10 +13,10 @@ from trees import emodb_tree, ravdess_tree
 from modeling_gemoclap import GEmoClapConfig, GEmoClapModel, GEmoClapTrainer
 from modeling_gemoclap.corpora.manifest import Corpus, load_corpus, mix
 from modeling_gemoclap.corpora.provenance import NO_RECORD, Heard, heard_speakers, merged, training_records
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.runs.calibration import fit_temperature
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
-from modeling_gemoclap.training.calibration import fit_temperature
 from modeling_gemoclap.training.clips import ClipDataset, read_clips
-from modeling_gemoclap.training.collator import GEmoClapCollator
 from modeling_gemoclap.training.history import HISTORY, history_of, history_of_checkpoint, records_of
 
 

@@ -24,11 +24,11 @@ from modeling_gemoclap.corpora.protocols import some_clips
 from modeling_gemoclap.evaluation import cluster_analysis
 from modeling_gemoclap.evaluation.cluster_analysis import agreement, analyse, purity
 from modeling_gemoclap.evaluation.judging import refuse_idle_options
-from modeling_gemoclap.speakers import embeddings as embeddings_module
-from modeling_gemoclap.speakers.clusters import Clusters, cluster_within_speakers
-from modeling_gemoclap.speakers.embeddings import speaker_embeddings
-from modeling_gemoclap.training.speaker_losses import cluster_info_nce, reversal_strength, reverse_gradient
-from modeling_gemoclap.training.speaker_sampler import SpeakerClusterSampler
+from modeling_gemoclap.objectives.speaker_clusters import embeddings as embeddings_module
+from modeling_gemoclap.objectives.speaker_clusters.clusters import Clusters, cluster_within_speakers
+from modeling_gemoclap.objectives.speaker_clusters.embeddings import speaker_embeddings
+from modeling_gemoclap.objectives.speaker_clusters.losses import cluster_info_nce, reversal_strength, reverse_gradient
+from modeling_gemoclap.objectives.speaker_clusters.sampler import SpeakerClusterSampler
 
 PRETRAIN = ("--head", "speaker", "--speaker_clusters", "3", "--per_device_train_batch_size", "16")
 PRETRAIN += ("--num_train_epochs", "3", "--pooling", "self_attention")

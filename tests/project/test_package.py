@@ -12,7 +12,7 @@ from families import AUDIO
 
 PACKAGE = ROOT / "modeling_gemoclap"
 FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
-WORKSHOP = ("command_line", "corpora", "speakers", "training", "evaluation")
+WORKSHOP = ("command_line", "corpora", "objectives", "training", "runs", "evaluation")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
@@ -58,26 +58,42 @@ def test_a_file_that_is_loaded_by_name_names_all_that_it_needs():
 
 @pytest.mark.parametrize("part", WORKSHOP)
 def test_walls_of_the_workshop(part):
-    both = {"corpora", "speakers", "command_line"}
     allowed = {
         "command_line": set(),
         "corpora": {"command_line"},
-        "speakers": {"corpora"},
-        "training": both,
-        "evaluation": both,
+        "training": {"corpora", "command_line"},
+        "objectives": {"training", "corpora", "command_line"},
+        "runs": {"objectives", "training", "evaluation", "corpora", "command_line"},
+        "evaluation": {"corpora", "command_line", "objectives"},  # of objectives, two leaf modules: see below
     }[part]
     for path in (PACKAGE / part).rglob("*.py"):
         for level, module, _ in imports(path):
-            if level == 2:
-                first = module.split(".")[0]
-                if first in ("fingerprint", "markdown"):  # these import nothing of the package
-                    continue
-                assert first in allowed or first.endswith("_gemoclap"), f"{path.name} imports {module}"
-                if part == "corpora":
-                    words = ("configuration_gemoclap", "prompts_gemoclap", "command_line")
-                    assert first in words, "corpora knows the words and no models"
             assert not (level == 0 and module.startswith("modeling_gemoclap"))
             assert module not in {"espeakng_loader"}
+            place = (*path.relative_to(PACKAGE).parent.parts[: -level + 1 or None], *module.split("."))
+            if not level or place[0] in (part, "fingerprint", "markdown"):  # these two import nothing of the package
+                continue
+            assert place[0] in allowed or place[0].endswith("_gemoclap"), f"{path.name} imports {module}"
+            if part == "corpora":
+                words = ("configuration_gemoclap", "prompts_gemoclap", "command_line")
+                assert place[0] in words, "corpora knows the words and no models"
+            if part == "evaluation" and place[0] == "objectives":
+                leaves = (("speaker_clusters", "clusters"), ("speaker_clusters", "embeddings"))
+                assert place[1:] in leaves, "evaluation knows no objective"
+
+
+@pytest.mark.parametrize("leaf", ["clusters", "embeddings"])
+def test_what_evaluation_shares_with_an_objective_knows_no_training(leaf):
+    for level, module, _ in imports(PACKAGE / "objectives/speaker_clusters" / f"{leaf}.py"):
+        assert not level or level == 3 and module.split(".")[0] not in ("training", "runs", "objectives")
+
+
+def test_the_engine_names_no_objective():
+    files = list((PACKAGE / "training").glob("*.py"))
+    assert len(files) <= 15
+    words = re.compile(r"\b(supcon|two_stage|TwoStage|speaker_clusters|SpeakerClusters|gemo_clap|head ==)\b")
+    for path in files:
+        assert not words.search(path.read_text()), path.name
 
 
 def test_the_wheel_holds_everything(tmp_path):
@@ -142,13 +158,14 @@ CONFIGURATIONS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if "\
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
 def test_configurations_are_read_by_the_parser(path):
-    from modeling_gemoclap.training.arguments import parse_arguments
+    from modeling_gemoclap.runs.recipe import parse_recipe
 
     values = yaml.safe_load(path.read_text())
-    model, _, training = parse_arguments(["--config", str(path)])
+    recipe = parse_recipe(["--config", str(path)])
+    found = recipe.to_dict()
     for name in {"objective", "head"} & set(values) or {"neither"}:
-        assert getattr(model, name) == values[name]
-    assert training.num_train_epochs == values["num_train_epochs"]
+        assert found[name] == values[name]
+    assert recipe.training.num_train_epochs == values["num_train_epochs"]
     assert len(path.read_text().splitlines()) <= 40
 
 

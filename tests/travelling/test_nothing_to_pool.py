@@ -11,8 +11,8 @@ from modeling_gemoclap import GEmoClapForXVector, GEmoClapProcessor
 from modeling_gemoclap.encoding_gemoclap import encode_text
 from modeling_gemoclap.heads_gemoclap import GEmoClapAudioPooling
 from modeling_gemoclap.losses_gemoclap import contrastive_loss
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.towers_gemoclap import build_text_tower
-from modeling_gemoclap.training.collator import GEmoClapCollator
 
 POOLINGS = ("mean", "mean_std", "self_attention")
 

@@ -20,14 +20,15 @@ from modeling_gemoclap import (
     GEmoClapFeatureExtractor,
     GEmoClapForAudioClassification,
     GEmoClapModel,
+    GEmoClapTrainer,
 )
 from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.evaluation.page import write_page
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, constructor_settings, encoder_extractor_class
 from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
-from modeling_gemoclap.training.collator import AudioCollator
-from modeling_gemoclap.training.model_card import write_model_card
-from modeling_gemoclap.training.trainer import ClassifierTrainer
+from modeling_gemoclap.training.card import TrainingFacts, write_model_card
+from modeling_gemoclap.training.clips import AudioCollator
 
 PAYLOAD = """
 import pathlib, transformers
@@ -337,7 +338,12 @@ def test_card_escapes_names_from_data(make_model, tmp_path):
     config = {"training_data": [record], "calibration_temperature": 2.0, "calibrated_on": NASTY}
     model = make_model(emotions=["angry", words], **config)
     model.config.audio_config._name_or_path = NASTY + "x" * 300  # longer than any file name
-    path = write_model_card(str(tmp_path / "run"), model, TrainerState(epoch=1, global_step=1), 16000, 1)
+    path = write_model_card(
+        str(tmp_path / "run"),
+        model,
+        GEmoClapTrainer.card_text,
+        TrainingFacts(TrainerState(epoch=1, global_step=1), 16000, 1),
+    )
     plain, text = ModelCard.load(path).data.to_dict(), path.read_text(encoding="utf-8")
     assert "license" not in plain and plain["base_model"] == [NASTY + "x" * 300]
     _, front, body = re.split(r"^---$", text, maxsplit=2, flags=re.M)
@@ -403,4 +409,4 @@ def test_resuming_from_an_untrusted_folder_unpickles_nothing(make_model, make_pr
         trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     assert not mark.exists()
     sentence = sentence_for(refused.value)
-    assert re.fullmatch(rf"\S*{re.escape(file)} is a pickle of objects other than tensors, .*; go on from .*", sentence)
+    assert re.fullmatch(rf"\S*{re.escape(file)} is a pickle of objects other than .*; go on from .*", sentence)

@@ -13,9 +13,9 @@ from modeling_gemoclap.losses_gemoclap import (
     known_labels,
     objective_terms,
 )
-from modeling_gemoclap.training.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.two_stage.sampler import SupConSampler
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
-from modeling_gemoclap.training.supcon_sampler import SupConSampler
 
 IDS = torch.tensor([[5, 6, 7], [5, 8, 9], [5, 6, 9], [5, 9, 9]])
 
