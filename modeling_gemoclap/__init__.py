@@ -17,8 +17,8 @@ from .heads_gemoclap import GEmoClapOutput
 from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from .pipeline_gemoclap import ZeroShotEmotionPipeline
 from .processing_gemoclap import GEmoClapProcessor
+from .version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "GEmoClapAudioConfig",
