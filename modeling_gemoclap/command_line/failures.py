@@ -26,7 +26,8 @@ EXTRAS = {
 BASE = ("numpy", "safetensors", "soundfile", "soxr", "tokenizers", "torch", "transformers")
 # Where a ValueError is raised for the user to read. One of NumPy, torch or the standard library names no file or
 # option, and nobody expected it.
-FOR_USERS = ("__main__", "grid", "modeling_gemoclap", "transformers", "transformers_modules")
+THIS_PROJECT = ("__main__", "modeling_gemoclap")
+FOR_USERS = (*THIS_PROJECT, "transformers", "transformers_modules")
 FOR_USERS += ("accelerate", "datasets", "huggingface_hub", "peft")
 # What only passes on an error of another process.
 PASS_ON = ("torch.utils.data", "torch._utils", "multiprocess", "multiprocessing", "concurrent.futures")
@@ -137,7 +138,7 @@ def _of_memory(error: BaseException, message: str) -> str:
 
 
 def _of_import(error: ImportError) -> str | None:
-    if error.name is None and _is_in(_raised_in(error)[-1], FOR_USERS[:3]):
+    if error.name is None and _is_in(_raised_in(error)[-1], THIS_PROJECT):
         return str(error)
     names, cause = [], error
     while cause is not None:  # transformers raises an error of its own from the one that says what is missing

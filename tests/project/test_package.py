@@ -2,13 +2,15 @@
 
 import ast
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, TONES
 from families import AUDIO
 
 PACKAGE = ROOT / "modeling_gemoclap"
@@ -97,20 +99,32 @@ def test_the_engine_names_no_objective():
         assert not words.search(path.read_text()), path.name
 
 
-def test_the_wheel_holds_everything(tmp_path):
-    """Built, installed into an empty folder, and imported from there."""
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with nothing but the built wheel, installed without what it requires."""
+    folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
     subprocess.run(wheel, check=True, capture_output=True)
-    [built] = tmp_path.glob("gemoclap-*.whl")
-    target = tmp_path / "site"
-    subprocess.run(
-        [*pip, "install", "--no-deps", "--target", str(target), str(built)], check=True, capture_output=True
-    )
-    assert {path.name for path in target.iterdir()} == {
-        "modeling_gemoclap",
-        built.name.split("-py3")[0] + ".dist-info",
-    }
+    [built] = folder.glob("gemoclap-*.whl")
+    target = folder / "site"
+    install = [*pip, "install", "--no-deps", "--target", str(target), str(built)]
+    subprocess.run(install, check=True, capture_output=True)
+    distribution = f"{built.name.split('-py3')[0]}.dist-info"
+    assert {path.name for path in target.iterdir()} == {"modeling_gemoclap", distribution}
+    return target
+
+
+def run_installed(target, folder, *words):
+    """Run Python in a folder, with the installed wheel first on the path; what it prints."""
+    env = {**os.environ, "PYTHONPATH": str(target)}
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout.strip()
+
+
+def test_the_wheel_holds_everything(installed, tmp_path):
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in PACKAGE.rglob("*.py")
@@ -119,17 +133,45 @@ def test_the_wheel_holds_everything(tmp_path):
         f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; "
         "print(sys.modules['modeling_gemoclap'].__file__)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(target), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(target / "modeling_gemoclap/__init__.py")
+    assert run_installed(installed, tmp_path, "-c", code) == str(installed / "modeling_gemoclap/__init__.py")
     for name in ("py.typed", "training/card_template.md", "evaluation/war_uar/war_uar.py"):
-        assert (target / "modeling_gemoclap" / name).is_file()
+        assert (installed / "modeling_gemoclap" / name).is_file()
+
+
+def test_the_wheel_holds_the_configurations(installed):
+    sources = sorted(path for path in (ROOT / "configs").rglob("*") if path.is_file())
+    folder = installed / "modeling_gemoclap/configs"
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == [
+        folder / path.relative_to(ROOT / "configs") for path in sources
+    ]
+    for path in sources:
+        assert (folder / path.relative_to(ROOT / "configs")).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_evaluates_and_predicts(installed, tones, tmp_path):
+    """Two steps with a configuration of the package, in an empty folder without the repository."""
+    data = ("--data_dir", tones)
+    quick = ("--max_steps", 2, "--prompt_steps", 0, "--use_cpu", "true", "--disable_tqdm", "true")
+    train = ("-m", "modeling_gemoclap", "train", "--config", "compact", *data, "--exclude_speakers", "04")
+    run_installed(installed, tmp_path, *train, *quick, "--output_dir", "run")
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert {path.name for path in (tmp_path / "run").glob("*.py")} == {path.name for path in FACE}
+    recipe = yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["emotion_templates"] == recipe["emotion_templates"] and config["pooling"] == recipe["pooling"]
+    evaluate = ("-m", "modeling_gemoclap", "evaluate", "--model", "run", *data, "--speakers", "04")
+    run_installed(installed, tmp_path, *evaluate, "--output_dir", "results")
+    results = json.loads((tmp_path / "results/results.json").read_text())
+    assert results["n"] == 12 and results["command"].startswith("python -m modeling_gemoclap evaluate --model run")
+    clip = next(tones.glob("audio/04_*.wav"))
+    code = (
+        "import sys; from transformers import pipeline; "
+        "pipe = pipeline('zero-shot-emotion-recognition', model='run', trust_remote_code=True); "
+        "print(sorted(answer['label'] for answer in pipe(sys.argv[1])))"
+    )
+    code = f"import modeling_gemoclap; {code}"
+    assert run_installed(installed, tmp_path, "-c", code, clip).splitlines()[-1] == str(sorted(TONES))
 
 
 def test_importing_the_package_needs_no_workshop():

@@ -211,7 +211,7 @@ def messages(path):
 
 def test_options_in_messages_exist():
     """An option belongs to the last program that the message names before it, else to that of the module or both."""
-    options = {name: options_of(name) for name in ("train", "evaluate")}
+    options = {name: options_of(name) for name in ("train", "evaluate", "grid")}
     of_part, named = {"training": ["train"], "evaluation": ["evaluate"]}, set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
@@ -219,9 +219,11 @@ def test_options_in_messages_exist():
             continue
         for line, text in messages(path):
             programs = of_part.get(part, ["train"] if part.endswith("_gemoclap.py") else ["train", "evaluate"])
-            if re.fullmatch(r"--[a-z_]+", text):
+            if path.name == "grid.py":
+                programs = ["grid"]
+            if re.fullmatch(r"--[a-z_]+|--no-X", text):
                 continue  # a part of a command line
-            for term in re.findall(r"train\.py|evaluate\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
+            for term in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
                 option = term.removeprefix("--").removeprefix("no-")
                 if option == term:
                     programs = [term.removesuffix(".py")]
