@@ -212,7 +212,8 @@ def messages(path):
 def test_options_in_messages_exist():
     """An option belongs to the last program that the message names before it, else to that of the module or both."""
     options = {name: options_of(name) for name in ("train", "evaluate", "grid")}
-    of_part, named = {"training": ["train"], "evaluation": ["evaluate"]}, set()
+    of_part = dict.fromkeys(("objectives", "runs", "training"), ["train"]) | {"evaluation": ["evaluate"]}
+    named = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
         if part == "command_line":  # its messages name options of all programs
