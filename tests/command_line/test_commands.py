@@ -11,7 +11,7 @@ from modeling_gemoclap import __main__ as commands
 from modeling_gemoclap.command_line import shipped
 from modeling_gemoclap.command_line.commands import command_words
 from modeling_gemoclap.command_line.shipped import shipped_config
-from modeling_gemoclap.training.arguments import parse_arguments
+from modeling_gemoclap.runs.recipe import parse_recipe
 
 MODULE = str(ROOT / "modeling_gemoclap/__main__.py")
 
@@ -21,8 +21,9 @@ def test_a_shipped_configuration_is_found_from_anywhere(name, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert shipped_config(name) == str(ROOT / "configs/compact.yaml")
     recipe = yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
-    model, _, arguments = parse_arguments(["--config", name, "--use_cpu", "true", "--output_dir", "run"])
-    assert model.projection_dim == recipe["projection_dim"] and arguments.warmup_steps == recipe["warmup_steps"]
+    parsed = parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"])
+    assert parsed.options.projection_dim == recipe["projection_dim"]
+    assert parsed.training.warmup_steps == recipe["warmup_steps"]
 
 
 @pytest.mark.parametrize("name", ["compact", "compact.yaml", "configs/compact.yaml"])
@@ -31,7 +32,7 @@ def test_a_file_precedes_a_shipped_configuration(name, tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / name).write_text("projection_dim: 7\n")
     assert shipped_config(name) == name
-    assert parse_arguments(["--config", name, "--use_cpu", "true", "--output_dir", "run"])[0].projection_dim == 7
+    assert parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"]).options.projection_dim == 7
 
 
 def test_a_folder_is_no_configuration(tmp_path, monkeypatch):

@@ -271,10 +271,6 @@ TO_BE_REDUCED = {
     "ShardSampler.__init__",
     "SupConSampler.__init__",
     "SupConTrainer.__init__",
-    "_judge_fold",
-    "evaluate_clips",
-    "judge_layers",
-    "judge_protocol",
 }
 
 

@@ -20,6 +20,7 @@ from modeling_gemoclap import (
 )
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.registry import OBJECTIVES
 from modeling_gemoclap.prompts_gemoclap import check_templates, check_words, refuse_shared_prompts
 from modeling_gemoclap.runs.calibration import fit_temperature
 from modeling_gemoclap.runs.recipe import parse_recipe
@@ -187,10 +188,12 @@ OF_TRAINING = {"label_fraction", "num_dev_speakers"}  # options of protocols, wh
 def options_of(program) -> set[str]:
     """The options of a program without dashes."""
     seen = []
-    with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("argparse.ArgumentParser.print_help", lambda self, file=None: seen.append(self))
-        parse_recipe(["--help"]) if program == "train" else load_script(program).parse(["--help"])
-    return {option.removeprefix("--") for action in seen[0]._actions for option in action.option_strings}
+    heads = [("--head", head) for head in OBJECTIVES] if program == "train" else [()]
+    for head in heads:
+        with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("argparse.ArgumentParser.print_help", lambda self, file=None: seen.append(self))
+            (parse_recipe if program == "train" else load_script(program).parse)([*head, "--help"])
+    return {word.removeprefix("--") for parser in seen for action in parser._actions for word in action.option_strings}
 
 
 def messages(path):
@@ -212,7 +215,8 @@ def messages(path):
 def test_options_in_messages_exist():
     """An option belongs to the last program that the message names before it, else to that of the module or both."""
     options = {name: options_of(name) for name in ("train", "evaluate", "grid")}
-    of_part, named = {"training": ["train"], "evaluation": ["evaluate"]}, set()
+    of_part = dict.fromkeys(("objectives", "runs", "training"), ["train"]) | {"evaluation": ["evaluate"]}
+    named = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
         if part == "command_line":  # its messages name options of all programs
