@@ -20,7 +20,7 @@ from ..training.gather import all_gather_object, release
 from ..training.history import record_development
 from .fit import fit
 from .folder import CALIBRATION
-from .provenance import heard_before
+from .provenance import seen_speakers_note
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -122,7 +122,7 @@ def out_of_fold_logits(run: Run) -> tuple[torch.Tensor, torch.Tensor, str]:
     folds = deal_speakers(genders_of(run.train), count, run.training.seed)
     parts = [_fold_logits(_calibration_fold(run, number, speakers)) for number, speakers in enumerate(folds)]
     logits, labels = map(torch.cat, zip(*parts, strict=True))
-    heard = heard_before(run.recipe.model, run.train)
+    heard = seen_speakers_note(run.recipe.model, run.train)
     return logits, labels, f"out-of-fold answers to the training speakers, {len(folds)} folds{heard}"
 
 
@@ -140,26 +140,26 @@ def _calibration_fold(run: Run, number: int, speakers: list[str]) -> Run:
 def _fold_logits(fold: Run) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and labels of a fold's development clips, from disk or by a training."""
     path, key = fold.folder.with_suffix(".safetensors"), digest(fold.identity)
-    if not all_gather_object(stored_logits(path, key) is not None)[0]:
+    if not all_gather_object(load_logits(path, key) is not None)[0]:
         trainer, _ = fit(fold)
         logits, labels = uncalibrated_logits(trainer)
         if trainer.is_world_process_zero():
-            store_logits(path, key, logits, labels)
+            save_logits(path, key, logits, labels)
             remove_frames(fold.training)
         trainer.accelerator.wait_for_everyone()
         release(trainer)
-    return stored_logits(path, key)
+    return load_logits(path, key)
 
 
-def store_logits(path: Path, key: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
+def save_logits(path: Path, key: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
     """Write logits and labels to a safetensors file, atomically; `key` is the hash of what they depend on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
         save_file({"logits": logits.contiguous(), "labels": labels.contiguous()}, part, metadata={"made_of": key})
 
 
-def stored_logits(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Logits and labels that `store_logits` wrote with the same key; None if there are none."""
+def load_logits(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Logits and labels that `save_logits` wrote with the same key; None if there are none."""
     if not path.is_file():
         return None
     with safe_open(path, "pt") as file:

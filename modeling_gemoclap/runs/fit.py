@@ -20,7 +20,7 @@ from ..training.frozen import collate_frames, frames_folder, frozen_frames
 from ..training.gather import refuse_differences
 from ..training.trainer import SpeechTrainer
 from ..training.trainer_options import refuse_evaluation
-from .provenance import heard_before
+from .provenance import seen_speakers_note
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -43,7 +43,7 @@ def fit(run: Run, checkpoint: str | None = None) -> tuple[SpeechTrainer, list[st
     trainer, skipped = build_trainer(run, resumed=checkpoint is not None)
     if checkpoint and run.training.load_best_model_at_end:
         find_best_again(checkpoint, run.training.output_dir)
-    run.training_begins()
+    run.on_training_start()
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, skipped
 
@@ -140,7 +140,7 @@ def _check(run: Run) -> None:
         )
     objective.check()
     _refuse_different_clips(train, dev)
-    if heard := heard_before(run.recipe.model, dev):
+    if heard := seen_speakers_note(run.recipe.model, dev):
         logger.warning(f"development clips{heard}: what is chosen or calibrated on them is too favourable")
 
 

@@ -19,15 +19,15 @@ from .run import Run
 
 logger = logging.get_logger(__name__)
 CALIBRATION = "calibration"  # the folder of out-of-fold answers
-ASIDE = ".overwritten"  # where an overwritten run lies until the new one trains
-MOVING = ".overwritten_in_part"  # the same, until all of it has been moved
+BACKUP = ".overwritten"  # where an overwritten run lies until the new one trains
+PARTIAL_BACKUP = ".overwritten_in_part"  # the same, until all of it has been moved
 # What a folder that holds a run, or a part of one, has at least one of.
-MARKS = (
+RUN_MARKERS = (
     *(IDENTITY, "run.json", "trainer_state.json", "training_args.bin", "checkpoint-*/"),
-    *(f"{CALIBRATION}/fold_*", ASIDE, MOVING),
+    *(f"{CALIBRATION}/fold_*", BACKUP, PARTIAL_BACKUP),
 )
 # What a run leaves behind.
-LEFT_BEHIND = (
+RUN_FILES = (
     *("checkpoint-*", CALIBRATION, "frozen_frames", "adapter", "encoder", "fold_*", "shuffled_labels", "results"),
     *("model*.safetensors", "model.safetensors.index.json", "config.json", "processor_config.json"),
     *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
@@ -36,9 +36,9 @@ LEFT_BEHIND = (
 )
 
 
-def holds_a_run(folder: Path) -> bool:
+def contains_run(folder: Path) -> bool:
     """Whether a folder holds a run, or a part of one."""
-    return any(any(folder.glob(pattern)) for pattern in MARKS)
+    return any(any(folder.glob(pattern)) for pattern in RUN_MARKERS)
 
 
 class RunFolder:
@@ -73,63 +73,63 @@ class RunFolder:
         if error is not None and self._new and not self._training and self._main:
             self._restore()
 
-    def training_begins(self) -> None:
+    def on_training_start(self) -> None:
         """Remove the overwritten run: the folder now belongs to the new one."""
         if not self._training and self._main:
-            remove(self.folder / ASIDE)
+            remove(self.folder / BACKUP)
         self._training = True
 
     def _begin(self) -> bool:
-        undo_unrecorded_begin(self.folder)
+        undo_interrupted_begin(self.folder)
         if not self.run.training.overwrite_output:
             return self.begin(self.run)
         try:
-            put_aside(self.folder)
+            back_up_run(self.folder)
             return self.begin(self.run)
         except BaseException:
             self._restore()
             raise
 
     def _restore(self) -> None:
-        if not (self.folder / MOVING).is_dir():  # else what lies in the folder is the rest of the old run
+        if not (self.folder / PARTIAL_BACKUP).is_dir():  # else what lies in the folder is the rest of the old run
             remove_run(self.folder)
-        restore_overwritten(self.folder)
+        restore_backup(self.folder)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
 
-def put_aside(folder: Path) -> None:
+def back_up_run(folder: Path) -> None:
     """Put the run in a folder aside; one that was begun over it and never trained is removed instead.
 
     Args:
         folder: Of the run, settled.
     """
-    if (folder / ASIDE).is_dir():
+    if (folder / BACKUP).is_dir():
         remove_run(folder)
         return
-    move_run(folder, folder / MOVING)
-    if (folder / MOVING).is_dir():
-        (folder / MOVING).rename(folder / ASIDE)
+    move_run(folder, folder / PARTIAL_BACKUP)
+    if (folder / PARTIAL_BACKUP).is_dir():
+        (folder / PARTIAL_BACKUP).rename(folder / BACKUP)
 
 
-def restore_overwritten(folder: Path) -> None:
+def restore_backup(folder: Path) -> None:
     """Move what was put aside back into its folder."""
-    for aside in (folder / MOVING, folder / ASIDE):
+    for aside in (folder / PARTIAL_BACKUP, folder / BACKUP):
         if aside.is_dir():
             move_run(aside, folder)
             if not any(aside.iterdir()):
                 aside.rmdir()
 
 
-def undo_unrecorded_begin(folder: Path) -> None:
+def undo_interrupted_begin(folder: Path) -> None:
     """Undo a beginning that was killed before the new run was written down: the old one is given back.
 
     Args:
         folder: Of a run, or any other.
     """
     begun = any((folder / name).is_file() for name in (IDENTITY, "run.json"))
-    if (folder / MOVING).is_dir() or ((folder / ASIDE).is_dir() and not begun):
-        restore_overwritten(folder)
+    if (folder / PARTIAL_BACKUP).is_dir() or ((folder / BACKUP).is_dir() and not begun):
+        restore_backup(folder)
 
 
 def begin_run(run: Run, checkpoint: str | None) -> bool:
@@ -162,7 +162,7 @@ def move_run(folder: Path, target: Path) -> None:
         folder: Where it lies.
         target: Where it goes, in place of what has the same name there.
     """
-    for pattern in LEFT_BEHIND:
+    for pattern in RUN_FILES:
         for path in sorted(folder.glob(pattern)):
             target.mkdir(exist_ok=True)
             remove(target / path.name)
@@ -171,7 +171,7 @@ def move_run(folder: Path, target: Path) -> None:
 
 def remove_run(folder: Path) -> None:
     """Remove all that a run left in a folder, its identity last; files of other names stay."""
-    for pattern in LEFT_BEHIND:
+    for pattern in RUN_FILES:
         for path in folder.glob(pattern):
             remove(path)
 
@@ -226,7 +226,7 @@ def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
             f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
             f"with the run in it, or --overwrite_output true"
         )
-    if _is_filled(folder) and arguments.overwrite_output and not holds_a_run(folder):
+    if _is_filled(folder) and arguments.overwrite_output and not contains_run(folder):
         raise ValueError(
             f"{folder} holds files but no run, and --overwrite_output removes runs alone: give another --output_dir"
         )

@@ -26,7 +26,7 @@ from ..training.arguments import GEmoClapTrainingArguments, Recipe
 CODE = ("runs.train", "evaluation.metrics", "evaluation.war_uar.war_uar")
 LAYOUT = 2  # of run folders; those of an earlier one cannot be resumed
 # Options that the weights do not depend on, or that are recorded elsewhere: corpora, weights, protocols, seeds.
-NOT_SETTINGS = {
+EXCLUDED_OPTIONS = {
     *(
         "audio_model",
         "data_dir",
@@ -84,7 +84,7 @@ def settings_of(recipe: Recipe) -> dict:
     values = recipe.to_dict()
     values["processes"] = recipe.training.world_size
     values["mixed_precision"] = mixed_precision(recipe.training)
-    values = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
+    values = {name: value for name, value in values.items() if name not in EXCLUDED_OPTIONS}
     return json.loads(json.dumps(values, sort_keys=True, default=str))
 
 

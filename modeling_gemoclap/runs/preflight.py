@@ -13,7 +13,7 @@ class PushError(RuntimeError):
     """A finished checkpoint could not be pushed to the Hub."""
 
 
-def check_places(data: DataArguments, arguments: GEmoClapTrainingArguments) -> None:
+def check_environment(data: DataArguments, arguments: GEmoClapTrainingArguments) -> None:
     """Make sure that a run can write its folder and its caches, and that what it reports to is installed.
 
     One process of a machine tries the caches, the first process the output folder.

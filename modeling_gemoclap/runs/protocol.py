@@ -19,9 +19,9 @@ from ..training.arguments import DataArguments, Recipe
 from ..training.checkpoints import latest_complete_checkpoint
 from ..training.gather import finish, release, run_on_main_process
 from ..training.trainer import SpeechTrainer
-from .folder import RunFolder, undo_unrecorded_begin
+from .folder import RunFolder, undo_interrupted_begin
 from .identity import read_identity, refuse_another_run, refuse_differing, refuse_earlier_layout
-from .provenance import history_of_start, start_of_fold
+from .provenance import initial_training_data, model_arguments_of_fold
 from .run import Run, objective_of
 from .selection import select_corpus, split, with_selection
 from .train_run import train_run
@@ -74,7 +74,7 @@ def train_protocol(recipe: Recipe) -> None:
     recipe = replace(recipe, training=with_selection(recipe.training, data))
     corpus, emotions = select_corpus(recipe, objective_of(recipe).reads_emotions)
     run = Run(recipe, corpus, None, emotions)
-    record = run_on_main_process(recipe.training, read_record, run)
+    record = run_on_main_process(recipe.training, read_run_record, run)
     protocols = plan_protocols(record, run)
     with RunFolder(run, lambda run: _begin(run, record, protocols)) as run:
         trainer = _train_folds(run, protocols)
@@ -99,13 +99,13 @@ def _train_folds(run: Run, protocols: dict[int, Protocol]) -> SpeechTrainer | No
 
 def _folds(run: Run, protocols: dict[int, Protocol]) -> Iterator[Fold]:
     for seed, protocol in protocols.items():
-        control = wants_control(run) and seed == min(protocols)
-        for number in numbers_of_folds(run.recipe.data, protocol):
+        control = trains_control(run) and seed == min(protocols)
+        for number in fold_numbers(run.recipe.data, protocol):
             for shuffled in (False, True) if control else (False,):
                 yield Fold(protocol, number, seed, shuffled)
 
 
-def numbers_of_folds(data: DataArguments, protocol: Protocol) -> list[int]:
+def fold_numbers(data: DataArguments, protocol: Protocol) -> list[int]:
     """The folds that are to be trained: all of them, or those of `--folds`."""
     return data.folds if data.folds is not None else list(range(len(protocol.folds)))
 
@@ -131,7 +131,7 @@ def run_of_fold(run: Run, fold: Fold) -> Run:
         )
     if fold.shuffled:
         train, dev = (part and shuffled_labels(part, fold.seed) for part in (train, dev))
-    model = start_of_fold(run.recipe.model, protocol, run.train, fold.number, fold.seed)
+    model = model_arguments_of_fold(run.recipe.model, protocol, run.train, fold.number, fold.seed)
     started = replace(run, recipe=replace(run.recipe, model=model))
     return started.within(fold.folder_in(run.folder), train, dev, seed=fold.seed, data_seed=None)
 
@@ -150,7 +150,7 @@ def train_fold(run: Run, plan: dict) -> SpeechTrainer:
         ValueError: If its latest checkpoint is of another run.
     """
     start = time.perf_counter()
-    run_on_main_process(run.training, record_fold, run)
+    run_on_main_process(run.training, write_fold_identity, run)
     checkpoint = latest_complete_checkpoint(run.folder)
     if checkpoint:
         run_on_main_process(run.training, refuse_another_run, checkpoint, run.identity)
@@ -166,7 +166,7 @@ def train_fold(run: Run, plan: dict) -> SpeechTrainer:
     return trainer
 
 
-def read_record(run: Run) -> dict:
+def read_run_record(run: Run) -> dict:
     """What `RUN/run.json` says, or what it will say if there is none.
 
     Args:
@@ -176,7 +176,7 @@ def read_record(run: Run) -> dict:
         ValueError: If the folder holds another run that may not be overwritten.
     """
     folder, overwrite = run.folder, run.training.overwrite_output
-    undo_unrecorded_begin(folder)
+    undo_interrupted_begin(folder)
     path, empty = folder / "run.json", not folder.is_dir() or not any(folder.iterdir())
     not_shared = ("settings", "seed", "data_seed", "start")
     identity = {name: value for name, value in run.identity.items() if name not in not_shared}
@@ -194,7 +194,7 @@ def read_record(run: Run) -> dict:
 
 def _begin(run: Run, record: dict, protocols: dict[int, Protocol]) -> bool:
     new = not (run.folder / "run.json").is_file()
-    write_record(record, run.folder, protocols)
+    write_run_record(record, run.folder, protocols)
     for note in absent_classes(protocols[min(protocols)], run.train):
         logger.warning(note)
     return new
@@ -204,7 +204,7 @@ def plan_protocols(record: dict, run: Run) -> dict[int, Protocol]:
     """The protocol of each seed, before anything is trained or removed.
 
     Args:
-        record: As `read_record` returns it.
+        record: As `read_run_record` returns it.
         run: All clips and options.
 
     Raises:
@@ -222,7 +222,7 @@ def plan_protocols(record: dict, run: Run) -> dict[int, Protocol]:
             names = ", ".join(others) or f"{protocol.name} of other folds"
             raise ValueError(f"{root} was begun with another protocol, {names}: give another --output_dir")
         last = len(protocol.folds) - 1
-        for number in numbers_of_folds(data, protocol):
+        for number in fold_numbers(data, protocol):
             if not 0 <= number <= last:
                 raise ValueError(f"--folds {number}: {protocol.name} has folds 0 to {last}")
             run_of_fold(run, Fold(protocol, number, seed))
@@ -232,7 +232,7 @@ def plan_protocols(record: dict, run: Run) -> dict[int, Protocol]:
     return protocols
 
 
-def write_record(record: dict, root: Path, protocols: dict[int, Protocol]) -> None:
+def write_run_record(record: dict, root: Path, protocols: dict[int, Protocol]) -> None:
     """Write protocols and the command into `RUN/run.json`, and print the protocols' hashes."""
     record["protocols"] |= {str(seed): protocol.to_dict() for seed, protocol in protocols.items()}
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -258,11 +258,11 @@ def print_summary(run: Run, protocols: dict[int, Protocol]) -> None:
     print(f"{run.folder}: {run.objective.next_step(str(run.folder), options)}")
 
 
-def wants_control(run: Run) -> bool:
+def trains_control(run: Run) -> bool:
     """Whether a training on shuffled labels belongs to the run: not if the encoder may have heard the true labels."""
     if not run.objective.predicts_emotions:
         return False
-    history = history_of_start(run.recipe.model)
+    history = initial_training_data(run.recipe.model)
     unknown = history is None or any("unknown" in record for record in history)
     labelled = unknown or any("speakers" in record and "unlabelled" not in record for record in history)
     if run.recipe.data.control and labelled:
@@ -271,7 +271,7 @@ def wants_control(run: Run) -> bool:
     return run.recipe.data.control and not labelled
 
 
-def record_fold(run: Run) -> None:
+def write_fold_identity(run: Run) -> None:
     """Write the identity of a fold into its folder; what another run left there is removed."""
     if read_identity(run.folder) != run.identity and run.folder.is_dir():
         shutil.rmtree(run.folder)

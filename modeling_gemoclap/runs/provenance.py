@@ -12,12 +12,12 @@ from ..corpora.files import read_object, require
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol
 from ..corpora.provenance import heard_speakers
-from ..objectives.start import config_of
+from ..objectives.initial_checkpoint import read_checkpoint_config
 from ..training.arguments import ModelArguments
 from ..training.history import OWN_TOWER
 
 
-def start_of_fold(
+def model_arguments_of_fold(
     arguments: ModelArguments, protocol: Protocol, corpus: Corpus, fold: int, seed: int
 ) -> ModelArguments:
     """The arguments with the checkpoint that a fold starts from: one that has heard nothing of what the fold judges.
@@ -43,7 +43,7 @@ def start_of_fold(
             f"--audio_model takes the tower of one"
         )
     if not Path(name, "run.json").is_file():
-        if heard := heard_speakers(protocol.test(corpus, fold), history_of_start(arguments)).speakers:
+        if heard := heard_speakers(protocol.test(corpus, fold), initial_training_data(arguments)).speakers:
             raise ValueError(
                 f"{name} was trained on {', '.join(heard)}, whom fold {fold} judges: give the run of a "
                 f"protocol whose folds leave out the same"
@@ -67,7 +67,7 @@ def start_of_fold(
     return own
 
 
-def history_of_start(arguments: ModelArguments) -> list[dict] | None:
+def initial_training_data(arguments: ModelArguments) -> list[dict] | None:
     """What the weights that a run starts from were trained on: those of `init_from`, or a tower in `audio_model`.
 
     Returns:
@@ -77,7 +77,7 @@ def history_of_start(arguments: ModelArguments) -> list[dict] | None:
         place = Path(arguments.init_from)
         if (place / "run.json").is_file():  # of a protocol's run any fold tells by what labels
             place = next(place.glob("fold_*/seed_*"), place)
-        return config_of(str(place)).training_data
+        return read_checkpoint_config(str(place)).training_data
     if not arguments.audio_model:
         return []
     path = Path(arguments.audio_model, "config.json")
@@ -92,11 +92,11 @@ def history_of_start(arguments: ModelArguments) -> list[dict] | None:
     return [{"encoder": arguments.audio_model}]
 
 
-def heard_before(arguments: ModelArguments, corpus: Corpus | None) -> str:
+def seen_speakers_note(arguments: ModelArguments, corpus: Corpus | None) -> str:
     """A remark, unless what a run starts from is known not to have heard the speakers of `corpus`; else ""."""
     if corpus is None:
         return ""
-    found = heard_speakers(corpus, history_of_start(arguments))
+    found = heard_speakers(corpus, initial_training_data(arguments))
     if found.speakers:
         return f", of speakers whom the encoder had heard before ({', '.join(found.speakers)})"
     return ", of whom it is unknown whether the encoder had heard them before" if found.unknown else ""

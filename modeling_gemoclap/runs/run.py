@@ -72,7 +72,7 @@ class Run:
             setattr(arguments, name, value)
         return replace(self, recipe=replace(self.recipe, training=arguments), train=train, dev=dev)
 
-    def training_begins(self) -> None:
+    def on_training_start(self) -> None:
         """Notify the guard: from here on the folder belongs to this run."""
         if self.guard is not None:
-            self.guard.training_begins()
+            self.guard.on_training_start()

@@ -11,7 +11,7 @@ from ..training.gather import all_gather_object
 from ..training.trainer import SpeechTrainer
 
 
-def skipped_while_training(trainer: SpeechTrainer) -> tuple[list[str], int]:
+def collect_skipped_clips(trainer: SpeechTrainer) -> tuple[list[str], int]:
     """Collect the clips that any process or worker of it has skipped, and take them out of the record of the training.
 
     All processes must call it.
@@ -31,11 +31,11 @@ def skipped_while_training(trainer: SpeechTrainer) -> tuple[list[str], int]:
             errors += [dataset.what_is_wrong(place) for place in places]
         if dataset is trainer.train_dataset:
             number = len(places)
-            count_out(trainer.trained_model, dataset.corpus, places)
+            subtract_skipped_clips(trainer.trained_model, dataset.corpus, places)
     return errors, number
 
 
-def count_out(model: GEmoClapPreTrainedModel, corpus: Corpus, places: list[int]) -> None:
+def subtract_skipped_clips(model: GEmoClapPreTrainedModel, corpus: Corpus, places: list[int]) -> None:
     """Correct the number of clips in a model's record of a training.
 
     Args:

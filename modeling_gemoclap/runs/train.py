@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..training.arguments import Recipe
 from ..training.gather import finish, refuse_different_options
 from .folder import RunFolder, begin_run, resume_point
-from .preflight import check_places
+from .preflight import check_environment
 from .protocol import train_protocol
 from .recipe import parse_recipe
 from .run import Run, objective_of
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
         argv: The command line without the program's name.
     """
     recipe = parse_recipe(argv)
-    check_places(recipe.data, recipe.training)
+    check_environment(recipe.data, recipe.training)
     refuse_different_options(recipe.to_dict())
     if recipe.data.protocol or recipe.data.folds_file:
         return train_protocol(recipe)

@@ -11,9 +11,9 @@ from ..training.trainer import SpeechTrainer
 from .calibration import calibrate, fit_temperature, out_of_fold_logits
 from .fit import fit
 from .preflight import push
-from .provenance import heard_before
+from .provenance import seen_speakers_note
 from .run import Run
-from .skipped import skipped_while_training
+from .skipped import collect_skipped_clips
 
 
 def train_run(run: Run, checkpoint: str | None = None) -> SpeechTrainer:
@@ -34,7 +34,7 @@ def train_run(run: Run, checkpoint: str | None = None) -> SpeechTrainer:
     if held_out:
         calibrate(trainer, *held_out)
     elif trainer.eval_dataset is not None:
-        fit_temperature(trainer, heard_before(run.recipe.model, run.dev))
+        fit_temperature(trainer, seen_speakers_note(run.recipe.model, run.dev))
     save_run(run, trainer, skipped)
     return trainer
 
@@ -48,7 +48,7 @@ def save_run(run: Run, trainer: SpeechTrainer, skipped: list[str]) -> None:
         skipped: Errors of the clips that were left out before the training.
     """
     arguments = run.training
-    errors, left_out = skipped_while_training(trainer)
+    errors, left_out = collect_skipped_clips(trainer)
     skipped = skipped + errors
     if is_lora(trainer.model):
         if trainer.is_world_process_zero():

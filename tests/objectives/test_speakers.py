@@ -279,11 +279,11 @@ def test_an_x_vector_model_of_transformers(tones, tmp_path, monkeypatch):
     kept, values, errors = speaker_embeddings(corpus, str(tmp_path / "xvector"), **options)
     assert values.shape == (48, 6) and len(kept) == 48 and not errors
     assert np.linalg.norm(values, axis=1) == pytest.approx(1, abs=1e-5)
-    kept_file = embeddings_module._keep
-    monkeypatch.setattr(embeddings_module, "_keep", lambda *_: pytest.fail("nothing is new"))
+    kept_file = embeddings_module._save_cache
+    monkeypatch.setattr(embeddings_module, "_save_cache", lambda *_: pytest.fail("nothing is new"))
     again = speaker_embeddings(corpus.of_speakers(exclude=["04"]), str(tmp_path / "xvector"), **options)
     assert np.array_equal(again[1], values[:36]), "a selection finds what the whole has left"
-    monkeypatch.setattr(embeddings_module, "_keep", kept_file)
+    monkeypatch.setattr(embeddings_module, "_save_cache", kept_file)
     config = json.loads((tmp_path / "xvector/config.json").read_text()) | {"architectures": ["WavLMModel"]}
     shutil.copytree(tmp_path / "xvector", tmp_path / "plain")
     (tmp_path / "plain/config.json").write_text(json.dumps(config))

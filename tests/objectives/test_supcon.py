@@ -20,7 +20,7 @@ from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
 from modeling_gemoclap.evaluation.layer_similarity import before, judge_layers, pair_sums
 from modeling_gemoclap.objectives.audio_encoder import freeze_parts
-from modeling_gemoclap.runs.provenance import start_of_fold
+from modeling_gemoclap.runs.provenance import model_arguments_of_fold
 from modeling_gemoclap.runs.recipe import parse_recipe
 from modeling_gemoclap.training.arguments import ModelArguments
 
@@ -303,7 +303,7 @@ def test_protocols_of_both_stages(both, train, tmp_path):
         ((*STAGE2, "--init_from", "{mean}"), "has pooling mean, and --pooling is self_attention"),
         ((*STAGE2, "--init_from", "{bert}"), "a 'bert' model, which has no pooling"),
         ((*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hidden_size": 64}'), "has hidden_size 32"),
-        ((*STAGE2, "--init_from", "{stage1}", "--audio_model", "x"), "brings its audio tower"),
+        ((*STAGE2, "--init_from", "{stage1}", "--audio_model", "x"), "has an audio tower already"),
         ((*STAGE2, "--init_from", "{stage1}", "--max_seconds", "1"), "leave out --max_seconds"),
         (
             (*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hiden_size": 32}'),
@@ -370,14 +370,14 @@ def test_the_fold_that_a_fold_starts_from(name, both, tmp_path):
         (tmp_path / f"fold_{fold}/seed_1/fold.json").write_text("{}")
     arguments = ModelArguments(init_from=str(tmp_path))
     for fold, judged in enumerate(part.folds):
-        start = Path(start_of_fold(arguments, part, alone, fold, 1).init_from)
+        start = Path(model_arguments_of_fold(arguments, part, alone, fold, 1).init_from)
         number = int(start.parent.name.removeprefix("fold_"))
         assert {f"second/{value}" for value in judged} <= set(whole.folds[number])
     (tmp_path / "fold_0/seed_1/fold.json").unlink()
     with pytest.raises(ValueError, match="fold_0.*not trained to its end"):
-        start_of_fold(arguments, whole, mixed, 0, 1)
+        model_arguments_of_fold(arguments, whole, mixed, 0, 1)
     with pytest.raises(ValueError, match="no fold there left out"):
-        start_of_fold(arguments, protocol_of("leave-one-speaker-out", alone, 2), alone, 0, 2)
+        model_arguments_of_fold(arguments, protocol_of("leave-one-speaker-out", alone, 2), alone, 0, 2)
 
 
 @pytest.mark.parametrize("pretrained", [True, False])

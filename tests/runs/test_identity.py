@@ -15,7 +15,7 @@ from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.feature_extraction_gemoclap import AudioError
 from modeling_gemoclap.fingerprint import IDENTITY
 from modeling_gemoclap.runs import fit as run_module
-from modeling_gemoclap.runs.folder import ASIDE, LEFT_BEHIND, MOVING, RunFolder, move_run
+from modeling_gemoclap.runs.folder import BACKUP, PARTIAL_BACKUP, RUN_FILES, RunFolder, move_run
 from modeling_gemoclap.runs.identity import CODE, read_identity, start_of
 from modeling_gemoclap.training import clips as clips_module
 from modeling_gemoclap.training.clips import read_clips
@@ -214,14 +214,14 @@ def test_overwriting_removes_what_another_run_left_first(train, half_done, own_t
     monkeypatch.setattr(RunFolder, "__exit__", lambda *_: None)  # kill -9 lets nothing be tidied
     with pytest.raises(Killed):
         train(*options, *new, "--overwrite_output", "true")
-    assert sorted(path.name for path in folder.iterdir()) == [ASIDE, "notes.txt", IDENTITY]
+    assert sorted(path.name for path in folder.iterdir()) == [BACKUP, "notes.txt", IDENTITY]
     monkeypatch.undo()
     with pytest.raises(ValueError, match="differs in: .*objective"):
         train(*options, "--resume_from_checkpoint", "true")
     train(
         *options, "--objective", "emo", "--seed", "9", "--exclude_speakers", "04", "--resume_from_checkpoint", "true"
     )
-    assert not (folder / ASIDE).exists()
+    assert not (folder / BACKUP).exists()
     [record] = GEmoClapConfig.from_pretrained(folder).training_data
     assert record["speakers"] == ["01", "02", "03"] and GEmoClapModel.from_pretrained(folder).config.objective == "emo"
 
@@ -252,7 +252,7 @@ def test_a_protocol_that_cannot_begin_overwrites_nothing(train, own_tones, tmp_p
         path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
     }
     train(*options, "--learning_rate", "1e-3", "--overwrite_output", "true")
-    assert not (folder / ASIDE).exists() and (folder / "fold_1/seed_42/fold.json").is_file()
+    assert not (folder / BACKUP).exists() and (folder / "fold_1/seed_42/fold.json").is_file()
     with pytest.raises(ValueError, match="cannot begin|from scratch"):
         train(*options[:-1], tmp_path / "new", *bad)
     assert not (tmp_path / "new").exists()
@@ -295,10 +295,10 @@ def test_killed_while_a_run_is_put_aside(train, own_tones, tmp_path, where):
     train(*options)
     before = files_of(folder)
     if where == "moving":
-        (folder / MOVING).mkdir()
-        (folder / "fold_0").rename(folder / MOVING / "fold_0")
+        (folder / PARTIAL_BACKUP).mkdir()
+        (folder / "fold_0").rename(folder / PARTIAL_BACKUP / "fold_0")
     else:
-        move_run(folder, folder / ASIDE)
+        move_run(folder, folder / BACKUP)
     with pytest.raises(ValueError, match="from scratch"):
         train(*options, "--freeze_audio_encoder", "true", "--overwrite_output", "true")
     assert files_of(folder) == before
@@ -308,7 +308,7 @@ def test_everything_that_a_run_leaves_is_removed(train, own_tones, tmp_path):
     folder = tmp_path / "run"
     options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--save_strategy", "epoch", "--output_dir", folder)
     train(*options, "--calibration_folds", "2")
-    left = [path for path in folder.iterdir() if not any(path.match(pattern) for pattern in LEFT_BEHIND)]
+    left = [path for path in folder.iterdir() if not any(path.match(pattern) for pattern in RUN_FILES)]
     assert left == []
 
 

@@ -19,7 +19,7 @@ from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.fingerprint import IDENTITY
 from modeling_gemoclap.objectives.gemo_clap.build import build_model_and_processor
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
-from modeling_gemoclap.objectives.gemo_clap.initialisation import learn_prompts
+from modeling_gemoclap.objectives.gemo_clap.initialisation import train_on_prompts
 from modeling_gemoclap.objectives.gemo_clap.options import GEmoClapOptions
 from modeling_gemoclap.runs.calibration import temperature_of
 from modeling_gemoclap.runs.recipe import parse_recipe
@@ -435,7 +435,7 @@ def test_prompts_that_mean_the_same_are_learnt_before_any_audio(objective):
     model, processor = build_model_and_processor(ModelArguments(), options, ["angry", "happy", "sad"])
     heard = {name: value.clone() for name, value in model.audio_model.state_dict().items()}
     collator = GEmoClapCollator(processor, model.config)
-    learn_prompts(model, collator, 250, seed=1)
+    train_on_prompts(model, collator, 250, seed=1)
     config = model.config
     assert all(torch.equal(value, heard[name]) for name, value in model.audio_model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -108,7 +108,7 @@ def test_the_prompt_that_is_left_out_has_no_part(make_model, make_processor, obj
     for left_out in (None, ""):
         collator = GEmoClapCollator(make_processor(model), model.config)
         if left_out is not None:
-            collator.left_out = left_out
+            collator.placeholder = left_out
         batch = collator(examples)
         model.zero_grad()
         labels = batch.pop("emotion_labels"), batch.pop("gender_labels")

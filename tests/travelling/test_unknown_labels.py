@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification
 from modeling_gemoclap.losses_gemoclap import contrastive_loss, known_labels, objective_terms
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
-from modeling_gemoclap.objectives.two_stage.sampler import SupConSampler
+from modeling_gemoclap.objectives.two_stage.sampler import CorpusSampling, SupConSampler
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
 
 IDS = torch.tensor([[5, 6, 7], [5, 8, 9], [5, 6, 9], [5, 9, 9]])
@@ -78,7 +78,7 @@ def test_what_training_draws_takes_every_negative_label_for_unknown(make_model, 
     assert batch["emotion_labels"].tolist() == batch["gender_labels"].tolist() == [-1, -1]
     labels = [0, 1, -100, 0, 1, -1]
     assert {place % 6 for place in ClassBalancedSampler(labels)} == {0, 1, 3, 4}
-    assert set(SupConSampler(labels, [0] * 6, 4).knowing) == {0, 1}
+    assert set(SupConSampler(labels, CorpusSampling([0] * 6), 4).corpora_of_emotion) == {0, 1}
     assert known_labels("labels", None, ["a", "b"]) is None
 
 

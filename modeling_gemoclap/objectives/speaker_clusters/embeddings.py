@@ -23,7 +23,7 @@ from ...fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from ...towers_gemoclap import load_whole
 
 RESEMBLYZER = "resemblyzer"
-KEPT_AFTER = 500  # new embeddings: what is computed is not lost with a run that is killed
+SAVE_INTERVAL = 500  # new embeddings: what is computed is not lost with a run that is killed
 LIBRARIES = (*AUDIO_LIBRARIES, "torch", "librosa", "Resemblyzer", "scipy", "webrtcvad-wheels")
 INSTALL = "make speaker-extra (or, outside of .venv, its two pip lines)"  # what the error without it tells
 
@@ -54,7 +54,7 @@ def speaker_embeddings(
         ValueError: If the model cannot be had, or the rows of a file are not the corpus's.
     """
     if Path(source).suffix == ".npz":
-        return corpus, _of_unit_length(read_embeddings(Path(source), corpus)), []
+        return corpus, _normalize_rows(read_embeddings(Path(source), corpus)), []
     if corpus.shards:
         raise ManifestError(f"{corpus.name}: speaker embeddings are computed from recordings, not from shards")
     model = _speaker_model(source, device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -63,7 +63,7 @@ def speaker_embeddings(
     if errors and (on_bad_audio == "raise" or not kept):
         raise AudioError(f"{corpus.cannot_be_used(errors)}or give --on_bad_audio skip to go on without")
     corpus = replace(corpus, clips=corpus.clips.select(kept)) if errors else corpus
-    return corpus, _of_unit_length(np.stack([found[place] for place in kept])), errors
+    return corpus, _normalize_rows(np.stack([found[place] for place in kept])), errors
 
 
 def read_embeddings(path: Path, corpus: Corpus) -> np.ndarray:
@@ -173,15 +173,15 @@ def _embed_all(corpus: Corpus, model: _SpeakerModel, path: Path) -> tuple[list[n
         except AudioError as error:
             found.append(None)
             errors.append(str(error) if recording in str(error) else f"{recording}: {error}")
-        if new == KEPT_AFTER:
-            _keep(path, known)
+        if new == SAVE_INTERVAL:
+            _save_cache(path, known)
             new = 0
     if new:
-        _keep(path, known)
+        _save_cache(path, known)
     return found, errors
 
 
-def _keep(path: Path, known: dict[str, np.ndarray]) -> None:
+def _save_cache(path: Path, known: dict[str, np.ndarray]) -> None:
     with whole(path) as part, open(part, "wb") as file:
         np.savez(file, keys=np.array(list(known)), values=np.stack(list(known.values())))
 
@@ -194,5 +194,5 @@ def _cache_file(model: _SpeakerModel, cache_dir: str | None) -> Path:
     return folder / f"speakers-{digest(made_of)[:32]}.npz"
 
 
-def _of_unit_length(embeddings: np.ndarray) -> np.ndarray:
+def _normalize_rows(embeddings: np.ndarray) -> np.ndarray:
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)
