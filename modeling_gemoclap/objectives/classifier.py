@@ -57,7 +57,7 @@ class ClassifierTrainer(SpeechTrainer):
     )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Return the mean cross-entropy, with `label_smoothing_factor`, over the labelled clips of the global batch."""
+        """Return the mean cross-entropy, with `label_smoothing_factor`, of the labelled clips of the global batch."""
         labels = inputs["emotion_labels"].clamp_min(-1)
         outputs = model(**audio_inputs(inputs))
         known = gather((labels >= 0).sum()[None]).sum()

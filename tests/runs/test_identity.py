@@ -179,7 +179,7 @@ def test_a_checkpoint_of_another_run_is_refused_wherever_it_lies(train, half_don
     ):
         train(*options, "--resume_from_checkpoint", "true")
     (folder / "checkpoint-8" / IDENTITY).unlink()
-    with pytest.raises(ValueError, match="checkpoint-8 has no run_identity.json, so it is unknown which run"):
+    with pytest.raises(ValueError, match="checkpoint-8 has no run_identity.json, so its run is unknown"):
         train(*options, "--resume_from_checkpoint", "true")
     elsewhere = (*options[:-1], tmp_path / "new")
     train(*elsewhere, "--resume_from_checkpoint", folder / "checkpoint-4")
@@ -316,10 +316,10 @@ def test_what_overwriting_refuses(train, own_tones, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/README.md").write_text("not a run's")
     options = ("--data_dir", own_tones, "--output_dir", tmp_path / "mine", "--overwrite_output", "true")
-    with pytest.raises(ValueError, match="holds files but no run"):
+    with pytest.raises(ValueError, match="contains files but no run"):
         train(*options)
     assert (tmp_path / "mine/README.md").read_text() == "not a run's"
-    with pytest.raises(ValueError, match="give one"):
+    with pytest.raises(ValueError, match="give one of them"):
         train(*options, "--resume_from_checkpoint", "true")
 
 

@@ -129,8 +129,8 @@ def test_runs_are_compared(run):
     ("options", "message"),
     [
         (("--num_train_epochs", "5"), "is of another run, which differs in: num_train_epochs (4.0 then, 5.0 now)"),
-        (("--protocol", "3-folds-by-speaker"), "was begun with another protocol, 4-folds-by-speaker"),
-        (("--speakers", "01"), "--protocol says which speakers are trained on"),
+        (("--protocol", "3-folds-by-speaker"), "was started with another protocol, 4-folds-by-speaker"),
+        (("--speakers", "01"), "--protocol defines the training speakers"),
         (("--select", "dev"), "--select dev needs development speakers"),
         (("--protocol", "7-folds-by-speaker", "--overwrite_output", "true"), "7 folds of 4 speakers"),
         (("--folds", "4"), "--folds 4: 4-folds-by-speaker has folds 0 to 3"),

@@ -1,9 +1,12 @@
 """Gradient caching: the exact loss of a large batch in the memory of a small one (Gao et al., 2021).
 
 A contrastive loss compares every clip with all others, so it is not a sum over parts of the batch. It depends on the
-clips only through their embeddings. The gradient is computed in three steps: embed the batch in chunks without a graph;
-compute the loss of the complete batch and its gradient `g` with respect to every embedding; embed each chunk again from
-the same random state and propagate `g` through the towers. The gradient of `sum(embeds * g)` equals that of the loss.
+clips only through their embeddings, so its gradient is computed in three steps:
+
+1. Embed the batch in chunks, without a graph.
+2. Compute the loss of the complete batch, and its gradient `g` with respect to every embedding.
+3. Embed each chunk again, from the same random state, and propagate `g` through the towers. The gradient of
+   `sum(embeds * g)` equals that of the loss.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ def centre_projection(projection: GEmoClapProjection, pooled: torch.Tensor) -> N
     """Standardise the input of an untrained projection by adjusting the weights of its first layer.
 
     The pooled features of different clips have a large common component. An untrained projection would map all clips
-    to nearly the same direction, and the loss would stay on a plateau for many steps. Subtracting the mean and dividing
-    by the overall standard deviation avoids this. Only initial values change, not the architecture.
+    to nearly the same direction, and the loss would stay on a plateau for many steps. Subtracting the mean and
+    dividing by the overall standard deviation avoids this. Only initial values change, not the architecture.
 
     Args:
         projection: A projection that has not been trained.
@@ -78,10 +78,10 @@ def train_on_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: in
     """Train a text tower from scratch on prompts only, so that prompts with the same labels have similar embeddings.
 
     An untrained text tower gives synonyms and templates of a label different embeddings, which change during training.
-    On a small corpus the audio tower learns less from such unstable targets. Therefore the embeddings of the prompts of
-    each label are trained towards a fixed direction, `sqrt(alpha) e + sqrt(1 - alpha) g`. The directions `e` of the
-    emotions and `g` of the genders are orthogonal, so the cosine of two prompts is the entry of `M` in eq. 7 for their
-    labels. Contrastive training changes the embeddings further.
+    On a small corpus the audio tower learns less from such unstable targets. Therefore the embeddings of the prompts
+    of each label are trained towards a fixed direction, `sqrt(alpha) e + sqrt(1 - alpha) g`. The directions `e` of
+    the emotions and `g` of the genders are orthogonal, so the cosine of two prompts is the entry of `M` in eq. 7 for
+    their labels. Contrastive training changes the embeddings further.
 
     Args:
         model: The model. Its text tower and text projection are trained.

@@ -114,8 +114,8 @@ class SupConSampler(StepSampler):
             if len(pool) < needed:
                 raise ValueError(
                     f"{self.corpus_names[corpus]} has {len(pool)} clips of {self.emotion_names[emotion]}, and a step "
-                    f"of {self.batch_size} needs {needed} different ones as positives: give a smaller batch, leave the "
-                    f"emotion out (--emotions with --drop_other_emotions true), or, {_MAP_HINT}"
+                    f"of {self.batch_size} needs {needed} different ones as positives: give a smaller batch, leave "
+                    f"the emotion out (--emotions with --drop_other_emotions true), or, {_MAP_HINT}"
                 )
 
     def _check_negatives(self) -> None:
