@@ -309,7 +309,7 @@ def test_protocols_of_both_stages(both, train, tmp_path):
             (*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hiden_size": 32}'),
             "no field 'hiden_size'; did you mean hidden_size",
         ),
-        (STAGE2, "give --init_from"),
+        (STAGE2, "give --audio_model or --init_from"),
         ((*STAGE2, "--freeze_audio_encoder", "false"), "cache_frozen_frames needs --freeze_audio_encoder true"),
         (("--encoder_lr_factor", "0"), "encoder_lr_factor 0.0 must be above 0"),
         ((*STAGE1, "--supcon_temperature", "0"), "supcon_temperature 0.0 must be above 0"),
