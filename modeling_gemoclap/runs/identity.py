@@ -23,6 +23,7 @@ from ..fingerprint import (
 from ..objectives.base import Objective
 from ..training.arguments import GEmoClapTrainingArguments, Recipe
 
+# Modules whose source code, with everything they import, the weights depend on.
 CODE = ("runs.train", "evaluation.metrics", "evaluation.war_uar.war_uar")
 LAYOUT = 2  # version of run folders; runs of an earlier version cannot be resumed
 # Options that do not affect the weights, or that the identity records separately: corpora, weights, folds, seeds.

@@ -128,8 +128,8 @@ def run_of_fold(run: Run, fold: Fold) -> Run:
     overlap = set(train.speakers) & set(protocol.test(run.train, fold.number).speakers)
     if protocol.speaker_independent and overlap:
         raise ValueError(
-            f"{protocol.name}, fold {fold.number}: {', '.join(sorted(overlap))} are training and test speakers; give "
-            f"folds that each leave out the clips of their test speakers"
+            f"{protocol.name}, fold {fold.number}: speakers {', '.join(sorted(overlap))} are in the training and in the "
+            f"test part; give a protocol that separates speakers"
         )
     if fold.shuffled:
         train, dev = (part and shuffled_labels(part, fold.seed) for part in (train, dev))

@@ -20,8 +20,9 @@ from ..initial_checkpoint import copy_pooling_and_history, load_initial_checkpoi
 from ..tower_fields import check_config_fields, check_pretrained_fields
 from .options import GEmoClapOptions
 
-SHARED_FIELDS = ("pooling", "use_weighted_layer_sum")
-FIELDS = (
+# Fields of GEmoClapConfig that are options of all objectives, and of this objective.
+SHARED_CONFIG_FIELDS = ("pooling", "use_weighted_layer_sum")
+OBJECTIVE_CONFIG_FIELDS = (
     *("objective", "alpha", "similarity", "targets", "sl_texts", "text_pooling", "projection_dim"),
     *("projection_dropout", "logit_scale_init_value", "logit_scale_trainable"),
     *("emotion_templates", "gender_templates", "joint_templates"),
@@ -90,8 +91,8 @@ def build_model_and_processor(
 
 
 def _config_values(arguments: ModelArguments, options: GEmoClapOptions, emotions: list[str]) -> dict:
-    values = {name: getattr(arguments, name) for name in SHARED_FIELDS}
-    values |= {name: getattr(options, name) for name in FIELDS}
+    values = {name: getattr(arguments, name) for name in SHARED_CONFIG_FIELDS}
+    values |= {name: getattr(options, name) for name in OBJECTIVE_CONFIG_FIELDS}
     synonyms = json_object(options.emotion_synonyms, "--emotion_synonyms")
     return values | {"emotions": emotions, "emotion_synonyms": synonyms}
 
