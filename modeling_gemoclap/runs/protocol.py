@@ -128,8 +128,8 @@ def run_of_fold(run: Run, fold: Fold) -> Run:
     overlap = set(train.speakers) & set(protocol.test(run.train, fold.number).speakers)
     if protocol.speaker_independent and overlap:
         raise ValueError(
-            f"{protocol.name}, fold {fold.number}: speakers {', '.join(sorted(overlap))} are in the training and in the "
-            f"test part; give a protocol that separates speakers"
+            f"{protocol.name}, fold {fold.number}: speakers {', '.join(sorted(overlap))} are in the training and in "
+            f"the test part; give a protocol that separates speakers"
         )
     if fold.shuffled:
         train, dev = (part and shuffled_labels(part, fold.seed) for part in (train, dev))
