@@ -201,7 +201,7 @@ def test_overwriting_first_removes_the_files_of_the_earlier_run(train, half_done
     (folder / "notes.txt").write_text("mine")
     before = read_identity(folder)
 
-    def kill(*_):
+    def kill(run, resumed):
         assert read_identity(folder) not in (before, None), "the identity is written before training"
         raise Killed
 
@@ -267,7 +267,7 @@ def test_the_earliest_run_is_restored_completely(train, own_tones, tmp_path, mon
     train(*options)
     before = files_of(folder)
 
-    def interrupt(*_):
+    def interrupt(run, resumed):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
