@@ -68,7 +68,7 @@ def test_an_unknown_configuration_is_named_with_those_that_exist(name, question,
     with pytest.raises(ValueError, match=message):
         shipped_config(name)
     with pytest.raises(ValueError, match=message):
-        parse_arguments(["--config", name])
+        parse_recipe(["--config", name])
     with pytest.raises(ValueError, match=message):
         load_script("grid").parse(["--config", name, "--data_dir", "x", "--output_dir", "y"])
 

@@ -276,7 +276,7 @@ def test_a_run_that_has_no_whole_checkpoint_says_so(train, tones, tmp_path):
     (tmp_path / "run/checkpoint-4").mkdir(parents=True)
     (tmp_path / "run/checkpoint-4/model.safetensors").write_bytes(b"part")
     options = (*BASE, "--data_dir", tones, "--output_dir", tmp_path / "run")
-    with pytest.raises(ValueError, match="no whole checkpoint to go on from.*--overwrite_output true"):
+    with pytest.raises(ValueError, match="no complete checkpoint to resume from.*--overwrite_output true"):
         train(*options, "--resume_from_checkpoint", "true")
 
 
