@@ -113,14 +113,11 @@ def check_pretrained_fields(option: str, fields: dict, name: str) -> None:
     """
     if not fields:
         return
-    split_hub_options = {field: value for field, value in fields.items() if field in HUB_OPTIONS}
-    if (
-        PretrainedConfig.get_config_dict(name, **split_hub_options)[0].get("model_type")
-        == GEmoClapAudioConfig.model_type
-    ):
-        config = GEmoClapAudioConfig.from_pretrained(name, **split_hub_options)
+    hub_options = {field: value for field, value in fields.items() if field in HUB_OPTIONS}
+    if PretrainedConfig.get_config_dict(name, **hub_options)[0].get("model_type") == GEmoClapAudioConfig.model_type:
+        config = GEmoClapAudioConfig.from_pretrained(name, **hub_options)
     else:
-        config = AutoConfig.from_pretrained(name, **split_hub_options)
+        config = AutoConfig.from_pretrained(name, **hub_options)
     check_config_fields(option, fields, config, HUB_OPTIONS)
 
 
