@@ -37,11 +37,11 @@ def parse(argv):
     from argparse import RawDescriptionHelpFormatter
 
     on_or_off = {"nargs": "?", "const": True, "default": False, "type": switch, "metavar": "true|false"}
-    from modeling_gemoclap.command_line.parser import OneSentence, expanded, number
+    from modeling_gemoclap.command_line.parser import RaisingParser, expanded, number
     from modeling_gemoclap.command_line.ranges import COUNT, SEED, Range
 
     form = {"formatter_class": RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = OneSentence("evaluate.py", description=__doc__, **form)
+    parser = RaisingParser("evaluate.py", description=__doc__, **form)
     for option, text in {
         "--model": "checkpoint: a folder or a name on the Hub; or a protocol's run",
         "--output_dir": "default: results/MODEL/CORPUS, of a protocol's run RUN/results",

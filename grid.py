@@ -21,7 +21,7 @@ from pathlib import Path
 try:  # the libraries take seconds to import
     from modeling_gemoclap.command_line.failures import run_main
     from modeling_gemoclap.command_line.files import read_yaml, typed
-    from modeling_gemoclap.command_line.parser import OneSentence, expanded, number, words_of
+    from modeling_gemoclap.command_line.parser import RaisingParser, expanded, number, words_of
     from modeling_gemoclap.command_line.places import refuse_unwritable
     from modeling_gemoclap.command_line.ranges import SEED
     from modeling_gemoclap.corpora.files import read_object
@@ -34,7 +34,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The command line; `train` is what stands behind `--`."""
     argv, train = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = OneSentence("grid.py", description=__doc__, **form)
+    parser = RaisingParser("grid.py", description=__doc__, **form)
     parser.add_argument("--config", type=expanded, required=True, help="YAML file: base, protocol, cells, vary")
     parser.add_argument("--data_dir", type=expanded, required=True, nargs="+", help="corpus folder; several are mixed")
     parser.add_argument("--output_dir", type=expanded, required=True, help="a folder is made in it for each cell")

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..command_line.failures import run_main, tell_failures
-from ..command_line.parser import OneSentence, expanded
+from ..command_line.failures import report_uncaught_errors, run_main
+from ..command_line.parser import RaisingParser, expanded
 
 if __name__ == "__main__":
-    tell_failures("shards")  # those of the imports below too
+    report_uncaught_errors("shards")  # those of the imports below too
 
 import numpy as np
 import pyarrow as pa
@@ -341,7 +341,7 @@ def main(argv: list[str]) -> None:
     """
     from .manifest import load_corpus
 
-    parser = OneSentence("shards", description="Write a corpus as Parquet shards.")
+    parser = RaisingParser("shards", description="Write a corpus as Parquet shards.")
     parser.add_argument("corpus", type=expanded, help="folder as downloaded, or with metadata.csv")
     parser.add_argument("folder", type=expanded, help="where the shards go; it must have none yet")
     parser.add_argument("--corpus_name", help="what the corpus is, as for train.py; default: as its recordings say")

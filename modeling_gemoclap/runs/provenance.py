@@ -14,7 +14,7 @@ from ..corpora.protocols import Protocol
 from ..corpora.provenance import heard_speakers
 from ..objectives.start import config_of
 from ..training.arguments import ModelArguments
-from ..training.history import OWN_TOWER
+from ..training.history import UNRECORDED_TOWER
 
 
 def start_of_fold(
@@ -88,7 +88,7 @@ def history_of_start(arguments: ModelArguments) -> list[dict] | None:
     if found.get("training_data") is not None:
         return found["training_data"]
     if found.get("model_type") == GEmoClapAudioConfig.model_type:
-        return [{"unknown": OWN_TOWER}]
+        return [{"unknown": UNRECORDED_TOWER}]
     return [{"encoder": arguments.audio_model}]
 
 

@@ -26,9 +26,9 @@ def skipped_while_training(trainer: SpeechTrainer) -> tuple[list[str], int]:
     for dataset in (trainer.train_dataset, trainer.eval_dataset):
         if not isinstance(dataset, ClipDataset):
             continue
-        places = sorted({place for own in all_gather_object(dataset.skipped_places()) for place in own})
+        places = sorted({place for own in all_gather_object(dataset.skipped_indices()) for place in own})
         if trainer.is_world_process_zero():
-            errors += [dataset.what_is_wrong(place) for place in places]
+            errors += [dataset.clip_error(place) for place in places]
         if dataset is trainer.train_dataset:
             number = len(places)
             count_out(trainer.trained_model, dataset.corpus, places)

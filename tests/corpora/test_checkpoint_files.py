@@ -12,7 +12,7 @@ from test_security import Opens, edit
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapProcessor
-from modeling_gemoclap.command_line.failures import sentence_for
+from modeling_gemoclap.command_line.failures import failure_message
 from modeling_gemoclap.safety_gemoclap import refuse_code_of_others, refuse_compiled_families
 from modeling_gemoclap.towers_gemoclap import FIXED_LENGTH, PADDING_SAFE, build_text_tower, load_text_tower
 
@@ -84,8 +84,8 @@ def test_a_file_starts_no_compiler_by_reference_compile():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is not whole"),
-        (b"PK\x03\x04 of an archive", "is not whole"),
+        (b"", "is incomplete"),
+        (b"PK\x03\x04 of an archive", "is incomplete"),
         (b"<html>not found</html>", "holds a pickle of more than tensors, which may run code, or no tensors at all"),
         (pickle.dumps(Opens("nothing")), "holds a pickle of more than tensors"),
         (pickle.dumps(np.ones(3)), "holds a pickle of more than tensors"),
@@ -95,5 +95,5 @@ def test_a_file_that_torch_refuses_is_named_without_advice_to_unpickle_it(tmp_pa
     (tmp_path / "scaler.pt").write_bytes(content)
     with pytest.raises(Exception) as refused:  # noqa: B017, PT011
         torch.load(str(tmp_path / "scaler.pt"), weights_only=True)
-    sentence = sentence_for(refused.value)
+    sentence = failure_message(refused.value)
     assert sentence.startswith(f"{tmp_path / 'scaler.pt'} {words}") and "weights_only" not in sentence

@@ -20,7 +20,7 @@ from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
 from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
 from modeling_gemoclap.training.clips import AudioCollator
-from modeling_gemoclap.training.trainer_options import REFUSED, REFUSED_OF_ACCELERATOR, refuse_options
+from modeling_gemoclap.training.trainer_options import REFUSED, REFUSED_ACCELERATOR_FIELDS, refuse_options
 
 # What is applied: by our trainers, or by the parts of Trainer that they leave alone.
 APPLIED = """
@@ -111,9 +111,9 @@ def test_a_refused_option_ends_in_a_sentence(tmp_path, name):
         refuse_options(arguments)
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED_OF_ACCELERATOR))
+@pytest.mark.parametrize("name", sorted(REFUSED_ACCELERATOR_FIELDS))
 def test_a_refused_field_of_accelerate(tmp_path, name):
-    value = not REFUSED_OF_ACCELERATOR[name].accepted[0]
+    value = not REFUSED_ACCELERATOR_FIELDS[name].accepted[0]
     with pytest.raises(ValueError, match=f"--accelerator_config with {name} {value}"):
         refuse_options(arguments_of(tmp_path, accelerator_config={name: value}))
 

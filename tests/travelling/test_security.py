@@ -22,7 +22,7 @@ from modeling_gemoclap import (
     GEmoClapModel,
     GEmoClapTrainer,
 )
-from modeling_gemoclap.command_line.failures import sentence_for
+from modeling_gemoclap.command_line.failures import failure_message
 from modeling_gemoclap.evaluation.page import write_page
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
@@ -405,5 +405,5 @@ def test_going_on_from_a_strangers_folder_unpickles_nothing(make_model, make_pro
         trainer = ClassifierTrainer(model, arguments, processing_class=extractor, **data)
         trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     assert not mark.exists()
-    sentence = sentence_for(refused.value)
+    sentence = failure_message(refused.value)
     assert re.fullmatch(rf"\S*{re.escape(file)} holds a pickle of more than tensors, .*; go on from .*", sentence)
