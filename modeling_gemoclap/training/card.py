@@ -53,7 +53,7 @@ class Development:
     """
 
     chosen: bool = False
-    heard: Heard = Heard(unknown=["it is not recorded which they are"])
+    heard: Heard = Heard(unknown=["they are not recorded"])
     metric: str = ""
 
 
@@ -113,12 +113,7 @@ def write_model_card(output_dir: str, model: GEmoClapPreTrainedModel, text: Card
     stage = next((record["stage"] for record in reversed(records) if "stage" in record), "")
     known = config.training_data is not None and not any("unknown" in record for record in config.training_data)
     prompts = config.class_prompts() if contrastive else []
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="audio-classification" if contrastive or classifier else "feature-extraction",
-        tags=["speech-emotion-recognition", "gemo-clap", "speech", *(["zero-shot"] if contrastive else [])],
-        base_model=[source for source in sources.values() if source and not os.path.exists(source)] or None,
-    )
+    data = _metadata(contrastive, classifier, sources)
     environment = _environment()
     words = {"config": config, "stage": stage}
     words["title"] = environment.from_string(text.title).render(**words)
@@ -149,6 +144,22 @@ def write_model_card(output_dir: str, model: GEmoClapPreTrainedModel, text: Card
     path.parent.mkdir(parents=True, exist_ok=True)
     ModelCard(content).save(path)
     return path
+
+
+def _metadata(contrastive: bool, classifier: bool, sources: dict[str, str]) -> ModelCardData:
+    """Metadata of the card for the Hub.
+
+    Args:
+        contrastive: Whether the model has a text tower.
+        classifier: Whether the model has a classification head.
+        sources: Name or path of the pretrained encoder of each tower; empty if there is none.
+    """
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="audio-classification" if contrastive or classifier else "feature-extraction",
+        tags=["speech-emotion-recognition", "gemo-clap", "speech", *(["zero-shot"] if contrastive else [])],
+        base_model=[source for source in sources.values() if source and not os.path.exists(source)] or None,
+    )
 
 
 def _environment() -> jinja2.Environment:
