@@ -406,4 +406,4 @@ def test_going_on_from_a_strangers_folder_unpickles_nothing(make_model, make_pro
         trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     assert not mark.exists()
     sentence = failure_message(refused.value)
-    assert re.fullmatch(rf"\S*{re.escape(file)} holds a pickle of more than tensors, .*; go on from .*", sentence)
+    assert re.fullmatch(rf"\S*{re.escape(file)} holds a pickle of more than tensors, .*; resume from .*", sentence)
