@@ -16,8 +16,8 @@ from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel, GEmoClapOutput
 from .pipeline_gemoclap import ZeroShotEmotionPipeline
 from .processing_gemoclap import GEmoClapProcessor
+from .version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "GEmoClapAudioConfig",

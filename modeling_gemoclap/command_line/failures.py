@@ -26,7 +26,8 @@ EXTRAS = {
 BASE = ("numpy", "safetensors", "soundfile", "soxr", "tokenizers", "torch", "transformers")
 # Modules whose ValueErrors are messages for the user. A ValueError of NumPy, torch or the standard library names no
 # file or option and may be a bug.
-FOR_USERS = ("__main__", "grid", "modeling_gemoclap", "transformers", "transformers_modules")
+THIS_PROJECT = ("__main__", "modeling_gemoclap")
+FOR_USERS = (*THIS_PROJECT, "transformers", "transformers_modules")
 FOR_USERS += ("accelerate", "datasets", "huggingface_hub", "peft")
 # Modules that re-raise errors of other processes.
 RERAISING = ("torch.utils.data", "torch._utils", "multiprocess", "multiprocessing", "concurrent.futures")
@@ -138,7 +139,7 @@ def _memory_message(error: BaseException, message: str) -> str:
 
 
 def _import_message(error: ImportError) -> str | None:
-    if error.name is None and _is_in(_raised_in(error)[-1], FOR_USERS[:3]):
+    if error.name is None and _is_in(_raised_in(error)[-1], THIS_PROJECT):
         return str(error)
     names, cause = [], error
     while cause is not None:  # transformers raises another error from the one that names the missing package

@@ -9,13 +9,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from .files import json_object, read_yaml, typed
 from .ranges import Range, out_of_range, refuse
+from .shipped import shipped_config
 
 OPTION_WIDTH = 25  # width of the column of options in the help
 UNSET = ("none", "null", "~")
@@ -206,14 +206,12 @@ def config_of(argv: list[str]) -> str | None:
     """The path of `--config` on a command line, or None.
 
     Raises:
-        ValueError: If the file does not exist.
+        ValueError: If neither such a file nor such a configuration of the package exists.
     """
     parser = RaisingParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     path = expanded(parser.parse_known_args(argv)[0].config)
-    if path and not Path(path).is_file():
-        raise ValueError(f"--config {path}: no such file")
-    return path
+    return shipped_config(path) if path else None
 
 
 def _help_text(field: dataclasses.Field) -> str:

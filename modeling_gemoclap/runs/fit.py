@@ -9,15 +9,13 @@ from transformers import TrainingArguments, set_seed
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
-from ..corpora.manifest import Corpus
 from ..evaluation.metrics import war_uar_of_scores
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..training.arguments import DataArguments
 from ..training.augmentation import AUGMENTATIONS, Augmentation
 from ..training.checkpoints import relocate_best_checkpoint
-from ..training.clips import ClipDataset, ClipOptions, read_clips
+from ..training.clips import ClipDataset, ClipOptions, read_parts, refuse_different_clips
 from ..training.frozen import collate_frames, frames_folder, frozen_frames
-from ..training.gather import refuse_differences
 from ..training.trainer import SpeechTrainer
 from ..training.trainer_options import refuse_evaluation
 from .provenance import heard_before
@@ -66,7 +64,7 @@ def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
     with unsharded_weights(training):
         model, processor = objective.build(run.emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
-    train, dev, skipped = _read(run, extractor)
+    train, dev, skipped = read_parts((run.train, run.dev), extractor, run.recipe.data, training)
     dataset, errors = objective.dataset(train, extractor, config, clip_options(run, extractor))
     held_out = dev and ClipDataset(dev, extractor, config, ClipOptions(on_bad_audio=run.recipe.data.on_bad_audio))
     collator = objective.collator(processor, config)
@@ -139,28 +137,6 @@ def _check(run: Run) -> None:
             f"{train.name}: shards are read in their order, which {what} not support: give the recordings"
         )
     objective.check()
-    _refuse_different_clips(train, dev)
+    refuse_different_clips(train, dev)
     if heard := heard_before(run.recipe.model, dev):
         logger.warning(f"development clips{heard}: what is chosen or calibrated on them is too favourable")
-
-
-def _refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
-    """Check that all processes have the same clips in the same order."""
-    refuse_differences(train.sha256_in_order(), f"{train.name}: metadata.csv")
-    refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
-
-
-def _read(run: Run, extractor: GEmoClapFeatureExtractor) -> tuple[Corpus, Corpus | None, list[str]]:
-    """The usable clips and the errors of the others; clips of several corpora are normalised in level."""
-    train, dev, data = run.train, run.dev, run.recipe.data
-    if train.parts and not extractor.do_normalize:
-        logger.warning("corpora of different levels are mixed: each clip is brought to unit variance (do_normalize)")
-        extractor.do_normalize = True
-    options = (data.on_bad_audio, data.feature_cache_dir, data.preprocessing_num_workers)
-    with run.training.main_process_first(desc="reading audio"):
-        train, skipped = read_clips(train, extractor, *options)
-        dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
-    _refuse_different_clips(train, dev)  # a clip that one process cannot read is missing there only
-    if run.train.emotions and len(train.emotions) < 2:
-        raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
-    return train, dev, skipped + skipped_dev

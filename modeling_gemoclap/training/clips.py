@@ -12,14 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import COLUMNS, Corpus
-from ..corpora.shards import ShardReader
+from ..corpora.shard_reader import ShardReader
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
+from .arguments import DataArguments
 from .augmentation import Augmentation
+from .gather import refuse_differences
 
 logger = logging.get_logger(__name__)
 
@@ -124,6 +127,50 @@ def read_clips(
     clips = datasets.concatenate_datasets([clips, examined.select_columns(["features"])], axis=1)
     good = [index for index, error in enumerate(errors) if not error]
     return replace(corpus, clips=clips.select(good)), bad
+
+
+def read_parts(
+    parts: tuple[Corpus, Corpus | None],
+    extractor: GEmoClapFeatureExtractor,
+    data: DataArguments,
+    training: TrainingArguments,
+) -> tuple[Corpus, Corpus | None, list[str]]:
+    """Read training and development clips by `read_clips`. Clips of several corpora are normalised in level.
+
+    Args:
+        parts: Training clips, and development clips or None.
+        extractor: The feature extractor. Its `do_normalize` is set if several corpora are mixed.
+        data: Options `on_bad_audio`, `feature_cache_dir` and `preprocessing_num_workers`.
+        training: The training arguments; the main process reads first.
+
+    Returns:
+        The usable training clips, the usable development clips or None, and the errors of the other clips.
+
+    Raises:
+        ValueError: If clips differ between processes, or fewer than two emotions are left.
+    """
+    train, dev = parts
+    if train.parts and not extractor.do_normalize:
+        logger.warning("corpora of different levels are mixed: clips are normalised to unit variance (do_normalize)")
+        extractor.do_normalize = True
+    options = (data.on_bad_audio, data.feature_cache_dir, data.preprocessing_num_workers)
+    with training.main_process_first(desc="reading audio"):
+        train, skipped = read_clips(train, extractor, *options)
+        dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
+    refuse_different_clips(train, dev)  # a clip may be unreadable on one process only
+    if parts[0].emotions and len(train.emotions) < 2:
+        raise ValueError(f"{train.name}: fewer than two emotions are left after unusable clips were skipped")
+    return train, dev, skipped + skipped_dev
+
+
+def refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
+    """Check that all processes have the same clips in the same order.
+
+    Raises:
+        ValueError: If clips differ.
+    """
+    refuse_differences(train.sha256_in_order(), f"{train.name}: metadata.csv")
+    refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
 
 
 def _label_indices(words: pa.ChunkedArray, labels: list[str]) -> list[int]:

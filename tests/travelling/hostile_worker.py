@@ -44,13 +44,15 @@ ways = {
 ways["pipeline"] = lambda folder: transformers.pipeline(task, model=folder, **trust)
 if not TRUSTED:
     import modeling_gemoclap
-    from modeling_gemoclap.evaluation.layer_similarity import before
+    from modeling_gemoclap.evaluation.layers import starting_point
     from modeling_gemoclap.evaluation.loading import load_pipeline
 
     for name in ("GEmoClapConfig", "GEmoClapModel", "GEmoClapProcessor", "GEmoClapFeatureExtractor"):
         ways[name] = getattr(modeling_gemoclap, name).from_pretrained
     ways["load_pipeline"] = lambda folder: load_pipeline(folder, "cpu")
-    ways["before"] = lambda folder: before(modeling_gemoclap.GEmoClapConfig.from_pretrained(folder), None)
+    ways["starting_point"] = lambda folder: starting_point(
+        modeling_gemoclap.GEmoClapConfig.from_pretrained(folder), None
+    )
     ways["from_audio_pretrained"] = modeling_gemoclap.GEmoClapFeatureExtractor.from_audio_pretrained
     ways["load_tokenizer"] = modeling_gemoclap.GEmoClapProcessor.load_tokenizer
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import RATE, ROOT, audio_config, batch_of, text_config
+from conftest import BIN, RATE, ROOT, audio_config, batch_of, text_config
 from families import AUDIO, PAPER, TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -234,7 +234,7 @@ def text_folder(tmp_path):
     return str(tmp_path / "text")
 
 
-@pytest.mark.parametrize("form", ["safetensors", "sharded", "bin"])
+@pytest.mark.parametrize("form", ["safetensors", "sharded", BIN])
 @pytest.mark.parametrize("family", AUDIO)
 def test_pretrained_towers_are_taken_over_whole(family, form, tmp_path, text_folder):
     source = source_of(family)
@@ -258,7 +258,7 @@ def test_pretrained_towers_are_taken_over_whole(family, form, tmp_path, text_fol
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("form", ["safetensors", "sharded", "bin"])
+@pytest.mark.parametrize("form", ["safetensors", "sharded", BIN])
 @pytest.mark.parametrize("text", TEXT)
 def test_pretrained_texts_are_taken_over_whole(text, form, tmp_path):
     torch.manual_seed(1)

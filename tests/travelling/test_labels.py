@@ -211,7 +211,7 @@ def messages(path):
 
 def test_messages_name_options_that_their_program_has():
     """The program that a message names last before the option, else the one whose part it comes from, else both."""
-    options = {name: options_of(name) for name in ("train", "evaluate")}
+    options = {name: options_of(name) for name in ("train", "evaluate", "grid")}
     of_part, named = {"training": ["train"], "evaluation": ["evaluate"]}, set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
@@ -219,9 +219,11 @@ def test_messages_name_options_that_their_program_has():
             continue
         for line, text in messages(path):
             programs = of_part.get(part, ["train"] if part.endswith("_gemoclap.py") else ["train", "evaluate"])
-            if re.fullmatch(r"--[a-z_]+", text):
+            if path.name == "grid.py":
+                programs = ["grid"]
+            if re.fullmatch(r"--[a-z_]+|--no-X", text):
                 continue  # a piece of a command line that is put together
-            for found in re.findall(r"train\.py|evaluate\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
+            for found in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
                 option = found.removeprefix("--").removeprefix("no-")
                 if option == found:
                     programs = [found.removesuffix(".py")]

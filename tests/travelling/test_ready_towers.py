@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import transformers
-from conftest import RATE, audio_config, batch_of, text_config
+from conftest import BIN, RATE, audio_config, batch_of, text_config
 from safetensors.torch import load_file, save_file
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel
@@ -103,7 +103,7 @@ def test_a_codec_is_no_encoder(tmp_path):
         load_audio_tower(str(tmp_path))
 
 
-@pytest.mark.parametrize("form", ["safetensors", "bin", "pointer"])
+@pytest.mark.parametrize("form", ["safetensors", BIN, "pointer"])
 def test_a_file_that_is_cut_off_is_named(tmp_path, form):
     transformers.HubertModel(audio_config("hubert-base")).save_pretrained(tmp_path / "audio")
     path = tmp_path / "audio/model.safetensors"

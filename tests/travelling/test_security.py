@@ -187,7 +187,7 @@ REFUSED = {
     ("tokenizer_class", "load_tokenizer"): "tokenizer_class 'AutoModelForCausalLM' in tokenizer_config.json is not",
     ("tokenizer_code", "load_pipeline"): "Please pass the argument `trust_remote_code=True`",
     ("tower_type", "load_pipeline"): "model_type 'evil' of a tower is not known",
-    ("names", "before"): "name that by --before",
+    ("names", "starting_point"): "give that with --before",
     ("attention", "load_pipeline"): "attn_implementation names 'stranger/kernel'",
     ("attention", "AutoModel"): "attn_implementation names 'stranger/kernel'",
     ("tower_attention", "GEmoClapModel"): "_attn_implementation names 'kernels-community/flash-attn2'",
@@ -370,13 +370,15 @@ def test_a_report_holds_what_data_says_as_text(tmp_path):
 
 def test_what_training_began_with_is_fetched_by_whoever_names_it(make_model):
     """Not by what a configuration says."""
-    from modeling_gemoclap.evaluation.layer_similarity import before
+    from modeling_gemoclap.evaluation.layers import starting_point
 
     config = make_model().config
-    assert before(config, None)[1] == "fresh weights"
+    assert starting_point(config, None).name == "fresh weights"
     config.audio_config._name_or_path = "stranger/repository"
-    with pytest.raises(ValueError, match="it says from 'stranger/repository': name that by --before"):
-        before(config, None)
+    with pytest.raises(
+        ValueError, match="'stranger/repository' according to its configuration: give that with --before"
+    ):
+        starting_point(config, None)
 
 
 def test_a_tower_of_a_stranger_chooses_no_kernel(make_model, tmp_path):

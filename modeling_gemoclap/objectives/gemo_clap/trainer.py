@@ -67,9 +67,9 @@ class GEmoClapTrainer(SpeechTrainer):
 
     card_text = CardText(
         title="{{ {'emo': 'Emo-CLAP', 'ml': 'ML-GEmo-CLAP', 'sl': 'SL-GEmo-CLAP'}[config.objective] }}",
-        summary="A [GEmo-CLAP](https://arxiv.org/abs/2306.07848) checkpoint: an audio encoder and a text encoder that "
-        "meet in a joint space of {{ config.projection_dim }} dimensions, so that the emotion of a clip is the class "
-        "whose words are nearest.",
+        summary="A [GEmo-CLAP](https://arxiv.org/abs/2306.07848) checkpoint: an audio encoder and a text encoder with "
+        "a joint embedding space of {{ config.projection_dim }} dimensions. The predicted emotion of a clip is the "
+        "class whose prompts are nearest by cosine similarity.",
         objective="{{ title }}, alpha {{ config.alpha }}, similarity {{ config.similarity | cell_code }}, targets "
         "{{ config.targets | cell_code }}{% if config.objective == 'sl' %}, texts {{ config.sl_texts | cell_code }}"
         "{% endif %}",

@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForAudioXVector, PretrainedConfig
 
-from ...corpora.files import whole
+from ...corpora.files import write_atomically
 from ...corpora.manifest import Corpus, ManifestError
 from ...feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ...fingerprint import AUDIO_LIBRARIES, digest, fingerprint
@@ -182,7 +182,7 @@ def _embed_all(corpus: Corpus, model: _SpeakerModel, path: Path) -> tuple[list[n
 
 
 def _keep(path: Path, known: dict[str, np.ndarray]) -> None:
-    with whole(path) as part, open(part, "wb") as file:
+    with write_atomically(path) as part, open(part, "wb") as file:
         np.savez(file, keys=np.array(list(known)), values=np.stack(list(known.values())))
 
 
