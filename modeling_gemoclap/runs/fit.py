@@ -13,7 +13,7 @@ from ..evaluation.metrics import war_uar_of_scores
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..training.arguments import DataArguments
 from ..training.augmentation import AUGMENTATIONS, Augmentation
-from ..training.checkpoints import find_best_again
+from ..training.checkpoints import relocate_best_checkpoint
 from ..training.clips import ClipDataset, ClipOptions, read_parts, refuse_different_clips
 from ..training.frozen import collate_frames, frames_folder, frozen_frames
 from ..training.trainer import SpeechTrainer
@@ -40,7 +40,7 @@ def fit(run: Run, checkpoint: str | None = None) -> tuple[SpeechTrainer, list[st
     set_seed(run.training.seed)
     trainer, skipped = build_trainer(run, resumed=checkpoint is not None)
     if checkpoint and run.training.load_best_model_at_end:
-        find_best_again(checkpoint, run.training.output_dir)
+        relocate_best_checkpoint(checkpoint, run.training.output_dir)
     run.on_training_start()
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, skipped

@@ -318,7 +318,7 @@ def test_protocols_of_both_stages(both, train, tmp_path):
         (("--encoder_lr_factor", "0"), "encoder_lr_factor 0.0 must be above 0"),
         ((*STAGE1, "--supcon_temperature", "0"), "supcon_temperature 0.0 must be above 0"),
         ((*STAGE1, "--auto_find_batch_size", "true"), "auto_find_batch_size"),
-        ((*STAGE1, "--max_steps", "3"), "do not go with max_steps"),
+        ((*STAGE1, "--max_steps", "3"), "cannot be combined with max_steps"),
         ((*STAGE1, "--lr_gamma", "-1"), "lr_gamma -1.0 must be above 0"),
         ((*STAGE1, "--warmup_steps", "3"), "leave out lr_scheduler_type and warmup_steps"),
     ],
