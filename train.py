@@ -1,13 +1,13 @@
-"""Train GEmo-CLAP, or with `--head classifier` the baseline.
+"""Train an objective: GEmo-CLAP, or with `--head` the classifier, two-stage contrast or speaker clusters.
 
     accelerate launch train.py --config configs/compact.yaml --data_dir corpora/emodb --output_dir runs/sl
 
-Every field of the YAML file can be given on the command line too, and then takes precedence:
+Every field of the YAML file is also an option, which takes precedence:
 
     accelerate launch train.py --config configs/compact.yaml --objective ml --num_train_epochs 10
     accelerate launch train.py --config configs/compact.yaml --resume_from_checkpoint true
 
-With a protocol it trains every fold, into RUN/fold_k/seed_s; started again, it goes on where it was:
+A protocol trains every fold, into RUN/fold_k/seed_s; the same command resumes an interrupted protocol:
 
     accelerate launch train.py --config configs/compact.yaml --protocol 5-folds-by-speaker --seeds 0 1 2 ...
 """
@@ -18,10 +18,10 @@ import sys
 
 
 def main(argv: list[str]) -> None:
-    """Run `modeling_gemoclap.runs.train`."""
-    from modeling_gemoclap.runs.train import main
+    """Train; see `modeling_gemoclap.runs.train`."""
+    from modeling_gemoclap.runs.train import main as train
 
-    main(argv)
+    train(argv)
 
 
 if __name__ == "__main__":

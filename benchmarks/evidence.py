@@ -30,7 +30,7 @@ from modeling_gemoclap.corpora.catalogue import where_to_get  # noqa: E402
 from modeling_gemoclap.corpora.files import write_json  # noqa: E402
 from modeling_gemoclap.evaluation.comparison import compare_runs  # noqa: E402
 from modeling_gemoclap.runs import grid  # noqa: E402
-from modeling_gemoclap.training.model_card import NO_RESULTS  # noqa: E402
+from modeling_gemoclap.training.card import NO_RESULTS  # noqa: E402
 
 CODE = sorted(path.name for path in (ROOT / "modeling_gemoclap").glob("*_gemoclap.py"))
 

@@ -62,7 +62,7 @@ def inputs_of(family: str, waves: list[np.ndarray]) -> dict[str, torch.Tensor]:
 
 def fresh_model(family: str, inputs: dict[str, torch.Tensor]) -> GEmoClapModel:
     """A small model with random weights, its projections centred as training centres them."""
-    from modeling_gemoclap.training.initialisation import centre_projection  # needs the extra `train`
+    from modeling_gemoclap.objectives.gemo_clap.initialisation import centre_projection  # needs the extra `train`
 
     torch.manual_seed(0)
     towers = {"audio_config": AUDIO[family].config(small=True), "text_config": text_config(small=True)}

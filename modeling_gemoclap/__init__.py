@@ -16,8 +16,8 @@ from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel, GEmoClapOutput
 from .pipeline_gemoclap import ZeroShotEmotionPipeline
 from .processing_gemoclap import GEmoClapProcessor
+from .version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "GEmoClapAudioConfig",
@@ -50,7 +50,7 @@ if "zero-shot-emotion-recognition" not in PIPELINE_REGISTRY.get_supported_tasks(
 
 def __getattr__(name: str):
     if name == "GEmoClapTrainer":  # late: it needs accelerate, which inference does not
-        from .training.trainer import GEmoClapTrainer
+        from .objectives.gemo_clap.trainer import GEmoClapTrainer
 
         return GEmoClapTrainer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -68,7 +68,7 @@ def make_processor(tmp_path):
 
     def make(model, family="compact"):
         from modeling_gemoclap import GEmoClapProcessor
-        from modeling_gemoclap.training.build import build_tokenizer
+        from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
 
         tokenizer = build_tokenizer(model.config)
         assert len(tokenizer) <= model.config.text_config.vocab_size

@@ -7,7 +7,8 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
@@ -16,8 +17,37 @@ from .files import json_object, read_yaml, typed
 from .ranges import Range, out_of_range, refuse
 from .shipped import shipped_config
 
+LONGEST = 25  # letters of an option in the help
 UNSET = ("none", "null", "~")
 MEANS_NONE = ("report_to",)  # options of transformers to which `none` is a value
+
+
+def option(default, help: str, **metadata):
+    """A field of a dataclass of options.
+
+    Args:
+        default: Its default.
+        help: One line of help.
+        **metadata: What `OptionParser` and argparse know: `within`, `path`, `as_json`, `choices`, `nargs`.
+    """
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: default, metadata={"help": help, **metadata})
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclasses.dataclass(frozen=True)
+class Inherited:
+    """What a parser knows of the options that a dataclass inherits from a library.
+
+    Args:
+        within: Ranges.
+        paths: Those that are paths, whose `~` is expanded.
+        may_be_json: Those that may be JSON objects.
+    """
+
+    within: dict[str, Range] = dataclasses.field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+    may_be_json: tuple[str, ...] = ()
 
 
 class OneSentence(argparse.ArgumentParser):
@@ -37,20 +67,32 @@ class OptionParser(OneSentence, HfArgumentParser):
 
     The metadata of a field may have `within` (a `Range`), `path` (whether it names a file or folder, whose `~` is
     expanded) and `as_json` (whether it is a JSON object). For every field there is `--no-FIELD`: false for a switch,
-    otherwise as if the field had not been given; an optional field is also unset by `--FIELD none`.
+    otherwise the default; an optional field is also unset by `--FIELD none`.
+
+    `HfArgumentParser.parse_yaml_file` is not used: it reads `01` as 1 and `no` as false, drops a key that is given
+    twice, and checks neither types nor ranges.
 
     Args:
-        groups: The dataclasses.
-        within: Ranges of fields that a dataclass inherits.
-        paths: Such fields that are paths.
-        may_be_json: Such fields that may be JSON objects.
+        groups: The dataclasses; the first line of the docstring is the title of a group in the help.
+        inherited: What is known of the fields that a dataclass inherits.
+        elsewhere: Options that this parser does not know, each with the reason; an error gives it.
         **kwargs: As for `argparse.ArgumentParser`.
     """
 
-    def __init__(self, groups, within: dict[str, Range] | None = None, paths=(), may_be_json=(), **kwargs):
-        self.within, self.paths = dict(within or {}), set(paths)
-        self.as_json, self.may_be_json, self.optional = set(), set(may_be_json), set()
+    def __init__(self, groups, inherited: Inherited = Inherited(), elsewhere: dict[str, str] | None = None, **kwargs):
+        self.within, self.paths = dict(inherited.within), set(inherited.paths)
+        self.as_json, self.may_be_json, self.optional = set(), set(inherited.may_be_json), set()
+        self.elsewhere = elsewhere or {}
         super().__init__(groups, allow_abbrev=False, **kwargs)
+
+    def format_help(self) -> str:
+        """One line for each option, by group; of inherited options nothing but that they exist."""
+        lines = [f"usage: {self.prog} --config FILE [--FIELD VALUE ...]", "", self.description or ""]
+        for group in self.dataclass_types:
+            lines += ["", (group.__doc__ or group.__name__).partition("\n")[0]]
+            options = [field for field in dataclasses.fields(group) if field.name in vars(group)["__annotations__"]]
+            lines += [f"  --{field.name:<{LONGEST}}  {_help_of(field)}" for field in options]
+        return "\n".join([*lines, "", self.epilog or ""])
 
     def add_argument(self, *flags: str, within: Range | None = None, path=False, as_json=False, **kwargs):
         """As argparse's, with this parser's metadata, and with `--no-FIELD` for every option that has a type."""
@@ -77,11 +119,12 @@ class OptionParser(OneSentence, HfArgumentParser):
         super().add_argument(*unset, help=argparse.SUPPRESS, **options)
         return action
 
-    def read(self, argv: list[str]) -> tuple:
+    def read(self, argv: list[str], left_out: Collection[str] = ()) -> tuple:
         """Read `[--config FILE] [--field value ...]`.
 
         Args:
             argv: The command line without the program's name.
+            left_out: Fields of the file that are not read.
 
         Returns:
             The dataclasses.
@@ -89,16 +132,16 @@ class OptionParser(OneSentence, HfArgumentParser):
         Raises:
             ValueError: If the file or an option cannot be read, is not known, or has a value that it may not have.
         """
-        values, groups = self.values(argv), []
+        values, groups = self.values(argv, left_out), []
         for group in self.dataclass_types:
             names = [field.name for field in dataclasses.fields(group) if field.init]
             groups.append(group(**{name: values[name] for name in names}))
         return tuple(groups)
 
-    def values(self, argv: list[str]) -> dict:
+    def values(self, argv: list[str], left_out: Collection[str] = ()) -> dict:
         """As `read`, for all fields together and without making the dataclasses."""
-        config = self._config_of(argv)
-        words = self._words_of(config) if config else []
+        config = config_of(argv)
+        words = self._words_of(config, left_out) if config else []
         try:
             self._namespace(words)
         except ValueError as error:
@@ -109,21 +152,19 @@ class OptionParser(OneSentence, HfArgumentParser):
         refuse(self._what_is_wrong(values))
         return values
 
-    def _config_of(self, argv: list[str]) -> str | None:
-        parser = OneSentence(add_help=False, allow_abbrev=False)
-        parser.add_argument("--config")
-        path = expanded(parser.parse_known_args(argv)[0].config)
-        return shipped_config(path) if path else None
-
     def _fields(self) -> list[str]:
         return [field.name for group in self.dataclass_types for field in dataclasses.fields(group)]
 
-    def _words_of(self, path: str) -> list[str]:
+    def _words_of(self, path: str, left_out: Collection[str]) -> list[str]:
         """The file's fields as options, so that file and command line are checked by the same parser."""
         words, known = [], self._fields()
         for name, value in read_yaml(path).items():
+            if name in left_out:
+                continue
+            if name in self.elsewhere and name not in known:
+                raise ValueError(f"{path}: {name} {self.elsewhere[name]}")
             if name not in known:
-                raise ValueError(f"{path}: no field {name!r}{near_name(name, known)}")
+                raise ValueError(f"{path}: no field {name!r}{near_name(name, [*known, *self.elsewhere])}")
             if isinstance(value, list) and not all(isinstance(item, str) for item in value):
                 raise ValueError(f"{path}: {name} must be a list of plain values, not of lists, mappings or nothing")
             try:
@@ -136,6 +177,9 @@ class OptionParser(OneSentence, HfArgumentParser):
         namespace, unknown = self.parse_known_args(words)
         if unknown:
             word = unknown[0].partition("=")[0]
+            name = re.sub("^no_", "", word.lstrip("-").replace("-", "_"))
+            if word[:1] == "-" and name in self.elsewhere:
+                raise ValueError(f"--{name} {self.elsewhere[name]}")
             near = near_name(word.lstrip("-").replace("-", "_"), self._fields(), "--")
             raise ValueError(f"no option {word}{near}" if word[:1] == "-" else f"unexpected {unknown[0]!r}")
         for name, value in vars(namespace).items():
@@ -155,6 +199,27 @@ class OptionParser(OneSentence, HfArgumentParser):
                 except ValueError as error:
                     found.append(str(error))
         return found
+
+
+def config_of(argv: list[str]) -> str | None:
+    """The file of `--config` on a command line; None without one.
+
+    Raises:
+        ValueError: If there is no such file, and no configuration of the package has that name.
+    """
+    parser = OneSentence(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    path = expanded(parser.parse_known_args(argv)[0].config)
+    return shipped_config(path) if path else None
+
+
+def _help_of(field: dataclasses.Field) -> str:
+    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    shown = str(default).lower() if default is None or isinstance(default, bool) else default
+    shown = f"{shown:.4g}" if isinstance(shown, float) else shown
+    choices = field.metadata.get("choices")
+    more = f" ({', '.join(choices)})" if choices else ""
+    return f"{field.metadata['help']}{more}" + (f" [{shown}]" if not isinstance(shown, list) else "")
 
 
 def words_of(name: str, value) -> list[str]:

@@ -94,6 +94,19 @@ def refuse_out_of_range(values: Mapping[str, object], ranges: Mapping[str, Range
     refuse(out_of_range(values, ranges, prefix))
 
 
+def check_values(group: type, **values: object) -> None:
+    """Check values that are given in Python against the ranges in a dataclass of options.
+
+    Args:
+        group: The dataclass.
+        **values: Values by field name.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+    refuse_out_of_range(values, {name: each for name, each in ranges_of(group).items() if name in values})
+
+
 def refuse(found: Iterable[str]) -> None:
     """Raise one error for everything that was found to be wrong.
 

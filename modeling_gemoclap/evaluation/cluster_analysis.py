@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, p
 from ..corpora.files import write_json
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import genders_of
-from ..speakers.clusters import Clusters
+from ..objectives.speaker_clusters.clusters import Clusters
 
 MEASURES = {
     "adjusted_rand": "adjusted Rand",

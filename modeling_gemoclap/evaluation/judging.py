@@ -13,9 +13,9 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.provenance import Heard
+from ..objectives.speaker_clusters.clusters import cluster_within_speakers
+from ..objectives.speaker_clusters.embeddings import speaker_embeddings
 from ..prompts_gemoclap import canonical_emotion, check_words, refuse_one_word, refuse_shared_prompts
-from ..speakers.clusters import cluster_within_speakers
-from ..speakers.embeddings import speaker_embeddings
 from . import answers, mteb
 from .cluster_analysis import ANALYSIS, analyse, as_table, write_analysis
 from .layer_similarity import LAYERS, judge_layers, write_layers

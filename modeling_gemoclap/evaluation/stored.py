@@ -8,7 +8,7 @@ from types import NoneType
 
 import numpy as np
 
-from ..corpora.files import read_object, whole, write_json
+from ..corpora.files import read_object, write_atomically, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import UNKNOWN
 from ..fingerprint import AUDIO_LIBRARIES, IDENTITY, fingerprint, folder_sha256
@@ -22,8 +22,8 @@ ANSWERS, EMBEDDINGS, DONE = "predictions.csv", "embeddings.npy", "answers.json"
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
-    """Write a CSV file; it is there whole or not at all."""
-    with whole(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+    """Write a CSV file atomically."""
+    with write_atomically(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -1,1 +1,1 @@
-"""Runs: what trains a model into a folder, and what trains several side by side."""
+"""What a run is: recipe, clips, identity, folder, folds, calibration; and how it is trained."""

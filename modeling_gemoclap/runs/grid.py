@@ -147,7 +147,7 @@ def main(argv: list[str]) -> None:
     Args:
         argv: The command line without the program's name.
     """
-    from ..training.arguments import check_arguments
+    from .recipe import check_recipe
 
     options = parse(argv)
     refuse_unwritable({"--output_dir": options.output_dir})
@@ -157,7 +157,7 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"{options.config}: no {name}; add one to the file, or give --{name}")
     commands = {cell["name"]: commands_of(cell, grid, options) for cell in cells}
     for name, (_, train, _) in commands.items():  # all cells, before hours of training of the first
-        check_arguments(train, f"{options.config}: the cell {name!r}")
+        check_recipe(train, f"{options.config}: the cell {name!r}")
     for _, train, judge in commands.values():  # both commands skip what is finished
         run([*shlex.split(options.launcher), *command_words("train"), *train])
         run([sys.executable, *command_words("evaluate"), *judge])

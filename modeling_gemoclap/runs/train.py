@@ -1,36 +1,47 @@
-"""Train a model: parse, build, train, save."""
+"""Training from a command line: `train.py`, or `python -m modeling_gemoclap train`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ..training.arguments import Recipe
+from ..training.gather import finish, refuse_different_options
+from .folder import RunFolder, begin_run, resume_point
+from .preflight import check_places
+from .protocol import train_protocol
+from .recipe import parse_recipe
+from .run import Run, objective_of
+from .selection import select_corpus, split, with_selection
+from .train_run import train_run
+
 
 def main(argv: list[str]) -> None:
-    """Train a model, or every fold of a protocol.
+    """Parse the options, train, save.
 
     Args:
         argv: The command line without the program's name.
     """
-    from ..evaluation.metrics import war_uar_of_scores
-    from ..training.arguments import parse_arguments
-    from ..training.checkpoints import resume_point
-    from ..training.gather import finish, refuse_different_options
-    from ..training.identity import Run
-    from ..training.protocol_runs import train_protocol
-    from ..training.run import choosing_on_dev, select_corpus, split, train_and_save
-    from ..training.run_folder import RunFolder, begin_run
-    from ..training.tried_first import try_first
-
-    model_args, data_args, arguments = parse_arguments(argv)
-    try_first(data_args, arguments)
-    refuse_different_options({**vars(model_args), **vars(data_args), **arguments.to_dict()})
-    if data_args.protocol or data_args.folds_file:
-        return train_protocol(model_args, data_args, arguments, war_uar_of_scores)
-    if data_args.folds is not None or data_args.seeds:
+    recipe = parse_recipe(argv)
+    check_places(recipe.data, recipe.training)
+    refuse_different_options(recipe.to_dict())
+    if recipe.data.protocol or recipe.data.folds_file:
+        return train_protocol(recipe)
+    if recipe.data.folds is not None or recipe.data.seeds:
         raise ValueError("--folds and --seeds are for a protocol: give --protocol, or --seed")
-    checkpoint = resume_point(arguments)
-    arguments = choosing_on_dev(arguments, data_args)
-    corpus, emotions = select_corpus(data_args, model_args)
-    parts = split(corpus, data_args, arguments.seed, labelled=model_args.head != "speaker")
-    run = Run(parts, emotions, model_args, data_args, arguments, war_uar_of_scores)
-    with RunFolder(arguments, lambda: begin_run(run, checkpoint)) as folder:
-        trainer = train_and_save(run, checkpoint, folder.training_begins)
+    checkpoint = resume_point(recipe.training)
+    with RunFolder(plain_run(recipe), lambda run: begin_run(run, checkpoint)) as run:
+        trainer = train_run(run, checkpoint)
     finish(trainer)
+
+
+def plain_run(recipe: Recipe) -> Run:
+    """The run of a recipe without a protocol.
+
+    Raises:
+        ValueError: If the clips do not suffice, or speakers do not fit.
+    """
+    recipe = replace(recipe, training=with_selection(recipe.training, recipe.data))
+    reads_emotions = objective_of(recipe).reads_emotions
+    corpus, emotions = select_corpus(recipe, reads_emotions)
+    train, dev = split(corpus, recipe.data, recipe.training.seed, reads_emotions)
+    return Run(recipe, train, dev, emotions)

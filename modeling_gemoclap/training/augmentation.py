@@ -19,6 +19,7 @@ REVERBERANT = (-15.0, -3.0)  # dB of the room's first echo against the direct so
 WARP, EQUALIZER = Range(at_least=0, at_most=0.5), Range(at_least=0, at_most=20)
 RANGES = {"time_warp": WARP, "mel_warp": WARP, "equalizer_db": EQUALIZER, "noise_snr_db": FINITE}
 RANGES |= dict.fromkeys(("noise_prob", "reverb_prob", "mix_prob"), SHARE)
+AUGMENTATIONS = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "reverb_prob", "mix_prob")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a run writes, and which checkpoint it goes on from."""
+"""Checkpoints to resume from: the latest complete one, and what one must have."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 from transformers.utils import logging
 
 from ..corpora.files import read_object, write_json
-from .arguments import GEmoClapTrainingArguments
-from .gather import refuse_differences
-from .identity import read_identity
-from .run_folder import holds_a_run
+from .gather import all_gather_object
 
 logger = logging.get_logger(__name__)
+ONE_PROCESS = "rng_state.pth"
 
 
-def latest_whole_checkpoint(folder: str | Path) -> str | None:
+def latest_complete_checkpoint(folder: str | Path) -> str | None:
     """The newest `checkpoint-N` of a run that was written to its end.
 
     A run that was killed while it wrote leaves part of one; `trainer_state.json` is the last file of a whole one.
@@ -58,59 +56,33 @@ def find_best_again(checkpoint: str, output_dir: str) -> None:
     write_json(path, state | {"best_model_checkpoint": str(here)})
 
 
-def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
-    """The checkpoint that a run goes on from, before anything is read; a folder that holds something else is refused.
-
-    Whether the checkpoint is of the same run is for `RunFolder` to tell.
+def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, scaled: bool, sharded: bool) -> None:
+    """Make sure that a checkpoint has all of a training's state; transformers would begin anew with what is missing.
 
     Args:
-        arguments: `output_dir`, `overwrite_output`, and `resume_from_checkpoint`: a path, or `true` for the latest
-            checkpoint that is whole.
-
-    Returns:
-        Its path; None to start with the first step.
+        folder: The `checkpoint-N`.
+        processes: How many processes there are.
+        process: The number of this one.
+        scaled: Whether gradients are scaled (fp16).
+        sharded: Whether DeepSpeed keeps the optimizer's state: it checks that itself.
 
     Raises:
-        ValueError: If there is no folder to write to, it holds something else, there is nothing to go on from, or
-            processes would go on from different checkpoints.
+        ValueError: If something is missing on any process; it is named.
     """
-    if arguments.output_dir in (None, "trainer_output"):  # the second is transformers' default
-        raise ValueError("give --output_dir, a folder for the checkpoint")
-    folder, wanted = Path(arguments.output_dir), _wanted(arguments.resume_from_checkpoint)
-    if wanted and arguments.overwrite_output:
-        raise ValueError(
-            "--resume_from_checkpoint goes on with the run in the folder, --overwrite_output begins anew: give one"
-        )
-    found = latest_whole_checkpoint(folder) if wanted is True else wanted
-    if found and not Path(found).is_dir():
-        raise ValueError(
-            f"--resume_from_checkpoint {found}: no such folder; give a checkpoint-N of the run, or true for the latest"
-        )
-    begun = read_identity(folder) is not None
-    if wanted is True and found is None and not begun:
-        raise ValueError(
-            f"{folder} has no whole checkpoint to go on from: leave out --resume_from_checkpoint, "
-            f"and give --overwrite_output true if the folder is not empty"
-        )
-    if wanted is True and found is None:
-        logger.warning(f"{folder} has no whole checkpoint yet: the run in it begins with the first step")
-    elsewhere = found and Path(found).resolve().parent != folder.resolve()
-    if _is_filled(folder) and (elsewhere or not wanted) and not arguments.overwrite_output:
-        raise ValueError(
-            f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
-            f"with the run in it, or --overwrite_output true"
-        )
-    if _is_filled(folder) and arguments.overwrite_output and not holds_a_run(folder):
-        raise ValueError(
-            f"{folder} holds files but no run, and --overwrite_output removes runs alone: give another --output_dir"
-        )
-    refuse_differences(Path(found).name if found else "none", "the checkpoint to go on from")
-    return found
-
-
-def _wanted(resume: str | bool | None) -> str | bool | None:
-    return {"true": True, "false": None}.get(resume.lower(), resume) if isinstance(resume, str) else resume or None
-
-
-def _is_filled(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    present = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+    random_state = f"rng_state_{process}.pth" if processes > 1 else ONE_PROCESS
+    needed = ["trainer_state.json", "scheduler.pt", random_state] + ["scaler.pt"] * scaled
+    missing = [name for name in needed if name not in present]
+    if not sharded and not any(name.startswith("optimizer") for name in present):
+        missing.append("the optimizer's state")
+    missing = sorted({name for names in all_gather_object(missing) for name in names})
+    if not missing:
+        return
+    states = sorted(name for name in present if name.startswith("rng_state"))
+    others = f"; it was saved by {'one process' if states == [ONE_PROCESS] else f'{len(states)} processes'}"
+    reason = others if states and random_state in missing else ""
+    raise ValueError(
+        f"{folder}: the training cannot go on from it, since {', '.join(missing)} "
+        f"{'is' if len(missing) == 1 else 'are'} missing{reason}. A checkpoint of --save_only_model true holds "
+        f"weights alone: start anew with --overwrite_output true, or give a whole checkpoint"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -12,14 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import COLUMNS, Corpus
-from ..corpora.shards import ShardReader
+from ..corpora.shard_reader import ShardReader
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
+from .arguments import DataArguments
 from .augmentation import Augmentation
+from .gather import refuse_differences
 
 logger = logging.get_logger(__name__)
 
@@ -125,11 +128,94 @@ def read_clips(
     return replace(corpus, clips=clips.select(good)), bad
 
 
+def read_parts(
+    parts: tuple[Corpus, Corpus | None],
+    extractor: GEmoClapFeatureExtractor,
+    data: DataArguments,
+    training: TrainingArguments,
+) -> tuple[Corpus, Corpus | None, list[str]]:
+    """Read training and development clips, as `read_clips`; clips of several corpora are normalised in level.
+
+    Args:
+        parts: Training clips, and development clips or None.
+        extractor: Makes the features; its `do_normalize` is set where corpora are mixed.
+        data: `on_bad_audio`, `feature_cache_dir` and `preprocessing_num_workers`.
+        training: The main process reads first.
+
+    Returns:
+        The usable clips of both parts, and the errors of the others.
+
+    Raises:
+        ValueError: If processes have different clips, or fewer than two emotions are left.
+    """
+    train, dev = parts
+    if train.parts and not extractor.do_normalize:
+        logger.warning("corpora of different levels are mixed: each clip is brought to unit variance (do_normalize)")
+        extractor.do_normalize = True
+    options = (data.on_bad_audio, data.feature_cache_dir, data.preprocessing_num_workers)
+    with training.main_process_first(desc="reading audio"):
+        train, skipped = read_clips(train, extractor, *options)
+        dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
+    refuse_different_clips(train, dev)  # a clip that one process cannot read is missing there only
+    if parts[0].emotions and len(train.emotions) < 2:
+        raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
+    return train, dev, skipped + skipped_dev
+
+
+def refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
+    """Check that all processes have the same clips in the same order.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    refuse_differences(train.sha256_in_order(), f"{train.name}: metadata.csv")
+    refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
+
+
 def _numbers(words: pa.ChunkedArray, labels: list[str]) -> list[int]:
     """The labels' numbers; -1 for the empty word."""
     if unknown := set(words.unique().to_pylist()) - {*labels, ""}:
         raise ValueError(f"the configuration has no label {', '.join(map(repr, sorted(unknown)))}")
     return pc.fill_null(pc.index_in(words, value_set=pa.array(labels, pa.string())), -1).to_pylist()
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How training clips are drawn.
+
+    Args:
+        max_seconds: Longer clips are cut to this length at a random place; None: complete clips.
+        augmentation: Changes log-mel features `(frames, num_mel_bins)` anew whenever a clip is drawn.
+        seed: Seed of all random draws.
+        on_bad_audio: Treatment of an unusable clip in a shard: `"raise"`, or `"skip"`.
+    """
+
+    max_seconds: float | None = None
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    on_bad_audio: str = "raise"
+
+
+def audio_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The part of a batch that `get_audio_features` and `pool_audio` take."""
+    names = ("input_values", "input_features", "audio_frames", "audio_attention_mask")
+    return {name: batch[name] for name in names if name in batch}
+
+
+class AudioCollator:
+    """Pads clips into a batch without texts.
+
+    Args:
+        extractor: Makes the model inputs.
+    """
+
+    def __init__(self, extractor: GEmoClapFeatureExtractor):
+        self.extractor = extractor
+
+    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Make a batch of audio inputs and `emotion_labels` from dicts with `clip` and `emotion_label`."""
+        batch = dict(self.extractor.collate([example["clip"] for example in examples]))
+        return batch | {"emotion_labels": torch.tensor([example["emotion_label"] for example in examples])}
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -142,10 +228,7 @@ class ClipDataset(torch.utils.data.Dataset):
         corpus: Clips that `read_clips` returned.
         extractor: The same extractor.
         config: Its `emotions` and `genders` number the labels.
-        max_seconds: Longer clips are cut to this length at a random place.
-        augmentation: Changes log-mel features `(frames, num_mel_bins)` anew whenever a clip is drawn.
-        seed: Seed of all that is drawn.
-        on_bad_audio: What a clip in a shard does that cannot be used: `"raise"`, or `"skip"` to take no part.
+        options: How clips are drawn.
     """
 
     def __init__(
@@ -153,11 +236,9 @@ class ClipDataset(torch.utils.data.Dataset):
         corpus: Corpus,
         extractor: GEmoClapFeatureExtractor,
         config: GEmoClapConfig,
-        max_seconds: float | None = None,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        on_bad_audio: str = "raise",
+        options: ClipOptions = ClipOptions(),
     ):
+        augmentation = options.augmentation
         if augmentation and extractor.feature_type != "log_mel":
             raise ValueError(
                 "time_warp, mel_warp, equalizer_db, noise_prob, reverb_prob and mix_prob change log-mel features; "
@@ -171,13 +252,14 @@ class ClipDataset(torch.utils.data.Dataset):
         if self.reader is None:
             self.clips = corpus.clips.with_format("numpy", columns=["features"], output_all_columns=True)
         self.extractor = extractor
-        self.max_seconds = max_seconds
+        self.max_seconds = options.max_seconds
         self.augmentation = augmentation
-        self.seed = seed
-        self.on_bad_audio = on_bad_audio
+        self.seed = options.seed
+        self.on_bad_audio = options.on_bad_audio
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive an epoch see it too
         self._skipped = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()  # all workers write into it
         self._alike: dict[tuple[int, int], list[int]] = {}
+        self.emotions = config.emotions
         self.emotion_labels = _numbers(corpus.column("emotion"), config.emotions)
         self.gender_labels = _numbers(corpus.column("gender"), config.genders)
 

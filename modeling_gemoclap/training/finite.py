@@ -12,7 +12,7 @@ from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .gather import is_distributed, of_all
+from .gather import all_gather_object, is_distributed
 
 CLIP_INDEX = "clip_index"
 BROKEN_START = "before the first step: what the training starts from is broken."
@@ -72,7 +72,7 @@ def tensors_not_finite(model: torch.nn.Module) -> list[str]:
         good.append(checks.get(name, lambda tensor: ~torch.isnan(tensor))(local).all())
     flags = torch.stack([flag.to(good[0].device) for flag in good]).tolist() if good else []
     broken = [name for name, flag in zip(tensors, flags, strict=True) if not flag]
-    return sorted({name for names in of_all(broken) for name in names})
+    return sorted({name for names in all_gather_object(broken) for name in names})
 
 
 def refuse_weights_not_finite(model: torch.nn.Module, when: str) -> None:
@@ -200,7 +200,7 @@ class FiniteGuard(TrainerCallback):
     def _message(self, state, losses: torch.Tensor, norm: torch.Tensor, bad_loss: bool) -> str:
         """Step, epoch, value, last good checkpoint and clips."""
         bad = [number for number, loss in enumerate(losses.tolist()) if not np.isfinite(loss)] if bad_loss else []
-        everyone = of_all((losses[bad[0]].item() if bad else None, self._names(bad, bad_loss)))
+        everyone = all_gather_object((losses[bad[0]].item() if bad else None, self._names(bad, bad_loss)))
         value = next((loss for loss, _ in everyone if loss is not None), norm.item())
         start = [f"process {rank}: " if len(everyone) > 1 else "" for rank in range(len(everyone))]
         clips = [begin + shortened(names) for begin, (_, names) in zip(start, everyone, strict=True) if names]

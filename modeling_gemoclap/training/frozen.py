@@ -78,23 +78,20 @@ def remove_frames(arguments: GEmoClapTrainingArguments) -> None:
 
 def frozen_frames(
     model: GEmoClapPreTrainedModel,
-    corpus: Corpus,
     clips: ClipDataset,
-    extractor: GEmoClapFeatureExtractor,
     folder: Path,
 ) -> FrameDataset:
     """Run a frozen audio tower over every clip, without dropout, and keep what it gives in a file.
 
     Args:
-        model: The model, of whose audio tower nothing is trained.
-        corpus: The clips.
-        clips: The same, whole: neither cut nor changed.
-        extractor: Their extractor.
-        folder: Where the file is kept; a run that goes on finds it there.
+        model: The model, whose audio tower is frozen.
+        clips: Complete clips, neither cut nor augmented.
+        folder: Where the file is stored; a resumed run reads it.
 
     Returns:
         The frames with the clips' labels.
     """
+    corpus, extractor = clips.corpus, clips.extractor
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{_made_of(model, corpus, extractor)}.arrow"
     was_training = model.training

@@ -66,13 +66,13 @@ def fill_up(tensor: torch.Tensor | None, rows: int, value: float = 0.0) -> torch
     return torch.cat([tensor, tensor.new_full((rows - len(tensor), *tensor.shape[1:]), value)])
 
 
-def precise(tensor: torch.Tensor | None) -> torch.Tensor | None:
+def at_least_float32(tensor: torch.Tensor | None) -> torch.Tensor | None:
     """At least float32: what is compared, and what is summed over processes, is not rounded to half precision."""
     return None if tensor is None else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 # What each process may have for itself: its place, and where its copies lie.
-OWN = {
+PER_PROCESS = {
     *(
         "local_rank",
         "output_dir",
@@ -98,7 +98,7 @@ def refuse_differences(value: str, what: str) -> None:
     Raises:
         ValueError: If another process has another value.
     """
-    values = of_all(value)
+    values = all_gather_object(value)
     if len(set(values)) > 1:
         found = ", ".join(f"process {rank}: {each[:16]}" for rank, each in enumerate(values))
         raise ValueError(f"{what} is not the same on all processes ({found}): give all of them the same")
@@ -113,8 +113,8 @@ def refuse_different_options(options: dict) -> None:
     Raises:
         ValueError: If one differs.
     """
-    mine = {name: repr(value) for name, value in options.items() if name not in OWN}
-    everyone = of_all(mine)
+    mine = {name: repr(value) for name, value in options.items() if name not in PER_PROCESS}
+    everyone = all_gather_object(mine)
     for name in sorted({name for theirs in everyone for name in theirs}):
         values = [theirs.get(name, "absent") for theirs in everyone]
         if len(set(values)) > 1:
@@ -122,7 +122,7 @@ def refuse_different_options(options: dict) -> None:
             raise ValueError(f"--{name} is not the same on all processes ({found}): start all of them alike")
 
 
-def of_all(value) -> list:
+def all_gather_object(value) -> list:
     """What every process has, in their order."""
     if not is_distributed():
         return [value]
@@ -131,7 +131,7 @@ def of_all(value) -> list:
     return values
 
 
-def of_main(arguments: TrainingArguments, work: Callable, *args):
+def run_on_main_process(arguments: TrainingArguments, work: Callable, *args):
     """Do something in the main process alone; what it gives, or its error, is that of all processes.
 
     Args:
@@ -151,7 +151,7 @@ def of_main(arguments: TrainingArguments, work: Callable, *args):
             found = work(*args)
         except (ValueError, OSError) as raised:
             error = str(raised)
-    found, error = of_all((found, error))[0]
+    found, error = all_gather_object((found, error))[0]
     if error is not None:
         raise ValueError(error)
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from torch.utils.data import ConcatDataset, Subset
+from transformers import PretrainedConfig
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..configuration_gemoclap import GEmoClapAudioConfig
@@ -16,6 +17,7 @@ from ..safety_gemoclap import tensors_sha256
 
 CHANGED = "its weights were changed outside of recorded training"
 OWN_TOWER = "its audio encoder was trained by this package and has no record of what it was trained on"
+SUPERVISED = "an encoder by supervised contrast"  # a stage, as records have it
 HISTORY = "training_data.json"  # in every `checkpoint-N`, some of which have no configuration
 
 
@@ -147,3 +149,16 @@ def record_development(model: GEmoClapPreTrainedModel, dataset) -> None:
 def save_history(model: GEmoClapPreTrainedModel, folder: str | Path) -> None:
     """Write the record into a `checkpoint-N`."""
     write_json(Path(folder, HISTORY), model.config.training_data)
+
+
+def set_tower_record(config: PretrainedConfig, records: list[dict] | None) -> None:
+    """Write the training records into a tower's own configuration, for the tower that is saved alone.
+
+    Args:
+        config: Configuration of the tower.
+        records: The records; None removes them.
+    """
+    if records:
+        config.training_data = records
+    elif hasattr(config, "training_data"):
+        del config.training_data

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig
 
+from ..command_line.ranges import COUNT, DROPOUT, POSITIVE, refuse_out_of_range
 from ..configuration_gemoclap import GEmoClapConfig
 from ..modeling_gemoclap import GEmoClapModel
 from ..safety_gemoclap import check_adapter, read_json
 from ..towers_gemoclap import transformer_layers
-from .arguments import refuse_values
 
 try:
     import peft
@@ -22,6 +22,7 @@ except ImportError:
     peft = None
 
 TOWERS = ("audio", "text")
+RANGES = {"lora_rank": COUNT, "lora_alpha": POSITIVE, "lora_dropout": DROPOUT}
 SCALES = ("audio_logit_scale", "text_logit_scale")
 OWN_FIELDS = set(inspect.signature(GEmoClapConfig.__init__).parameters) - {
     "self",
@@ -75,7 +76,7 @@ def add_lora(model: GEmoClapModel, towers: list[str], rank: int = 8, alpha: floa
     _needs_peft()
     if not towers or set(towers) - set(TOWERS):
         raise ValueError(f"lora_towers={towers}: name 'audio', 'text', or both")
-    refuse_values(lora_rank=rank, lora_alpha=alpha, lora_dropout=dropout)
+    refuse_out_of_range({"lora_rank": rank, "lora_alpha": alpha, "lora_dropout": dropout}, RANGES)
     new = ["audio_projection", "text_projection"]
     if any(True for _ in model.audio_pooling.parameters()):
         new.append("audio_pooling")

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from torch.utils.data import Sampler
 
-from ..corpora.shards import GROUPS_AT_A_TIME
+from ..corpora.shard_reader import GROUPS_AT_A_TIME
 
 
 class EpochSampler(Sampler[int]):

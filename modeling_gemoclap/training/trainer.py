@@ -1,233 +1,392 @@
-"""The trainer of the contrastive model, and that of the classifier."""
+"""The trainer that all objectives share: order of the clips, optimizer, checks, evaluation, records, model card."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from types import SimpleNamespace
+import os
+import re
+from pathlib import Path
 
 import torch
-from torch.nn import functional as F
-from transformers import TrainerCallback
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer, TrainerCallback, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.utils import logging
 
-from ..losses_gemoclap import contrastive_loss, loss_floor
-from ..modeling_gemoclap import MAX_LOGIT_SCALE
-from .base_trainer import SpeechTrainer
-from .collator import audio_inputs
-from .gather import fill_up, gather, largest_batch, precise
-from .gradient_cache import EMBEDDINGS, SCALES, ChunkedBatch, GradientCache, refuse_batch_norm, refuse_chunk_size
-from .lora import add_scales_to, is_lora
+from ..base_gemoclap import GEmoClapPreTrainedModel
+from ..command_line.ranges import check_values
+from ..corpora.files import write_json
+from ..fingerprint import IDENTITY
+from .arguments import DEFAULT_OPTIM, GEmoClapTrainingArguments
+from .card import CardText, TrainingFacts, development_of, write_model_card
+from .checkpoints import refuse_partial_checkpoint
+from .clips import ClipDataset
+from .finite import (
+    FiniteGuard,
+    IndexedCollator,
+    refuse_figure_not_finite,
+    refuse_logits_not_finite,
+    refuse_weights_not_finite,
+)
+from .frozen import FrameDataset
+from .gather import all_gather_object, gather
+from .history import record_training, records_of, save_history, settle_history, stamp_weights
+from .lora import is_lora
+from .optimizer import layerwise_groups
+from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler, ShardSampler
+from .trainer_options import (
+    refuse_batch_norm,
+    refuse_evaluation,
+    refuse_label_smoothing,
+    refuse_metric,
+    refuse_options,
+)
+
+logger = logging.get_logger(__name__)
 
 
-class _KeepScalesBounded(TrainerCallback):
-    """Brings the scales back to their bound: beyond it `forward` gives them no gradient, and they would stay there."""
+class _SetEpoch(TrainerCallback):
+    """Sets the epoch of the dataset and the sampler, whose draws and order are a function of it.
 
-    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        with torch.no_grad():
-            for scale in (model.audio_logit_scale, model.text_logit_scale):
-                scale.clamp_(max=MAX_LOGIT_SCALE)
-
-
-class GEmoClapTrainer(SpeechTrainer):
-    """Trains `GEmoClapModel` with the exact loss of the global batch.
-
-    `forward` is called without labels, and once a backward; its embeddings are gathered with their gradient over the
-    processes, and each takes the rows of the loss that are its own against all columns, with targets from the gathered
-    labels. Batches are those of `GEmoClapCollator`; a process with fewer clips than another is filled up with rows
-    that take no part. With `contrastive_chunk_size` the same gradient comes from chunks of so many clips, by gradient
-    caching, in their memory.
-
-    Logged beside `loss` (the divergence): `cross_entropy`, its floor `cross_entropy_floor` (the entropy of the
-    targets), whose difference the loss is, and both scales.
-
-    Evaluation compares audio with the class texts: `predictions` are `(clips, emotions)` logits, the audio scale
-    times the cosines, and `label_ids` the emotion labels.
-
-    Args:
-        model: A `GEmoClapModel`, or PEFT's around one.
-        args: `GEmoClapTrainingArguments`, or transformers' own.
-        *others: As for `transformers.Trainer`.
-        **kwargs: As for `transformers.Trainer`; `processing_class` is the processor.
-
-    Raises:
-        ValueError: If `check` does not pass, or a model with batch norm is to be trained in chunks.
-
-    Example:
-        >>> trainer = GEmoClapTrainer(
-        ...     model, args, GEmoClapCollator(processor, model.config), train_dataset, processing_class=processor
-        ... )
-        >>> trainer.train()
+    accelerate sets the sampler's epoch only in a fresh epoch: when a run is resumed, it does not reach the sampler.
     """
 
-    comparison = (
-        "a batch needs two clips or more whose emotion is known (under ml, or whose gender is). Give another "
-        "--per_device_train_batch_size, or --dataloader_drop_last true where the last batch of an epoch has one clip"
-    )
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.process_index:  # else the n-th clips of all processes would share their dropout
+            set_seed(args.seed + args.process_index)
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        epoch, loader = int(round(state.epoch or 0, 6)), train_dataloader
+        parts = [getattr(loader, "dataset", None)]
+        while loader is not None:
+            parts.append(getattr(loader, "sampler", None))
+            loader = getattr(loader, "batch_sampler", None)
+        for part in parts:
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+
+
+class _RecordTraining(TrainerCallback):
+    """Records the training clips before the first step."""
+
+    def __init__(self, trainer: SpeechTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        main = trainer.is_world_process_zero()
+        records = all_gather_object(records_of(trainer.train_dataset, trainer.eval_dataset) if main else None)[0]
+        record_training(trainer.trained_model, records, trainer.resumed_from)
+
+
+class _CountComparisons(TrainerCallback):
+    """Stops a training after its first epoch, before it is saved, if no batch gave a gradient."""
+
+    def __init__(self, trainer: SpeechTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.batches = self.trainer.idle_batches = 0
+        self.from_start = not state.global_step
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        batches, idle = self.trainer.batches, int(self.trainer.idle_batches)
+        if self.from_start and batches and idle == batches:
+            raise ValueError(
+                f"none of the {batches} batches of an epoch compares anything, so that nothing is learnt: "
+                f"{self.trainer.comparison}"
+            )
+
+
+def _check_rates(args) -> None:
+    milestones, gamma = getattr(args, "lr_milestones", None), getattr(args, "lr_gamma", 0.1)
+    check_values(GEmoClapTrainingArguments, lr_milestones=milestones, lr_gamma=gamma)
+    if milestones and args.max_steps > 0:
+        raise ValueError(
+            f"lr_milestones {milestones} are numbers of epochs and do not go with max_steps: give num_train_epochs"
+        )
+    if milestones and (args.warmup_steps or args.lr_scheduler_type not in ("linear", "constant")):
+        raise ValueError("lr_milestones are the schedule: leave out lr_scheduler_type and warmup_steps")
+
+
+class SpeechTrainer(Trainer):
+    """Trainer for clips: plain Adam as in the paper, layer-wise rates, balanced classes, evaluation of every clip.
+
+    A training stops before the optimizer takes its first step on a loss or gradient that is not finite, and weights
+    that are not finite are neither trained on nor saved. A batch whose loss compares nothing gives no gradient: such
+    batches are counted and reported when training ends, and a training of nothing else is an error.
+
+    Args:
+        model: The model.
+        args: `GEmoClapTrainingArguments`, or transformers' own.
+        *others: As for `transformers.Trainer`.
+        **kwargs: As for `transformers.Trainer`; `processing_class` is the processor or feature extractor.
+
+    Raises:
+        NotFiniteError: When training or evaluating, if a number is not finite.
+        ValueError: If `check` does not pass, or evaluation is asked for and cannot be had.
+    """
+
+    loss_is_scaled_for_ga = False
+    smooths_labels = False  # whether the loss knows `label_smoothing_factor`
+    comparison = ""  # what a batch must have to give a gradient
+    card_text = CardText()
+    batches: int = 0  # batches of this process so far
+    idle_batches: int | torch.Tensor = 0  # those of them that gave no gradient
+    _rows: tuple[torch.Tensor, ...] = ()  # model outputs for each clip of the newest batch
 
     def __init__(self, model=None, args=None, *others, **kwargs):
+        if args is not None:
+            self.check(args)
+            held_out = kwargs.get("eval_dataset", others[2] if len(others) > 2 else None)
+            refuse_evaluation(args, held_out is not None)
+            if args.ddp_find_unused_parameters is None:
+                # transformers would not look for them under gradient checkpointing; layer drop leaves some out.
+                args.ddp_find_unused_parameters = True
         super().__init__(model, args, *others, **kwargs)
-        self._chunk_size = getattr(self.args, "contrastive_chunk_size", None)
-        if self._chunk_size is not None:
-            refuse_batch_norm(self.model, "contrastive_chunk_size")
-        self.add_callback(_KeepScalesBounded())
-        self._floors = (0.0, 0)  # their sum since the last log, and of how many
-        self._scales: dict[str, torch.Tensor] = {}
-        self._class_embeddings: torch.Tensor | None = None
-        self._refuse_unlabelled()
+        # transformers' own arguments know no optimizer: what they name beside the default is what was chosen.
+        plain = getattr(self.args, "optimizer", "adam" if self.args.optim == DEFAULT_OPTIM else "optim") == "adam"
+        if plain and not self.optimizer_cls_and_kwargs:
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
+            self.optimizer_cls_and_kwargs = (torch.optim.Adam, options)
+        self.args.remove_unused_columns = False
+        # transformers 4 would checkpoint reentrantly, which cuts the graph at a frozen input and trains nothing above.
+        self.args.gradient_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
+        if self.args.world_size > 1:
+            refuse_batch_norm(self.model, "several processes")
+        if self.compute_loss_func is not None:
+            raise ValueError("compute_loss_func would not be called: the loss is the trainer's own; leave it out")
+        refuse_metric(self.args, self.compute_metrics, len(getattr(self.model.config, "emotions", ())))
+        self.label_names = ["emotion_labels"]
+        self.resumed_from: str | None = None
+        self.run_identity: dict | None = None  # train.py's; each checkpoint carries it
+        self.args.logging_nan_inf_filter = False  # it would log a NaN as 0, and costs a transfer from the device
+        self._guard = FiniteGuard(self.accelerator, self.train_dataset)
+        for callback in (_SetEpoch(), _RecordTraining(self), self._guard, _CountComparisons(self)):
+            self.add_callback(callback)
+        self._terms: dict[str, torch.Tensor] = {}  # sums since the last log
+        self._term_count = 0
+        self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
-    def _refuse_unlabelled(self) -> None:
-        clips, config = self.train_dataset, self.accelerator.unwrap_model(self.model).config
-        names = ("emotion_labels", "gender_labels") if config.objective == "ml" else ("emotion_labels",)
-        known = [sum(label >= 0 for label in getattr(clips, name, (0, 0))) for name in names]
-        if clips is not None and max(known) < 2:
-            raise ValueError(f"{max(known)} of the {len(clips)} training clips can be compared: {self.comparison}")
+    @property
+    def trained_model(self) -> GEmoClapPreTrainedModel:
+        """The model, without what wraps it for training; its configuration records what its weights have heard."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if is_lora(model) else model
+
+    def _stamp(self) -> None:
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        stamp_weights(self.trained_model, whole=not sharded and not is_lora(self.model))
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        self._stamp()
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        if self.args.should_save and re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):
+            save_history(self.trained_model, folder)
+            if self.run_identity is not None:
+                write_json(folder / IDENTITY, self.run_identity)
 
     @classmethod
     def check(cls, args) -> None:
-        """As `SpeechTrainer.check`; a step has two clips or more, its gradient is its own, and chunks are smaller."""
-        super().check(args)
-        if args.train_batch_size * args.world_size < 2:
+        """Make sure that the arguments can be had, before clips are read or anything is written.
+
+        Args:
+            args: As for the constructor.
+
+        Raises:
+            ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`), several processes
+                were started that do not know of each other, an option of transformers would have no effect here, or
+                learning rates cannot be as they are given.
+        """
+        if args.n_gpu > 1:
             raise ValueError(
-                f"--per_device_train_batch_size {args.per_device_train_batch_size} on one process: a contrastive loss "
-                f"compares the clips of a batch with each other, and one clip alone gives no gradient; give 2 or more"
+                f"one process would drive {args.n_gpu} devices and cut the batch apart: start with accelerate launch "
+                f"(configs/accelerate has a file for several), or let it see one device"
             )
-        if args.gradient_accumulation_steps > 1:
+        started = int(os.environ.get("WORLD_SIZE", 1))
+        if started > 1 and args.world_size == 1:
             raise ValueError(
-                "gradient_accumulation_steps must be 1: the contrastive losses of a batch's parts do not add up to "
-                "the batch's, since a clip is compared with its own part alone; give a larger "
-                "per_device_train_batch_size, and contrastive_chunk_size for the clips that are in memory at a time"
+                f"{started} processes were started, but each would train alone: there is no GPU for them; "
+                f"give --use_cpu true to train on CPUs"
             )
-        refuse_chunk_size(getattr(args, "contrastive_chunk_size", None), args.per_device_train_batch_size)
+        _check_rates(args)
+        refuse_options(args)
+        refuse_label_smoothing(args, cls.smooths_labels, cls.__name__.removesuffix("Trainer"))
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """This process's rows of the loss of the global batch, times the number of processes; see the class."""
-        inputs = dict(inputs)
-        labels = [inputs.pop(name, None) for name in ("emotion_labels", "gender_labels")]
-        if self._chunk_size and model.training and not return_outputs:
-            return self._cached_loss(model, inputs, labels)
-        outputs = model(**inputs)
-        loss = self._global_loss(model, outputs, labels)
-        return (loss, outputs) if return_outputs else loss
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """As Trainer's; what the weights hear is appended to `config.training_data`.
 
-    def _global_loss(self, model, outputs, labels) -> torch.Tensor:
-        rows = largest_batch(len(outputs.audio_embeds), outputs.audio_embeds.device)
-        labels = [label if label is None else gather(fill_up(label, rows, -1)) for label in labels]
-        mine = {name: fill_up(precise(getattr(outputs, name, None)), rows) for name in EMBEDDINGS}
-        whole = {name: None if embeds is None else gather(embeds) for name, embeds in mine.items()}
-        whole |= {name: getattr(outputs, name) for name in SCALES}
-        start, processes = self.args.process_index * rows, self.args.world_size
-        part = slice(start, start + rows)
-        terms = self.accelerator.unwrap_model(model).objective_terms(SimpleNamespace(**whole), *labels, rows=part)
-        if model.training:
-            self._rows = tuple(part for name in EMBEDDINGS if (part := getattr(outputs, name, None)) is not None)
-            self.count_comparison(not any(term.weight and term.logits.shape[1] > 1 for term in terms))
-            total, count = self._floors
-            self._floors = (total + loss_floor(terms).detach() * processes, count + 1)
-            self._scales = {name: whole[name].detach() for name in SCALES}  # the parameters may be sharded
-        return contrastive_loss(terms) * processes  # gradients, and losses in the log, are averaged over them
-
-    def _cached_loss(self, model, inputs, labels) -> torch.Tensor:
-        """The same value and gradient in chunks: all but the last go backward here, the last is left to the caller."""
-        audio_type = self.accelerator.unwrap_model(model).config.audio_config.model_type
-        cache = GradientCache(model, ChunkedBatch(inputs, self._chunk_size, audio_type))
-        leaves = cache.embed()
-        loss = self._global_loss(model, SimpleNamespace(**leaves), labels)
-        cache.differentiate(loss, leaves)
-        surrogates = cache.surrogates()
-        for _ in range(len(cache.batch) - 1):
-            with self._without_sync(model):
-                self.accelerator.backward(next(surrogates))
-        last = next(surrogates)
-        return loss.detach() + (last - last.detach())
-
-    @contextmanager
-    def _without_sync(self, model):
-        """Gradients of a forward and backward in here stay in this process until those of the next are reduced."""
-        state = self.accelerator.gradient_state
-        state._set_sync_gradients(False)  # or DeepSpeed would step
+        What the checkpoint that it goes on from had heard is kept. A checkpoint without all of a training's state is
+        refused, and idle batches are reported.
+        """
+        point = resume_from_checkpoint or None
+        point = get_last_checkpoint(self.args.output_dir) if point is True else point
+        if point is not None:
+            scaled = getattr(self.accelerator, "scaler", None) is not None
+            processes = (self.args.world_size, self.args.process_index)
+            refuse_partial_checkpoint(point, *processes, scaled, self.is_deepspeed_enabled)
+        self.resumed_from = point and str(point)
+        self._guard.dataset, self._guard.last_good = self.train_dataset, self.resumed_from
+        if point is None and self.model_init is None:
+            settle_history(self.trained_model)
         try:
-            with self.accelerator.no_sync(model):
-                yield
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
-            state._set_sync_gradients(True)
+            self.trained_model.note_weights()
+        self._stamp()
+        refuse_weights_not_finite(self.model, "after the last step, and are not saved: give a lower --learning_rate.")
+        if idle := int(self.idle_batches):
+            logger.warning(
+                f"{idle} of {self.batches} batches compared nothing and gave no gradient: {self.comparison}"
+            )
+        return result
 
-    def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
-        if is_lora(self.model):
-            add_scales_to(output_dir or self.args.output_dir, self.model)
+    def record_step(
+        self,
+        rows: tuple[torch.Tensor, ...],
+        nothing_compared: bool | torch.Tensor = False,
+        terms: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Record a training batch; every `compute_loss` calls it.
+
+        Args:
+            rows: Outputs of the model, each `(batch, ...)`: if the loss is not finite, they tell which clips are.
+            nothing_compared: Whether the loss of the batch has no gradient; a tensor stays on its device.
+            terms: Scalars whose means over steps and processes are logged beside the next `loss`.
+        """
+        self._rows = rows
+        self.batches += 1
+        self.idle_batches = self.idle_batches + nothing_compared
+        if terms:
+            for name, value in terms.items():
+                self._terms[name] = self._terms.get(name, 0.0) + value.detach()
+            self._term_count += 1
+
+    def get_batch_samples(self, *args, **kwargs):
+        """As Trainer's; the places of the clips are taken out of the batches."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self._guard.begin_step(batches)
+        return batches, items
+
+    def training_step(self, *args, **kwargs):
+        """As Trainer's; the loss is noted, to be checked before the optimizer's step."""
+        loss = super().training_step(*args, **kwargs)
+        self._guard.add_loss(loss, self._rows)
+        self._rows = ()
+        return loss
+
+    def _save_checkpoint(self, *args, **kwargs):
+        refuse_weights_not_finite(self.model, "and are not saved: give a lower --learning_rate.")
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _determine_best_metric(self, metrics, trial):
+        refuse_figure_not_finite(metrics, self.args.metric_for_best_model)  # it would never be the best
+        return super()._determine_best_metric(metrics, trial)
+
+    def evaluation_loop(self, dataloader, *args, **kwargs):
+        """As Trainer's; logits that are not finite are an error."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        refuse_logits_not_finite(output.predictions, dataloader.dataset)
+        return output
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Add what is needed to read a loss on flat targets; see the class."""
-        total, count = self._floors
-        if "loss" in logs and count:
-            floor = gather((total / count)[None]).mean().item()
-            logs["cross_entropy"] = round(logs["loss"] + floor, 6)
-            logs["cross_entropy_floor"] = round(floor, 6)
-            logs |= {name: round(scale.item(), 4) for name, scale in self._scales.items()}
-            self._floors = (0.0, 0)
+        """As Trainer's, with the terms of `record_step`."""
+        if "loss" in logs and self._term_count:
+            for name, total in self._terms.items():
+                logs[name] = round(gather((total / self._term_count)[None]).mean().item(), 6)
+            self._terms, self._term_count = {}, 0
+        if "train_loss" in logs and (idle := int(self.idle_batches)):
+            logs["batches_without_comparison"] = idle
         super().log(logs, *args, **kwargs)
 
-    def evaluation_loop(self, *args, **kwargs):
-        """As Trainer's, with the class texts embedded once."""
-        model = self.accelerator.unwrap_model(self.model)
-        was_training = model.training
-        model.eval()
-        self._class_embeddings = model.get_class_embeddings(
-            model.config.class_prompts(), self.processing_class.tokenizer
+    def create_optimizer(self, *args, **kwargs):
+        """As Trainer's, with `layerwise_lr_decay` and `encoder_lr_factor`."""
+        decay, factor = (getattr(self.args, name, 1.0) for name in ("layerwise_lr_decay", "encoder_lr_factor"))
+        if decay == factor == 1.0 or self.optimizer is not None:
+            return super().create_optimizer(*args, **kwargs)
+        optimizer_class, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
+            self.args, self.model
         )
-        model.train(was_training)
-        return super().evaluation_loop(*args, **kwargs)
+        model = self.model.get_base_model() if is_lora(self.model) else self.model
+        decayed = set(self.get_decay_parameter_names(model))
+        groups = layerwise_groups(model, self.args.learning_rate, decay, self.args.weight_decay, decayed, factor)
+        self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Logits of a batch of clips against the class texts: `(None, (batch, emotions), (batch,))`."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = model(**audio_inputs(inputs))
-        cosines = (outputs.audio_embeds @ self._class_embeddings.to(outputs.audio_embeds).T).float()
-        return None, outputs.audio_scale.float() * cosines, inputs["emotion_labels"]
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """As Trainer's; with `lr_milestones` the rate is multiplied by `lr_gamma` after each of these epochs."""
+        milestones = getattr(self.args, "lr_milestones", None)
+        if not milestones or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        epoch = num_training_steps / self.args.num_train_epochs
+        steps = [round(milestone * epoch) for milestone in milestones]
+        optimizer = self.optimizer if optimizer is None else optimizer
+        factor, self._created_lr_scheduler = self.args.lr_gamma, True
+        self.lr_scheduler = LambdaLR(optimizer, lambda step: factor ** sum(step >= at for at in steps))
+        return self.lr_scheduler
 
-
-class ClassifierTrainer(SpeechTrainer):
-    """Trains `GEmoClapForAudioClassification` by cross-entropy; batches are those of `AudioCollator`.
-
-    Args:
-        model: The classifier.
-        args: `GEmoClapTrainingArguments`, or transformers' own.
-        *others: As for `transformers.Trainer`.
-        **kwargs: Likewise.
-
-    Raises:
-        ValueError: If `check` does not pass.
-    """
-
-    smooths_labels = True
-    comparison = "a batch needs a clip whose emotion is known"
-
-    @classmethod
-    def check(cls, args) -> None:
-        """As `SpeechTrainer.check`; what is for contrastive losses is refused."""
-        super().check(args)
-        if getattr(args, "contrastive_chunk_size", None) is not None:
+    def _get_train_sampler(self, *args, **kwargs):
+        args_, clips = self.args, self.train_dataset
+        seed = args_.seed if args_.data_seed is None else args_.data_seed
+        balanced = getattr(args_, "class_balanced_sampling", False)
+        ours = isinstance(clips, (ClipDataset, FrameDataset))
+        step = args_.world_size * args_.train_batch_size
+        if args_.dataloader_drop_last and len(clips) < step:
             raise ValueError(
-                "contrastive_chunk_size is for the contrastive losses: a classifier's clips do not depend on each "
-                "other, so give gradient_accumulation_steps"
+                f"{len(clips)} clips do not fill one step of {step}: give a smaller --per_device_train_batch_size, or "
+                f"--dataloader_drop_last false"
             )
+        if ours and clips.groups is not None:
+            if balanced:
+                raise ValueError("class_balanced_sampling draws clips from anywhere: not of shards, read in order")
+            workers = max(1, args_.dataloader_num_workers)
+            deal = {"processes": args_.world_size, "workers": workers, "drop_last": args_.dataloader_drop_last}
+            return ShardSampler(clips.groups, args_.train_batch_size, seed=seed, **deal)
+        if balanced:
+            sampler = ClassBalancedSampler(clips.emotion_labels, seed)
+        elif not ours or args_.dataloader_drop_last:
+            sampler = super()._get_train_sampler(*args, **kwargs)
+        else:
+            sampler = EpochSampler(len(clips), seed)
+        if args_.world_size == 1 or args_.dataloader_drop_last:
+            return sampler
+        if not ours:
+            raise ValueError(
+                "clips of another dataset than ClipDataset cannot be filled up: those of the last batch would count "
+                "twice; give --dataloader_drop_last true"
+            )
+        return FilledSampler(sampler, step)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Mean cross-entropy, with `label_smoothing_factor`, over the clips of the global batch of known emotion."""
-        labels = inputs["emotion_labels"].clamp_min(-1)
-        outputs = model(**audio_inputs(inputs))
-        known = gather((labels >= 0).sum()[None]).sum()
-        smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        total = F.cross_entropy(outputs.logits, labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
-        loss = total * self.args.world_size / known.clamp_min(1)  # gradients are averaged over the processes
-        if model.training:
-            self._rows = (outputs.logits,)
-            self.count_comparison(known == 0)
-        return (loss, outputs) if return_outputs else loss
+    def _keep_last_batch(self, build, *args, **kwargs):
+        """Build a loader that keeps the last clips: `dataloader_drop_last` is for training batches."""
+        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return build(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = dropped
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Logits of a batch of clips: `(None, (batch, emotions), (batch,))`."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(**audio_inputs(inputs)).logits
-        return None, logits.float(), inputs["emotion_labels"]
+    def get_train_dataloader(self):
+        """As Trainer's; its batches tell which clips they are made of."""
+        collator = self.data_collator
+        self.data_collator = IndexedCollator(collator)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
+
+    def get_eval_dataloader(self, *args, **kwargs):
+        """As Trainer's, with every clip."""
+        return self._keep_last_batch(super().get_eval_dataloader, *args, **kwargs)
+
+    def get_test_dataloader(self, *args, **kwargs):
+        """As Trainer's, with every clip."""
+        return self._keep_last_batch(super().get_test_dataloader, *args, **kwargs)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write `README.md` beside the checkpoint; see `write_model_card`."""
+        if self.is_world_process_zero():
+            rate = getattr(self.processing_class, "feature_extractor", self.processing_class).sampling_rate
+            developed = development_of(self.args, self.eval_dataset, self.trained_model.config.training_data)
+            training = TrainingFacts(self.state, rate, self.trained_parameters, developed)
+            write_model_card(self.args.output_dir, self.trained_model, self.card_text, training)

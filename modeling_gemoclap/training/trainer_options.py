@@ -259,3 +259,21 @@ def refuse_metric(args, compute_metrics, classes: int) -> None:
             f"{'rises' if args.greater_is_better else 'falls'}, and the schedule's mode is {mode!r}: give "
             f'--lr_scheduler_kwargs \'{{"mode": "{"max" if args.greater_is_better else "min"}"}}\''
         )
+
+
+def refuse_batch_norm(model: torch.nn.Module, why: str) -> None:
+    """Make sure that a clip's embedding does not depend on the clips that it is computed with.
+
+    Args:
+        model: The model.
+        why: What it would depend on, for the error.
+
+    Raises:
+        ValueError: If the model has batch norm.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"{why}: {name} is batch norm, whose statistics would not be those of the whole batch: train in one "
+                f"process without chunks, or take an encoder without batch norm"
+            )

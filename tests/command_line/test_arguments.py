@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,22 +14,31 @@ from transformers import TrainingArguments
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapConfig, GEmoClapTrainer
 from modeling_gemoclap.command_line.files import json_object, read_yaml, typed
 from modeling_gemoclap.command_line.ranges import Range, out_of_range
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.registry import OBJECTIVES
+from modeling_gemoclap.runs.recipe import check_recipe, option_names, parse_recipe
 from modeling_gemoclap.training.arguments import (
     TRAINER_RANGES,
     DataArguments,
     GEmoClapTrainingArguments,
     ModelArguments,
-    check_arguments,
-    parse_arguments,
 )
 from modeling_gemoclap.training.augmentation import Augmentation
-from modeling_gemoclap.training.collator import GEmoClapCollator
 
-OURS = (ModelArguments, DataArguments, GEmoClapTrainingArguments)
+OURS = (ModelArguments, DataArguments, GEmoClapTrainingArguments, *(each.Options for each in OBJECTIVES.values()))
+HEADS = {name: each for each, objective in OBJECTIVES.items() for name in vars(objective.Options())}
 
 
 def parsed(*words):
-    return parse_arguments([*map(str, words), "--use_cpu", "true"])
+    """All options of a recipe, in one namespace."""
+    recipe = parse_recipe([*map(str, words), "--use_cpu", "true"])
+    groups = (recipe.model, recipe.options, recipe.data, recipe.training)
+    return SimpleNamespace(**{name: getattr(group, name) for group in groups for name in option_names(type(group))})
+
+
+def head_of(option):
+    """The words that choose the objective of an option that others do not have."""
+    return ("--head", HEADS[option]) if option in HEADS else ()
 
 
 def written(tmp_path, text):
@@ -50,10 +60,10 @@ def test_every_number_of_ours_has_a_range():
 
 
 def test_defaults_and_configurations_lie_in_their_ranges():
-    check_arguments([], "nothing")
+    check_recipe([], "nothing")
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         if "\ncells:" not in path.read_text():
-            check_arguments(["--config", str(path)], path.name)
+            check_recipe(["--config", str(path)], path.name)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +105,7 @@ def test_defaults_and_configurations_lie_in_their_ranges():
 def test_out_of_range(option, values):
     for value in values:
         with pytest.raises(ValueError, match=rf"--{option} {value[:4]}.* must be"):
-            parsed(f"--{option}={value}")
+            parsed(f"--{option}={value}", *head_of(option))
 
 
 def test_all_that_is_wrong_is_named_at_once():
@@ -122,9 +132,9 @@ def test_a_range():
 
 
 def test_parts_that_are_made_in_python_share_the_ranges(make_model):
+    from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
+    from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
     from modeling_gemoclap.training.lora import add_lora
-    from modeling_gemoclap.training.speaker_trainer import SpeakerTrainer
-    from modeling_gemoclap.training.supcon_trainer import SupConTrainer
 
     with pytest.raises(ValueError, match="mel_warp nan must be finite"):
         Augmentation(mel_warp=math.nan)
@@ -193,7 +203,7 @@ def test_ids_are_taken_as_they_are_written(tmp_path):
     path = written(
         tmp_path, f"exclude_speakers: [{', '.join(ids)}]\ndev_speakers: 07\nspeakers:\n  - 'null'\n  - \"~\"\n"
     )
-    _, data, _ = parsed("--config", path)
+    data = parsed("--config", path)
     assert data.exclude_speakers == ids and data.dev_speakers == ["07"] and data.speakers == ["null", "~"]
 
 
@@ -202,13 +212,13 @@ def test_the_options_type_converts(tmp_path):
     text += "audio_model: ~\nmax_seconds: null\nrun_name:\nlr_milestones: [1, 2.5]\ncorpus_name: 2019\n"
     text += "emotion_map: {W: angry, 01: happy, no: neutral}\n"
     text += "audio_config: {hidden_size: 8, apply_spec_augment: false, hidden_dropout: 1e-1, y: no, x: 0x1F}\n"
-    model, data, training = parsed("--config", written(tmp_path, text))
-    assert (training.learning_rate, model.alpha, training.num_train_epochs) == (2e-5, 0.5, 3)
-    assert training.save_strategy == "no" and training.dataloader_drop_last is True
-    assert (model.audio_model, data.max_seconds, training.lr_milestones) == (None, None, [1, 2.5])
-    assert data.corpus_name == ["2019"]
-    assert json.loads(data.emotion_map) == {"W": "angry", "01": "happy", "no": "neutral"}
-    assert json.loads(model.audio_config) == {
+    found = parsed("--config", written(tmp_path, text))
+    assert (found.learning_rate, found.alpha, found.num_train_epochs) == (2e-5, 0.5, 3)
+    assert found.save_strategy == "no" and found.dataloader_drop_last is True
+    assert (found.audio_model, found.max_seconds, found.lr_milestones) == (None, None, [1, 2.5])
+    assert found.corpus_name == ["2019"]
+    assert json.loads(found.emotion_map) == {"W": "angry", "01": "happy", "no": "neutral"}
+    assert json.loads(found.audio_config) == {
         **{"hidden_size": 8, "apply_spec_augment": False, "hidden_dropout": 0.1, "y": "no", "x": "0x1F"}
     }
 
@@ -320,31 +330,23 @@ def test_every_optional_field_can_be_unset(tmp_path):
         kind = next(kind for kind in values if kind in str(field.type).replace("list[", ""))
         value = "{}" if field.metadata.get("as_json") else values[kind]
         text = f"{field.name}: [{value}]" if lists & set(field.metadata) else f"{field.name}: '{value}'"
-        config = ("--config", written(tmp_path, text))
-        given = [getattr(group, field.name) for group in parsed(*config) if hasattr(group, field.name)]
-        assert given != [None], field.name
+        config = ("--config", written(tmp_path, f"head: {HEADS.get(field.name, 'contrastive')}\n{text}"))
+        assert getattr(parsed(*config), field.name) is not None
         for unset in ((f"--no-{field.name}",), (f"--{field.name}", "none"), (f"--{field.name}=~",)):
-            [found] = [getattr(group, field.name) for group in parsed(*config, *unset) if hasattr(group, field.name)]
-            assert found is None, (field.name, unset)
+            assert getattr(parsed(*config, *unset), field.name) is None, (field.name, unset)
             again = parsed(*config, *unset, f"--{field.name}", value)
-            [found] = [getattr(group, field.name) for group in again if hasattr(group, field.name)]
-            assert found is not None, "what is given later counts"
+            assert getattr(again, field.name) is not None, "what is given later counts"
 
 
 def test_switches_and_others_can_be_unset():
     compact = ("--config", ROOT / "configs/compact.yaml")
     for switch in [field.name for field in own_fields() if str(field.type) == "bool"]:
-        [found] = [
-            getattr(group, switch) for group in parsed(f"--{switch}", f"--no-{switch}") if hasattr(group, switch)
-        ]
-        assert found is False
-    model, data, training = parsed(
-        *compact, "--no-max_seconds", "--no-alpha", "--no-dataloader-drop-last", "--no_optim"
-    )
-    assert data.max_seconds is None and training.dataloader_drop_last is False
-    assert training.optim == next(f.default for f in dataclasses.fields(TrainingArguments) if f.name == "optim")
-    assert parsed(*compact, "--report_to", "none")[2].report_to == []
-    assert parsed("--speakers", "01", "none")[1].speakers == ["01", "none"], "among others it is a name"
+        assert getattr(parsed(f"--{switch}", f"--no-{switch}", *head_of(switch)), switch) is False
+    found = parsed(*compact, "--no-max_seconds", "--no-alpha", "--no-dataloader-drop-last", "--no_optim")
+    assert found.max_seconds is None and found.dataloader_drop_last is False
+    assert found.optim == next(f.default for f in dataclasses.fields(TrainingArguments) if f.name == "optim")
+    assert parsed(*compact, "--report_to", "none").report_to == []
+    assert parsed("--speakers", "01", "none").speakers == ["01", "none"], "among others it is a name"
     with pytest.raises(ValueError, match="--seeds: none stands alone"):
         parsed("--seeds", "1", "none")
 
@@ -372,16 +374,16 @@ def test_the_home_folder_in_paths(tmp_path, monkeypatch):
     (tmp_path / "options.yaml").write_text(
         "data_dir: [~/one, /two/~]\nfolds_file: ~/folds.json\naudio_model: ~/tower\n"
     )
-    model, data, training = parsed("--config", "~/options.yaml", "--output_dir=~/run", "--text_model", "~/text")
-    assert data.data_dir == [f"{tmp_path}/one", "/two/~"] and data.folds_file == f"{tmp_path}/folds.json"
-    assert (model.audio_model, model.text_model) == (f"{tmp_path}/tower", f"{tmp_path}/text")
-    assert training.output_dir == f"{tmp_path}/run"
+    found = parsed("--config", "~/options.yaml", "--output_dir=~/run", "--text_model", "~/text")
+    assert found.data_dir == [f"{tmp_path}/one", "/two/~"] and found.folds_file == f"{tmp_path}/folds.json"
+    assert (found.audio_model, found.text_model) == (f"{tmp_path}/tower", f"{tmp_path}/text")
+    assert found.output_dir == f"{tmp_path}/run"
     words = ["--model=~/run", "--data_dir", "~/a", "b", "--output_dir=~/out", "--folds_file=~/f", "--before=~/x"]
-    found = load_script("evaluate").parse(words)
-    assert (found.model, found.data_dir, found.output_dir) == (
+    again = load_script("evaluate").parse(words)
+    assert (again.model, again.data_dir, again.output_dir) == (
         *(f"{tmp_path}/run", [f"{tmp_path}/a", "b"], f"{tmp_path}/out"),
     )
-    assert found.folds_file == f"{tmp_path}/f" and found.before == f"{tmp_path}/x"
+    assert again.folds_file == f"{tmp_path}/f" and again.before == f"{tmp_path}/x"
 
 
 # ---- the optimizer --------------------------------------------------------------------------------------------------
@@ -407,9 +409,7 @@ def test_an_optim_beside_plain_adam_is_refused(tmp_path):
     for words in (("--optim", "adafactor"), ("--optim_args", "a=1")):
         with pytest.raises(ValueError, match="no part in --optimizer adam: give --optimizer optim"):
             parsed(*words)
-        assert parsed(*words, "--optimizer", "optim")[2].optimizer == "optim"
+        assert parsed(*words, "--optimizer", "optim").optimizer == "optim"
     with pytest.raises(ValueError, match="--optim adafactor"):
         GEmoClapTrainingArguments(str(tmp_path), optim="adafactor", use_cpu=True)
-    assert (
-        parsed("--config", ROOT / "configs/compact.yaml", "--optimizer", "adam", "--no-optim")[2].optimizer == "adam"
-    )
+    assert parsed("--config", ROOT / "configs/compact.yaml", "--optimizer", "adam", "--no-optim").optimizer == "adam"

@@ -11,7 +11,7 @@ from modeling_gemoclap import __main__ as commands
 from modeling_gemoclap.command_line import shipped
 from modeling_gemoclap.command_line.commands import command_words
 from modeling_gemoclap.command_line.shipped import shipped_config
-from modeling_gemoclap.training.arguments import parse_arguments
+from modeling_gemoclap.runs.recipe import parse_recipe
 
 MODULE = str(ROOT / "modeling_gemoclap/__main__.py")
 
@@ -21,8 +21,8 @@ def test_a_shipped_configuration_is_found_from_anywhere(name, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert shipped_config(name) == str(ROOT / "configs/compact.yaml")
     recipe = yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
-    model, _, arguments = parse_arguments(["--config", name, "--use_cpu", "true", "--output_dir", "run"])
-    assert model.projection_dim == recipe["projection_dim"] and arguments.warmup_steps == recipe["warmup_steps"]
+    options = parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"]).to_dict()
+    assert all(options[field] == recipe[field] for field in ("projection_dim", "warmup_steps", "emotion_templates"))
 
 
 @pytest.mark.parametrize("name", ["compact", "compact.yaml", "configs/compact.yaml"])
@@ -31,7 +31,8 @@ def test_a_file_precedes_a_shipped_configuration(name, tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / name).write_text("projection_dim: 7\n")
     assert shipped_config(name) == name
-    assert parse_arguments(["--config", name, "--use_cpu", "true", "--output_dir", "run"])[0].projection_dim == 7
+    recipe = parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"])
+    assert recipe.to_dict()["projection_dim"] == 7
 
 
 def test_a_folder_is_no_configuration(tmp_path, monkeypatch):
@@ -67,7 +68,7 @@ def test_an_unknown_configuration_is_named_with_those_that_exist(name, question,
     with pytest.raises(ValueError, match=message):
         shipped_config(name)
     with pytest.raises(ValueError, match=message):
-        parse_arguments(["--config", name])
+        parse_recipe(["--config", name])
     with pytest.raises(ValueError, match=message):
         load_script("grid").parse(["--config", name, "--data_dir", "x", "--output_dir", "y"])
 

@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 from modeling_gemoclap import AudioError
 from modeling_gemoclap.command_line import failures, places
 from modeling_gemoclap.command_line.failures import sentence_for
-from modeling_gemoclap.training.tried_first import PushError, push, try_first
+from modeling_gemoclap.runs.preflight import PushError, push, try_first
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", ROOT / "configs/accelerate/cpu.yaml")
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results/figure.png")

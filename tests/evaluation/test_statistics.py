@@ -29,7 +29,7 @@ from modeling_gemoclap.evaluation.statistics import (
     uar_of,
     war_of,
 )
-from modeling_gemoclap.training.calibration import temperature_of
+from modeling_gemoclap.runs.calibration import temperature_of
 
 LABELS = ["angry", "happy", "sad"]
 

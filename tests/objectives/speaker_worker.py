@@ -12,7 +12,7 @@ from distributed_worker import GATHER, without_gradient, worst
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForXVector
-from modeling_gemoclap.training import speaker_trainer
+from modeling_gemoclap.objectives.speaker_clusters import trainer as speaker_trainer
 
 BATCH = {
     "speaker_labels": torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 2, 2, 2, 2]),

@@ -12,7 +12,7 @@ from distributed_worker import GATHER, without_gradient, worst
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForXVector
-from modeling_gemoclap.training import supcon_trainer
+from modeling_gemoclap.objectives.two_stage import trainer as supcon_trainer
 
 
 def make(dtype):

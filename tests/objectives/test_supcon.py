@@ -19,9 +19,10 @@ from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GE
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
 from modeling_gemoclap.evaluation.layer_similarity import before, judge_layers, pair_sums
-from modeling_gemoclap.training.arguments import ModelArguments, parse_arguments
-from modeling_gemoclap.training.build import choose_what_to_train
-from modeling_gemoclap.training.start import start_of_fold
+from modeling_gemoclap.objectives.audio_encoder import freeze_parts
+from modeling_gemoclap.runs.provenance import start_of_fold
+from modeling_gemoclap.runs.recipe import parse_recipe
+from modeling_gemoclap.training.arguments import ModelArguments
 
 STAGE1 = ("--head", "supcon", "--pooling", "self_attention", "--per_device_train_batch_size", "8")
 STAGE1 += ("--num_train_epochs", "4", "--lr_milestones", "2", "3", "--lr_gamma", "0.5", "--encoder_lr_factor", "0.4")
@@ -309,7 +310,7 @@ def test_protocols_of_both_stages(both, train, tmp_path):
             "no field 'hiden_size'; did you mean hidden_size",
         ),
         (STAGE2, "give --init_from"),
-        ((*STAGE2, "--freeze_audio_encoder", "false"), "cache_frozen_frames is for"),
+        ((*STAGE2, "--freeze_audio_encoder", "false"), "cache_frozen_frames needs --freeze_audio_encoder true"),
         (("--encoder_lr_factor", "0"), "encoder_lr_factor 0.0 must be above 0"),
         ((*STAGE1, "--supcon_temperature", "0"), "supcon_temperature 0.0 must be above 0"),
         ((*STAGE1, "--auto_find_batch_size", "true"), "auto_find_batch_size"),
@@ -384,27 +385,30 @@ def test_what_is_frozen(pretrained, make_model, monkeypatch, caplog):
     """Convolutions and feature projection of a pretrained encoder; of one from scratch nothing, which is told."""
     monkeypatch.setattr(transformers.utils.logging.get_logger(), "propagate", True)
     model = make_model("wavlm-base", model_class=GEmoClapForXVector, pooling="self_attention")
-    arguments = ModelArguments(head="supcon", freeze_feature_encoder=True, freeze_feature_projection=True)
+    arguments = ModelArguments(freeze_feature_encoder=True, freeze_feature_projection=True)
     arguments.audio_model = "wavlm" if pretrained else None
-    choose_what_to_train(model, arguments)
+    freeze_parts(model, arguments)
     frozen = {name.split(".")[1] for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen - {"masked_spec_embed"} == ({"feature_extractor", "feature_projection"} if pretrained else set())
     assert model.audio_pooling.attention.weight.requires_grad
-    assert ("nothing is frozen" in caplog.text) != pretrained
+    assert ("--freeze_feature_* has no effect" in caplog.text) != pretrained
     with pytest.raises(ValueError, match="no feature projection"):
         make_model("whisper", model_class=GEmoClapForXVector).freeze_feature_projection()
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2", "direct"])
 def test_configurations_say_what_the_paper_says(name):
-    model, _, arguments = parse_arguments(["--config", str(ROOT / f"configs/supcon_{name}.yaml"), "--use_cpu", "true"])
-    assert model.pooling == "self_attention" and arguments.per_device_train_batch_size == 32
-    told = {
+    recipe = parse_recipe(["--config", str(ROOT / f"configs/supcon_{name}.yaml"), "--use_cpu", "true"])
+    arguments = recipe.training
+    assert recipe.model.pooling == "self_attention" and arguments.per_device_train_batch_size == 32
+    published = {
         "stage1": (1e-4, 50, [25, 30, 35, 40, 45], 0.5),
         "stage2": (5e-4, 10, [5], 0.1),
         "direct": (1e-3, 50, [20, 40], 0.2),
     }
     found = (arguments.learning_rate, arguments.num_train_epochs, arguments.lr_milestones, arguments.lr_gamma)
-    assert found == told[name] and arguments.optimizer == "adam"
+    assert found == published[name] and arguments.optimizer == "adam"
     assert (arguments.encoder_lr_factor == 0.4) == (name != "stage2")
-    assert (model.supcon_temperature, model.supcon_alpha, model.supcon_margin) == (0.07, 0.5, 0.4)
+    if name == "stage1":
+        options = recipe.options
+        assert (options.supcon_temperature, options.supcon_alpha, options.supcon_margin) == (0.07, 0.5, 0.4)

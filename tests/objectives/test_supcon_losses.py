@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_gemoclap.training.supcon_losses import cosine_margin, info_nce
+from modeling_gemoclap.objectives.two_stage.losses import cosine_margin, info_nce
 
 
 def cosine(x, y):

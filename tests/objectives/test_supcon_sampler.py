@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_gemoclap.training.supcon_sampler import SupConSampler
+from modeling_gemoclap.objectives.two_stage.sampler import SupConSampler
 
 
 @st.composite

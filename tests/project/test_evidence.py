@@ -122,5 +122,5 @@ def test_rerunning_without_the_corpora_says_where_to_get_them(tmp_path):
     assert done.returncode == 1 and "no folder emodb" in done.stderr and "emodb.bilderbar.info" in done.stderr
     options = ("--config", "configs/compact.yaml", "--data_dir", tmp_path / "emodb", "--output_dir", tmp_path / "run")
     done = run_script("train.py", *options, check=False)
-    assert done.returncode == 1 and "Emo-DB can be had from http://emodb.bilderbar.info (CC0-1.0)" in done.stderr
+    assert done.returncode == 1 and "download Emo-DB from http://emodb.bilderbar.info (CC0-1.0)" in done.stderr
     assert "no such folder" in done.stderr and not (tmp_path / "run").exists()

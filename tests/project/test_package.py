@@ -1,6 +1,7 @@
 """The walls between the parts, the wheel, and what stands in the repository."""
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from families import AUDIO
 
 PACKAGE = ROOT / "modeling_gemoclap"
 FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
-WORKSHOP = ("command_line", "corpora", "speakers", "training", "evaluation", "runs")
+WORKSHOP = ("command_line", "corpora", "objectives", "training", "runs", "evaluation")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
@@ -60,27 +61,42 @@ def test_a_file_that_is_loaded_by_name_names_all_that_it_needs():
 
 @pytest.mark.parametrize("part", WORKSHOP)
 def test_walls_of_the_workshop(part):
-    both = {"corpora", "speakers", "command_line"}
     allowed = {
         "command_line": set(),
         "corpora": {"command_line"},
-        "speakers": {"corpora"},
-        "training": both,
-        "evaluation": both,
-        "runs": {*both, "training", "evaluation"},
+        "training": {"corpora", "command_line"},
+        "objectives": {"training", "corpora", "command_line"},
+        "runs": {"objectives", "training", "evaluation", "corpora", "command_line"},
+        "evaluation": {"corpora", "command_line", "objectives"},  # of objectives, two leaf modules: see below
     }[part]
     for path in (PACKAGE / part).rglob("*.py"):
         for level, module, _ in imports(path):
-            if level == 2:
-                first = module.split(".")[0]
-                if first in ("fingerprint", "markdown"):  # these import nothing of the package
-                    continue
-                assert first in allowed or first.endswith("_gemoclap"), f"{path.name} imports {module}"
-                if part == "corpora":
-                    words = ("configuration_gemoclap", "prompts_gemoclap", "command_line")
-                    assert first in words, "corpora knows the words and no models"
             assert not (level == 0 and module.startswith("modeling_gemoclap"))
             assert module not in {"espeakng_loader"}
+            place = (*path.relative_to(PACKAGE).parent.parts[: -level + 1 or None], *module.split("."))
+            if not level or place[0] in (part, "fingerprint", "markdown"):  # these two import nothing of the package
+                continue
+            assert place[0] in allowed or place[0].endswith("_gemoclap"), f"{path.name} imports {module}"
+            if part == "corpora":
+                words = ("configuration_gemoclap", "prompts_gemoclap", "command_line")
+                assert place[0] in words, "corpora knows the words and no models"
+            if part == "evaluation" and place[0] == "objectives":
+                leaves = (("speaker_clusters", "clusters"), ("speaker_clusters", "embeddings"))
+                assert place[1:] in leaves, "evaluation knows no objective"
+
+
+@pytest.mark.parametrize("leaf", ["clusters", "embeddings"])
+def test_what_evaluation_shares_with_an_objective_knows_no_training(leaf):
+    for level, module, _ in imports(PACKAGE / "objectives/speaker_clusters" / f"{leaf}.py"):
+        assert not level or level == 3 and module.split(".")[0] not in ("training", "runs", "objectives")
+
+
+def test_the_engine_names_no_objective():
+    files = list((PACKAGE / "training").glob("*.py"))
+    assert len(files) <= 15
+    words = re.compile(r"\b(supcon|two_stage|TwoStage|speaker_clusters|SpeakerClusters|gemo_clap|head ==)\b")
+    for path in files:
+        assert not words.search(path.read_text()), path.name
 
 
 @pytest.fixture(scope="module")
@@ -173,11 +189,135 @@ def test_importing_the_package_needs_no_workshop():
         _ = modeling_gemoclap.NoSuchThing
 
 
-def test_scripts_and_modules_stay_small():
+def module_graph(package):
+    """The modules of a package, and for each module the other modules that it imports, also inside functions."""
+    paths = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in package.rglob("*.py")
+    }
+    graph = {name: set() for name in paths}
+    for name, path in paths.items():
+        parent = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), parent)
+                targets = ((f"{base}.{alias.name}", base) for alias in node.names)
+                graph[name] |= {module if module in paths else base for module, base in targets}
+        graph[name] &= paths.keys()
+    return graph
+
+
+def find_cycle(graph):
+    """The modules of a cycle, with the first one again at the end; [] if there is none."""
+    finished, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in finished:
+            return []
+        path.append(name)
+        cycle = next(filter(None, map(visit, sorted(graph[name]))), [])
+        path.pop()
+        finished.add(name)
+        return cycle
+
+    return next(filter(None, map(visit, sorted(graph))), [])
+
+
+def test_no_modules_import_each_other():
+    """An import inside a function counts too, since it only hides a cycle."""
+    graph = module_graph(PACKAGE)
+    assert any(name.endswith(".trainer") for name in graph["modeling_gemoclap"]), "imported inside __getattr__"
+    assert not (cycle := find_cycle(graph)), " imports ".join(cycle)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from . import second",
+        "from .second import name",
+        "from package.second import name",
+        "import package.second",
+        "from . import value",
+    ],
+)
+def test_every_form_of_import_can_close_a_cycle(line, tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/__init__.py").write_text("from .second import name\nvalue = 1\n")
+    (tmp_path / "package/first.py").write_text(f"def function():\n    {line}\n")
+    (tmp_path / "package/second.py").write_text("from .first import function\nname = 1\n")
+    cycle = find_cycle(module_graph(tmp_path / "package"))
+    assert cycle and cycle[0] == cycle[-1] and "package.first" in cycle
+    (tmp_path / "package/first.py").write_text("import os\n")
+    assert find_cycle(module_graph(tmp_path / "package")) == []
+
+
+MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 6
+# Modules by file name and functions by qualified name that may exceed these limits, and why.
+ALLOWED = {
+    "modeling_gemoclap.py": "files that travel are flat, and the model classes of transformers stand in one file",
+    "GEmoClapAudioConfig.__init__": "the fields of a stored configuration",
+    "GEmoClapConfig.__init__": "the fields of a stored configuration",
+    "GEmoClapFeatureExtractor.__init__": "the fields of a stored feature extractor",
+    "GEmoClapModel.forward": "the inputs of the model by their public names",
+    "emo_clap_loss": "a public function, whose parameters are those of the formula",
+    "ml_gemo_clap_loss": "a public function, whose parameters are those of the formula",
+    "sl_gemo_clap_loss": "a public function, whose parameters are those of the formula",
+}
+# What still exceeds them. Entries are removed, never added.
+TO_BE_REDUCED = {
+    "ShardSampler.__init__",
+    "SupConSampler.__init__",
+    "SupConTrainer.__init__",
+    "_judge_fold",
+    "_terms",
+    "configuration_gemoclap.py",
+    "evaluate_clips",
+    "judge_layers",
+    "judge_protocol",
+    "objective_terms",
+    "towers_gemoclap.py",
+}
+
+
+def sizes(path):
+    """The lines of a module, and the lines and the number of parameters of each of its functions, by name."""
+    text = path.read_text()
+    yield path.name, len(text.splitlines()), 0
+
+    def functions(node, prefix):
+        for child in ast.iter_child_nodes(node):
+            name = f"{prefix}{child.name}" if hasattr(child, "name") else prefix
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                arguments = child.args.posonlyargs + child.args.args + child.args.kwonlyargs
+                parameters = [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
+                yield name, child.end_lineno - child.lineno + 1, len(parameters)
+            is_scope = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            yield from functions(child, f"{name}." if is_scope else prefix)
+
+    yield from functions(ast.parse(text), "")
+
+
+def test_modules_functions_and_signatures_are_small():
+    too_large = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name, lines, parameters in sizes(path):
+            limit = MODULE_LINES if name == path.name else FUNCTION_LINES
+            if lines > limit or parameters > PARAMETERS:
+                too_large[name] = f"{lines} lines of at most {limit}, {parameters} parameters of at most {PARAMETERS}"
+    exceptions = {*ALLOWED, *TO_BE_REDUCED}
+    new = [f"{name}: {size}" for name, size in too_large.items() if name not in exceptions]
+    assert not new, "\n".join(new)
+    reduced = sorted(exceptions - too_large.keys())
+    assert not reduced, f"within the limits now, to be removed from the list: {', '.join(reduced)}"
+
+
+def test_scripts_are_small():
     for path in [*ROOT.glob("*.py"), *(ROOT / "demo").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
         assert len(path.read_text().splitlines()) <= 150, path
-    for path in PACKAGE.rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 450, path
 
 
 CONFIGURATIONS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if "\ncells:" not in path.read_text())
@@ -185,13 +325,14 @@ CONFIGURATIONS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if "\
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
 def test_configurations_are_read_by_the_parser(path):
-    from modeling_gemoclap.training.arguments import parse_arguments
+    from modeling_gemoclap.runs.recipe import parse_recipe
 
     values = yaml.safe_load(path.read_text())
-    model, _, training = parse_arguments(["--config", str(path)])
+    recipe = parse_recipe(["--config", str(path)])
+    found = recipe.to_dict()
     for name in {"objective", "head"} & set(values) or {"neither"}:
-        assert getattr(model, name) == values[name]
-    assert training.num_train_epochs == values["num_train_epochs"]
+        assert found[name] == values[name]
+    assert recipe.training.num_train_epochs == values["num_train_epochs"]
     assert len(path.read_text().splitlines()) <= 40
 
 
@@ -200,18 +341,3 @@ def test_the_table_of_encoders_is_whole():
     rows = {cells[0].strip(): cells for cells in rows if cells and cells[0].strip() in AUDIO and len(cells) == 10}
     assert list(rows) == list(AUDIO), "run python benchmarks/encoders.py"
     assert all(float(cells[8].split()[0]) < 1e-4 for cells in rows.values())
-
-
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/encoders.md", "docs/scaling.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md"]
-)
-def test_pages_link_what_is_there(page):
-    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
-        if not link.startswith("http"):
-            assert ((ROOT / page).parent / link).exists(), link
-
-
-def test_readme_names_what_is_there():
-    text = (ROOT / "README.md").read_text()
-    for name in re.findall(r"--config (\S+\.yaml)", text):
-        assert (ROOT / name).is_file(), name

@@ -6,17 +6,22 @@ import re
 import pytest
 from transformers import TrainerState
 
-from modeling_gemoclap import GEmoClapConfig
+from modeling_gemoclap import GEmoClapConfig, GEmoClapTrainer
 from modeling_gemoclap.corpora.provenance import Heard
 from modeling_gemoclap.markdown import as_block, as_code, as_text
-from modeling_gemoclap.training.model_card import Development, write_model_card
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer
+from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
+from modeling_gemoclap.training.card import Development, TrainingFacts, write_model_card
 
 markdown_it = pytest.importorskip("markdown_it")
 
 
 def card(model, folder, state=None, **options):
     state = state or TrainerState(epoch=1, global_step=1)
-    return write_model_card(str(folder), model, state, 16000, 1, **options).read_text(encoding="utf-8")
+    trainers = {"text_model": GEmoClapTrainer, "classifier": ClassifierTrainer, "config": SupConTrainer}
+    trainer = next(trainer for part, trainer in trainers.items() if hasattr(model, part))
+    facts = TrainingFacts(state, 16000, 1, **options)
+    return write_model_card(str(folder), model, trainer.card_text, facts).read_text(encoding="utf-8")
 
 
 def test_the_last_epoch_is_not_called_the_best(train, tones, tmp_path):

@@ -14,7 +14,7 @@ def grid():
 
 def test_table_1_of_the_paper(grid):
     """Twelve cells, their published figures as printed, fields that train.py knows."""
-    from modeling_gemoclap.training.arguments import parse_arguments
+    from modeling_gemoclap.runs.recipe import parse_recipe
 
     found, cells = grid.cells_of(str(ROOT / "configs/paper_table1.yaml"))
     assert len(cells) == 12 and found["protocol"] == "leave-one-session-out"
@@ -22,8 +22,8 @@ def test_table_1_of_the_paper(grid):
     assert len({(cell["objective"], cell["audio_model"]) for cell in cells}) == 12
     for cell in cells:
         fields = [word for name in ("objective", "audio_model") for word in (f"--{name}", cell[name])]
-        model, _, arguments = parse_arguments(["--config", str(ROOT / found["base"]), *fields, "--use_cpu", "true"])
-        assert model.audio_model == cell["audio_model"] and arguments.num_train_epochs == 80
+        recipe = parse_recipe(["--config", str(ROOT / found["base"]), *fields, "--use_cpu", "true"])
+        assert recipe.model.audio_model == cell["audio_model"] and recipe.training.num_train_epochs == 80
 
 
 def test_what_is_varied(grid):

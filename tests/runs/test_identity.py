@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel, fingerprint
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.feature_extraction_gemoclap import AudioError
+from modeling_gemoclap.fingerprint import IDENTITY
+from modeling_gemoclap.runs import fit as run_module
+from modeling_gemoclap.runs.folder import ASIDE, LEFT_BEHIND, MOVING, RunFolder, move_run
+from modeling_gemoclap.runs.identity import CODE, read_identity, start_of
 from modeling_gemoclap.training import clips as clips_module
-from modeling_gemoclap.training import run as run_module
 from modeling_gemoclap.training.clips import read_clips
 from modeling_gemoclap.training.frozen import frozen_frames
-from modeling_gemoclap.training.identity import CODE, IDENTITY, read_identity, start_of
-from modeling_gemoclap.training.run_folder import ASIDE, LEFT_BEHIND, MOVING, RunFolder, move_run
 
 
 # ---- the fingerprint ------------------------------------------------------------------------------------------------
@@ -363,10 +364,10 @@ def test_frames_do_not_survive_new_code(make_model, own_tones, tmp_path, monkeyp
     corpus, _ = read_clips(load_corpus(own_tones).of_speakers(["01"]), extractor)
     clips = clips_module.ClipDataset(corpus, extractor, GEmoClapConfig(emotions=list(TONES)))
     for _ in range(2):
-        frozen_frames(model, corpus, clips, extractor, tmp_path / "frames")
+        frozen_frames(model, clips, tmp_path / "frames")
     assert len(list((tmp_path / "frames").glob("*.arrow"))) == 1
     monkeypatch.setattr(fingerprint, "source_hashes", lambda *modules: {})
-    frozen_frames(model, corpus, clips, extractor, tmp_path / "frames")
+    frozen_frames(model, clips, tmp_path / "frames")
     assert len(list((tmp_path / "frames").glob("*.arrow"))) == 2
 
 

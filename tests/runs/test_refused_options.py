@@ -12,8 +12,9 @@ from transformers.utils.versions import require_version
 
 from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.command_line.parser import words_of
-from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments, parse_arguments
-from modeling_gemoclap.training.checkpoints import resume_point
+from modeling_gemoclap.runs.folder import resume_point
+from modeling_gemoclap.runs.recipe import parse_recipe
+from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
 from modeling_gemoclap.training.trainer_options import refuse_options
 
 
@@ -66,7 +67,7 @@ def test_schedules_that_can_be_had(tmp_path):
 )
 def test_options_that_are_refused_as_they_are_read(words, said, tmp_path):
     with pytest.raises(ValueError, match=said):
-        parse_arguments(["--use_cpu", "true", "--output_dir", str(tmp_path), *words])
+        parse_recipe(["--use_cpu", "true", "--output_dir", str(tmp_path), *words])
 
 
 def test_bf16_on_a_cpu_is_a_training_of_its_own(tmp_path):
@@ -92,7 +93,7 @@ def test_items_of_a_list_are_no_options(items, tmp_path):
     with pytest.raises(
         ValueError, match=r"options.yaml: exclude_speakers: the item '--.*' would be read as an option"
     ):
-        parse_arguments(["--config", str(path), "--use_cpu", "true"])
+        parse_recipe(["--config", str(path), "--use_cpu", "true"])
     with pytest.raises(ValueError, match="would be read as an option"):
         words_of("exclude_speakers", items)
     assert words_of("lr_milestones", ["-1", "a-b"]) == ["--lr_milestones", "-1", "a-b"]

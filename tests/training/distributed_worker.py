@@ -12,8 +12,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel, GEmoClapTrainer
-from modeling_gemoclap.training import trainer as trainer_module
-from modeling_gemoclap.training.trainer import ClassifierTrainer
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer
+from modeling_gemoclap.objectives.gemo_clap import trainer as trainer_module
 
 GATHER = trainer_module.gather
 KINDS = [(objective, similarity) for objective in ("emo", "ml", "sl") for similarity in ("cross", "intra", "both")]

@@ -17,9 +17,9 @@ from families import AUDIO
 from safetensors.torch import load_file
 
 from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor
+from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
 from modeling_gemoclap.towers_gemoclap import ignores_padding, transformer_layers
-from modeling_gemoclap.training.build import build_tokenizer
-from modeling_gemoclap.training.checkpoints import latest_whole_checkpoint
+from modeling_gemoclap.training.checkpoints import latest_complete_checkpoint
 from modeling_gemoclap.training.lora import add_lora, load_adapter, save_adapter
 from modeling_gemoclap.training.optimizer import layerwise_groups
 
@@ -321,11 +321,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(towers, tones, tmp_path, ki
     assert state["global_step"] == 24
 
 
-def test_the_latest_whole_checkpoint(tmp_path):
-    assert latest_whole_checkpoint(tmp_path) is None
+def test_the_latest_complete_checkpoint(tmp_path):
+    assert latest_complete_checkpoint(tmp_path) is None
     whole = '{"global_step": 1}'
     for step, content in ((2, whole), (10, whole), (12, "{trunc"), (13, "{}"), (14, None), ("x", whole)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if content is not None:
             (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(content)
-    assert latest_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert latest_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")

@@ -15,21 +15,21 @@ from torch.utils.data import Dataset
 
 from modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel, GEmoClapTrainer
 from modeling_gemoclap.corpora.manifest import load_corpora
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer
+from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
+from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
+from modeling_gemoclap.runs.calibration import temperature_of
 from modeling_gemoclap.training import finite
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
-from modeling_gemoclap.training.calibration import temperature_of
-from modeling_gemoclap.training.collator import AudioCollator
+from modeling_gemoclap.training.clips import AudioCollator
 from modeling_gemoclap.training.finite import FiniteGuard, NotFiniteError, refuse_weights_not_finite
-from modeling_gemoclap.training.speaker_trainer import SpeakerTrainer
-from modeling_gemoclap.training.supcon_trainer import SupConTrainer
-from modeling_gemoclap.training.trainer import ClassifierTrainer
 
 # Run by every process in place of train.py: at one step something goes wrong, on one process alone.
 BREAKS = """
 import os, runpy, sys
 import torch
 sys.path.insert(0, os.getcwd())
-from modeling_gemoclap.training.trainer import ClassifierTrainer as Trainer
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer as Trainer
 how, loss_of = sys.argv[1], Trainer.compute_loss
 def compute_loss(self, model, inputs, **kwargs):
     loss = loss_of(self, model, inputs, **kwargs)

@@ -12,9 +12,9 @@ from transformers import TrainingArguments
 
 from modeling_gemoclap import GEmoClapTrainer
 from modeling_gemoclap.losses_gemoclap import contrastive_loss
-from modeling_gemoclap.training import trainer as trainer_module
+from modeling_gemoclap.objectives.gemo_clap import trainer as trainer_module
+from modeling_gemoclap.objectives.gemo_clap.gradient_cache import EMBEDDINGS
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
-from modeling_gemoclap.training.gradient_cache import EMBEDDINGS
 
 ROWS = 7
 # All that draws: dropout, SpecAugment from NumPy or torch, layer drop from torch.
@@ -39,7 +39,7 @@ def batch_for(model, objective, dtype, seed=0):
 def make_trainer(tmp_path):
     def make(model, chunk=None, batch_size=ROWS, **more):
         options = {"output_dir": tmp_path, "per_device_train_batch_size": batch_size, "use_cpu": True, **more}
-        trainer = GEmoClapTrainer(model, GEmoClapTrainingArguments(contrastive_chunk_size=chunk, **options))
+        trainer = GEmoClapTrainer(model, GEmoClapTrainingArguments(**options), contrastive_chunk_size=chunk)
         trainer.current_gradient_accumulation_steps = 1  # what `train` sets
         return trainer
 
@@ -147,7 +147,7 @@ def test_finite_differences_with_everything_drawn(make_model, make_trainer, fami
 
 def test_a_generator_of_its_own_is_noticed(make_model, make_trainer, caplog):
     """Noise that no kept state brings back: said, since the gradient is then not exact."""
-    from modeling_gemoclap.training import gradient_cache
+    from modeling_gemoclap.objectives.gemo_clap import gradient_cache
 
     gradient_cache.logger.warning_once.__func__.cache_clear()
     model = make_model()
@@ -205,7 +205,7 @@ def test_scripts(tones, tmp_path):
     done = run_script(
         "train.py", *TINY, *options, "--contrastive_chunk_size", "4", "--head", "classifier", check=False
     )
-    assert done.returncode == 1 and "is for the contrastive losses" in done.stderr
+    assert done.returncode == 1 and "--contrastive_chunk_size is an option of --head contrastive" in done.stderr
     assert not (tmp_path / "run").exists()
     run_script("train.py", *TINY, *options, "--contrastive_chunk_size", "5")
     assert (tmp_path / "run/model.safetensors").is_file()

@@ -8,9 +8,9 @@ from conftest import AUDIO, audio_config, text_config
 from transformers import BertConfig, RobertaModel, WavLMModel
 
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapFeatureExtractor
-from modeling_gemoclap.training.arguments import ModelArguments
-from modeling_gemoclap.training.build import build_audio_model, build_model_and_processor
-from modeling_gemoclap.training.tower_fields import check_config_fields
+from modeling_gemoclap.objectives.tower_fields import check_config_fields
+from modeling_gemoclap.runs.recipe import recipe_of
+from modeling_gemoclap.runs.run import objective_of
 
 EMOTIONS = ["angry", "happy", "sad"]
 TINY_TOWER = {"num_mel_bins": 16, "conv_channels": [8, 8], "hidden_size": 32, "num_attention_heads": 2}
@@ -18,8 +18,7 @@ TINY_TOWER = {"num_mel_bins": 16, "conv_channels": [8, 8], "hidden_size": 32, "n
 
 def built(head="contrastive", **options):
     options = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
-    build = build_model_and_processor if head == "contrastive" else build_audio_model
-    return build(ModelArguments(head=head, **options), EMOTIONS)
+    return objective_of(recipe_of(head, use_cpu=True, **options)).build(EMOTIONS)
 
 
 @pytest.mark.parametrize("head", ["contrastive", "classifier"])

@@ -14,11 +14,12 @@ from transformers import TrainingArguments
 
 from modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapTrainer
 from modeling_gemoclap.evaluation.metrics import war_uar_of_scores
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
+from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
-from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
-from modeling_gemoclap.training.speaker_trainer import SpeakerTrainer
-from modeling_gemoclap.training.supcon_trainer import SupConTrainer
-from modeling_gemoclap.training.trainer import ClassifierTrainer
+from modeling_gemoclap.training.clips import AudioCollator
 from modeling_gemoclap.training.trainer_options import REFUSED, REFUSED_OF_ACCELERATOR, refuse_options
 
 # What is applied: by our trainers, or by the parts of Trainer that they leave alone.

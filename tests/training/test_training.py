@@ -16,14 +16,16 @@ from transformers import pipeline
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpus
-from modeling_gemoclap.training.arguments import ModelArguments, parse_arguments
+from modeling_gemoclap.fingerprint import IDENTITY
+from modeling_gemoclap.objectives.gemo_clap.build import build_model_and_processor
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.gemo_clap.initialisation import learn_prompts
+from modeling_gemoclap.objectives.gemo_clap.options import GEmoClapOptions
+from modeling_gemoclap.runs.calibration import temperature_of
+from modeling_gemoclap.runs.recipe import parse_recipe
+from modeling_gemoclap.training.arguments import ModelArguments
 from modeling_gemoclap.training.augmentation import DECIBELS, Augmentation
-from modeling_gemoclap.training.build import build_model_and_processor
-from modeling_gemoclap.training.calibration import temperature_of
-from modeling_gemoclap.training.clips import ClipDataset, read_clips
-from modeling_gemoclap.training.collator import GEmoClapCollator
-from modeling_gemoclap.training.identity import IDENTITY
-from modeling_gemoclap.training.initialisation import learn_prompts
+from modeling_gemoclap.training.clips import ClipDataset, ClipOptions, read_clips
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
 
 
@@ -213,7 +215,7 @@ def test_a_mended_clip_is_read_again(train, tmp_path):
     [
         (["--data_dir", "nowhere"], "nowhere: no such folder"),
         (["--data_dir", "TONES", "--emotions", "angry"], "'happy': 16"),
-        (["--data_dir", "TONES", "--emotions", "angry", "--drop_other_emotions", "true"], "two classes"),
+        (["--data_dir", "TONES", "--emotions", "angry", "--drop_other_emotions", "true"], "clips of two emotions"),
         (["--data_dir", "TONES", "--exclude_speakers", "77"], "'77'"),
         (["--data_dir", "TONES", "--speakers", "01", "--exclude_speakers", "01"], "no clip"),
         (["--data_dir", "TONES", "--audio_config", "{not json"], "audio_config.*JSON"),
@@ -221,7 +223,7 @@ def test_a_mended_clip_is_read_again(train, tmp_path):
         (["--data_dir", "TONES", "--mel_warp", "3"], "mel_warp"),
         (
             ["--data_dir", "TONES", "--prompt_steps", "9", "--text_model", "x"],
-            "--prompt_steps teaches",
+            "--prompt_steps trains",
         ),
         ([], "--data_dir"),
     ],
@@ -243,11 +245,10 @@ def test_an_error_is_one_line_and_a_status(tmp_path):
 def test_every_field_can_be_overridden(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("learning_rate: 2e-5\nalpha: 0.8\nemotions: [sad, happy]\naudio_config: {hidden_size: 8}\n")
-    model, data, training = parse_arguments(
-        ["--config", str(config), "--alpha", "0.7", "--output_dir", "x", "--use_cpu"]
-    )
-    assert (training.learning_rate, model.alpha, model.emotions) == (2e-5, 0.7, ["sad", "happy"])
-    assert json.loads(model.audio_config) == {"hidden_size": 8} and data.on_bad_audio == "raise"
+    recipe = parse_recipe(["--config", str(config), "--alpha", "0.7", "--output_dir", "x", "--use_cpu"])
+    assert (recipe.training.learning_rate, recipe.options.alpha) == (2e-5, 0.7)
+    assert recipe.model.emotions == ["sad", "happy"] and recipe.data.on_bad_audio == "raise"
+    assert json.loads(recipe.model.audio_config) == {"hidden_size": 8}
 
 
 @pytest.mark.parametrize(
@@ -257,18 +258,18 @@ def test_every_field_can_be_overridden(tmp_path):
 def test_bad_configuration_files_are_named(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ValueError, match=f"c.yaml.*{message}"):
-        parse_arguments(["--config", str(tmp_path / "c.yaml")])
+        parse_recipe(["--config", str(tmp_path / "c.yaml")])
     with pytest.raises(ValueError, match="no such file"):
-        parse_arguments(["--config", str(tmp_path / "d.yaml")])
+        parse_recipe(["--config", str(tmp_path / "d.yaml")])
 
 
 @pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
 def test_the_papers_settings(objective):
-    model, _, training = parse_arguments(
-        ["--config", str(ROOT / f"configs/{objective}{'_gemo' * (objective != 'emo')}_clap.yaml")]
-    )
-    assert (model.audio_model, model.text_model) == ("microsoft/wavlm-large", "FacebookAI/roberta-base")
-    assert (model.objective, model.alpha, model.targets) == (objective, 0.9, "softmax")
+    config = ROOT / f"configs/{objective}{'_gemo' * (objective != 'emo')}_clap.yaml"
+    recipe = parse_recipe(["--config", str(config)])
+    options, training = recipe.options, recipe.training
+    assert (recipe.model.audio_model, options.text_model) == ("microsoft/wavlm-large", "FacebookAI/roberta-base")
+    assert (options.objective, options.alpha, options.targets) == (objective, 0.9, "softmax")
     assert (training.learning_rate, training.per_device_train_batch_size, training.num_train_epochs) == (2e-5, 32, 80)
     assert training.optimizer == "adam" and training.weight_decay == 0
 
@@ -285,7 +286,7 @@ def test_class_balanced_sampler():
     assert len(set(drawn)) == 66 and max(drawn) // 69 == 4  # the fifth draw of a clip is another than its first
     sampler.set_epoch(1)
     assert list(sampler) != drawn
-    with pytest.raises(ValueError, match="two classes"):
+    with pytest.raises(ValueError, match="clips of two emotions"):
         ClassBalancedSampler([1, 1, -1])
 
 
@@ -352,7 +353,10 @@ def test_mixing_within_a_class(tones):
     corpus, _ = read_clips(load_corpus(tones), GEmoClapFeatureExtractor(feature_type="log_mel"))
     config = GEmoClapConfig(emotions=corpus.emotions)
     extractor = GEmoClapFeatureExtractor(feature_type="log_mel")
-    whole, mixed = (ClipDataset(corpus, extractor, config, augmentation=a) for a in (None, Augmentation(mix_prob=1.0)))
+    whole, mixed = (
+        ClipDataset(corpus, extractor, config, ClipOptions(augmentation=augmentation))
+        for augmentation in (None, Augmentation(mix_prob=1.0))
+    )
     pairs = [(whole[index]["clip"], mixed[index]["clip"]) for index in range(12)]
     assert all(len(one) <= len(other) for other, one in pairs) and any(
         not np.allclose(other[: len(one)], one, atol=0.01) for other, one in pairs
@@ -397,12 +401,16 @@ def test_draws_change_with_epoch_and_draw_and_with_nothing_else(tones, make_mode
     extractor = make_processor(model).feature_extractor
     corpus, _ = read_clips(load_corpus(tones), extractor)
     dataset, again = (
-        ClipDataset(corpus, extractor, model.config, 0.2, Augmentation(0.1, 0.1), seed=3) for _ in range(2)
+        ClipDataset(corpus, extractor, model.config, ClipOptions(0.2, Augmentation(0.1, 0.1), seed=3))
+        for _ in range(2)
     )
     first = dataset[5]
     torch.rand(7), np.random.rand(7), again[6]  # what else was drawn is of no matter
     assert np.array_equal(first["clip"], again[5]["clip"]) and first["seed"] == again[5]["seed"]
-    other_draw, other_seed = dataset[5 + len(dataset)], ClipDataset(corpus, extractor, model.config, 0.2, seed=4)[5]
+    other_draw, other_seed = (
+        dataset[5 + len(dataset)],
+        ClipDataset(corpus, extractor, model.config, ClipOptions(0.2, seed=4))[5],
+    )
     dataset.set_epoch(1)
     for other in (other_draw, other_seed, dataset[5]):
         assert other["emotion_label"] == first["emotion_label"]
@@ -422,9 +430,9 @@ def test_prompts_that_mean_the_same_are_learnt_before_any_audio(objective):
     words = {"emotion_synonyms": '{"angry": ["furious", "irate"], "sad": ["gloomy"]}', "alpha": 0.8}
     several = {"emotion_templates": ["this person is {}", "a {} voice"], "gender_templates": ["a {} speaker", "{}"]}
     joint = ["this {gender} person is {emotion}", "a {emotion} {gender} voice"]
-    arguments = ModelArguments(objective=objective, projection_dim=16, joint_templates=joint, **words, **several)
+    options = GEmoClapOptions(objective=objective, projection_dim=16, joint_templates=joint, **words, **several)
     torch.manual_seed(0)
-    model, processor = build_model_and_processor(arguments, ["angry", "happy", "sad"])
+    model, processor = build_model_and_processor(ModelArguments(), options, ["angry", "happy", "sad"])
     heard = {name: value.clone() for name, value in model.audio_model.state_dict().items()}
     collator = GEmoClapCollator(processor, model.config)
     learn_prompts(model, collator, 250, seed=1)

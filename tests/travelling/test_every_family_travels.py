@@ -14,7 +14,7 @@ from families import AUDIO, TEXT
 from hub_server import Hub
 
 from modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapProcessor
-from modeling_gemoclap.training.build import build_tokenizer
+from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
 
 ELSEWHERE = """
 import json, sys

@@ -18,12 +18,13 @@ from modeling_gemoclap import (
     GEmoClapTrainer,
     ZeroShotEmotionPipeline,
 )
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.prompts_gemoclap import check_templates, check_words, refuse_shared_prompts
-from modeling_gemoclap.training.arguments import parse_arguments
-from modeling_gemoclap.training.calibration import fit_temperature
-from modeling_gemoclap.training.collator import AudioCollator, GEmoClapCollator
-from modeling_gemoclap.training.model_card import write_model_card
-from modeling_gemoclap.training.trainer import ClassifierTrainer
+from modeling_gemoclap.runs.calibration import fit_temperature
+from modeling_gemoclap.runs.recipe import parse_recipe
+from modeling_gemoclap.training.card import TrainingFacts, write_model_card
+from modeling_gemoclap.training.clips import AudioCollator
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ def options_of(program) -> set[str]:
     seen = []
     with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
         patch.setattr("argparse.ArgumentParser.print_help", lambda self, file=None: seen.append(self))
-        parse_arguments(["--help"]) if program == "train" else load_script(program).parse(["--help"])
+        parse_recipe(["--help"]) if program == "train" else load_script(program).parse(["--help"])
     return {option.removeprefix("--") for action in seen[0]._actions for option in action.option_strings}
 
 
@@ -418,7 +419,7 @@ def trainers(make_model, make_processor, tmp_path):
 
 
 def test_fitting_twice_is_fitting_once(trainers, monkeypatch):
-    from modeling_gemoclap.training import calibration
+    from modeling_gemoclap.runs import calibration
 
     monkeypatch.setattr(calibration, "temperature_of", lambda logits, labels: logits.abs().mean().item() + 1)
     for trainer in trainers:
@@ -443,6 +444,8 @@ def test_a_checkpoint_that_is_trained_on_is_not_calibrated(trainers):
 def test_a_card_tells_what_the_stock_pipeline_wants(make_model, tmp_path):
     model = make_model(emotions=["fear", "sad"], calibration_temperature=2.0)
     assert model.config.prompt_words == ["fearful", "sad"]
-    card = write_model_card(str(tmp_path), model, TrainerState(epoch=1, global_step=1), 16000, 1).read_text()
+    card = write_model_card(
+        str(tmp_path), model, GEmoClapTrainer.card_text, TrainingFacts(TrainerState(epoch=1, global_step=1), 16000, 1)
+    ).read_text()
     assert '`candidate_labels=["fearful", "sad"], hypothesis_template="this person is feeling {}"`' in card
     assert "the mean of 2" in card and "calibration temperature too" in card

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from modeling_gemoclap import GEmoClapForXVector, GEmoClapProcessor
 from modeling_gemoclap.base_gemoclap import GEmoClapAudioPooling
 from modeling_gemoclap.losses_gemoclap import contrastive_loss
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.towers_gemoclap import build_text_tower, encode_text
-from modeling_gemoclap.training.collator import GEmoClapCollator
 
 POOLINGS = ("mean", "mean_std", "self_attention")
 

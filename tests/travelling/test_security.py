@@ -20,14 +20,15 @@ from modeling_gemoclap import (
     GEmoClapFeatureExtractor,
     GEmoClapForAudioClassification,
     GEmoClapModel,
+    GEmoClapTrainer,
 )
 from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.evaluation.page import write_page
+from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
 from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
-from modeling_gemoclap.training.collator import AudioCollator
-from modeling_gemoclap.training.model_card import write_model_card
-from modeling_gemoclap.training.trainer import ClassifierTrainer
+from modeling_gemoclap.training.card import TrainingFacts, write_model_card
+from modeling_gemoclap.training.clips import AudioCollator
 
 PAYLOAD = """
 import pathlib, transformers
@@ -334,7 +335,12 @@ def test_a_card_holds_what_data_says_as_text(make_model, tmp_path):
     config = {"training_data": [record], "calibration_temperature": 2.0, "calibrated_on": NASTY}
     model = make_model(emotions=["angry", words], **config)
     model.config.audio_config._name_or_path = NASTY + "x" * 300  # no file has so long a name
-    path = write_model_card(str(tmp_path / "run"), model, TrainerState(epoch=1, global_step=1), 16000, 1)
+    path = write_model_card(
+        str(tmp_path / "run"),
+        model,
+        GEmoClapTrainer.card_text,
+        TrainingFacts(TrainerState(epoch=1, global_step=1), 16000, 1),
+    )
     plain, text = ModelCard.load(path).data.to_dict(), path.read_text(encoding="utf-8")
     assert "license" not in plain and plain["base_model"] == [NASTY + "x" * 300]
     _, front, body = re.split(r"^---$", text, maxsplit=2, flags=re.M)

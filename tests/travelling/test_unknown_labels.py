@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification
 from modeling_gemoclap.losses_gemoclap import contrastive_loss, known_labels, objective_terms
-from modeling_gemoclap.training.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.two_stage.sampler import SupConSampler
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
-from modeling_gemoclap.training.supcon_sampler import SupConSampler
 
 IDS = torch.tensor([[5, 6, 7], [5, 8, 9], [5, 6, 9], [5, 9, 9]])
 

@@ -1,0 +1,1 @@
+"""What a model is taught: one file or folder an objective, behind the interface in `base`."""

@@ -1,0 +1,105 @@
+"""The audio encoder that all objectives share, and which parts of it are frozen."""
+
+from __future__ import annotations
+
+from transformers.utils import logging
+
+from ..base_gemoclap import GEmoClapPreTrainedModel
+from ..command_line.files import json_object
+from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
+from ..corpora.checkpoint_files import check_checkpoint_files
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..training.arguments import ModelArguments
+from ..training.history import settle_history
+from .start import load_start, take_over
+from .tower_fields import check_config_fields, check_feature_fields, check_pretrained_fields, compact_features
+
+logger = logging.get_logger(__name__)
+
+
+def fields_of(options, *names: str) -> list[dict]:
+    """The JSON objects in options of these names."""
+    return [json_object(getattr(options, name), f"--{name}") for name in names]
+
+
+def prefixed(tower: str, fields: dict) -> dict:
+    """Fields as keyword arguments of `from_audio_text_pretrained` and its like: `audio_...`."""
+    return {f"{tower}_{key}": value for key, value in fields.items()}
+
+
+def compact_config(fields: dict) -> GEmoClapAudioConfig:
+    """The configuration of a compact encoder with these fields."""
+    check_config_fields("audio_config", fields, GEmoClapAudioConfig())
+    return GEmoClapAudioConfig(**fields)
+
+
+def compact_extractor(config: GEmoClapConfig, features: dict) -> GEmoClapFeatureExtractor:
+    """The feature extractor of a model with a compact encoder."""
+    return GEmoClapFeatureExtractor(**compact_features(config, features))
+
+
+def check_pretrained_audio(model: ModelArguments, audio: dict, features: dict) -> None:
+    """Check the files of a pretrained audio encoder, and the fields that change its configuration."""
+    check_checkpoint_files(model.audio_model)
+    check_pretrained_fields("audio_config", audio, model.audio_model)
+    check_feature_fields(features, pretrained=True)
+
+
+def build_audio_model(
+    model_class: type[GEmoClapPreTrainedModel], arguments: ModelArguments, values: dict
+) -> tuple[GEmoClapPreTrainedModel, GEmoClapFeatureExtractor]:
+    """Build a model that has an audio encoder alone.
+
+    Args:
+        model_class: Its class.
+        arguments: The audio encoder.
+        values: Fields of `GEmoClapConfig`.
+
+    Returns:
+        The model in training mode, and its feature extractor.
+    """
+    audio, features = fields_of(arguments, "audio_config", "feature_config")
+    values = {name: getattr(arguments, name) for name in ("pooling", "use_weighted_layer_sum")} | values
+    if arguments.init_from:
+        start, extractor = load_start(arguments)
+        config = GEmoClapConfig(audio_config=start.config.audio_config, **values)
+        return take_over(model_class(config, start.audio_model), start, arguments.init_from).train(), extractor
+    if arguments.audio_model:
+        check_pretrained_audio(arguments, audio, features)
+        model = model_class.from_audio_pretrained(arguments.audio_model, **prefixed("audio", audio), **values)
+        extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
+        return settle_history(model).train(), extractor
+    config = GEmoClapConfig(audio_config=compact_config(audio), **values)
+    return settle_history(model_class(config)).train(), compact_extractor(config, features)
+
+
+def freeze_parts(model: GEmoClapPreTrainedModel, arguments: ModelArguments) -> GEmoClapPreTrainedModel:
+    """Freeze the parts of the audio encoder that are not to be trained.
+
+    Args:
+        model: The model.
+        arguments: `freeze_*` and `unfreeze_last_n_layers`.
+
+    Raises:
+        ValueError: If two of the options contradict each other, or an encoder from scratch would be frozen.
+    """
+    if arguments.unfreeze_last_n_layers is not None:
+        if arguments.freeze_audio_encoder:
+            raise ValueError("--freeze_audio_encoder and --unfreeze_last_n_layers contradict each other: give one")
+        model.unfreeze_last_n_layers(arguments.unfreeze_last_n_layers)
+    if arguments.freeze_audio_encoder:
+        model.freeze_audio_encoder()
+    scratch = not (arguments.audio_model or arguments.init_from)
+    if scratch and arguments.freeze_audio_encoder:
+        raise ValueError(
+            "--freeze_audio_encoder would freeze an audio encoder with random weights: give --audio_model or "
+            "--init_from, or leave it out"
+        )
+    if scratch and (arguments.freeze_feature_encoder or arguments.freeze_feature_projection):
+        logger.warning("the audio encoder is trained from scratch: --freeze_feature_* has no effect")
+    elif not scratch:
+        if arguments.freeze_feature_encoder:
+            model.freeze_feature_encoder()
+        if arguments.freeze_feature_projection:
+            model.freeze_feature_projection()
+    return model

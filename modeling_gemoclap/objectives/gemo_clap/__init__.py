@@ -1,0 +1,1 @@
+"""GEmo-CLAP: contrastive language-audio pretraining with gender-aware targets (arXiv 2306.07848)."""

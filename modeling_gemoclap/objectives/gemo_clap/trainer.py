@@ -1,0 +1,200 @@
+"""The trainer of GEmo-CLAP: the exact contrastive loss of the global batch."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import torch
+from transformers import TrainerCallback
+
+from ...losses_gemoclap import contrastive_loss, loss_floor
+from ...modeling_gemoclap import MAX_LOGIT_SCALE
+from ...training.card import CardText
+from ...training.clips import audio_inputs
+from ...training.gather import at_least_float32, fill_up, gather, largest_batch
+from ...training.lora import add_scales_to, is_lora
+from ...training.trainer import SpeechTrainer
+from ...training.trainer_options import refuse_batch_norm
+from .gradient_cache import EMBEDDINGS, SCALES, ChunkedBatch, GradientCache, refuse_chunk_size
+
+
+class _KeepScalesBounded(TrainerCallback):
+    """Brings the scales back to their bound: beyond it `forward` gives them no gradient, and they would stay there."""
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        with torch.no_grad():
+            for scale in (model.audio_logit_scale, model.text_logit_scale):
+                scale.clamp_(max=MAX_LOGIT_SCALE)
+
+
+class GEmoClapTrainer(SpeechTrainer):
+    """Trains `GEmoClapModel` with the exact loss of the global batch.
+
+    `forward` is called without labels, and once a backward; its embeddings are gathered with their gradient over the
+    processes, and each takes the rows of the loss that are its own against all columns, with targets from the gathered
+    labels. Batches are those of `GEmoClapCollator`; a process with fewer clips than another is filled up with rows
+    that take no part. With `contrastive_chunk_size` the same gradient comes from chunks of so many clips, by gradient
+    caching, in their memory.
+
+    Logged beside `loss` (the divergence): `cross_entropy`, its floor `cross_entropy_floor` (the entropy of the
+    targets), whose difference the loss is, and both scales.
+
+    Evaluation compares audio with the class texts: `predictions` are `(clips, emotions)` logits, the audio scale
+    times the cosines, and `label_ids` the emotion labels.
+
+    Args:
+        model: A `GEmoClapModel`, or PEFT's around one.
+        args: `GEmoClapTrainingArguments`, or transformers' own.
+        *others: As for `transformers.Trainer`.
+        contrastive_chunk_size: Clips of a batch that are in memory at a time; None: all of them.
+        **kwargs: As for `transformers.Trainer`; `processing_class` is the processor.
+
+    Raises:
+        ValueError: If `check` does not pass, or a model with batch norm is to be trained in chunks.
+
+    Example:
+        >>> trainer = GEmoClapTrainer(
+        ...     model, args, GEmoClapCollator(processor, model.config), train_dataset, processing_class=processor
+        ... )
+        >>> trainer.train()
+    """
+
+    comparison = (
+        "a batch needs two clips or more whose emotion is known (under ml, or whose gender is). Give another "
+        "--per_device_train_batch_size, or --dataloader_drop_last true where the last batch of an epoch has one clip"
+    )
+
+    card_text = CardText(
+        title="{{ {'emo': 'Emo-CLAP', 'ml': 'ML-GEmo-CLAP', 'sl': 'SL-GEmo-CLAP'}[config.objective] }}",
+        summary="A [GEmo-CLAP](https://arxiv.org/abs/2306.07848) checkpoint: an audio encoder and a text encoder with "
+        "a joint embedding space of {{ config.projection_dim }} dimensions. The predicted emotion of a clip is the "
+        "class whose prompts are nearest by cosine similarity.",
+        objective="{{ title }}, alpha {{ config.alpha }}, similarity {{ config.similarity | cell_code }}, targets "
+        "{{ config.targets | cell_code }}{% if config.objective == 'sl' %}, texts {{ config.sl_texts | cell_code }}"
+        "{% endif %}",
+    )
+
+    def __init__(self, model=None, args=None, *others, contrastive_chunk_size: int | None = None, **kwargs):
+        if args is not None:
+            refuse_chunk_size(contrastive_chunk_size, args.per_device_train_batch_size)
+        super().__init__(model, args, *others, **kwargs)
+        self._chunk_size = contrastive_chunk_size
+        if self._chunk_size is not None:
+            refuse_batch_norm(self.model, "contrastive_chunk_size")
+        self.add_callback(_KeepScalesBounded())
+        self._floors = (0.0, 0)  # their sum since the last log, and of how many
+        self._scales: dict[str, torch.Tensor] = {}
+        self._class_embeddings: torch.Tensor | None = None
+        self._refuse_unlabelled()
+
+    def _refuse_unlabelled(self) -> None:
+        clips, config = self.train_dataset, self.accelerator.unwrap_model(self.model).config
+        names = ("emotion_labels", "gender_labels") if config.objective == "ml" else ("emotion_labels",)
+        known = [sum(label >= 0 for label in getattr(clips, name, (0, 0))) for name in names]
+        if clips is not None and max(known) < 2:
+            raise ValueError(f"{max(known)} of the {len(clips)} training clips can be compared: {self.comparison}")
+
+    @classmethod
+    def check(cls, args) -> None:
+        """As `SpeechTrainer.check`; a step has two clips or more, its gradient is its own, and chunks are smaller."""
+        super().check(args)
+        if args.train_batch_size * args.world_size < 2:
+            raise ValueError(
+                f"--per_device_train_batch_size {args.per_device_train_batch_size} on one process: a contrastive loss "
+                f"compares the clips of a batch with each other, and one clip alone gives no gradient; give 2 or more"
+            )
+        if args.gradient_accumulation_steps > 1:
+            raise ValueError(
+                "gradient_accumulation_steps must be 1: the contrastive losses of a batch's parts do not add up to "
+                "the batch's, since a clip is compared with its own part alone; give a larger "
+                "per_device_train_batch_size, and contrastive_chunk_size for the clips that are in memory at a time"
+            )
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """This process's rows of the loss of the global batch, times the number of processes; see the class."""
+        inputs = dict(inputs)
+        labels = [inputs.pop(name, None) for name in ("emotion_labels", "gender_labels")]
+        if self._chunk_size and model.training and not return_outputs:
+            return self._cached_loss(model, inputs, labels)
+        outputs = model(**inputs)
+        loss = self._global_loss(model, outputs, labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def _global_loss(self, model, outputs, labels) -> torch.Tensor:
+        size = largest_batch(len(outputs.audio_embeds), outputs.audio_embeds.device)
+        labels = [label if label is None else gather(fill_up(label, size, -1)) for label in labels]
+        local = {name: fill_up(at_least_float32(getattr(outputs, name, None)), size) for name in EMBEDDINGS}
+        gathered = {name: None if embeds is None else gather(embeds) for name, embeds in local.items()}
+        gathered |= {name: getattr(outputs, name) for name in SCALES}
+        start, processes = self.args.process_index * size, self.args.world_size
+        part = slice(start, start + size)
+        terms = self.accelerator.unwrap_model(model).objective_terms(SimpleNamespace(**gathered), *labels, rows=part)
+        if model.training:
+            embeddings = [getattr(outputs, name, None) for name in EMBEDDINGS]
+            rows = tuple(value for value in embeddings if value is not None)
+            self.record_step(rows, not any(term.weight and term.logits.shape[1] > 1 for term in terms))
+            total, count = self._floors
+            self._floors = (total + loss_floor(terms).detach() * processes, count + 1)
+            self._scales = {name: gathered[name].detach() for name in SCALES}  # the parameters may be sharded
+        return contrastive_loss(terms) * processes  # gradients, and losses in the log, are averaged over them
+
+    def _cached_loss(self, model, inputs, labels) -> torch.Tensor:
+        """The same value and gradient in chunks: all but the last go backward here, the last is left to the caller."""
+        audio_type = self.accelerator.unwrap_model(model).config.audio_config.model_type
+        cache = GradientCache(model, ChunkedBatch(inputs, self._chunk_size, audio_type))
+        leaves = cache.embed()
+        loss = self._global_loss(model, SimpleNamespace(**leaves), labels)
+        cache.differentiate(loss, leaves)
+        surrogates = cache.surrogates()
+        for _ in range(len(cache.batch) - 1):
+            with self._without_sync(model):
+                self.accelerator.backward(next(surrogates))
+        last = next(surrogates)
+        return loss.detach() + (last - last.detach())
+
+    @contextmanager
+    def _without_sync(self, model):
+        """Gradients of a forward and backward in here stay in this process until those of the next are reduced."""
+        state = self.accelerator.gradient_state
+        state._set_sync_gradients(False)  # or DeepSpeed would step
+        try:
+            with self.accelerator.no_sync(model):
+                yield
+        finally:
+            state._set_sync_gradients(True)
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if is_lora(self.model):
+            add_scales_to(output_dir or self.args.output_dir, self.model)
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Add what is needed to read a loss on flat targets; see the class."""
+        total, count = self._floors
+        if "loss" in logs and count:
+            floor = gather((total / count)[None]).mean().item()
+            logs["cross_entropy"] = round(logs["loss"] + floor, 6)
+            logs["cross_entropy_floor"] = round(floor, 6)
+            logs |= {name: round(scale.item(), 4) for name, scale in self._scales.items()}
+            self._floors = (0.0, 0)
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(self, *args, **kwargs):
+        """As Trainer's, with the class texts embedded once."""
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        self._class_embeddings = model.get_class_embeddings(
+            model.config.class_prompts(), self.processing_class.tokenizer
+        )
+        model.train(was_training)
+        return super().evaluation_loop(*args, **kwargs)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Logits of a batch of clips against the class texts: `(None, (batch, emotions), (batch,))`."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**audio_inputs(inputs))
+        cosines = (outputs.audio_embeds @ self._class_embeddings.to(outputs.audio_embeds).T).float()
+        return None, outputs.audio_scale.float() * cosines, inputs["emotion_labels"]

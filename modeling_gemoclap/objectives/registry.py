@@ -1,0 +1,42 @@
+"""The objectives by name. A new objective is one file and one line here, or one call of `register`."""
+
+from __future__ import annotations
+
+from .base import Objective
+from .classifier import Classifier
+from .gemo_clap.objective import GEmoClap
+from .speaker_clusters.objective import SpeakerClusters
+from .two_stage.objective import TwoStage
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    GEmoClap.name: GEmoClap,
+    Classifier.name: Classifier,
+    TwoStage.name: TwoStage,
+    SpeakerClusters.name: SpeakerClusters,
+}
+
+
+def register(objective: type[Objective]) -> type[Objective]:
+    """Add an objective that is defined outside of this package; usable as a decorator.
+
+    Args:
+        objective: The objective. Its `name` becomes a value of `--head`.
+
+    Raises:
+        ValueError: If another objective has its name, or one of its options is an option of all objectives.
+    """
+    if OBJECTIVES.get(objective.name, objective) is not objective:
+        raise ValueError(f"an objective {objective.name!r} exists already ({OBJECTIVES[objective.name].__name__})")
+    OBJECTIVES[objective.name] = objective
+    return objective
+
+
+def objective_named(name: str) -> type[Objective]:
+    """The objective of `--head NAME`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"--head {name}: no such objective; known are {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]

@@ -1,0 +1,72 @@
+"""Pretraining on the clusters of speaker embeddings within each speaker (Ulgen et al.); it reads no emotion label."""
+
+from __future__ import annotations
+
+import hashlib
+
+from transformers.utils import logging
+
+from ...corpora.manifest import Corpus
+from ...modeling_gemoclap import GEmoClapForXVector
+from ...training.clips import ClipDataset, ClipOptions
+from ...training.gather import refuse_differences
+from ..audio_encoder import build_audio_model
+from ..base import Objective
+from .clusters import cluster_within_speakers
+from .embeddings import speaker_embeddings
+from .model import SpeakerClips, SpeakerCollator, SpeakerPretraining
+from .options import SpeakerClusterOptions
+from .trainer import SpeakerTrainer
+
+logger = logging.get_logger(__name__)
+
+
+class SpeakerClusters(Objective):
+    """Contrast between the clusters of a speaker; the encoder is then given to `--init_from`."""
+
+    name, title = "speaker", "speaker clusters"
+    Options, trainer_class = SpeakerClusterOptions, SpeakerTrainer
+    weight_options = ("speaker_embeddings",)
+    reads_emotions = predicts_emotions = reads_shards = False
+    unsupported = {
+        "mix_prob": "mixing another voice into a clip would change its speaker embedding",
+        "label_fraction": "no label is read",
+    }
+
+    def build(self, emotions: list[str]) -> tuple:
+        """See `Objective`."""
+        return build_audio_model(GEmoClapForXVector, self.recipe.model, {"emotions": emotions})
+
+    def dataset(self, corpus: Corpus, extractor, config, options: ClipOptions) -> tuple[ClipDataset, list[str]]:
+        """Clips with numbers of speaker and cluster; see `Objective`."""
+        data, training = self.recipe.data, self.recipe.training
+        sources = (self.options.speaker_embeddings, data.on_bad_audio, data.feature_cache_dir, str(training.device))
+        with training.main_process_first(desc="speaker embeddings"):
+            corpus, embeddings, errors = speaker_embeddings(corpus, *sources)
+        speakers = corpus.column("speaker_id").to_pylist()
+        clusters = cluster_within_speakers(embeddings, speakers, self.options.speaker_clusters, training.seed)
+        for note in [*clusters.notes, *errors]:
+            logger.warning(f"{corpus.name}: {note}")
+        refuse_differences(hashlib.sha256(clusters.labels.tobytes()).hexdigest(), f"{corpus.name}: the clusters")
+        numbers = {speaker: number for number, speaker in enumerate(corpus.speakers)}
+        labels = {"speakers": [numbers[speaker] for speaker in speakers], "clusters": clusters.labels.tolist()}
+        return SpeakerClips(corpus, extractor, config, options, **labels), errors
+
+    def collator(self, processor, config):
+        """See `Objective`."""
+        return SpeakerCollator(processor)
+
+    def trained_module(self, model, dataset: ClipDataset):
+        """The encoder with a speaker classifier, unless the task is contrastive; see `Objective`."""
+        classified = len(dataset.corpus.speakers) if self.options.speaker_task != "contrastive" else 0
+        return SpeakerPretraining(super().trained_module(model, dataset), classified)
+
+    def trainer_options(self, dataset: ClipDataset) -> dict:
+        """See `Objective`."""
+        return {
+            name: getattr(self.options, f"speaker_{name}") for name in ("task", "weight", "temperature", "group_size")
+        }
+
+    def next_step(self, run_folder: str, protocol_options: list[str]) -> str:
+        """See `Objective`."""
+        return f"all folds are pretrained. Fine-tune them: train.py --init_from {run_folder}, with the same protocol"

@@ -1,0 +1,1 @@
+"""Two-stage supervised contrastive fine-tuning (Xiang): the first stage."""

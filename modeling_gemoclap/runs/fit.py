@@ -1,0 +1,142 @@
+"""A run from its options to trained weights: check, build the model, read the clips, train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from transformers import TrainingArguments, set_seed
+from transformers.integrations import unset_hf_deepspeed_config
+from transformers.utils import logging
+
+from ..evaluation.metrics import war_uar_of_scores
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..training.arguments import DataArguments
+from ..training.augmentation import AUGMENTATIONS, Augmentation
+from ..training.checkpoints import find_best_again
+from ..training.clips import ClipDataset, ClipOptions, read_parts, refuse_different_clips
+from ..training.frozen import collate_frames, frames_folder, frozen_frames
+from ..training.trainer import SpeechTrainer
+from ..training.trainer_options import refuse_evaluation
+from .provenance import heard_before
+from .run import Run
+
+logger = logging.get_logger(__name__)
+
+
+def fit(run: Run, checkpoint: str | None = None) -> tuple[SpeechTrainer, list[str]]:
+    """Train a run, from its first step or from a checkpoint. Nothing is saved but checkpoints to resume from.
+
+    Args:
+        run: The run.
+        checkpoint: The `checkpoint-N` to resume from, or None.
+
+    Returns:
+        The trainer, and the errors of the clips that were left out.
+
+    Raises:
+        ValueError: If options contradict each other, or the clips do not suffice.
+    """
+    set_seed(run.training.seed)
+    trainer, skipped = build_trainer(run, resumed=checkpoint is not None)
+    if checkpoint and run.training.load_best_model_at_end:
+        find_best_again(checkpoint, run.training.output_dir)
+    run.training_begins()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer, skipped
+
+
+def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
+    """Read the clips, build the model, and put both into the objective's trainer.
+
+    Args:
+        run: The run.
+        resumed: Whether the weights will come from a checkpoint.
+
+    Returns:
+        The trainer, and the errors of the clips that were left out.
+
+    Raises:
+        ValueError: As for `fit`.
+    """
+    objective, training = run.objective, run.training
+    _check(run)
+    with unsharded_weights(training):
+        model, processor = objective.build(run.emotions)
+    extractor, config = getattr(processor, "feature_extractor", processor), model.config
+    train, dev, skipped = read_parts((run.train, run.dev), extractor, run.recipe.data, training)
+    dataset, errors = objective.dataset(train, extractor, config, clip_options(run, extractor))
+    held_out = dev and ClipDataset(dev, extractor, config, ClipOptions(on_bad_audio=run.recipe.data.on_bad_audio))
+    collator = objective.collator(processor, config)
+    if not resumed:
+        objective.initialise(model, dataset, collator)
+    module = objective.trained_module(model, dataset)
+    if objective.caches_frozen_frames():
+        module, collator = module.to(training.device), collate_frames
+        with training.main_process_first(desc="encoding audio"):
+            dataset, held_out = (
+                clips and frozen_frames(module, clips, frames_folder(training)) for clips in (dataset, held_out)
+            )
+    trainer = objective.trainer_class(
+        model=module,
+        args=training,
+        data_collator=collator,
+        train_dataset=dataset,
+        eval_dataset=held_out,
+        processing_class=processor,
+        compute_metrics=war_uar_of_scores,
+        **objective.trainer_options(dataset),
+    )
+    trainer.run_identity = run.identity
+    return trainer, skipped + errors
+
+
+@contextmanager
+def unsharded_weights(arguments: TrainingArguments) -> Iterator[None]:
+    """Within this context DeepSpeed ZeRO-3 does not shard new models: their weights are read and centred.
+
+    Args:
+        arguments: Of the run; without DeepSpeed nothing changes.
+    """
+    plugin = getattr(arguments, "deepspeed_plugin", None)
+    if plugin is not None:
+        unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if plugin is not None:
+            plugin.set_deepspeed_weakref()
+
+
+def clip_options(run: Run, extractor: GEmoClapFeatureExtractor) -> ClipOptions:
+    """How training clips are drawn."""
+    data = run.recipe.data
+    return ClipOptions(data.max_seconds, augmentation_of(data, extractor), run.training.seed, data.on_bad_audio)
+
+
+def augmentation_of(data: DataArguments, extractor: GEmoClapFeatureExtractor) -> Augmentation | None:
+    """The augmentation of training clips, or None."""
+    features = {name: getattr(extractor, name) for name in ("log_mel_mean", "log_mel_std", "hop_seconds")}
+    features |= {name: getattr(data, name) for name in (*AUGMENTATIONS, "noise_snr_db")}
+    return Augmentation(**features) or None
+
+
+def _check(run: Run) -> None:
+    """Check options against the objective and the clips, before anything is read."""
+    objective, train, dev = run.objective, run.train, run.dev
+    objective.trainer_class.check(run.training)
+    refuse_evaluation(run.training, dev is not None)
+    if not objective.predicts_emotions and (dev or run.recipe.data.calibration_folds):
+        raise ValueError(
+            f"{objective.title} predicts no emotion, so there is nothing to develop on or to calibrate: leave out "
+            "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
+        )
+    if train.shards and (not objective.reads_shards or objective.caches_frozen_frames()):
+        what = "--cache_frozen_frames does" if objective.reads_shards else f"{objective.title} does"
+        raise ValueError(
+            f"{train.name}: shards are read in their order, which {what} not support: give the recordings"
+        )
+    objective.check()
+    refuse_different_clips(train, dev)
+    if heard := heard_before(run.recipe.model, dev):
+        logger.warning(f"development clips{heard}: what is chosen or calibrated on them is too favourable")

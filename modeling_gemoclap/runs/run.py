@@ -1,0 +1,78 @@
+"""A run: one training with its clips, its options and its folder. A fold is a run too, in a folder of its own."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..corpora.manifest import Corpus
+from ..objectives.base import Objective
+from ..objectives.registry import objective_named
+from ..training.arguments import GEmoClapTrainingArguments, Recipe
+from .identity import identity_of
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """The objective of a recipe, with its options."""
+    return objective_named(recipe.model.head)(recipe)
+
+
+@dataclass
+class Run:
+    """One training.
+
+    Args:
+        recipe: The options; `recipe.training.output_dir` is the folder.
+        train: Training clips.
+        dev: Development clips; None if there are none.
+        emotions: Emotion classes; empty if labels are not read.
+        guard: The `RunFolder` that is notified when a training begins; None outside of one.
+    """
+
+    recipe: Recipe
+    train: Corpus
+    dev: Corpus | None
+    emotions: list[str]
+    guard: Any = None
+
+    @property
+    def training(self) -> GEmoClapTrainingArguments:
+        """The training arguments."""
+        return self.recipe.training
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the run is written to."""
+        return Path(self.training.output_dir)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The objective with the options of this run."""
+        return objective_of(self.recipe)
+
+    @cached_property
+    def identity(self) -> dict:
+        """All that the weights depend on: code, versions, settings, seeds, recordings, and the initial weights."""
+        return identity_of(self)
+
+    def within(self, folder: Path, train: Corpus, dev: Corpus | None, **training: Any) -> Run:
+        """The run of a fold: the same options on other clips, in another folder.
+
+        Args:
+            folder: Its folder.
+            train: Its training clips.
+            dev: Its development clips; None if there are none.
+            **training: Training arguments that differ, as `seed`.
+        """
+        arguments = copy.copy(self.training)  # dataclasses.replace would set up devices and processes again
+        for name, value in {**training, "output_dir": str(folder)}.items():
+            setattr(arguments, name, value)
+        return replace(self, recipe=replace(self.recipe, training=arguments), train=train, dev=dev)
+
+    def training_begins(self) -> None:
+        """Notify the guard: from here on the folder belongs to this run."""
+        if self.guard is not None:
+            self.guard.training_begins()

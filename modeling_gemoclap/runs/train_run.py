@@ -1,0 +1,69 @@
+"""One run from its first step to a finished checkpoint: train, calibrate, save."""
+
+from __future__ import annotations
+
+import os
+
+from ..corpora.files import write_json
+from ..training.frozen import remove_frames
+from ..training.lora import is_lora, save_adapter
+from ..training.trainer import SpeechTrainer
+from .calibration import calibrate, fit_temperature, out_of_fold_logits
+from .fit import fit
+from .preflight import push
+from .provenance import heard_before
+from .run import Run
+from .skipped import skipped_while_training
+
+
+def train_run(run: Run, checkpoint: str | None = None) -> SpeechTrainer:
+    """Train a run, calibrate its model, and save the finished checkpoint with its card.
+
+    Args:
+        run: The run.
+        checkpoint: A `checkpoint-N` to resume from.
+
+    Returns:
+        The trainer; call `finish` on it.
+
+    Raises:
+        ValueError: As for `fit`.
+    """
+    held_out = out_of_fold_logits(run) if run.recipe.data.calibration_folds else None
+    trainer, skipped = fit(run, checkpoint)
+    if held_out:
+        calibrate(trainer, *held_out)
+    elif trainer.eval_dataset is not None:
+        fit_temperature(trainer, heard_before(run.recipe.model, run.dev))
+    save_run(run, trainer, skipped)
+    return trainer
+
+
+def save_run(run: Run, trainer: SpeechTrainer, skipped: list[str]) -> None:
+    """Save a trained run: checkpoint, state, card, errors of skipped clips; and push it if that is asked for.
+
+    Args:
+        run: The run.
+        trainer: Its trainer.
+        skipped: Errors of the clips that were left out before the training.
+    """
+    arguments = run.training
+    errors, left_out = skipped_while_training(trainer)
+    skipped = skipped + errors
+    if is_lora(trainer.model):
+        if trainer.is_world_process_zero():
+            save_adapter(trainer.model, run.folder / "adapter")
+        trainer.model = trainer.model.merge_and_unload()  # the checkpoint itself loads without PEFT
+    pushes, arguments.push_to_hub = arguments.push_to_hub, False  # save_model would push an incomplete folder
+    trainer.save_model()
+    trainer.save_state()
+    trainer.create_model_card()
+    if trainer.is_world_process_zero():
+        remove_frames(arguments)
+        if skipped:
+            write_json(run.folder / "skipped_clips.json", skipped)
+        clips = f"{len(trainer.train_dataset) - left_out} clips" + (f", {len(skipped)} skipped" if skipped else "")
+        print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(run.folder)}", flush=True)
+    arguments.push_to_hub = pushes
+    if pushes:
+        push(trainer)

@@ -1,1 +1,0 @@
-"""Speaker embeddings of a corpus, and their clusters within each speaker."""
