@@ -147,7 +147,7 @@ def _check_emotions(words: pa.Array, more: Mapping[str, str] | None) -> tuple[pa
         return pa.array([""] * len(words), pa.string()), None
     message = (
         f"emotion {{!r}} is not known; known are {', '.join(EMOTION_WORDS)}; correct it, leave it empty if the "
-        f"emotion is unknown, add it to --emotions of train.py, or map it to one of these words (--emotion_map)"
+        f"emotion is unknown, add it to train.py --emotions, or map it to one of these words (--emotion_map)"
     )
     return _check_words(words, lambda word: more.get(word) or canonical_emotion(word), message)
 

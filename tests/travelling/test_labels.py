@@ -20,9 +20,11 @@ from modeling_gemoclap import (
 )
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
+from modeling_gemoclap.objectives.registry import OBJECTIVES
 from modeling_gemoclap.prompts_gemoclap import check_templates, check_words, refuse_shared_prompts
 from modeling_gemoclap.runs.calibration import fit_temperature
-from modeling_gemoclap.runs.recipe import parse_recipe
+from modeling_gemoclap.runs.recipe import option_names
+from modeling_gemoclap.training.arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from modeling_gemoclap.training.card import TrainingFacts, write_model_card
 from modeling_gemoclap.training.clips import AudioCollator
 
@@ -185,11 +187,15 @@ OF_TRAINING = {"label_fraction", "num_dev_speakers"}  # of protocols, which trai
 
 
 def options_of(program) -> set[str]:
-    """The options of a program, without dashes."""
+    """The options of a program, without dashes; those of train.py for all objectives."""
+    if program == "train":
+        groups = [objective.Options for objective in OBJECTIVES.values()]
+        groups += [ModelArguments, DataArguments, GEmoClapTrainingArguments]
+        return {"help", "config"}.union(*map(option_names, groups))
     seen = []
     with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
         patch.setattr("argparse.ArgumentParser.print_help", lambda self, file=None: seen.append(self))
-        parse_recipe(["--help"]) if program == "train" else load_script(program).parse(["--help"])
+        load_script(program).parse(["--help"])
     return {option.removeprefix("--") for action in seen[0]._actions for option in action.option_strings}
 
 
@@ -212,7 +218,8 @@ def messages(path):
 def test_messages_name_options_that_their_program_has():
     """The program that a message names last before the option, else the one whose part it comes from, else both."""
     options = {name: options_of(name) for name in ("train", "evaluate", "grid")}
-    of_part, named = {"training": ["train"], "evaluation": ["evaluate"]}, set()
+    of_part = dict.fromkeys(("training", "objectives", "runs"), ["train"]) | {"evaluation": ["evaluate"]}
+    named = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
         if part == "command_line":  # its messages name the options of each program
@@ -221,7 +228,8 @@ def test_messages_name_options_that_their_program_has():
             programs = of_part.get(part, ["train"] if part.endswith("_gemoclap.py") else ["train", "evaluate"])
             if path.name == "grid.py":
                 programs = ["grid"]
-            if re.fullmatch(r"--[a-z_]+|--no-X", text):
+            text = re.sub(r"--no-[A-Z]+", "", text)  # of any field
+            if re.fullmatch(r"--[a-z_]+", text):
                 continue  # a piece of a command line that is put together
             for found in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
                 option = found.removeprefix("--").removeprefix("no-")
