@@ -20,7 +20,7 @@ from models import make_extractor, make_model, noise_clips
 from transformers import AutoModel
 
 from modeling_gemoclap import GEmoClapModel
-from modeling_gemoclap.towers_gemoclap import FIXED_LENGTH
+from modeling_gemoclap.encoding_gemoclap import FIXED_LENGTH
 
 COLUMNS = ("family", "largest difference", "plain transformers", "different clips")
 

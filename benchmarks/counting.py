@@ -9,7 +9,8 @@ from models import make_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_gemoclap import GEmoClapModel
-from modeling_gemoclap.towers_gemoclap import build_audio_tower, close_leaks, transformer_layers
+from modeling_gemoclap.encoding_gemoclap import mask_padding_leaks
+from modeling_gemoclap.towers_gemoclap import build_audio_tower, transformer_layers
 
 FIXED_SECONDS = {"whisper": 30.0, "ast": 10.24}  # inputs have this length, whatever the clip's length
 CONVOLUTIONS = ("feature_extractor.", "conv1.", "conv2.", "conv_blocks.")
@@ -25,7 +26,7 @@ def noise(family: str, seconds: float, batch: int = 1) -> torch.Tensor:
 def meta_tower(family: str) -> torch.nn.Module:
     """An audio tower in its true shape, without data."""
     with torch.device("meta"):
-        return close_leaks(build_audio_tower(AUDIO[family].config()))
+        return mask_padding_leaks(build_audio_tower(AUDIO[family].config()))
 
 
 def meta_model(family: str) -> GEmoClapModel:

@@ -25,7 +25,8 @@ from models import audio_inputs, noise_clips
 from transformers import AutoModel, RobertaModel
 
 from modeling_gemoclap import GEmoClapAudioModel, GEmoClapModel
-from modeling_gemoclap.towers_gemoclap import build_audio_tower, ignores_padding
+from modeling_gemoclap.encoding_gemoclap import ignores_padding
+from modeling_gemoclap.towers_gemoclap import build_audio_tower
 
 DOCUMENT = ROOT / "docs" / "encoders.md"
 LEARNS = 7  # column of the table

@@ -15,7 +15,15 @@ def command_words(name: str) -> list[str]:
     Returns:
         `-m modeling_gemoclap NAME` if this process runs the package, otherwise `NAME.py`.
     """
+    return ["-m", "modeling_gemoclap", name] if _runs_the_package() else [f"{name}.py"]
+
+
+def typed_words() -> list[str]:
+    """The words after `python` that started this process, without the folder of the script."""
+    first = ["-m", "modeling_gemoclap"] if _runs_the_package() else [Path(sys.argv[0]).name]
+    return [*first, *sys.argv[1:]]
+
+
+def _runs_the_package() -> bool:
     script = Path(sys.argv[0])
-    if (script.parent.name, script.name) == ("modeling_gemoclap", "__main__.py"):
-        return ["-m", "modeling_gemoclap", name]
-    return [f"{name}.py"]
+    return (script.parent.name, script.name) == ("modeling_gemoclap", "__main__.py")

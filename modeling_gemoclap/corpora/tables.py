@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..configuration_gemoclap import EMOTION_WORDS, canonical_emotion, canonical_gender
+from ..prompts_gemoclap import EMOTION_WORDS, canonical_emotion, canonical_gender
 
 COLUMNS = ("file_name", "emotion", "gender", "speaker_id")
 ROWS_AT_A_TIME = 20_000
@@ -147,7 +147,7 @@ def _check_emotions(words: pa.Array, more: Mapping[str, str] | None) -> tuple[pa
         return pa.array([""] * len(words), pa.string()), None
     message = (
         f"emotion {{!r}} is not known; known are {', '.join(EMOTION_WORDS)}; correct it, leave it empty if the "
-        f"emotion is unknown, add it to --emotions of train.py, or map it to one of these words (--emotion_map)"
+        f"emotion is unknown, add it to train.py --emotions, or map it to one of these words (--emotion_map)"
     )
     return _check_words(words, lambda word: more.get(word) or canonical_emotion(word), message)
 

@@ -15,7 +15,7 @@ from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.provenance import Heard
 from ..objectives.speaker_clusters.clusters import cluster_within_speakers
 from ..objectives.speaker_clusters.embeddings import speaker_embeddings
-from ..prompts_gemoclap import canonical_emotion, check_words, refuse_one_word, refuse_shared_prompts
+from ..prompts_gemoclap import canonical_emotion, check_words, refuse_shared_prompts, require_two_words
 from . import label_checks, mteb
 from .clips import Candidates, EvaluationOptions, evaluate_clips
 from .cluster_analysis import ANALYSIS, analyse, as_table, write_analysis
@@ -272,7 +272,7 @@ def _labels(given: list[str] | None, corpus: Corpus) -> list[str] | None:
         return None
     if given == ["corpus"]:
         return corpus.emotions
-    labels = refuse_one_word("--labels", refuse_shared_prompts("--labels", check_words("--labels", ",".join(given))))
+    labels = require_two_words("--labels", refuse_shared_prompts("--labels", check_words("--labels", ",".join(given))))
     words = {canonical_emotion(emotion): emotion for emotion in corpus.emotions if canonical_emotion(emotion)}
     return [label if label in corpus.emotions else words.get(canonical_emotion(label), label) for label in labels]
 

@@ -8,7 +8,7 @@ import torch
 
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification
-from ..pipeline_gemoclap import check_count, in_batches, load_clip, ranked
+from ..pipeline_gemoclap import check_count, load_clip, process_in_batches, rank_scores
 from ..prompts_gemoclap import check_words
 
 
@@ -69,7 +69,7 @@ class AudioClassifier:
                 f"leave out other labels and templates"
             )
         extractor = self.feature_extractor
-        return in_batches(
+        return process_in_batches(
             recordings,
             batch_size,
             lambda clip: load_clip(extractor, clip, None, on_error),
@@ -81,7 +81,7 @@ class AudioClassifier:
         inputs = self.feature_extractor.collate(clips).to(self.model.device)
         embeddings = self.model.pool_audio(**inputs)
         logits = self.model.classifier(embeddings).float() / (self.model.config.calibration_temperature or 1.0)
-        answers = [ranked(row, self.model.config.emotions) for row in logits.softmax(-1).cpu()]
+        answers = [rank_scores(row, self.model.config.emotions) for row in logits.softmax(-1).cpu()]
         if not return_embeddings:
             return answers
         pairs = zip(answers, embeddings.float().cpu().numpy(), strict=True)

@@ -16,7 +16,7 @@ from ..corpora.manifest import Corpus
 from ..corpora.provenance import Heard, merged
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
-from ..towers_gemoclap import load_whole
+from ..towers_gemoclap import load_complete_model
 from .clips import EvaluationOptions
 from .layers import LayerMeans, layer_means, starting_point
 from .protocol_runs import clips_of_run, read_run
@@ -158,7 +158,10 @@ def compare_layers(
         allow = options.allow_seen_speakers or bool(heard_by_trained.speakers)
         heard_before = refuse_seen_speakers(clips, before.training_data, allow, f"--before {start}")
         heard += [heard_by_trained, heard_before]
-        for moment, model in (("before", before.model), ("after", load_whole(GEmoClapForXVector, str(folder)))):
+        for moment, model in (
+            ("before", before.model),
+            ("after", load_complete_model(GEmoClapForXVector, str(folder))),
+        ):
             layers = layer_means(model, extractor, clips, options)
             sums[moment].add(layers, clips)
         skipped += layers.skipped

@@ -15,8 +15,8 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
-from ..pipeline_gemoclap import in_batches, load_clip
-from ..towers_gemoclap import load_whole
+from ..pipeline_gemoclap import load_clip, process_in_batches
+from ..towers_gemoclap import load_complete_model
 from .clips import EvaluationOptions
 
 
@@ -57,7 +57,7 @@ def layer_means(
         inputs = extractor.collate(clips).to(model.device)
         return list(model.layer_means(**inputs).float().cpu().numpy())
 
-    stream = in_batches(
+    stream = process_in_batches(
         corpus.recordings(),
         options.batch_size,
         lambda clip: load_clip(extractor, clip, None, "return"),
@@ -106,7 +106,7 @@ def starting_point(config: GEmoClapConfig, name: str | None) -> StartingPoint:
         model = GEmoClapForXVector(GEmoClapConfig(audio_config=config.audio_config)).eval()
         return StartingPoint(model, "fresh weights", [])
     if PretrainedConfig.get_config_dict(name)[0].get("model_type") == GEmoClapConfig.model_type:
-        model = load_whole(GEmoClapForXVector, name)
+        model = load_complete_model(GEmoClapForXVector, name)
         return StartingPoint(model, name, model.config.training_data)
     model = GEmoClapForXVector.from_audio_pretrained(name)
     return StartingPoint(model, name, _records_of_encoder(model.config.audio_config, name))

@@ -12,7 +12,7 @@ from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..processing_gemoclap import GEmoClapProcessor
-from ..towers_gemoclap import load_whole
+from ..towers_gemoclap import load_complete_model
 from .classifier import AudioClassifier
 from .statistics import Predictions
 
@@ -36,10 +36,10 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
         )
     if "GEmoClapForAudioClassification" in architectures:
         extractor = GEmoClapFeatureExtractor.from_pretrained(model)
-        classifier = load_whole(GEmoClapForAudioClassification, model)
+        classifier = load_complete_model(GEmoClapForAudioClassification, model)
         classifier.check_history()
         return AudioClassifier(classifier, extractor, device)
-    zero_shot = load_whole(GEmoClapModel, model)
+    zero_shot = load_complete_model(GEmoClapModel, model)
     zero_shot.check_history()
     processor = GEmoClapProcessor.from_pretrained(model)
     return ZeroShotEmotionPipeline(model=zero_shot, processor=processor, device=device)

@@ -151,7 +151,7 @@ def read_parts(
     """
     train, dev = parts
     if train.parts and not extractor.do_normalize:
-        logger.warning("corpora of different levels are mixed: clips are normalised to unit variance (do_normalize)")
+        logger.warning("several corpora may differ in level: each clip is normalised to unit variance (do_normalize)")
         extractor.do_normalize = True
     options = (data.on_bad_audio, data.feature_cache_dir, data.preprocessing_num_workers)
     with training.main_process_first(desc="reading audio"):
@@ -159,7 +159,7 @@ def read_parts(
         dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
     refuse_different_clips(train, dev)  # a clip may be unreadable on one process only
     if parts[0].emotions and len(train.emotions) < 2:
-        raise ValueError(f"{train.name}: fewer than two emotions are left after unusable clips were skipped")
+        raise ValueError(f"{train.name}: fewer than two emotions are left after clips were skipped; give more clips")
     return train, dev, skipped + skipped_dev
 
 

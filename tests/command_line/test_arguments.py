@@ -135,6 +135,7 @@ def test_range():
 
 def test_python_objects_check_the_same_ranges(make_model):
     from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
+    from modeling_gemoclap.objectives.two_stage.sampler import CorpusSampling
     from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
     from modeling_gemoclap.training.lora import add_lora
 
@@ -143,7 +144,7 @@ def test_python_objects_check_the_same_ranges(make_model):
     with pytest.raises(ValueError, match="unknown_gender_prob 1.5"):
         GEmoClapCollator(None, None, 1.5)
     with pytest.raises(ValueError, match="supcon_temperature nan"):
-        SupConTrainer(corpora=[], names=([], []), temperature=math.nan)
+        SupConTrainer(sampling=CorpusSampling([]), temperature=math.nan)
     with pytest.raises(ValueError, match="speaker_temperature nan"):
         SpeakerTrainer(temperature=math.nan)
     with pytest.raises(ValueError, match="speaker_weight 0"):

@@ -383,7 +383,7 @@ def test_initial_weights_without_a_record_make_the_answer_unknown(trained, tones
     options = ("--config", "tests/tiny.yaml", "--audio_config", "{}", "--feature_config", "{}", "--data_dir", tones)
     options += ("--num_train_epochs", "1", "--protocol", "2-folds-by-speaker", "--init_from", blank)
     done = run_script("train.py", *options, "--output_dir", tmp_path / "run")
-    assert "may have heard the true ones" in done.stderr
+    assert "may have been trained on the true labels" in done.stderr
     card = (tmp_path / "run/fold_0/seed_42/README.md").read_text()
     assert "Not all of it is known: what blank, from which it started, was trained on is not recorded" in card
     results = judged(tmp_path / "run", tones, tmp_path / "results", "--protocol", "2-folds-by-speaker")
@@ -401,7 +401,7 @@ def test_an_encoder_without_labels_has_no_emotions(make_model, tmp_path):
     config = GEmoClapConfig.from_pretrained(tmp_path)
     assert config.emotions == [] and config.num_labels == 0
     for model_class in (GEmoClapForAudioClassification, GEmoClapModel):
-        with pytest.raises(ValueError, match="names no emotions, as that of an encoder .* give emotions="):
+        with pytest.raises(ValueError, match="names no emotions, like that of an encoder .* give emotions="):
             model_class(config)
     head = GEmoClapForAudioClassification.from_pretrained(tmp_path, emotions=list(TONES))
     assert head.config.id2label == dict(enumerate(TONES)) and head.classifier[-1].out_features == 3

@@ -17,8 +17,9 @@ from families import AUDIO
 from safetensors.torch import load_file
 
 from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor
+from modeling_gemoclap.encoding_gemoclap import ignores_padding
 from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
-from modeling_gemoclap.towers_gemoclap import ignores_padding, transformer_layers
+from modeling_gemoclap.towers_gemoclap import transformer_layers
 from modeling_gemoclap.training.checkpoints import latest_complete_checkpoint
 from modeling_gemoclap.training.lora import add_lora, load_adapter, save_adapter
 from modeling_gemoclap.training.optimizer import layerwise_groups
@@ -278,7 +279,7 @@ def test_resuming_without_a_complete_checkpoint_is_refused(train, tones, tmp_pat
     (tmp_path / "run/checkpoint-4").mkdir(parents=True)
     (tmp_path / "run/checkpoint-4/model.safetensors").write_bytes(b"part")
     options = (*BASE, "--data_dir", tones, "--output_dir", tmp_path / "run")
-    with pytest.raises(ValueError, match="no whole checkpoint to go on from.*--overwrite_output true"):
+    with pytest.raises(ValueError, match="no complete checkpoint to resume from.*--overwrite_output true"):
         train(*options, "--resume_from_checkpoint", "true")
 
 

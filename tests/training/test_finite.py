@@ -288,7 +288,7 @@ def test_logits_that_are_not_finite_are_refused(make_model, make_processor, tmp_
 
 def test_no_temperature_is_fitted_on_them():
     logits = torch.tensor([[1.0, 0.0], [float("nan"), 0.0], [0.0, 1.0]])
-    with pytest.raises(ValueError, match="1 of 3 answers to calibrate on are not finite"):
+    with pytest.raises(ValueError, match="1 of 3 predictions to calibrate on are not finite"):
         temperature_of(logits, torch.tensor([0, 1, 1]))
     assert temperature_of(logits, torch.tensor([0, -1, 0])) is None
 

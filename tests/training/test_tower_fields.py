@@ -94,8 +94,8 @@ def pretrained(tmp_path_factory):
         ("audio_config", {"mask_time_prob": 1.5}, "mask_time_prob 1.5 must be"),
         ("text_config", {"hidden_dropout": 0.0}, "--text_config: a 'roberta' configuration has no field"),
         ("feature_config", {"hop_second": 0.02}, "did you mean hop_seconds"),
-        ("feature_config", {"feature_type": "log_mel"}, "feature_type 'log_mel': the audio tower decides it"),
-        ("feature_config", {"num_mel_bins": 32}, "num_mel_bins 32: the audio tower decides it"),
+        ("feature_config", {"feature_type": "log_mel"}, "feature_type 'log_mel': the audio tower sets it"),
+        ("feature_config", {"num_mel_bins": 32}, "num_mel_bins 32: the audio tower sets it"),
     ],
 )
 def test_invalid_fields_of_pretrained_towers(option, fields, message, pretrained):

@@ -19,7 +19,7 @@ from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.fingerprint import IDENTITY
 from modeling_gemoclap.objectives.gemo_clap.build import build_model_and_processor
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
-from modeling_gemoclap.objectives.gemo_clap.initialisation import learn_prompts
+from modeling_gemoclap.objectives.gemo_clap.initialisation import train_on_prompts
 from modeling_gemoclap.objectives.gemo_clap.options import GEmoClapOptions
 from modeling_gemoclap.runs.calibration import temperature_of
 from modeling_gemoclap.runs.recipe import parse_recipe
@@ -97,14 +97,14 @@ def test_calibration_by_out_of_fold_predictions(train, tones, tmp_path, caplog):
     logits, labels = (torch.cat([part[name] for part in parts]) for name in ("logits", "labels"))
     config = GEmoClapConfig.from_pretrained(run)
     assert config.calibration_temperature == pytest.approx(temperature_of(logits, labels))
-    assert config.calibrated_on == "out-of-fold answers to the training speakers, 4 folds"
+    assert config.calibrated_on == "out-of-fold predictions for the training speakers, 4 folds"
     assert f"{config.calibration_temperature:.3g}, fitted on out-of-fold" in (run / "README.md").read_text()
     times = [path.stat().st_mtime_ns for path in files]
     train(*options, "--resume_from_checkpoint", "true")
     assert times == [path.stat().st_mtime_ns for path in files], "finished folds are not trained again"
     train(*options, "--overwrite_output", "true")
     assert not set(times) & {path.stat().st_mtime_ns for path in files}, "with --overwrite_output they are"
-    for more, message in ((("--num_dev_speakers", "1"), "leave out development"), ((), "5: 2 to 4 speakers")):
+    for more, message in ((("--num_dev_speakers", "1"), "leave out --dev_speakers"), ((), "5: give 2 to 4")):
         with pytest.raises(ValueError, match=message):
             train(*options, "--overwrite_output", "true", "--calibration_folds", "5", *more)
 
@@ -126,7 +126,7 @@ def test_synonyms_are_learned_and_unknown_words_are_reported(train, tones, tmp_p
     logging.getLogger("transformers_modules").addHandler(handler)
     logging.getLogger("transformers").addHandler(handler)
     pipe(str(clips[0]), candidate_labels=["livid", "joyful"])
-    assert "has never seen 'livid'" in stream.getvalue() and "it knows a, angry" in stream.getvalue()
+    assert "was not trained on 'livid'" in stream.getvalue() and "its words are a, angry" in stream.getvalue()
 
 
 def test_development_metrics_include_every_clip(train, tones, tmp_path):
@@ -439,7 +439,7 @@ def test_prompts_are_trained_before_audio(objective):
     model, processor = build_model_and_processor(ModelArguments(), options, ["angry", "happy", "sad"])
     initial = {name: value.clone() for name, value in model.audio_model.state_dict().items()}
     collator = GEmoClapCollator(processor, model.config)
-    learn_prompts(model, collator, 250, seed=1)
+    train_on_prompts(model, collator, 250, seed=1)
     config = model.config
     assert all(torch.equal(value, initial[name]) for name, value in model.audio_model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
