@@ -15,7 +15,7 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 # torch comes first and by its pin: whatever asks for it afterwards then finds it there.
-$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+$(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,lora,tensorboard,demo,dev]'

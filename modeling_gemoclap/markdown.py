@@ -1,26 +1,26 @@
-"""Names and words that come from data, as text in Markdown: they make no markup, table cell, heading or line."""
+"""Escape text from data for Markdown, so that it creates no markup, table cell, heading or line break."""
 
 from __future__ import annotations
 
 import re
 
-LINES = re.compile(r"[\r\n\t\f\v\x1c-\x1e\x85\u2028\u2029]+")
+LINE_BREAKS = re.compile(r"[\r\n\t\f\v\x1c-\x1e\x85\u2028\u2029]+")
 
 
 def as_text(value: str) -> str:
-    """Text that stands for itself, on one line, in a paragraph or in a cell of a table."""
-    value = re.sub(r"([\\`*|<>\[\]])", r"\\\1", LINES.sub(" ", value))
-    return re.sub(r"^(\s*)([#+=~-])", r"\1\\\2", value)  # what would begin a heading, a list, a rule or a fence
+    """Escape text for a paragraph or a table cell; the result is a single line."""
+    value = re.sub(r"([\\`*|<>\[\]])", r"\\\1", LINE_BREAKS.sub(" ", value))
+    return re.sub(r"^(\s*)([#+=~-])", r"\1\\\2", value)  # starts of headings, lists, rules and fences
 
 
 def as_code(value: str, in_table: bool = False) -> str:
-    """A span of code, with its backticks.
+    """Write text as a code span, with backticks.
 
     Args:
-        value: What it holds.
-        in_table: Whether it stands in a table, where a bar ends the cell even in code.
+        value: The text.
+        in_table: Whether the span is in a table, where a bar ends the cell even within code.
     """
-    value = LINES.sub(" ", value)
+    value = LINE_BREAKS.sub(" ", value)
     value = value.replace("|", r"\|") if in_table else value
     fence = "`" * (_longest_run(value) + 1)
     space = " " if len(fence) > 1 or not value.strip() else ""
@@ -28,7 +28,7 @@ def as_code(value: str, in_table: bool = False) -> str:
 
 
 def as_block(value: str) -> str:
-    """A block of code, its fence longer than any run of backticks in it."""
+    """Write text as a fenced code block. The fence is longer than every run of backticks in the text."""
     fence = "`" * max(3, _longest_run(value) + 1)
     return f"{fence}\n{value}\n{fence}"
 

@@ -1,6 +1,7 @@
 """Small towers, a small corpus of tones, and a checkpoint trained on it."""
 
 import csv
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -21,10 +22,20 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import families  # noqa: E402
 from families import AUDIO  # noqa: E402
 
+from modeling_gemoclap.__main__ import COMMANDS  # noqa: E402
+from modeling_gemoclap.command_line.failures import EXTRAS  # noqa: E402
+
 # Files that take minutes begin first, so that the two workers end together (make test keeps this order).
 SLOWEST_FIRST = ("test_protocol_runs.py", "test_distributed.py", "test_grid.py", "test_shards.py", "test_training.py")
 RATE = 16000
 TONES = {"angry": 1800.0, "happy": 900.0, "sad": 300.0}
+BIN = pytest.param(  # weights as a pickle
+    "bin",
+    marks=pytest.mark.skipif(
+        tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6),
+        reason="transformers reads pickled weights only with torch 2.6 or later",
+    ),
+)
 
 
 def audio_config(family: str, **fields):
@@ -111,7 +122,8 @@ def tones(tmp_path_factory):
 
 
 def run_script(script: str, *arguments, check: bool = True, env: dict | None = None, launcher=()):
-    """Run `train.py` or `evaluate.py` as a user does."""
+    """Run `train.py` or `evaluate.py` as a user does; both need the extra `train`."""
+    pytest.importorskip("accelerate")
     command = [sys.executable, *map(str, launcher), str(script), *map(str, arguments)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -127,10 +139,8 @@ TINY = (
 
 
 def load_script(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module with the code of `train.py`, `evaluate.py` or `grid.py`."""
+    return importlib.import_module(f"modeling_gemoclap{COMMANDS[name]}")
 
 
 @pytest.fixture
@@ -149,6 +159,36 @@ def trained(tones, tmp_path_factory):
     options = ("--data_dir", tones, "--exclude_speakers", "04", "--output_dir", output)
     run_script("train.py", *TINY, *options, launcher=launcher)
     return output
+
+
+def missing_extra(error: BaseException | None) -> str | None:
+    """Why a test cannot run, if the error comes from a package of an extra that is not installed."""
+    while error is not None:
+        name = (getattr(error, "name", None) or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and name in EXTRAS and importlib.util.find_spec(name) is None:
+            return f"{name} is not installed: pip install 'gemoclap[{EXTRAS[name]}]'"
+        error = error.__cause__
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Skip a file that imports a package of an extra that is not installed; never in continuous integration."""
+    report = yield
+    reason = missing_extra(report.call.excinfo.value) if report.failed and not os.environ.get("CI") else None
+    if reason:
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: {reason}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Skip a test in the same way."""
+    report = yield
+    reason = missing_extra(call.excinfo.value) if report.failed and not os.environ.get("CI") else None
+    if reason:
+        report.outcome, report.longrepr = "skipped", (str(item.path), item.location[1] + 1, f"Skipped: {reason}")
+    return report
 
 
 def pytest_collection_modifyitems(items):

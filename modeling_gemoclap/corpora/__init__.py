@@ -1,1 +1,1 @@
-"""Where recordings come from: folders with a `metadata.csv`, and who speaks in them."""
+"""Recordings and their labels: corpus folders, Parquet shards, protocols and training records. No models."""

@@ -1,4 +1,4 @@
-"""The JSON files of a checkpoint, checked before transformers reads them: its own errors name no file."""
+"""Check the JSON files of a checkpoint before transformers reads them, because its errors do not name the file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ LISTS_OR_NULL = ("emotions", "genders", "architectures", "known_words", "trainin
 
 
 def check_checkpoint_files(name: str | Path) -> None:
-    """Make sure that the JSON files of a checkpoint can be read and hold what they should.
+    """Check that the JSON files of a checkpoint can be read and that the fields of `config.json` have valid types.
 
     Args:
-        name: A folder; a name on the Hub is passed over.
+        name: The folder of a checkpoint. A name on the Hub is not checked.
 
     Raises:
-        ValueError: If a file is not a JSON object, or `config.json` has a field of another type; the error names both.
+        ValueError: If a file is not a JSON object, or if a field of `config.json` has an invalid type. The message
+            names the file and the field.
     """
     for file in FILES:
         if Path(name, file).is_file():
@@ -34,4 +35,4 @@ def check_checkpoint_files(name: str | Path) -> None:
         require(config, str(path), **{field: list})
         kind, words = (dict, "objects") if field == "training_data" else (str, "texts")
         if not all(isinstance(item, kind) for item in items):
-            raise ValueError(f"{path}: {field} must be a list of {words}; fetch or make it anew")
+            raise ValueError(f"{path}: {field} must be a list of {words}; download or create the file again")

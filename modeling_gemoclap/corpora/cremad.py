@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from .delimited import read_csv
-from .layout import KnownCorpus, anywhere, code, in_layout
+from .layout import KnownCorpus, decode_label, name_pattern, path_pattern
 from .tables import ManifestError
 
 EMOTIONS = {"ANG": "angry", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
@@ -28,32 +28,34 @@ DEMOGRAPHICS = "VideoDemographics.csv"
 NAME = r"(?P<actor>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<level>XX|X|LO|MD|HI)"
 
 
-def _tables(root: Path, files: list[str]) -> dict:
-    # It lies beside the folder of the recordings, or above it where only that folder was named.
+def _read_tables(root: Path, files: list[str]) -> dict:
+    # If `root` is the folder of the recordings, the file is in the folder above.
     folders = [path for path in (root / files[0]).parents if path == root.parent or path.is_relative_to(root)]
     path = next((folder / DEMOGRAPHICS for folder in folders if (folder / DEMOGRAPHICS).is_file()), None)
     if path is None:
         raise ManifestError(
-            f"{root}: no {DEMOGRAPHICS} there or above; it lies beside AudioWAV in CREMA-D's repository and says who "
-            f"is a woman: put it there"
+            f"{root}: no {DEMOGRAPHICS} in this folder or above, which holds the genders of the actors; copy it "
+            f"from the repository of CREMA-D to this folder"
         )
     table, _ = read_csv(path)
     if missing := {"ActorID", "Sex"} - set(table.column_names):
-        raise ManifestError(f"{path}: no column {', '.join(sorted(missing))}; take the file of CREMA-D's repository")
+        raise ManifestError(
+            f"{path}: no column {', '.join(sorted(missing))}; use the file from the repository of CREMA-D"
+        )
     return {"genders": dict(zip(table["ActorID"].to_pylist(), table["Sex"].to_pylist(), strict=True))}
 
 
-def _by_name(match: re.Match) -> dict:
+def _parse_name(match: re.Match) -> dict:
     return {
-        "speaker_id": code(match["actor"], {str(actor): str(actor) for actor in range(1001, 1092)}, "actor"),
-        "emotion": code(match["emotion"], EMOTIONS, "emotion code"),
-        "transcript": code(match["sentence"], SENTENCES, "sentence"),
+        "speaker_id": decode_label(match["actor"], {str(actor): str(actor) for actor in range(1001, 1092)}, "actor"),
+        "emotion": decode_label(match["emotion"], EMOTIONS, "emotion code"),
+        "transcript": decode_label(match["sentence"], SENTENCES, "sentence"),
     }
 
 
 def _describe(match: re.Match, tables: dict) -> dict:
-    gender = code(match["actor"], tables["genders"], f"actor in {DEMOGRAPHICS}")
-    return _by_name(match) | {"gender": gender}
+    gender = decode_label(match["actor"], tables["genders"], f"actor in {DEMOGRAPHICS}")
+    return _parse_name(match) | {"gender": gender}
 
 
 CORPUS = KnownCorpus(
@@ -66,12 +68,12 @@ CORPUS = KnownCorpus(
     ),
     url="https://github.com/CheyneyComputerScience/CREMA-D",
     language="en",
-    path=in_layout(NAME),
-    wherever=anywhere(NAME),
-    by_name=_by_name,
+    path_pattern=path_pattern(NAME),
+    name_pattern=name_pattern(NAME),
+    parse_name=_parse_name,
     describe=_describe,
     counts={"neutral": 1087, **dict.fromkeys(("angry", "disgust", "fear", "happy", "sad"), 1271)},
     num_speakers=91,
     speakers=tuple(str(number) for number in range(1001, 1092)),
-    tables=_tables,
+    tables=_read_tables,
 )

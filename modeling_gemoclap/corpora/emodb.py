@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .layout import KnownCorpus, anywhere, code, in_layout
+from .layout import KnownCorpus, decode_label, name_pattern, path_pattern
 
 EMOTIONS = {
     "W": "angry",
@@ -15,7 +15,7 @@ EMOTIONS = {
     "T": "sad",
     "N": "neutral",
 }
-# From the corpus's documentation; lists that circulate have some of them wrong.
+# From the documentation of the corpus. Some of the lists in circulation are wrong.
 GENDERS = {
     **dict.fromkeys(("03", "10", "11", "12", "15"), "male"),
     **dict.fromkeys(("08", "09", "13", "14", "16"), "female"),
@@ -35,13 +35,13 @@ SENTENCES = {
 NAME = r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[A-Z])(?P<version>[a-z]?)"
 
 
-def _by_name(match: re.Match) -> dict:
+def _parse_name(match: re.Match) -> dict:
     speaker, sentence, letter = match["speaker"], match["sentence"], match["emotion"]
     return {
         "speaker_id": speaker,
-        "gender": code(speaker, GENDERS, "speaker"),
-        "emotion": code(letter, EMOTIONS, "emotion letter"),
-        "transcript": code(sentence, SENTENCES, "sentence"),
+        "gender": decode_label(speaker, GENDERS, "speaker"),
+        "emotion": decode_label(letter, EMOTIONS, "emotion letter"),
+        "transcript": decode_label(sentence, SENTENCES, "sentence"),
     }
 
 
@@ -55,10 +55,10 @@ CORPUS = KnownCorpus(
     ),
     url="http://emodb.bilderbar.info",
     language="de",
-    path=in_layout(NAME),
-    wherever=anywhere(NAME),
-    by_name=_by_name,
-    describe=lambda match, _: _by_name(match),
+    path_pattern=path_pattern(NAME),
+    name_pattern=name_pattern(NAME),
+    parse_name=_parse_name,
+    describe=lambda match, _: _parse_name(match),
     counts={"angry": 127, "boredom": 81, "disgust": 46, "fear": 69, "happy": 71, "neutral": 79, "sad": 62},
     num_speakers=10,
     speakers=tuple(sorted(GENDERS)),

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and JSON files that hold what they should."""
+"""Write files atomically, and read JSON files with checks of their structure."""
 
 from __future__ import annotations
 
@@ -8,87 +8,99 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MAX_DEPTH = 100  # of nested objects and lists; no file of a checkpoint or a run comes near it
+MAX_DEPTH = 100  # of nested objects and lists; the files of checkpoints and runs stay far below it
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Where to write a file that then takes the place of `path`; if killed meanwhile, what was there stays."""
-    part = path.with_name(f".{path.name}.part")
-    yield part
-    os.replace(part, path)
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, which replaces `path` at the end.
+
+    If the process is killed while it writes, the previous file at `path` is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    yield temporary
+    os.replace(temporary, path)
 
 
 def write_json(path: Path, value) -> None:
-    """Write a JSON file; it is there whole or not at all."""
-    with whole(path) as part:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write a JSON file atomically."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path):
     """Read a JSON file.
 
     Raises:
-        ValueError: If it is not JSON, not UTF-8 text or nested more than `MAX_DEPTH` deep; the error names the file.
-        OSError: If it cannot be opened.
+        ValueError: If the file is not JSON, is not UTF-8, or is nested more than `MAX_DEPTH` levels deep. The message
+            names the file.
+        OSError: If the file cannot be opened.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         if is_deep(value):
-            raise RecursionError(f"nested more than {MAX_DEPTH} deep")
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        reason = str(error) if isinstance(error, ValueError) else f"nested more than {MAX_DEPTH} deep"
-        raise ValueError(f"{path}: not JSON ({reason}); fetch or make it anew") from None
-    return value
+            raise RecursionError
+    except RecursionError:
+        reason = f"nested more than {MAX_DEPTH} levels deep"
+    except ValueError as error:  # UnicodeDecodeError is a ValueError
+        reason = str(error)
+    else:
+        return value
+    raise ValueError(f"{path}: not valid JSON ({reason}); download or create the file again")
 
 
-def read_object(path: str | Path, /, **kinds: type | tuple[type, ...]) -> dict:
+def read_object(path: str | Path, /, **types: type | tuple[type, ...]) -> dict:
     """Read a JSON file that holds an object.
 
     Args:
         path: The file.
-        **kinds: Fields that it must have, and what types their values must have.
+        **types: Required fields, and the types that their values may have.
 
     Raises:
-        ValueError: If it holds something else, or a field is missing or of another type; the error names the file.
-        OSError: If it cannot be opened.
+        ValueError: If the file holds something else, or if a field is missing or has another type. The message names
+            the file.
+        OSError: If the file cannot be opened.
     """
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: not a JSON object but {_kind_of(found)}; fetch or make it anew")
-    require(found, str(path), **kinds)
-    return found
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path}: must hold a JSON object, not {_type_name(value)}; download or create the file again"
+        )
+    require(value, str(path), **types)
+    return value
 
 
-def require(found: dict, name: str, /, **kinds: type | tuple[type, ...]) -> None:
-    """Make sure that an object from a file has fields of these types.
+def require(value: dict, name: str, /, **types: type | tuple[type, ...]) -> None:
+    """Check the fields of an object that was read from a file.
 
     Args:
-        found: The object.
-        name: What errors call it: the file, and where in it the object stands.
-        **kinds: The fields, and what types their values must have.
+        value: The object.
+        name: How errors name the object: the file, and the place of the object in the file.
+        **types: Required fields, and the types that their values may have.
 
     Raises:
-        ValueError: If one is missing or of another type.
+        ValueError: If a field is missing or has another type.
     """
-    for field, kind in kinds.items():
-        if field not in found:
-            raise ValueError(f"{name}: {field} is missing, so the file is not whole; fetch or make it anew")
-        if not isinstance(found[field], kind):
-            raise ValueError(f"{name}: {field} must not be {_kind_of(found[field])}; fetch or make it anew")
+    for field, kind in types.items():
+        if field not in value:
+            raise ValueError(f"{name}: {field} is missing, so the file is incomplete; download or create it again")
+        if not isinstance(value[field], kind):
+            raise ValueError(
+                f"{name}: {field} must not be {_type_name(value[field])}; download or create the file again"
+            )
 
 
 def is_deep(value) -> bool:
-    """Whether a value of JSON or YAML is nested more than `MAX_DEPTH` deep."""
+    """Whether a value from JSON or YAML is nested more than `MAX_DEPTH` levels deep."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
-        inner = [each for each in level if isinstance(each, (dict, list))]
-        level = [part for each in inner for part in (each.values() if isinstance(each, dict) else each)]
-        if not inner:
+        containers = [item for item in level if isinstance(item, (dict, list))]
+        level = [child for item in containers for child in (item.values() if isinstance(item, dict) else item)]
+        if not containers:
             return False
     return True
 
 
-def _kind_of(value) -> str:
+def _type_name(value) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

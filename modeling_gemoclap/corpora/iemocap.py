@@ -1,8 +1,9 @@
 """IEMOCAP, four classes: `Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_M000.wav`.
 
-Labels are those of the consensus lines in `Session*/dialog/EmoEvaluation/*.txt`. Happy and excited are one class,
-`happy`; all but angry, happy, neutral and sad are left out. In `Ses01F_impro01_M000` a man speaks: the gender is that
-of the *turn's* speaker, the last letter; the `F` before says only who wore the markers.
+The labels come from the consensus lines in `Session*/dialog/EmoEvaluation/*.txt`. Happy and excited form one class,
+`happy`. Recordings other than angry, happy, neutral and sad are excluded. The gender is that of the speaker of the
+turn, which is the last letter of the name: a man speaks in `Ses01F_impro01_M000`. The first `F` names the speaker who
+wore the markers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .layout import KnownCorpus, LeftOut, anywhere, in_layout
+from .layout import ExcludedRecording, KnownCorpus, name_pattern, path_pattern
 from .tables import ManifestError
 
 CLASSES = {"ang": "angry", "exc": "happy", "hap": "happy", "neu": "neutral", "sad": "sad"}
@@ -27,9 +28,9 @@ CONSENSUS = re.compile(r"^\[\s*[\d.]+ - [\d.]+\]\t(\S+)\t(\S+)\t")
 SPOKEN = re.compile(r"^(Ses\S+) \[[\d.]+-[\d.]+\]:\s*(.*)$")
 
 
-def _texts(folder: Path) -> list[tuple[Path, list[str]]]:
-    files = [path for path in sorted(folder.glob("Ses*.txt")) if not path.name.startswith(".")]
-    return [(path, path.read_text(encoding="latin-1").splitlines()) for path in files]
+def _read_lines(folder: Path) -> list[tuple[Path, list[str]]]:
+    paths = [path for path in sorted(folder.glob("Ses*.txt")) if not path.name.startswith(".")]
+    return [(path, path.read_text(encoding="latin-1").splitlines()) for path in paths]
 
 
 def _sessions(root: Path, files: list[str]) -> list[Path]:
@@ -37,44 +38,46 @@ def _sessions(root: Path, files: list[str]) -> list[Path]:
     return sorted(path for place in places for path in place.glob("Session[1-5]"))
 
 
-def _without_labels(root: Path, files: list[str]) -> dict:
+def _read_transcripts(root: Path, files: list[str]) -> dict:
     transcripts = {}
     for session in _sessions(root, files):
-        for _, lines in _texts(session / "dialog/transcriptions"):
+        for _, lines in _read_lines(session / "dialog/transcriptions"):
             transcripts |= {match[1]: match[2].strip() for line in lines if (match := SPOKEN.match(line))}
     return {"labels": None, "transcripts": transcripts}
 
 
-def _tables(root: Path, files: list[str]) -> dict:
+def _read_tables(root: Path, files: list[str]) -> dict:
     labels = {}
     for session in _sessions(root, files):
-        found = _texts(session / "dialog/EmoEvaluation")
-        if not found:
+        texts = _read_lines(session / "dialog/EmoEvaluation")
+        if not texts:
             raise ManifestError(
-                f"{session}: no dialog/EmoEvaluation/*.txt there, which has the labels; unpack the whole release"
+                f"{session}: no dialog/EmoEvaluation/*.txt, which holds the labels; unpack the complete release"
             )
-        for path, lines in found:
+        for path, lines in texts:
             for number, line in enumerate(lines, 1):
                 if match := CONSENSUS.match(line):
                     if match[2] not in CLASSES and match[2] not in OTHERS:
                         known = ", ".join([*CLASSES, *OTHERS])
-                        raise ManifestError(f"{path}, line {number}: label {match[2]!r} is not known; known: {known}")
+                        raise ManifestError(
+                            f"{path}, line {number}: unknown label {match[2]!r}; the labels are {known}"
+                        )
                     labels[match[1]] = match[2]
     _refuse_missing(root, labels, files)
-    return _without_labels(root, files) | {"labels": labels}
+    return _read_transcripts(root, files) | {"labels": labels}
 
 
 def _refuse_missing(root: Path, labels: dict[str, str], files: list[str]) -> None:
-    there = {Path(file).stem for file in files}
-    missing = [name for name, label in labels.items() if label in CLASSES and name not in there]
+    present = {Path(file).stem for file in files}
+    missing = [name for name, label in labels.items() if label in CLASSES and name not in present]
     if missing:
         raise ManifestError(
-            f"{root}: {len(missing)} recordings that EmoEvaluation names are not there, first {missing[0]}; "
-            f"the download is not whole: unpack Session*/sentences/wav again"
+            f"{root}: {len(missing)} recordings of EmoEvaluation are missing, first {missing[0]}; the download is "
+            f"incomplete: unpack Session*/sentences/wav again"
         )
 
 
-def _by_name(match: re.Match) -> dict:
+def _parse_name(match: re.Match) -> dict:
     session, gender = match["session"], match["gender"]
     return {
         "speaker_id": f"Ses{session}{gender}",
@@ -86,10 +89,10 @@ def _by_name(match: re.Match) -> dict:
 def _describe(match: re.Match, tables: dict) -> dict:
     name, labels = match["stem"], tables["labels"]
     if labels is not None and name not in labels:
-        raise LeftOut("without a line in EmoEvaluation")
+        raise ExcludedRecording("without a line in EmoEvaluation")
     if labels is not None and labels[name] not in CLASSES:
-        raise LeftOut(f"labelled {OTHERS[labels[name]]}")
-    return _by_name(match) | {
+        raise ExcludedRecording(f"labelled {OTHERS[labels[name]]}")
+    return _parse_name(match) | {
         "emotion": "" if labels is None else CLASSES[labels[name]],
         "transcript": tables["transcripts"].get(name, ""),
     }
@@ -106,13 +109,13 @@ CORPUS = KnownCorpus(
     ),
     url="https://sail.usc.edu/iemocap",
     language="en",
-    path=in_layout(rf"(?P<place>)Session[1-5]/sentences/wav/[^/]+/{NAME}"),
-    wherever=anywhere(NAME),
-    by_name=_by_name,
+    path_pattern=path_pattern(rf"(?P<place>)Session[1-5]/sentences/wav/[^/]+/{NAME}"),
+    name_pattern=name_pattern(NAME),
+    parse_name=_parse_name,
     describe=_describe,
     counts={"angry": 1103, "happy": 595 + 1041, "neutral": 1708, "sad": 1084},
     num_speakers=10,
     speakers=tuple(f"Ses{session:02}{gender}" for session in range(1, 6) for gender in "FM"),
-    tables=_tables,
-    without_labels=_without_labels,
+    tables=_read_tables,
+    without_labels=_read_transcripts,
 )

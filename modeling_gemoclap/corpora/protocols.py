@@ -1,6 +1,7 @@
-"""Protocols: which clips are trained on and which are judged, as data with a hash.
+"""Evaluation protocols: the division of the clips of a corpus into training and test parts, as data with a hash.
 
-A protocol is a list of folds; a fold names the speakers whose clips are judged by a model that has heard none of them.
+A protocol is a list of folds. Each fold lists the speakers of its test part. Their clips are judged by a model that
+was trained on the other speakers.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ KINDS = (
 
 
 class ProtocolError(ValueError):
-    """A protocol does not fit a corpus; the message says what to do."""
+    """A protocol does not fit a corpus. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Folds of a corpus.
+    """The folds of a corpus.
 
     Args:
         name: One of `KINDS`, with a number for K.
-        corpus: Name of the corpus.
-        folds: What is judged in each fold: speakers or, in a speaker-dependent one, files.
-        seed: What the folds were dealt with, where they were dealt.
-        by: The column that `folds` has values of: `"speaker_id"` or `"file_name"`.
+        corpus: The name of the corpus.
+        folds: The test part of each fold: speakers, or files if the protocol is speaker-dependent.
+        seed: The seed of the random division, if there was one.
+        by: The column of the values in `folds`: `"speaker_id"` or `"file_name"`.
     """
 
     name: str
@@ -55,11 +56,11 @@ class Protocol:
 
     @property
     def speaker_independent(self) -> bool:
-        """Whether no speaker is both trained on and judged."""
+        """Whether no speaker is both in the training part and in the test part of a fold."""
         return self.by == "speaker_id"
 
     def to_dict(self) -> dict:
-        """As JSON has it."""
+        """The protocol in the form that is stored as JSON."""
         return {
             "name": self.name,
             "corpus": self.corpus,
@@ -69,45 +70,48 @@ class Protocol:
         }
 
     def test(self, corpus: Corpus, fold: int) -> Corpus:
-        """The clips that a fold judges."""
+        """The test part of a fold."""
         return corpus.where(self.by, set(self.folds[fold]).__contains__)
 
     def training(self, corpus: Corpus, fold: int) -> Corpus:
-        """All other clips."""
-        kept = set(self.folds[fold])
-        return corpus.where(self.by, lambda value: value not in kept)
+        """The training part of a fold: all clips that are not in its test part."""
+        test = set(self.folds[fold])
+        return corpus.where(self.by, lambda value: value not in test)
 
 
 def genders_of(corpus: Corpus) -> dict[str, str]:
-    """The gender of each speaker: that of most of the clips, "" where it is not known.
+    """Find the gender of each speaker; "" if no clip of the speaker has one.
 
     Raises:
         ProtocolError: If a speaker has clips of both genders.
     """
     pairs = set(zip(corpus.column("speaker_id").to_pylist(), corpus.column("gender").to_pylist(), strict=True))
     known = {(speaker, gender) for speaker, gender in pairs if gender}
-    twice = [speaker for speaker, count in Counter(speaker for speaker, _ in known).items() if count > 1]
-    if twice:
-        raise ProtocolError(f"{corpus.name}: speaker {min(twice)} is female in some clips and male in others")
+    both = [speaker for speaker, count in Counter(speaker for speaker, _ in known).items() if count > 1]
+    if both:
+        raise ProtocolError(
+            f"{corpus.name}: speaker {min(both)} is female in some clips and male in others; correct the manifest"
+        )
     return {speaker: "" for speaker, _ in pairs} | dict(known)
 
 
 def deal_speakers(genders: dict[str, str], k: int, seed: int) -> list[list[str]]:
-    """Deal speakers into folds, women first, then men, then speakers of unknown gender.
+    """Deal speakers into folds: women first, then men, then speakers of unknown gender.
 
-    Ids are sorted and shuffled by one generator, and dealt in turn; the dealing goes on from one gender to the next.
+    The ids of each gender are sorted and shuffled by one generator. Speakers are then assigned to the folds in turn,
+    without a restart between the genders.
 
     Args:
-        genders: Gender of each speaker.
-        k: Folds.
-        seed: Of the shuffling.
+        genders: The gender of each speaker.
+        k: The number of folds.
+        seed: Seed of the shuffling.
 
     Returns:
         `k` lists of speakers.
     """
     generator, dealt = np.random.default_rng(seed), []
     for gender in ("female", "male", ""):
-        speakers = sorted(speaker for speaker, own in genders.items() if own == gender)
+        speakers = sorted(speaker for speaker, label in genders.items() if label == gender)
         generator.shuffle(speakers)
         dealt += speakers
     return [dealt[fold::k] for fold in range(k)]
@@ -118,70 +122,89 @@ def protocol_of(name: str | None, corpus: Corpus, seed: int = 0, folds_file: str
 
     Args:
         name: `"leave-one-session-out"`, `"leave-one-speaker-out"`, `"5-folds-by-speaker"` or
-            `"5-folds-speaker-dependent"`, in which the same speakers are trained on and judged; None where
-            `folds_file` has folds by speaker.
+            `"5-folds-speaker-dependent"`, in which training and test parts have the same speakers. None if
+            `folds_file` holds folds by speaker.
         corpus: The clips.
-        seed: What folds are dealt with.
-        folds_file: A JSON file with the folds of a publication, in place of a deal; see `read_folds`.
+        seed: Seed of a random division.
+        folds_file: A JSON file with the folds of a publication, in place of a random division; see `read_folds`.
 
     Returns:
-        The protocol; see `check` for what is made sure of.
+        The protocol, which passed `check_protocol`.
 
     Raises:
-        ProtocolError: If there is no such protocol, or it does not fit the corpus.
+        ProtocolError: If the protocol does not exist or does not fit the corpus.
     """
     name = name or ("K-folds-by-speaker" if folds_file else "")
     match = re.fullmatch(r"(\d+)-folds-(by-speaker|speaker-dependent)", name)
     if not match and (name not in KINDS or (name.startswith("K") and not folds_file)):
         raise ProtocolError(
-            f"no protocol {name!r}; there are {', '.join(KINDS)} (K a number, as in 5-folds-by-speaker)"
+            f"no protocol {name!r}; the protocols are {', '.join(KINDS)} (K is a number, as in 5-folds-by-speaker)"
         )
     if folds_file:
-        if not name.endswith("by-speaker"):
-            raise ProtocolError(f"--folds_file has folds of speakers: give --protocol K-folds-by-speaker, not {name}")
-        folds, seed_of_folds = read_folds(folds_file, seed)
-        if match and int(match[1]) != len(folds):
-            raise ProtocolError(f"--folds_file {folds_file}: {len(folds)} folds there, not the {match[1]} of {name}")
-        return check(Protocol(f"{len(folds)}-folds-by-speaker", corpus.name, folds, seed_of_folds), corpus)
-    if name == "leave-one-speaker-out":
-        return check(Protocol(name, corpus.name, [[speaker] for speaker in corpus.speakers]), corpus)
-    if name == "leave-one-session-out":
-        return check(Protocol(name, corpus.name, _sessions(corpus)), corpus)
-    k, speakers = int(match[1]), len(corpus.speakers)
-    if match[2] == "by-speaker":
-        if not 2 <= k <= speakers:
-            raise ProtocolError(f"{corpus.name}: {k} folds of {speakers} speakers; give 2 to {speakers}")
-        genders, folds = genders_of(corpus), [[] for _ in range(k)]
-        for _, start in corpus.by_part():  # each by itself, so that a mixture's folds are those of its corpora
-            own = {speaker: gender for speaker, gender in genders.items() if speaker.startswith(start)}
-            folds = [fold + dealt for fold, dealt in zip(folds, deal_speakers(own, k, seed), strict=True)]
-        return check(Protocol(name, corpus.name, folds, seed), corpus)
-    if k < 2:
-        raise ProtocolError(f"{name}: two folds are the least")
-    return check(Protocol(name, corpus.name, _deal_clips(corpus, k, seed), seed, "file_name"), corpus)
+        protocol = _published_protocol(name, match, corpus, seed, folds_file)
+    elif name == "leave-one-speaker-out":
+        protocol = Protocol(name, corpus.name, [[speaker] for speaker in corpus.speakers])
+    elif name == "leave-one-session-out":
+        protocol = Protocol(name, corpus.name, _sessions(corpus))
+    elif match[2] == "by-speaker":
+        protocol = Protocol(name, corpus.name, _speaker_folds(corpus, int(match[1]), seed), seed)
+    else:
+        protocol = Protocol(name, corpus.name, _clip_folds(corpus, int(match[1]), seed), seed, "file_name")
+    return check_protocol(protocol, corpus)
+
+
+def _published_protocol(
+    name: str, match: re.Match | None, corpus: Corpus, seed: int, folds_file: str | Path
+) -> Protocol:
+    if not name.endswith("by-speaker"):
+        raise ProtocolError(f"--folds_file holds folds of speakers; give --protocol K-folds-by-speaker, not {name}")
+    folds, seed_of_folds = read_folds(folds_file, seed)
+    if match and int(match[1]) != len(folds):
+        raise ProtocolError(
+            f"--folds_file {folds_file}: the file has {len(folds)} folds, but {name} needs {match[1]}; give "
+            f"--protocol {len(folds)}-folds-by-speaker"
+        )
+    return Protocol(f"{len(folds)}-folds-by-speaker", corpus.name, folds, seed_of_folds)
 
 
 def _sessions(corpus: Corpus) -> list[list[str]]:
     sessions = corpus.column("session").to_pylist() if "session" in corpus.clips.column_names else []
     if not any(sessions):
         raise ProtocolError(
-            f"{corpus.name}: its clips have no session; give --protocol leave-one-speaker-out, or a column session in "
-            f"metadata.csv"
+            f"{corpus.name}: its clips have no session; give --protocol leave-one-speaker-out, or add a column "
+            f"session to metadata.csv"
         )
-    if blank := [file for file, own in zip(corpus.column("file_name").to_pylist(), sessions, strict=True) if not own]:
-        raise ProtocolError(f"{corpus.name}: {len(blank)} clips have no session, first {blank[0]}; fill the column in")
+    files = corpus.column("file_name").to_pylist()
+    if empty := [file for file, session in zip(files, sessions, strict=True) if not session]:
+        raise ProtocolError(
+            f"{corpus.name}: {len(empty)} clips have no session, first {empty[0]}; fill in the column session"
+        )
     pairs = set(zip(sessions, corpus.column("speaker_id").to_pylist(), strict=True))
-    return [sorted(speaker for own, speaker in pairs if own == session) for session in sorted(set(sessions))]
+    return [sorted(speaker for label, speaker in pairs if label == session) for session in sorted(set(sessions))]
 
 
-def _deal_clips(corpus: Corpus, k: int, seed: int) -> list[list[str]]:
-    """Clips of every speaker and emotion are spread over all folds, of a mixture each corpus by itself."""
+def _speaker_folds(corpus: Corpus, k: int, seed: int) -> list[list[str]]:
+    """Deal the speakers into folds. Each corpus of a mixture is dealt separately, so its folds are the same alone."""
+    speakers = len(corpus.speakers)
+    if not 2 <= k <= speakers:
+        raise ProtocolError(f"{corpus.name}: {k} folds of {speakers} speakers; give 2 to {speakers}")
+    genders, folds = genders_of(corpus), [[] for _ in range(k)]
+    for _, prefix in corpus.by_part():
+        of_part = {speaker: gender for speaker, gender in genders.items() if speaker.startswith(prefix)}
+        folds = [fold + dealt for fold, dealt in zip(folds, deal_speakers(of_part, k, seed), strict=True)]
+    return folds
+
+
+def _clip_folds(corpus: Corpus, k: int, seed: int) -> list[list[str]]:
+    """Spread the clips of every speaker and emotion over all folds. Each corpus of a mixture is dealt separately."""
+    if k < 2:
+        raise ProtocolError(f"{k}-folds-speaker-dependent: at least two folds are needed")
     columns = (corpus.column(name).to_pylist() for name in ("speaker_id", "emotion", "file_name"))
     clips, folds = sorted(zip(*columns, strict=True)), [[] for _ in range(k)]
-    for _, start in corpus.by_part():
+    for _, prefix in corpus.by_part():
         generator, groups, dealt = np.random.default_rng(seed), {}, []
         for speaker, emotion, file in clips:
-            if speaker.startswith(start):
+            if speaker.startswith(prefix):
                 groups.setdefault((speaker, emotion), []).append(file)
         for files in groups.values():
             generator.shuffle(files)
@@ -194,99 +217,101 @@ def read_folds(path: str | Path, seed: int = 0) -> tuple[list[list[str]], int | 
     """Read folds from a JSON file.
 
     Args:
-        path: A list of lists of test speakers; or an object with such a list in `folds`, or in `test_speakers`, there
-            either the list or one for each seed (`seed_0`, ...).
-        seed: Which of them.
+        path: The file. It holds a list of lists of test speakers, or an object with such a list in `folds` or in
+            `test_speakers`. The value of `test_speakers` may also be an object with one list for each seed
+            (`seed_0`, ...).
+        seed: The seed to select in such an object.
 
     Returns:
-        The folds, and the seed where the file has one for each.
+        The folds, and the seed if the file has one list for each seed.
 
     Raises:
-        ProtocolError: If it is no such file.
+        ProtocolError: If the file cannot be read or has another form.
     """
     form = 'a list of lists of speakers, or an object with one in "folds" or "test_speakers"'
     try:
         text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
-        found = json.loads(text, object_pairs_hook=_without_repeats)
+        folds = json.loads(text, object_pairs_hook=_refuse_repeated_keys)
     except RecursionError:
         raise ProtocolError(f"--folds_file {path}: nested too deep; it must be JSON: {form}") from None
     except (OSError, ValueError) as error:
         raise ProtocolError(f"--folds_file {path}: cannot be read ({error}); it must be JSON: {form}") from None
-    seeded = None
-    if isinstance(found, dict):
-        found = found.get("folds", found.get("test_speakers"))
-    if isinstance(found, dict):
-        if f"seed_{seed}" not in found:
-            raise ProtocolError(f"--folds_file {path}: no seed_{seed} there; it has {', '.join(found)}")
-        found, seeded = found[f"seed_{seed}"], seed
-    is_list = isinstance(found, list) and found and all(isinstance(fold, list) and fold for fold in found)
-    if not is_list or not all(isinstance(speaker, str) for fold in found for speaker in fold):
-        raise ProtocolError(f'--folds_file {path}: must be {form}, speakers as text ("03")')
-    return [[speaker.strip() for speaker in fold] for fold in found], seeded
+    seed_of_folds = None
+    if isinstance(folds, dict):
+        folds = folds.get("folds", folds.get("test_speakers"))
+    if isinstance(folds, dict):
+        if f"seed_{seed}" not in folds:
+            raise ProtocolError(f"--folds_file {path}: the file has no seed_{seed}; it has {', '.join(folds)}")
+        folds, seed_of_folds = folds[f"seed_{seed}"], seed
+    is_list = isinstance(folds, list) and folds and all(isinstance(fold, list) and fold for fold in folds)
+    if not is_list or not all(isinstance(speaker, str) for fold in folds for speaker in fold):
+        raise ProtocolError(f'--folds_file {path}: must be {form}, with speakers as text ("03")')
+    return [[speaker.strip() for speaker in fold] for fold in folds], seed_of_folds
 
 
-def _without_repeats(pairs: list[tuple]) -> dict:
-    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
-        raise ValueError(f"{twice[0]} stands there twice")
+def _refuse_repeated_keys(pairs: list[tuple]) -> dict:
+    if repeated := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"the key {repeated[0]} occurs twice")
     return dict(pairs)
 
 
-def check(protocol: Protocol, corpus: Corpus) -> Protocol:
-    """Make sure that a protocol fits a corpus: nothing is judged twice, nothing that is judged is trained on.
+def check_protocol(protocol: Protocol, corpus: Corpus) -> Protocol:
+    """Check that a protocol fits a corpus: no test parts overlap, and every fold has a training and a test part.
 
     Returns:
         The protocol.
 
     Raises:
-        ProtocolError: If a fold names what is not there, two folds overlap, or a fold leaves nothing to train on.
+        ProtocolError: If a fold names a speaker or file that is not in the corpus, if two folds overlap, or if a
+            training or test part is empty.
     """
-    there = set(corpus.column(protocol.by).unique().to_pylist())
+    present = set(corpus.column(protocol.by).unique().to_pylist())
     word = "speaker" if protocol.speaker_independent else "file"
-    judged = Counter(value for fold in protocol.folds for value in fold)
-    if absent := sorted(set(judged) - there):
+    counts = Counter(value for fold in protocol.folds for value in fold)
+    if missing := sorted(set(counts) - present):
         raise ProtocolError(
-            f"{protocol.name}: {corpus.name} has no {word} {', '.join(absent[:5])}"
-            + (f"; it has {', '.join(sorted(there))}" if protocol.speaker_independent else "")
+            f"{protocol.name}: {corpus.name} has no {word} {', '.join(missing[:5])}"
+            + (f"; it has {', '.join(sorted(present))}" if protocol.speaker_independent else "")
         )
-    if twice := sorted(value for value, count in judged.items() if count > 1):
-        raise ProtocolError(f"{protocol.name}: {word} {twice[0]} is named twice; each may stand in one fold, once")
+    if repeated := sorted(value for value, count in counts.items() if count > 1):
+        raise ProtocolError(f"{protocol.name}: {word} {repeated[0]} occurs twice in the folds; remove one of them")
     for number, fold in enumerate(protocol.folds):
-        if not fold or not there - set(fold):
+        if not fold or not present - set(fold):
             raise ProtocolError(f"{protocol.name}: fold {number} leaves nothing to {'train on' if fold else 'judge'}")
     return protocol
 
 
 def not_judged(protocol: Protocol, corpus: Corpus) -> list[str]:
-    """Speakers or files that no fold judges: those of a publication may leave some out."""
+    """List the speakers or files that are in no test part. The folds of a publication may omit some."""
     return sorted(
         set(corpus.column(protocol.by).unique().to_pylist()) - {value for fold in protocol.folds for value in fold}
     )
 
 
 def absent_classes(protocol: Protocol, corpus: Corpus) -> list[str]:
-    """Which folds train or judge on clips of some emotions only: a fold's own UAR is over those that it judges."""
-    notes, every = [], set(corpus.emotions)
+    """Notes on folds whose training or test part lacks an emotion. The UAR of a fold covers only its test emotions."""
+    notes, emotions = [], set(corpus.emotions)
     for fold in range(len(protocol.folds)):
-        if absent := sorted(every - set(protocol.test(corpus, fold).emotions)):
+        if absent := sorted(emotions - set(protocol.test(corpus, fold).emotions)):
             notes.append(f"fold {fold} judges no {', '.join(absent)}: its own UAR is over the other emotions")
-        if absent := sorted(every - set(protocol.training(corpus, fold).emotions)):
+        if absent := sorted(emotions - set(protocol.training(corpus, fold).emotions)):
             notes.append(f"fold {fold} has no {', '.join(absent)} to train on, and cannot answer so")
     return notes
 
 
 def development_speakers(corpus: Corpus, number: int, seed: int) -> list[str]:
-    """Speakers of a training part to develop on: women and men in turn.
+    """Select development speakers from a training part: women and men in turn.
 
     Args:
         corpus: The training part of a fold.
-        number: How many.
-        seed: Of the shuffling.
+        number: The number of development speakers.
+        seed: Seed of the shuffling.
 
     Returns:
-        Sorted speakers.
+        The sorted speakers.
 
     Raises:
-        ProtocolError: If that leaves fewer than two to train on.
+        ProtocolError: If fewer than two speakers remain for training.
     """
     if len(corpus.speakers) - number < 2:
         raise ProtocolError(
@@ -305,16 +330,17 @@ def development_speakers(corpus: Corpus, number: int, seed: int) -> list[str]:
     return sorted(order[:number])
 
 
-def some_clips(corpus: Corpus, share: float, seed: int) -> Corpus:
-    """A share of the clips, of every speaker and emotion as equally as can be.
+def sample_clips(corpus: Corpus, share: float, seed: int) -> Corpus:
+    """Select a share of the clips, stratified by speaker and emotion.
 
-    A smaller share is part of a larger one. Of the clips of a speaker and emotion the n-th, in a random order, has
-    the rank `(n + u) / clips` with a random `u` in [0, 1), and the clips of the lowest ranks are taken.
+    A smaller share is a subset of a larger one. The clips of each speaker and emotion are put in random order. The
+    n-th of them has the rank `(n + u) / clips` with a random `u` in [0, 1). The clips with the lowest ranks are
+    selected.
 
     Args:
         corpus: Training clips.
-        share: Above 0, at most 1.
-        seed: Of the order.
+        share: The share, above 0 and at most 1.
+        seed: Seed of the order.
 
     Raises:
         ProtocolError: If the share is out of range.
@@ -330,16 +356,16 @@ def some_clips(corpus: Corpus, share: float, seed: int) -> Corpus:
     for files in groups.values():
         generator.shuffle(files)
         ranks |= {file: (n + generator.random()) / len(files) for n, file in enumerate(files)}
-    kept = set(sorted(ranks, key=ranks.get)[: max(1, round(share * len(ranks)))])
-    return corpus.where("file_name", kept.__contains__)
+    selected = set(sorted(ranks, key=ranks.get)[: max(1, round(share * len(ranks)))])
+    return corpus.where("file_name", selected.__contains__)
 
 
 def shuffled_labels(corpus: Corpus, seed: int) -> Corpus:
-    """The same clips, their emotions dealt out at random: what is learnt from them is chance.
+    """Shuffle the emotions of the clips, as a control. A model that is trained on them performs at chance level.
 
     Args:
         corpus: Training clips.
-        seed: Of the shuffling.
+        seed: Seed of the shuffling.
     """
     emotions = np.array(corpus.column("emotion").to_pylist())
     np.random.default_rng([seed, 2]).shuffle(emotions)

@@ -1,19 +1,21 @@
-"""What a checkpoint's weights have heard: records of training data, and the question whether speakers are among them.
+"""Records of the data that a checkpoint was trained on, and the search for the speakers of a corpus in them.
 
-A checkpoint's configuration holds `training_data`, a list of records that training appends to and never rewrites:
+The configuration of a checkpoint holds `training_data`, a list of records. Training appends to it and never rewrites
+it. The records have three forms:
 
-- `{"corpus", "speakers", "num_clips", "manifest_sha256", ...}`: clips that weights were trained on, or with
-  `dev_speakers` developed on; `{"stage": ...}` beside it names an earlier training that this one started from;
-- `{"encoder": name}`: a pretrained encoder, whose own training data are not recorded;
-- `{"unknown": reason}`: training of which nothing is recorded.
+- `{"corpus", "speakers", "num_clips", "manifest_sha256", ...}`: the clips that weights were trained on, and with
+  `dev_speakers` the clips that were used for development. `{"stage": ...}` beside these fields names an earlier
+  training that this one started from.
+- `{"encoder": name}`: a pretrained encoder, whose training data are not recorded.
+- `{"unknown": reason}`: a training without a record.
 
-No list at all (`None`) means that nothing is known. Absence of evidence is never evidence of absence.
+No list (`None`) means that nothing is known. The absence of a record never counts as evidence that speakers are new.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .catalogue import CORPORA
@@ -23,9 +25,9 @@ from .partition import published_speakers
 NO_RECORD = "the checkpoint has no record of what it was trained on"
 UNREADABLE = "the checkpoint's record of what it was trained on has another form than training gives it"
 HEARD, NOT_HEARD, UNKNOWN = "heard", "not heard", "unknown"
-SAMPLED = 256  # recordings that a record keeps the hash of, all speakers together
-SAMPLED_OF_A_SPEAKER = 8
-DIGITS = 16
+MAX_HASHES = 256  # hashes of recordings in a record, all speakers together
+MAX_HASHES_OF_A_SPEAKER = 8
+HASH_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ class Heard:
     """Whether a checkpoint was trained or developed on the speakers of some clips.
 
     Args:
-        speakers: Speakers among them that it was trained or developed on, sorted.
-        unknown: Why it is not known of the other speakers; empty where it is known that they were not heard.
-        encoders: Pretrained encoders it started from, whose own training data are not recorded.
+        speakers: The speakers among them that were used for training or development, sorted.
+        unknown: The reasons why it is unknown for the other speakers. Empty if these were certainly not used.
+        encoders: The pretrained encoders of the checkpoint, whose training data are not recorded.
     """
 
     speakers: list[str] = field(default_factory=list)
@@ -48,18 +50,18 @@ class Heard:
         return HEARD if self.speakers else UNKNOWN if self.unknown else NOT_HEARD
 
     def to_dict(self) -> dict:
-        """As `results.json` has it."""
+        """The answer in the form that `results.json` stores."""
         encoders = {"pretrained_encoders": self.encoders} if self.encoders else {}
         return {"answer": self.answer, "speakers": self.speakers, "unknown": self.unknown, **encoders}
 
     @classmethod
-    def from_dict(cls, found: dict) -> Heard:
-        """What `to_dict` gave."""
-        return cls(found["speakers"], found["unknown"], found.get("pretrained_encoders", []))
+    def from_dict(cls, values: dict) -> Heard:
+        """The inverse of `to_dict`."""
+        return cls(values["speakers"], values["unknown"], values.get("pretrained_encoders", []))
 
 
 def merged(answers: Sequence[Heard]) -> Heard:
-    """Several checkpoints' answers as one: speakers that one has heard are heard, and what is unknown of one is."""
+    """Merge the answers for several checkpoints: the union of their speakers, reasons and encoders."""
     return Heard(
         sorted({speaker for answer in answers for speaker in answer.speakers}),
         list(dict.fromkeys(reason for answer in answers for reason in answer.unknown)),
@@ -68,106 +70,114 @@ def merged(answers: Sequence[Heard]) -> Heard:
 
 
 def training_records(train: Corpus, dev: Corpus | None = None) -> list[dict]:
-    """Records of the clips that weights are trained on, one for each corpus.
+    """Make the records of a training, one for each corpus.
 
     Args:
         train: The training clips.
-        dev: The clips that the training is developed on: an epoch chosen, or scores calibrated.
+        dev: The development clips, which select the epoch or calibrate the scores.
     """
     records = [_record(*part) for part in _parts(train)]
     return with_development(records, dev) if dev else records
 
 
 def with_development(records: list[dict], dev: Corpus) -> list[dict]:
-    """Records of a training, with the speakers that it is developed on.
+    """Add the development speakers to the records of a training.
 
     Args:
-        records: Of its training clips.
+        records: The records of the training clips.
         dev: The development clips.
     """
     records = [dict(record) for record in records]
     for developed in (_record(*part) for part in _parts(dev)):
-        own = developed["manifest_sha256"]
-        same = [one for one in records if one.get("manifest_sha256") == own and "stage" not in one]
-        if not same:
-            heard = ("speakers", "recordings", "published")
-            same = [{name: value for name, value in developed.items() if name not in heard}]
-            same[0] |= {"speakers": [], "num_clips": 0}
-            records += same
-        _add(same[0], "dev_speakers", developed["speakers"])
-        _add(same[0], "dev_recordings", developed.get("recordings", []))
+        record = _record_to_extend(records, developed)
+        _add(record, "dev_speakers", developed["speakers"])
+        _add(record, "dev_recordings", developed.get("recordings", []))
         if published := developed.get("published"):
-            own_ids = same[0]["dev_published"] = dict(same[0].get("dev_published", {}))
+            ids_by_corpus = record["dev_published"] = dict(record.get("dev_published", {}))
             for name, ids in published.items():
-                _add(own_ids, name, ids)
+                _add(ids_by_corpus, name, ids)
     return records
+
+
+def _record_to_extend(records: list[dict], developed: dict) -> dict:
+    """The record of the same corpus in the present training. If there is none, an empty one is appended."""
+    for record in records:
+        if record.get("manifest_sha256") == developed["manifest_sha256"] and "stage" not in record:
+            return record
+    of_training = ("speakers", "recordings", "published")
+    record = {name: value for name, value in developed.items() if name not in of_training}
+    records.append(record | {"speakers": [], "num_clips": 0})
+    return records[-1]
 
 
 def _add(record: dict, name: str, values: list[str]) -> None:
     record[name] = sorted({*record.get(name, ()), *values})
 
 
-def _parts(corpus: Corpus):
-    """Of each corpus in a mixture: the whole, its clips in the selection, and how its speakers begin there."""
-    for whole, start in corpus.by_part():
-        clips = corpus.where("speaker_id", lambda speaker, start=start: speaker.startswith(start))
+def _parts(corpus: Corpus) -> Iterator[tuple[Corpus, Corpus, str]]:
+    """For each corpus of a mixture: the complete corpus, its selected clips, and the prefix of its speaker ids."""
+    for complete, prefix in corpus.by_part():
+        clips = corpus.where("speaker_id", lambda speaker, prefix=prefix: speaker.startswith(prefix))
         if len(clips):
-            yield whole, clips, start
+            yield complete, clips, prefix
 
 
-def _record(whole: Corpus, clips: Corpus, start: str) -> dict:
+def _record(complete: Corpus, clips: Corpus, prefix: str) -> dict:
     record = {
-        "corpus": whole.name,
-        "speakers": [speaker.removeprefix(start) for speaker in clips.speakers],
+        "corpus": complete.name,
+        "speakers": [speaker.removeprefix(prefix) for speaker in clips.speakers],
         "num_clips": len(clips),
-        "manifest_sha256": whole.manifest_sha256,
-        "unlabelled_sha256": whole.unlabelled_sha256,
+        "manifest_sha256": complete.manifest_sha256,
+        "unlabelled_sha256": complete.unlabelled_sha256,
     }
-    if whole.known:
-        record |= {"known": whole.known.name, "licence": whole.known.licence}
-    if published := _published(whole, clips):
+    if complete.known:
+        record |= {"known": complete.known.name, "licence": complete.known.licence}
+    if published := _published_ids(complete, clips):
         record["published"] = {name: sorted(ids) for name, ids in published.items()}
-    if sample := _sample(clips):
-        record["recordings"] = sample
+    if hashes := _sample_hashes(clips):
+        record["recordings"] = hashes
     record |= {} if clips.emotions else {"unlabelled": True}
     return record | ({"labels_shuffled": True} if clips.labels_shuffled else {})
 
 
-def _published(whole: Corpus, clips: Corpus) -> dict[str, dict[str, str]]:
-    """For each published corpus with recordings among the clips: from its own id of a speaker to the manifest's."""
+def _published_ids(complete: Corpus, clips: Corpus) -> dict[str, dict[str, str]]:
+    """See `published_speakers`: from the own ids of published corpora to the ids of the manifest."""
     table = clips.clips.with_format("arrow")[:]
-    return published_speakers(table.select(["file_name", "speaker_id"]), whole.known)
+    return published_speakers(table.select(["file_name", "speaker_id"]), complete.known)
 
 
-def _owners(clips: Corpus) -> dict[str, str]:
-    """From the hash of each recording to its speaker; what several recordings hold (silence, a jingle) is left out."""
+def _speaker_by_hash(clips: Corpus) -> dict[str, str]:
+    """From the hash of each recording to its speaker. Content that occurs twice (silence, a jingle) is left out."""
     speakers = defaultdict(list)
-    for speaker, own in zip(clips.column("speaker_id").to_pylist(), clips.recording_hashes(), strict=True):
-        if own:
-            speakers[own[:DIGITS]].append(speaker)
-    return {own: who[0] for own, who in speakers.items() if len(who) == 1}
+    for speaker, sha256 in zip(clips.column("speaker_id").to_pylist(), clips.recording_hashes(), strict=True):
+        if sha256:
+            speakers[sha256[:HASH_DIGITS]].append(speaker)
+    return {sha256: candidates[0] for sha256, candidates in speakers.items() if len(candidates) == 1}
 
 
-def _sample(clips: Corpus) -> list[str]:
-    """Hashes of some recordings of each speaker, the smallest: a copy under another name is known by them."""
-    of_speaker = defaultdict(list)
-    for own, speaker in _owners(clips).items():
-        of_speaker[speaker].append(own)
-    each = max(1, min(SAMPLED_OF_A_SPEAKER, SAMPLED // max(1, len(of_speaker))))
-    return sorted(own for hashes in of_speaker.values() for own in sorted(hashes)[:each])[:SAMPLED]
+def _sample_hashes(clips: Corpus) -> list[str]:
+    """The smallest hashes of each speaker's recordings. They identify copies under other names."""
+    hashes_by_speaker = defaultdict(list)
+    for sha256, speaker in _speaker_by_hash(clips).items():
+        hashes_by_speaker[speaker].append(sha256)
+    number = max(1, min(MAX_HASHES_OF_A_SPEAKER, MAX_HASHES // max(1, len(hashes_by_speaker))))
+    return sorted(sha256 for hashes in hashes_by_speaker.values() for sha256 in sorted(hashes)[:number])[:MAX_HASHES]
 
 
 def heard_speakers(corpus: Corpus, training_data: list[dict] | None) -> Heard:
-    """Whether weights were trained or developed on the speakers of some clips.
+    """Find out whether weights were trained or developed on the speakers of some clips.
 
-    A recording that both have was heard, whatever it is called. The same manifest has the same speakers. The speakers
-    of published corpora are compared by the corpora's own ids,
-    which the names of the recordings tell, whatever the manifest calls them; two published corpora share none.
-    Otherwise a speaker of a corpus of the same name was heard, and of the others it is unknown.
+    The rules are:
+
+    - A recording with the same content was heard, whatever its name.
+    - The same manifest has the same speakers.
+    - The speakers of published corpora are compared by the corpora's own ids, which the names of the recordings
+      contain, whatever ids the manifest uses. Two published corpora share no speaker.
+    - Otherwise, a speaker with the same id in a corpus of the same name was heard. For the others it is unknown.
 
     Args:
         corpus: The clips.
-        training_data: The records of the checkpoint; None where it has none.
+        training_data: The records of the checkpoint, or None if it has no record.
     """
     if training_data is None:
         return Heard(unknown=[NO_RECORD])
@@ -175,19 +185,19 @@ def heard_speakers(corpus: Corpus, training_data: list[dict] | None) -> Heard:
         return Heard(unknown=[UNREADABLE])
     heard, unknown = set(), []
     for record in training_data:
-        if not _names_speakers(record):
-            unknown += _reason(record)
+        if not _is_record_of_clips(record):
+            unknown += _unknown_reasons(record)
             continue
-        for whole, clips, start in _parts(corpus):
-            found, reason = _compare(record, whole, clips, start)
-            heard.update(start + speaker for speaker in found)
+        for complete, clips, prefix in _parts(corpus):
+            speakers, reason = _compare(record, complete, clips, prefix)
+            heard.update(prefix + speaker for speaker in speakers)
             unknown += [reason] if reason else []
     encoders = [record["encoder"] for record in training_data if isinstance(record, dict) and "encoder" in record]
     return Heard(sorted(heard), list(dict.fromkeys(unknown)), list(dict.fromkeys(encoders)))
 
 
-def _names_speakers(record) -> bool:
-    """Whether a record is one of clips, as this module makes them."""
+def _is_record_of_clips(record) -> bool:
+    """Whether a record has the form that `_record` gives it."""
     if not isinstance(record, dict) or not isinstance(record.get("corpus"), str):
         return False
     lists = (
@@ -195,55 +205,57 @@ def _names_speakers(record) -> bool:
         *(record.get(name, []) for name in ("dev_speakers", "recordings", "dev_recordings")),
     )
     published = (record.get(name, {}) for name in ("published", "dev_published"))
-    return all(isinstance(one, list) for one in lists) and all(isinstance(one, dict) for one in published)
+    return all(isinstance(value, list) for value in lists) and all(isinstance(value, dict) for value in published)
 
 
-def _reason(record) -> list[str]:
-    """What a record of no clips leaves unknown."""
+def _unknown_reasons(record) -> list[str]:
+    """The reasons why a record without clips leaves speakers unknown."""
     if isinstance(record, dict) and isinstance(record.get("encoder"), str):
         return []
     return [str(record["unknown"])] if isinstance(record, dict) and "unknown" in record else [UNREADABLE]
 
 
-def _compare(record: dict, whole: Corpus, clips: Corpus, start: str) -> tuple[set[str], str]:
-    """Speakers of some clips that a record names, and why it is not known of the others, or ""."""
-    ids = {speaker.removeprefix(start) for speaker in clips.speakers}
-    named = {*record["speakers"], *record.get("dev_speakers", ())}
-    found = _same_recordings(record, clips, start)
-    if {record.get("manifest_sha256"), record.get("unlabelled_sha256")} & whole.hashes:
-        return found | ids & named, ""
-    same, theirs = record["corpus"] == whole.name, _recorded_as_published(record, named)
+def _compare(record: dict, complete: Corpus, clips: Corpus, prefix: str) -> tuple[set[str], str]:
+    """The speakers of some clips that a record names, and why it is unknown for the others, or ""."""
+    ids = {speaker.removeprefix(prefix) for speaker in clips.speakers}
+    recorded = {*record["speakers"], *record.get("dev_speakers", ())}
+    heard = _speakers_of_same_recordings(record, clips, prefix)
+    if {record.get("manifest_sha256"), record.get("unlabelled_sha256")} & complete.hashes:
+        return heard | ids & recorded, ""
+    same_name, recorded_ids = record["corpus"] == complete.name, _recorded_published_ids(record, recorded)
     decided = set()
-    for corpus, own in _published(whole, clips).items():
-        found |= {given.removeprefix(start) for true, given in own.items() if true in theirs.get(corpus, ())}
-        decided |= {given.removeprefix(start) for given in own.values()}
-    if sum(map(len, theirs.values())) < len(named):  # some of the record's speakers are of no published corpus
+    for corpus, own_ids in _published_ids(complete, clips).items():
+        recorded_of_corpus = recorded_ids.get(corpus, ())
+        heard |= {label.removeprefix(prefix) for true_id, label in own_ids.items() if true_id in recorded_of_corpus}
+        decided |= {label.removeprefix(prefix) for label in own_ids.values()}
+    if sum(map(len, recorded_ids.values())) < len(recorded):  # some recorded speakers are of no published corpus
         decided = set()
-    if ids <= found | decided:
-        return found, ""
-    found |= ids & named if same else set()
-    if ids <= found | decided:
-        return found, ""
-    return found, f"whether it has heard the speakers of {whole.name} is not recorded: {_what(record, whole, same)}"
+    if ids <= heard | decided:
+        return heard, ""
+    heard |= ids & recorded if same_name else set()
+    if ids <= heard | decided:
+        return heard, ""
+    reason = _difference(record, complete, same_name)
+    return heard, f"whether it has heard the speakers of {complete.name} is not recorded: {reason}"
 
 
-def _recorded_as_published(record: dict, named: set[str]) -> dict[str, list[str]]:
-    """Speakers of published corpora in a record, by the corpora's own ids; older records have these or none."""
+def _recorded_published_ids(record: dict, recorded: set[str]) -> dict[str, list[str]]:
+    """The speakers of published corpora in a record, by the corpora's own ids. Older records may not have them."""
     if "published" in record or "dev_published" in record:
-        both = [record.get(name, {}) for name in ("published", "dev_published")]
-        return {name: sorted({*both[0].get(name, ()), *both[1].get(name, ())}) for name in {**both[0], **both[1]}}
+        train, dev = (record.get(name, {}) for name in ("published", "dev_published"))
+        return {name: sorted({*train.get(name, ()), *dev.get(name, ())}) for name in {**train, **dev}}
     known = CORPORA.get(record.get("known", ""))
-    return {known.name: sorted(named)} if known and named <= set(known.speakers) else {}
+    return {known.name: sorted(recorded)} if known and recorded <= set(known.speakers) else {}
 
 
-def _what(record: dict, whole: Corpus, same: bool) -> str:
-    if whole.known and whole.known.name == record.get("known"):
-        named = ", ".join(record["speakers"][:3])
-        return f"the record spells {whole.known.title}'s speakers otherwise than the corpus does ({named})"
-    return "it was trained on another version of it" if same else f"it was trained on {record['corpus']}"
+def _difference(record: dict, complete: Corpus, same_name: bool) -> str:
+    if complete.known and complete.known.name == record.get("known"):
+        ids = ", ".join(record["speakers"][:3])
+        return f"the record spells {complete.known.title}'s speakers otherwise than the corpus does ({ids})"
+    return "it was trained on another version of it" if same_name else f"it was trained on {record['corpus']}"
 
 
-def _same_recordings(record: dict, clips: Corpus, start: str) -> set[str]:
-    sampled = {*record.get("recordings", ()), *record.get("dev_recordings", ())}
-    owners = _owners(clips) if sampled else {}
-    return {owners[own].removeprefix(start) for own in sampled & owners.keys()}
+def _speakers_of_same_recordings(record: dict, clips: Corpus, prefix: str) -> set[str]:
+    recorded = {*record.get("recordings", ()), *record.get("dev_recordings", ())}
+    speakers = _speaker_by_hash(clips) if recorded else {}
+    return {speakers[sha256].removeprefix(prefix) for sha256 in recorded & speakers.keys()}

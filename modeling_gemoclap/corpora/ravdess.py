@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .layout import KnownCorpus, LeftOut, anywhere, code, in_layout
+from .layout import ExcludedRecording, KnownCorpus, decode_label, name_pattern, path_pattern
 
 EMOTIONS = {
     "01": "neutral",
@@ -23,24 +23,24 @@ NAME = (
 )
 
 
-def _by_name(match: re.Match) -> dict:
+def _parse_name(match: re.Match) -> dict:
     for part, codes in (("modality", 3), ("channel", 2), ("level", 2), ("take", 2)):
-        code(match[part], {f"{number:02}": "" for number in range(1, codes + 1)}, part)
-    actor = code(match["actor"], {f"{number:02}": f"{number:02}" for number in range(1, 25)}, "actor")
+        decode_label(match[part], {f"{number:02}": "" for number in range(1, codes + 1)}, part)
+    actor = decode_label(match["actor"], {f"{number:02}": f"{number:02}" for number in range(1, 25)}, "actor")
     return {
         "speaker_id": actor,
         "gender": "male" if int(actor) % 2 else "female",
-        "emotion": code(match["emotion"], EMOTIONS, "emotion code"),
-        "transcript": code(match["statement"], STATEMENTS, "statement"),
+        "emotion": decode_label(match["emotion"], EMOTIONS, "emotion code"),
+        "transcript": decode_label(match["statement"], STATEMENTS, "statement"),
     }
 
 
 def _describe(match: re.Match, _) -> dict:
     if match["channel"] == "02":
-        raise LeftOut("sung, not spoken")
+        raise ExcludedRecording("sung, not spoken")
     if match["modality"] != "03":
-        raise LeftOut("of the videos")
-    return _by_name(match)
+        raise ExcludedRecording("of the videos")
+    return _parse_name(match)
 
 
 CORPUS = KnownCorpus(
@@ -53,9 +53,9 @@ CORPUS = KnownCorpus(
     ),
     url="https://zenodo.org/record/1188976",
     language="en",
-    path=in_layout(NAME),
-    wherever=anywhere(NAME),
-    by_name=_by_name,
+    path_pattern=path_pattern(NAME),
+    name_pattern=name_pattern(NAME),
+    parse_name=_parse_name,
     describe=_describe,
     counts={"neutral": 96, **dict.fromkeys(("angry", "calm", "disgust", "fear", "happy", "sad", "surprise"), 192)},
     num_speakers=24,

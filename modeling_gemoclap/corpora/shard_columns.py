@@ -1,4 +1,4 @@
-"""The columns of Parquet shards from any program: labels as text; recordings as bytes, paths or arrays."""
+"""Read the columns of Parquet shards from any program: labels as text; recordings as bytes, paths or arrays."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 @dataclass(frozen=True)
 class AudioColumn:
-    """How the column `audio` of a shard holds recordings.
+    """The form of the column `audio` of a shard.
 
     Args:
         form: `"struct"` (of `bytes`, `path`, or `array` and `sampling_rate`), `"path"`, `"bytes"` or `"array"`.
-        parts: Of a struct, its fields.
+        parts: The fields of a struct.
     """
 
     form: str
@@ -50,25 +50,25 @@ class AudioColumn:
 
     @property
     def columns(self) -> list[str]:
-        """The columns to read for recordings."""
+        """The columns that hold the recordings."""
         if self.form == "struct":
             return [f"audio.{part}" for part in self.parts]
         return ["audio", RATE] if self.form == "array" else ["audio"]
 
     @property
     def name_column(self) -> str | None:
-        """The column with the names of recordings if there is no `file_name`; None if there is none."""
+        """The column that names the recordings if there is no `file_name`, or None."""
         if self.form == "path":
             return "audio"
         return "audio.path" if "path" in self.parts else None
 
     def recording(self, table: pa.Table, row: int, folder: Path, name: str) -> dict:
-        """One recording, as a dict for `read_audio`.
+        """Read one recording, as a dict for `read_audio`.
 
         Args:
             table: The `columns` of a row group.
-            row: The row in it.
-            folder: The folder of the shard; relative paths start there.
+            row: The row in the group.
+            folder: The folder of the shard, to which relative paths refer.
             name: The name of the recording in errors.
 
         Returns:
@@ -92,7 +92,7 @@ class AudioColumn:
 
 
 def _as_array(value: pa.Scalar) -> np.ndarray:
-    """A list of numbers, or `(channels, time)` as a list of lists."""
+    """Convert a list of numbers, or lists of numbers as `(channels, time)`."""
     if not value.is_valid:
         return np.zeros(0, np.float32)
     values = value.values
@@ -102,19 +102,19 @@ def _as_array(value: pa.Scalar) -> np.ndarray:
 
 
 def resolve(folder: Path, path: str) -> str:
-    """The full path of a recording; a relative path starts at the folder of the shard."""
+    """The full path of a recording. A relative path refers to the folder of the shard."""
     return os.path.join(folder, path.replace("\\", "/"))
 
 
 def audio_column(schema: pa.Schema, path: Path) -> AudioColumn:
-    """How a shard holds recordings.
+    """Find the form of the column `audio` of a shard.
 
     Args:
-        schema: The shard's.
+        schema: The schema of the shard.
         path: The shard, for errors.
 
     Raises:
-        ManifestError: If it has no column `audio`, or one of another form.
+        ManifestError: If there is no column `audio`, or if its form is not supported.
     """
     if "audio" not in schema.names:
         typed = [name for name, feature in features_of(schema).items() if feature.get("_type") == "Audio"]
@@ -142,11 +142,11 @@ def _is_number(kind: pa.DataType) -> bool:
 def features_of(schema: pa.Schema) -> dict[str, dict]:
     """The features that `datasets` stores in a schema, by column: `{"_type": "ClassLabel", "names": [...]}`."""
     try:
-        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
-    noted = noted if isinstance(noted, dict) else {}
-    return {name: feature for name, feature in noted.items() if isinstance(feature, dict)}
+    features = features if isinstance(features, dict) else {}
+    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
 
 
 def text_columns(schema: pa.Schema) -> list[str]:
@@ -161,18 +161,18 @@ def text_columns(schema: pa.Schema) -> list[str]:
 
 
 def as_text(column: pa.ChunkedArray, feature: dict | None, where: str) -> pa.ChunkedArray:
-    """A column of labels as text: words, whole numbers, or numbers of classes that have names.
+    """Convert a column of labels to text.
 
     Args:
-        column: Text, integers or nothing but nulls; perhaps dictionary-encoded.
-        feature: Its feature, see `features_of`.
-        where: File and column, for errors.
+        column: Words, integers, class numbers or only nulls, possibly dictionary-encoded.
+        feature: The feature of the column, see `features_of`. It names the classes.
+        where: The file and column, for errors.
 
     Returns:
-        Text, "" where unknown.
+        Text, or "" where unknown.
 
     Raises:
-        ManifestError: If it holds something else, or a number that has no name.
+        ManifestError: If the column holds other values, or a number without a class name.
     """
     column = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     kind = column.type
@@ -181,28 +181,29 @@ def as_text(column: pa.ChunkedArray, feature: dict | None, where: str) -> pa.Chu
     if pa.types.is_floating(kind) and pc.all(pc.is_null(column, nan_is_null=True), min_count=0).as_py():
         return pa.chunked_array([pa.array([""] * len(column), pa.string())])
     if not pa.types.is_integer(kind):
-        raise ManifestError(f"{where} is {kind}; it must hold text, or numbers of classes with names (ClassLabel)")
+        raise ManifestError(f"{where} is {kind}; it must hold text, or class numbers with names (ClassLabel)")
     names = (feature or {}).get("names")
     if not isinstance(names, list):
         return pc.fill_null(column.cast(pa.string()), "")
-    numbers = pc.fill_null(column.cast(pa.int64()), -1)  # -1 is unknown, as datasets has it
-    if len(numbers) and not -1 <= (largest := pc.min_max(numbers).as_py())["min"] <= largest["max"] < len(names):
+    numbers = pc.fill_null(column.cast(pa.int64()), -1)  # -1 is unknown, as in datasets
+    if len(numbers) and not -1 <= (limits := pc.min_max(numbers).as_py())["min"] <= limits["max"] < len(names):
         raise ManifestError(
-            f"{where}: numbers {largest['min']} to {largest['max']} of {len(names)} classes ({', '.join(names)}); "
-            f"write it anew"
+            f"{where}: numbers {limits['min']} to {limits['max']} of {len(names)} classes ({', '.join(names)}); "
+            f"write the file again"
         )
     words = pa.array(["", *names], pa.string())
     return pa.chunked_array([words.take(pc.add(numbers, 1).combine_chunks())])
 
 
 def repeated_names(shards: Iterable[Sequence[str | None]]) -> set[str]:
-    """The names that stand at several recordings whose bytes are in the shards.
+    """Find the names that several embedded recordings share.
 
-    `datasets` stores the bytes of a file with the last part of its path: `01/angry/0.wav` and `02/sad/0.wav` are both
-    `0.wav`.
+    `datasets` stores the bytes of a file with the last part of its path: `01/angry/0.wav` and `02/sad/0.wav` both
+    become `0.wav`.
 
     Args:
-        shards: The paths in the column `audio` of each shard; absolute ones name one file each and are left out.
+        shards: The paths in the column `audio` of each shard. Absolute paths are ignored, because each of them names
+            one file.
     """
     names = (_plain_name(name) for shard in shards for name in shard if name)
     counts = Counter(name for name in names if not os.path.isabs(name))
@@ -210,41 +211,41 @@ def repeated_names(shards: Iterable[Sequence[str | None]]) -> set[str]:
 
 
 def _plain_name(name: str) -> str:
-    return unicodedata.normalize("NFC", name.replace("\\", "/"))  # macOS writes accents as characters of their own
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))  # macOS stores accents as separate characters
 
 
 def names_in(
     names: Sequence[str | None], shard: Path, folder: Path, files: bool, root: str, repeated: Collection[str] = ()
 ) -> list[str]:
-    """The names of recordings that have no column `file_name`.
+    """Name the recordings of a shard without a column `file_name`.
 
     Args:
-        names: The paths in the column `audio`; None for a recording without one.
+        names: The paths in the column `audio`, or None for a recording without a path.
         shard: The shard.
         folder: The corpus folder.
-        files: Whether they are paths of files, relative to the folder of the shard; otherwise they are only names.
-        root: The folder that absolute paths become relative to, see `common_root`.
-        repeated: Names that several recordings have, see `repeated_names`.
+        files: Whether the paths lead to files, relative to the folder of the shard. Otherwise they are only names.
+        root: The folder to which absolute paths are made relative, see `common_root`.
+        repeated: Names that several recordings share, see `repeated_names`.
 
     Returns:
-        Paths relative to the corpus folder or to `root`; for a recording without a path its shard and row, which also
-        stand before a repeated name.
+        Paths relative to the corpus folder or to `root`. A recording without a path is named by its shard and row,
+        which are also put before a repeated name.
     """
-    inside, found = shard.relative_to(folder), []
+    inside, unique_names = shard.relative_to(folder), []
     for row, name in enumerate((name or "").replace("\\", "/") for name in names):
         if os.path.isabs(name):
-            found.append(os.path.relpath(name, root).replace(os.sep, "/"))
+            unique_names.append(os.path.relpath(name, root).replace(os.sep, "/"))
         elif name and files:
-            found.append(os.path.normpath(inside.parent / name).replace(os.sep, "/"))
+            unique_names.append(os.path.normpath(inside.parent / name).replace(os.sep, "/"))
         elif name and _plain_name(name) not in repeated:
-            found.append(name)
+            unique_names.append(name)
         else:
-            found.append("/".join(filter(None, (inside.as_posix(), str(row), name))))
-    return found
+            unique_names.append("/".join(filter(None, (inside.as_posix(), str(row), name))))
+    return unique_names
 
 
 def common_root(names: Iterable[str | None], folder: Path) -> str:
-    """The folder that absolute paths become relative to: the corpus folder, or else what all of them begin with."""
+    """The folder to which absolute paths are made relative: the corpus folder, or their common parent."""
     absolute, root = [name for name in names if name and os.path.isabs(name)], folder.resolve().as_posix()
     if all(name.startswith(f"{root}/") for name in absolute):
         return root

@@ -52,7 +52,7 @@ class ClassifierTrainer(SpeechTrainer):
         title="a classifier",
         summary="An audio encoder with a {% if config.classifier_hidden_size %}two-layer{% else %}linear{% endif %} "
         "head, trained by cross-entropy{% if stage %} on an audio encoder that was trained before, as {{ stage }}"
-        "{% else %}: the baseline to [GEmo-CLAP](https://arxiv.org/abs/2306.07848){% endif %}.",
+        "{% else %}: the baseline of [GEmo-CLAP](https://arxiv.org/abs/2306.07848){% endif %}.",
         objective="cross-entropy",
     )
 

@@ -14,7 +14,7 @@ from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..safety_gemoclap import tensors_sha256
-from ..towers_gemoclap import load_whole
+from ..towers_gemoclap import load_complete_model
 from ..training.arguments import ModelArguments
 from ..training.history import SUPERVISED
 from .tower_fields import check_config_fields, check_feature_fields
@@ -80,7 +80,7 @@ def load_initial_checkpoint(arguments: ModelArguments) -> tuple[GEmoClapForXVect
                 f"--init_from {name} has {field} {stored}, and --{field} is {wanted}: give --{field} {stored} to use "
                 f"the pooling of the checkpoint, or give a checkpoint with {field} {wanted}"
             )
-    model, extractor = load_whole(GEmoClapForXVector, name), GEmoClapFeatureExtractor.from_pretrained(name)
+    model, extractor = load_complete_model(GEmoClapForXVector, name), GEmoClapFeatureExtractor.from_pretrained(name)
     _check_agreement(arguments, config.audio_config, extractor)
     if weights_changed(name, config):
         model.config.training_data = [

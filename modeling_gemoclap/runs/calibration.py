@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import logging
 
-from ..corpora.files import whole
+from ..corpora.files import write_atomically
 from ..corpora.protocols import deal_speakers, genders_of
 from ..fingerprint import digest
 from ..training.frozen import remove_frames
@@ -161,7 +161,7 @@ def _fold_logits(fold: Run) -> tuple[torch.Tensor, torch.Tensor]:
 def save_logits(path: Path, key: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
     """Write logits and labels to a safetensors file atomically. `key` is the hash of the identity of the fold."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
+    with write_atomically(path) as part:
         save_file({"logits": logits.contiguous(), "labels": labels.contiguous()}, part, metadata={"made_of": key})
 
 

@@ -9,15 +9,13 @@ from transformers import TrainingArguments, set_seed
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
-from ..corpora.manifest import Corpus
 from ..evaluation.metrics import war_uar_of_scores
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..training.arguments import DataArguments
 from ..training.augmentation import AUGMENTATIONS, Augmentation
-from ..training.checkpoints import find_best_again
-from ..training.clips import ClipDataset, ClipOptions, read_clips
+from ..training.checkpoints import relocate_best_checkpoint
+from ..training.clips import ClipDataset, ClipOptions, read_parts, refuse_different_clips
 from ..training.frozen import collate_frames, frames_folder, frozen_frames
-from ..training.gather import refuse_differences
 from ..training.trainer import SpeechTrainer
 from ..training.trainer_options import refuse_evaluation
 from .provenance import seen_speakers_note
@@ -42,7 +40,7 @@ def fit(run: Run, checkpoint: str | None = None) -> tuple[SpeechTrainer, list[st
     set_seed(run.training.seed)
     trainer, skipped = build_trainer(run, resumed=checkpoint is not None)
     if checkpoint and run.training.load_best_model_at_end:
-        find_best_again(checkpoint, run.training.output_dir)
+        relocate_best_checkpoint(checkpoint, run.training.output_dir)
     run.on_training_start()
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, skipped
@@ -66,7 +64,7 @@ def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
     with unsharded_weights(training):
         model, processor = objective.build(run.emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
-    train, dev, skipped = read_usable_clips(run, extractor)
+    train, dev, skipped = read_parts((run.train, run.dev), extractor, run.recipe.data, training)
     dataset, errors = objective.dataset(train, extractor, config, clip_options(run, extractor))
     dev_dataset = dev and ClipDataset(dev, extractor, config, ClipOptions(on_bad_audio=run.recipe.data.on_bad_audio))
     collator = objective.collator(processor, config)
@@ -140,39 +138,6 @@ def _check_run(run: Run) -> None:
             f"recordings"
         )
     objective.check()
-    _refuse_different_clips(train, dev)
+    refuse_different_clips(train, dev)
     if note := seen_speakers_note(run.recipe.model, dev):
         logger.warning(f"development clips{note}: the epoch and the temperature chosen on them may be too favourable")
-
-
-def _refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
-    """Check that all processes have the same clips in the same order."""
-    refuse_differences(train.sha256_in_order(), f"{train.name}: metadata.csv")
-    refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
-
-
-def read_usable_clips(run: Run, extractor: GEmoClapFeatureExtractor) -> tuple[Corpus, Corpus | None, list[str]]:
-    """Read the clips of a run, and normalise the level of each clip if there are several corpora.
-
-    Args:
-        run: The run.
-        extractor: The feature extractor; `do_normalize` is set if there are several corpora.
-
-    Returns:
-        The usable training clips, the usable development clips or None, and the errors of the other clips.
-
-    Raises:
-        ValueError: If fewer than two emotions are left.
-    """
-    train, dev, data = run.train, run.dev, run.recipe.data
-    if train.parts and not extractor.do_normalize:
-        logger.warning("several corpora may differ in level: each clip is normalised to unit variance (do_normalize)")
-        extractor.do_normalize = True
-    options = (data.on_bad_audio, data.feature_cache_dir, data.preprocessing_num_workers)
-    with run.training.main_process_first(desc="reading audio"):
-        train, skipped = read_clips(train, extractor, *options)
-        dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
-    _refuse_different_clips(train, dev)  # a process may have skipped a clip that the others can read
-    if run.train.emotions and len(train.emotions) < 2:
-        raise ValueError(f"{train.name}: fewer than two emotions are left after clips were skipped; give more clips")
-    return train, dev, skipped + skipped_dev

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from ..command_line.commands import typed_words
 from ..corpora.files import read_object, write_json
 from ..corpora.protocols import Protocol, absent_classes, protocol_of, shuffled_labels
 from ..fingerprint import IDENTITY, UNSET
@@ -259,7 +259,7 @@ def _refuse_different_tests(record: dict, root: Path, protocols: dict[int, Proto
 def write_run_record(record: dict, root: Path, protocols: dict[int, Protocol]) -> None:
     """Write the protocols and the command line to `RUN/run.json`, and print the hashes of the protocols."""
     record["protocols"] |= {str(seed): protocol.to_dict() for seed, protocol in protocols.items()}
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join(typed_words())
     record["commands"] += [command] if command not in record["commands"] else []
     root.mkdir(parents=True, exist_ok=True)
     write_json(root / "run.json", record)

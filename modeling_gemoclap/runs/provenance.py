@@ -14,7 +14,7 @@ from ..corpora.protocols import Protocol
 from ..corpora.provenance import heard_speakers
 from ..objectives.initial_checkpoint import read_checkpoint_config
 from ..training.arguments import ModelArguments
-from ..training.history import OWN_TOWER
+from ..training.history import UNRECORDED_TOWER
 
 
 def model_arguments_of_fold(
@@ -100,7 +100,7 @@ def initial_training_data(arguments: ModelArguments) -> list[dict] | None:
     if config.get("training_data") is not None:
         return config["training_data"]
     if config.get("model_type") == GEmoClapAudioConfig.model_type:
-        return [{"unknown": OWN_TOWER}]
+        return [{"unknown": UNRECORDED_TOWER}]
     return [{"encoder": arguments.audio_model}]
 
 

@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..command_line.files import read_yaml
-from ..command_line.parser import Inherited, OneSentence, OptionParser, config_of
+from ..command_line.parser import Inherited, OptionParser, RaisingParser, config_of
 from ..command_line.ranges import refuse
 from ..objectives.base import Objective
 from ..objectives.registry import OBJECTIVES, objective_named
@@ -93,7 +93,7 @@ def _parse_objective(argv: list[str]) -> tuple[type[Objective], set[str]]:
 
     If the command line names another objective than the file, the options of the file's objective are ignored.
     """
-    parser = OneSentence(add_help=False, allow_abbrev=False)
+    parser = RaisingParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--head")
     config = config_of(argv)
     fields = read_yaml(config) if config else {}

@@ -7,7 +7,7 @@ import dataclasses
 from transformers.utils import logging
 
 from ..corpora.manifest import Corpus, load_corpora
-from ..corpora.protocols import development_speakers, some_clips
+from ..corpora.protocols import development_speakers, sample_clips
 from ..training.arguments import DataArguments, GEmoClapTrainingArguments, Recipe
 
 logger = logging.get_logger(__name__)
@@ -69,7 +69,7 @@ def split(corpus: Corpus, data: DataArguments, seed: int, labelled: bool = True)
     train = corpus.of_speakers(exclude=dev)
     if not labelled:
         return train, corpus.of_speakers(dev) if dev else None
-    all_emotions, train = train.emotions, some_clips(train, data.label_fraction, seed)
+    all_emotions, train = train.emotions, sample_clips(train, data.label_fraction, seed)
     if missing := sorted(set(all_emotions) - set(train.emotions)):
         logger.warning(
             f"{corpus.name}: with --label_fraction {data.label_fraction} no training clip is {', '.join(missing)}"

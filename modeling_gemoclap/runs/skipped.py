@@ -26,9 +26,9 @@ def collect_skipped_clips(trainer: SpeechTrainer) -> tuple[list[str], int]:
     for dataset in (trainer.train_dataset, trainer.eval_dataset):
         if not isinstance(dataset, ClipDataset):
             continue
-        places = sorted({place for process in all_gather_object(dataset.skipped_places()) for place in process})
+        places = sorted({place for process in all_gather_object(dataset.skipped_indices()) for place in process})
         if trainer.is_world_process_zero():
-            errors += [dataset.what_is_wrong(place) for place in places]
+            errors += [dataset.clip_error(place) for place in places]
         if dataset is trainer.train_dataset:
             number = len(places)
             subtract_skipped_clips(trainer.trained_model, dataset.corpus, places)

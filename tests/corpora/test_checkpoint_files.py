@@ -1,4 +1,4 @@
-"""What a checkpoint's files may name: families of encoders, code of other places, shards, and pickles."""
+"""Restrictions on the files of a checkpoint: encoder families, remote code, weight indices and pickles."""
 
 import pickle
 import re
@@ -12,39 +12,42 @@ from test_security import Opens, edit
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapProcessor
-from modeling_gemoclap.command_line.failures import sentence_for
-from modeling_gemoclap.safety_gemoclap import refuse_code_of_others, refuse_compiled_families
-from modeling_gemoclap.towers_gemoclap import FIXED_LENGTH, PADDING_SAFE, build_text_tower, load_text_tower
+from modeling_gemoclap.command_line.failures import failure_message
+from modeling_gemoclap.encoding_gemoclap import FIXED_LENGTH, PADDING_SAFE
+from modeling_gemoclap.safety_gemoclap import refuse_compiled_families, refuse_foreign_code
+from modeling_gemoclap.towers_gemoclap import build_text_tower, load_text_tower
 
 
 @pytest.mark.parametrize("file", ["processor_config.json", "tokenizer_config.json", "config.json"])
-def test_trust_in_a_processor_ends_at_its_folder(make_model, make_processor, tmp_path, file):
+def test_trust_remote_code_covers_only_the_folder_of_the_processor(make_model, make_processor, tmp_path, file):
     make_processor(make_model()).save_pretrained(tmp_path)
     edit(tmp_path / file, auto_map={"AutoTokenizer": [None, f"{tmp_path}--mine.Class"]})
-    refuse_code_of_others(str(tmp_path), {})
+    refuse_foreign_code(str(tmp_path), {})
     edit(tmp_path / file, auto_map={"AutoTokenizer": [None, "stranger/repository--x.Class"]})
-    with pytest.raises(ValueError, match=f"auto_map in {file} names code of another place, 'stranger/repository'"):
+    with pytest.raises(
+        ValueError, match=f"auto_map in {file} names code of another repository, 'stranger/repository'"
+    ):
         GEmoClapProcessor.from_pretrained(tmp_path, trust_remote_code=True)
 
 
 @pytest.mark.parametrize("shard", ["/etc/passwd", "../other/model.safetensors", "a\\b.safetensors", "..", 3, None])
 @pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
-def test_an_index_names_files_beside_it_alone(make_model, tmp_path, shard, index):
+def test_an_index_must_not_name_files_in_other_folders(make_model, tmp_path, shard, index):
     tower = make_model("wavlm-base").text_model
     tower.save_pretrained(tmp_path, max_shard_size="10KB")
     load_text_tower(str(tmp_path))
     (tmp_path / "model.safetensors.index.json").rename(tmp_path / index)
     edit(tmp_path / index, weight_map={"a": shard})
-    with pytest.raises(ValueError, match=re.escape(f"{index} names {shard!r}, which is no file beside it")):
+    with pytest.raises(ValueError, match=re.escape(f"{index} names {shard!r}, which is not a file in its folder")):
         load_text_tower(str(tmp_path))
 
 
 def families_with_kernels() -> set[str]:
-    """Families of the installed transformers whose source names what fetches a kernel or compiles an extension."""
+    """Families of transformers whose source downloads a kernel or compiles an extension."""
     families, models = set(), Path(transformers.__file__).parent / "models"
     for kind, config_class in CONFIG_MAPPING.items():
         if not config_class.__module__.startswith("transformers.models."):
-            continue  # one that a test registered
+            continue  # a family that another test registered
         folder = models / config_class.__module__.split(".")[2]
         source = folder / f"{config_class.__module__.rpartition('.')[2].replace('configuration_', 'modeling_')}.py"
         words = ("get_kernel", "load_cuda_kernel", "cpp_extension", "lazy_load_kernel", "LocalKernel", "load_inline")
@@ -53,8 +56,8 @@ def families_with_kernels() -> set[str]:
     return families
 
 
-def test_every_family_of_the_installed_transformers_that_compiles_code_is_refused():
-    """The encoders that were measured are not."""
+def test_families_that_compile_code_are_refused():
+    """The encoders of the benchmarks are accepted."""
     compiling = families_with_kernels()
     assert {"mra", "rwkv", "yoso"} <= compiling
     for kind in compiling:
@@ -69,12 +72,12 @@ def test_every_family_of_the_installed_transformers_that_compiles_code_is_refuse
     "nested",
     [{"model_type": "bert", "x": {"model_type": "yoso"}}, {"model_type": "timm_wrapper"}, CONFIG_MAPPING["mra"]()],
 )
-def test_no_nested_family_compiles_code_either(nested):
+def test_nested_families_that_compile_code_are_refused(nested):
     with pytest.raises(ValueError, match="text_config: a '(yoso|timm_wrapper|mra)' model fetches files or compiles"):
         build_text_tower(CONFIG_MAPPING["roberta"](part=nested))
 
 
-def test_a_file_starts_no_compiler_by_reference_compile():
+def test_reference_compile_in_a_file_is_ignored():
     config = CONFIG_MAPPING["roberta"](
         reference_compile=True, hidden_size=8, num_hidden_layers=1, num_attention_heads=1
     )
@@ -84,16 +87,19 @@ def test_a_file_starts_no_compiler_by_reference_compile():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is not whole"),
-        (b"PK\x03\x04 of an archive", "is not whole"),
-        (b"<html>not found</html>", "holds a pickle of more than tensors, which may run code, or no tensors at all"),
-        (pickle.dumps(Opens("nothing")), "holds a pickle of more than tensors"),
-        (pickle.dumps(np.ones(3)), "holds a pickle of more than tensors"),
+        (b"", "is incomplete"),
+        (b"PK\x03\x04 of an archive", "is incomplete"),
+        (
+            b"<html>not found</html>",
+            "is a pickle of objects other than tensors, which may run code, or contains no tensors",
+        ),
+        (pickle.dumps(Opens("nothing")), "is a pickle of objects other than tensors"),
+        (pickle.dumps(np.ones(3)), "is a pickle of objects other than tensors"),
     ],
 )
-def test_a_file_that_torch_refuses_is_named_without_advice_to_unpickle_it(tmp_path, content, words):
+def test_the_error_for_an_unsafe_file_names_it_and_does_not_advise_unpickling(tmp_path, content, words):
     (tmp_path / "scaler.pt").write_bytes(content)
     with pytest.raises(Exception) as refused:  # noqa: B017, PT011
         torch.load(str(tmp_path / "scaler.pt"), weights_only=True)
-    sentence = sentence_for(refused.value)
+    sentence = failure_message(refused.value)
     assert sentence.startswith(f"{tmp_path / 'scaler.pt'} {words}") and "weights_only" not in sentence

@@ -1,4 +1,4 @@
-"""Manifests as spreadsheets and scripts write them: read the same, or named for what they are."""
+"""Manifests from spreadsheets and scripts: every dialect gives the same table, or an error names the problem."""
 
 import csv
 import io
@@ -48,8 +48,8 @@ def expected(rows=ROWS):
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_every_way_of_writing_a_table_reads_the_same(data, tmp_path_factory):
-    """Separator, line ends, marks, blanks, capitals, quotes, empty rows and columns: values stay as written."""
+def test_every_csv_dialect_gives_the_same_table(data, tmp_path_factory):
+    """Separators, line ends, byte order marks, spaces, case, quotes, and empty rows and columns do not matter."""
     draw = data.draw
     delimiter = draw(st.sampled_from([",", ";", "\t", "|"]))
     end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
@@ -66,33 +66,33 @@ def test_every_way_of_writing_a_table_reads_the_same(data, tmp_path_factory):
     assert content(folder) == [row[: len(HEAD)] for row in expected(rows)]
 
 
-def test_backslashes_and_blanks_around_values(tmp_path):
+def test_backslashes_and_spaces_around_values(tmp_path):
     text = "file_name , emotion,gender ,speaker_id\r\n a\\b\\one.wav , sad,f , 01\r\n"
     folder = written(tmp_path / "x", text)
     assert content(folder, HEAD[:4]) == [["a/b/one.wav", "sad", "female", "01"]]
     assert load_corpus(folder).clips["path"][0] == os.path.join(folder, "a/b/one.wav")
 
 
-def test_a_blank_before_a_quotation_mark(tmp_path):
+def test_a_space_before_a_quotation_mark(tmp_path):
     text = 'file_name, emotion, gender, speaker_id, transcript\n"a.wav", sad, f, 1, "well, hm"\n'
     assert content(written(tmp_path, text), ["file_name", "transcript"]) == [["a.wav", "well, hm"]]
 
 
-def test_exact_names_come_before_names_alike(tmp_path):
-    """`Emotion` beside `emotion` is another column; `Emotion` and `EMOTION` alone are one too many."""
+def test_exact_column_names_take_precedence_over_similar_names(tmp_path):
+    """`Emotion` beside `emotion` is another column. `Emotion` and `EMOTION` without `emotion` are ambiguous."""
     text = "file_name,emotion,Emotion,gender,speaker_id\na.wav,sad,x,f,1\n"
     corpus = load_corpus(written(tmp_path / "x", text))
     assert corpus.emotions == ["sad"] and corpus.column("Emotion").to_pylist() == ["x"]
-    with pytest.raises(ManifestError, match="line 1: a column stands twice, emotion"):
+    with pytest.raises(ManifestError, match="line 1: the column emotion occurs twice"):
         load_corpus(written(tmp_path / "x", text.replace("emotion", "EMOTION")))
 
 
-def test_the_numbers_of_pandas_have_no_name(tmp_path):
+def test_the_unnamed_row_numbers_of_pandas_are_ignored(tmp_path):
     text = ",file_name,emotion,gender,speaker_id\n0,a.wav,sad,f,01\n1,b.wav,sad,f,02\n"
     assert load_corpus(written(tmp_path, text)).speakers == ["01", "02"]
 
 
-def test_more_empty_fields_than_columns(tmp_path):
+def test_extra_empty_fields_are_ignored(tmp_path):
     text = "file_name,emotion,gender,speaker_id\na.wav,sad,f,01,,\n,,,,,\n"
     assert load_corpus(written(tmp_path, text)).speakers == ["01"]
 
@@ -104,11 +104,11 @@ GOOD = "file_name,emotion,gender,speaker_id\na.wav,sad,f,1\n"
     ("text", "message"),
     [
         (GOOD + "b.wav,sad,f,José\n".encode("cp1252").decode("latin-1"), None),
-        (GOOD + "b.wav,sad,f,1,5\n", "line 3: 5 fields under 4 columns; quote fields that hold commas"),
-        (GOOD.replace(",", ";") + "b.wav,sad,f,1\n", "line 3: 1 fields under 4 columns; quote .* hold semicolons"),
-        (GOOD.replace(",", "\t") + "b.wav\tsad\tf\t1\tx\n", "line 3: 5 fields under 4 columns; quote .* hold tabs"),
-        (GOOD + "b.wav,sad,f,\0\n", "line 3: it holds NUL bytes"),
-        (GOOD + 'b.wav,sad,f,"1\nc.wav,sad,f,1\n', "line 3: a quotation mark .* has no end"),
+        (GOOD + "b.wav,sad,f,1,5\n", "line 3: 5 fields for 4 columns; quote fields that hold commas"),
+        (GOOD.replace(",", ";") + "b.wav,sad,f,1\n", "line 3: 1 fields for 4 columns; quote .* hold semicolons"),
+        (GOOD.replace(",", "\t") + "b.wav\tsad\tf\t1\tx\n", "line 3: 5 fields for 4 columns; quote .* hold tabs"),
+        (GOOD + "b.wav,sad,f,\0\n", "line 3: the line holds NUL bytes"),
+        (GOOD + 'b.wav,sad,f,"1\nc.wav,sad,f,1\n', "line 3: a quotation mark .* is not closed"),
         (GOOD + 'b.wav,sad,f,"1\nc.wav,sad,f,"2\nd.wav,sad,f,3\n', "line 3: a quotation mark"),
         (GOOD + 'b.wav,sad,f,"1\nc.wav,sad,f,2"\n', "line 4: speaker_id '1.nc.wav,sad,f,2' holds a line break"),
         (GOOD + '"b\n.wav",sad,f,1\n', "line 4: file_name 'b.n.wav' holds a line break"),
@@ -117,20 +117,20 @@ GOOD = "file_name,emotion,gender,speaker_id\na.wav,sad,f,1\n"
         (GOOD + "~/b.wav,sad,f,1\n", "line 3: file_name '~/b.wav' must be a path inside"),
         (GOOD + "https://x.org/b.wav,sad,f,1\n", "line 3: file_name 'https://x.org/b.wav' must be a path inside"),
         (GOOD + "a\\..\\..\\b.wav,sad,f,1\n", "line 3: .* must be a path inside"),
-        (GOOD + ".\\a.wav,sad,f,1\n", "line 3: a.wav stands already in line 2"),
+        (GOOD + ".\\a.wav,sad,f,1\n", "line 3: a.wav already occurs in line 2"),
         (
             "file_name,emotion,gender,speaker_id,,\na.wav,sad,f,1,x,\n",
-            "line 2: 'x' stands in column 5, which has no name",
+            "line 2: 'x' is in column 5, which has no name",
         ),
         (
             "file,label,sex,speaker\na,b,c,d\n",
             "; rename file to file_name, label to emotion, sex to gender, speaker to",
         ),
         ("\n\n", "the file is empty"),
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-lfs pointer, .*git lfs pull"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-lfs pointer, not the file; .* git lfs"),
     ],
 )
-def test_what_cannot_be_read_is_named_in_one_sentence(text, message, tmp_path):
+def test_the_error_for_an_invalid_table_is_one_sentence(text, message, tmp_path):
     if message is None:
         text, message = GOOD.encode() + "b.wav,sad,f,José\n".encode("cp1252"), "not UTF-8 in line 3 .*'José'.*as UTF-8"
     with pytest.raises(ManifestError, match=message) as error:
@@ -139,7 +139,7 @@ def test_what_cannot_be_read_is_named_in_one_sentence(text, message, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_the_line_of_a_wrong_byte_in_a_large_file(end, tmp_path):
+def test_the_error_for_an_invalid_byte_names_the_line_in_a_large_file(end, tmp_path):
     lines = [GOOD.splitlines()[0], *(f"{n}.wav,sad,f,{n % 9}" for n in range(30_000))]
     lines[20_000] = lines[20_000] + "\xe9"
     with pytest.raises(ManifestError, match="not UTF-8 in line 20001 .byte 0xe9"):
@@ -149,21 +149,21 @@ def test_the_line_of_a_wrong_byte_in_a_large_file(end, tmp_path):
         load_corpus(written(tmp_path, end.join(lines), "utf-8"))
 
 
-def test_utf16_without_a_mark_and_cut_off(tmp_path):
-    with pytest.raises(ManifestError, match="NUL bytes: no text, or UTF-16 without its mark"):
+def test_utf16_without_a_mark_or_truncated(tmp_path):
+    with pytest.raises(ManifestError, match="NUL bytes: the file is not text, or is UTF-16 without a byte order mark"):
         load_corpus(written(tmp_path, GOOD.encode("utf-16-le")))
-    with pytest.raises(ManifestError, match="cut off in UTF-16"):
+    with pytest.raises(ManifestError, match="invalid UTF-16 .truncated data"):
         load_corpus(written(tmp_path, GOOD.encode("utf-16")[:-1]))
 
 
-def test_the_hash_does_not_depend_on_how_a_table_is_written(tmp_path):
+def test_the_hash_does_not_depend_on_the_csv_dialect(tmp_path):
     forms = [as_text(ROWS), as_text(ROWS, ";", "\r\n"), as_text(ROWS, "\t", quoting=csv.QUOTE_ALL)]
     forms += [as_text([[*row, ""] for row in ROWS], head=[*map(str.upper, HEAD), ""])]
     hashes = {load_corpus(written(tmp_path / str(n), form)).manifest_sha256 for n, form in enumerate(forms)}
     assert len(hashes) == 1
 
 
-def test_home_is_found(tmp_path, monkeypatch):
+def test_tilde_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_corpus(tmp_path / "corpus", clips=1)
     corpus = load_corpus("~/corpus")
@@ -176,7 +176,7 @@ def test_home_is_found(tmp_path, monkeypatch):
         load_corpus("~nobody-of-this-name/x")
 
 
-def test_manifests_of_other_kinds_are_not_passed_over(tmp_path):
+def test_errors_and_notes_name_manifests_in_other_formats(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own/metadata.jsonl").write_text("{}")
     with pytest.raises(
@@ -198,10 +198,10 @@ def test_manifests_of_other_kinds_are_not_passed_over(tmp_path):
     (tmp_path / "phone").mkdir()
     (tmp_path / "phone/a.m4a").write_text("x")
     with pytest.raises(
-        ManifestError, match="no recordings .*; 1 recordings are in other formats, first a.m4a; one's own"
+        ManifestError, match="no recordings .*; 1 recordings are in other formats, first a.m4a; any other corpus"
     ):
         load_corpus(tmp_path / "phone")
-    with pytest.raises(ManifestError, match="metadata.tsv: this is a file; give the folder that it lies in"):
+    with pytest.raises(ManifestError, match="metadata.tsv: this is a file; give the folder that holds it"):
         load_corpus(folder / "metadata.tsv")
 
 
@@ -211,23 +211,23 @@ def test_manifests_of_other_kinds_are_not_passed_over(tmp_path):
         ("[[1, 4], [2]]", "speakers as text"),
         ("[[true]]", "speakers as text"),
         ("[[01]]", "cannot be read"),
-        ('{"folds": [["1"]], "folds": [["2"]]}', "folds stands there twice"),
-        ('{"test_speakers": {"seed_0": [["1"]], "seed_0": [["2"]]}}', "seed_0 stands there twice"),
+        ('{"folds": [["1"]], "folds": [["2"]]}', "the key folds occurs twice"),
+        ('{"test_speakers": {"seed_0": [["1"]], "seed_0": [["2"]]}}', "the key seed_0 occurs twice"),
     ],
 )
-def test_folds_are_text(text, message, tmp_path):
+def test_invalid_folds_files(text, message, tmp_path):
     (tmp_path / "folds.json").write_text(text)
     with pytest.raises(ProtocolError, match=message):
         read_folds(tmp_path / "folds.json")
 
 
-def test_folds_with_a_mark_and_blanks(tmp_path):
+def test_a_folds_file_with_a_byte_order_mark_and_spaces(tmp_path):
     (tmp_path / "folds.json").write_text('[["01 "], ["no", " 1e5"]]', encoding="utf-8-sig")
     assert read_folds(tmp_path / "folds.json")[0] == [["01"], ["no", "1e5"]]
 
 
-def test_any_bytes_are_read_or_named(tmp_path):
-    """Whatever is changed in a manifest, the answer is a corpus or one sentence."""
+def test_random_changes_give_a_corpus_or_an_error_of_one_sentence(tmp_path):
+    """Whatever bytes change in a manifest, the result is a corpus or an error of one sentence."""
     draw, text = random.Random(0), as_text(ROWS).encode()
     for _ in range(300):
         changed = bytearray(text)

@@ -1,4 +1,4 @@
-"""JSON files of checkpoints and runs that are damaged: one sentence that names the file."""
+"""Damaged JSON files of checkpoints and runs: the error is one sentence that names the file."""
 
 import json
 import shutil
@@ -6,21 +6,21 @@ import shutil
 import pytest
 from conftest import ROOT, TINY, load_script, write_corpus
 
-from modeling_gemoclap.command_line.failures import sentence_for
+from modeling_gemoclap.command_line.failures import failure_message
 from modeling_gemoclap.command_line.files import json_object, read_yaml
 from modeling_gemoclap.corpora.checkpoint_files import check_checkpoint_files
 from modeling_gemoclap.corpora.files import MAX_DEPTH, read_json, read_object, write_json
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
 from modeling_gemoclap.evaluation.loading import load_pipeline
+from modeling_gemoclap.evaluation.prediction_files import load_fold_if_valid, load_predictions, protocols_of
 from modeling_gemoclap.evaluation.protocol_runs import read_run
 from modeling_gemoclap.evaluation.report import refuse_other_results
-from modeling_gemoclap.evaluation.stored import load_judged, protocols_of, stored
 from modeling_gemoclap.objectives.initial_checkpoint import read_checkpoint_config
 from modeling_gemoclap.runs.identity import read_identity
 from modeling_gemoclap.runs.provenance import initial_training_data
 from modeling_gemoclap.training.arguments import ModelArguments
-from modeling_gemoclap.training.checkpoints import find_best_again, latest_complete_checkpoint
+from modeling_gemoclap.training.checkpoints import latest_complete_checkpoint, relocate_best_checkpoint
 from modeling_gemoclap.training.history import history_of_checkpoint
 
 DEEP = "[" * 200_000 + "]" * 200_000
@@ -36,24 +36,24 @@ def damage(path, content):
 
 
 def refused(action, path):
-    """That an error is one sentence for the user, and names the file."""
+    """Check that an action fails with one sentence that names the file."""
     with pytest.raises(ValueError) as error:
         action()
-    sentence = sentence_for(error.value)
+    sentence = failure_message(error.value)
     assert sentence and path.name in sentence and len(sentence) < 1000 and "\n" not in sentence, sentence
     return sentence
 
 
 @pytest.mark.parametrize("content", NOT_OBJECTS.values(), ids=NOT_OBJECTS)
-def test_a_file_that_is_no_object(content, tmp_path):
+def test_errors_for_files_that_hold_no_object(content, tmp_path):
     path = damage(tmp_path / "some.json", content)
     refused(lambda: read_object(path), path)
     for name, action in {
         "run.json": lambda: read_run(tmp_path),
-        "results.json": lambda: load_judged(tmp_path),
-        "answers.json": lambda: stored(tmp_path, {}),
+        "results.json": lambda: load_predictions(tmp_path),
+        "answers.json": lambda: load_fold_if_valid(tmp_path, {}),
         "run_identity.json": lambda: read_identity(tmp_path),
-        "trainer_state.json": lambda: find_best_again(str(tmp_path), str(tmp_path)),
+        "trainer_state.json": lambda: relocate_best_checkpoint(str(tmp_path), str(tmp_path)),
         "layers.json": lambda: refuse_other_results({"model": "x"}, tmp_path, name="layers.json"),
         "config.json": lambda: initial_training_data(ModelArguments(audio_model=str(tmp_path))),
     }.items():
@@ -61,7 +61,7 @@ def test_a_file_that_is_no_object(content, tmp_path):
         refused(action, path)
 
 
-def test_what_is_an_object_is_read(tmp_path):
+def test_valid_objects_are_read(tmp_path):
     value = {"a": [1, {"b": None}], "c": "ä", "wide": list(range(1000))}
     write_json(tmp_path / "x.json", value)
     assert read_json(tmp_path / "x.json") == value == read_object(tmp_path / "x.json", a=list, c=(str, int))
@@ -70,25 +70,25 @@ def test_what_is_an_object_is_read(tmp_path):
     read_object(tmp_path / "x.json")
 
 
-def test_fields_that_are_missing_or_of_another_type(tmp_path):
+def test_missing_fields_and_fields_of_the_wrong_type(tmp_path):
     path = damage(tmp_path / "run.json", "{}")
     assert "corpus is missing" in refused(lambda: read_run(tmp_path), path)
-    whole = {"corpus": "c", "manifest_sha256": "0", "settings": {}, "protocols": {}, "commands": []}
-    write_json(path, whole | {"protocols": []})
+    run = {"corpus": "c", "manifest_sha256": "0", "settings": {}, "protocols": {}, "commands": []}
+    write_json(path, run | {"protocols": []})
     assert "protocols must not be a list" in refused(lambda: read_run(tmp_path), path)
-    write_json(path, whole)
+    write_json(path, run)
     assert "settings: exclude_speakers is missing" in refused(lambda: read_run(tmp_path), path)
     settings = {"exclude_speakers": None, "emotions": None, "drop_other_emotions": False}
     for wrong in ({"x": {}}, {"0": 1}, {"0": {}}, {"0": {"name": "n", "corpus": "c", "folds": 7}}):
-        write_json(path, whole | {"settings": settings, "protocols": wrong})
+        write_json(path, run | {"settings": settings, "protocols": wrong})
         refused(lambda: read_run(tmp_path), path)
-    write_json(path, whole | {"settings": settings})
+    write_json(path, run | {"settings": settings})
     assert read_run(tmp_path)["settings"] == settings
     path = damage(tmp_path / "results.json", "{}")
     assert "protocols is missing" in refused(lambda: protocols_of(tmp_path), path)
 
 
-def test_a_checkpoint_of_a_training_is_passed_over_unless_it_is_whole(tmp_path):
+def test_incomplete_training_checkpoints_are_ignored(tmp_path):
     for number, content in enumerate(("{}", "[]", DEEP, '{"global_step": "x"}')):
         damage(tmp_path / f"checkpoint-{number + 1}/trainer_state.json", content)
     assert latest_complete_checkpoint(tmp_path) is None
@@ -96,7 +96,7 @@ def test_a_checkpoint_of_a_training_is_passed_over_unless_it_is_whole(tmp_path):
     assert latest_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
 
 
-def test_the_record_of_a_checkpoint(tmp_path):
+def test_a_damaged_training_record(tmp_path):
     path = damage(tmp_path / "training_data.json", DEEP)
     refused(lambda: history_of_checkpoint(tmp_path), path)
 
@@ -117,7 +117,7 @@ def checkpoint(trained, tmp_path):
     ],
     ids=str,
 )
-def test_fields_of_a_checkpoints_configuration(change, checkpoint):
+def test_fields_of_the_wrong_type_in_a_configuration(change, checkpoint):
     path = checkpoint / "config.json"
     write_json(path, json.loads(path.read_text()) | change)
     for action in (lambda: load_pipeline(str(checkpoint)), lambda: read_checkpoint_config(str(checkpoint))):
@@ -127,19 +127,19 @@ def test_fields_of_a_checkpoints_configuration(change, checkpoint):
 @pytest.mark.parametrize(
     "name", ["config.json", "processor_config.json", "tokenizer_config.json", "preprocessor_config.json"]
 )
-def test_files_of_a_checkpoint_that_are_no_objects(name, checkpoint):
+def test_checkpoint_files_that_hold_no_object(name, checkpoint):
     for content in NOT_OBJECTS.values():
         path = damage(checkpoint / name, content)
         refused(lambda: load_pipeline(str(checkpoint)), path)
         refused(lambda: read_checkpoint_config(str(checkpoint)), path)
 
 
-def test_a_checkpoint_that_is_whole_passes(checkpoint):
+def test_a_valid_checkpoint_passes(checkpoint):
     check_checkpoint_files(checkpoint)
     check_checkpoint_files("a-name/on-the-hub")
 
 
-def test_towers_that_are_named(checkpoint, tones, tmp_path, monkeypatch):
+def test_damaged_checkpoints_given_as_towers(checkpoint, tones, tmp_path, monkeypatch):
     path = damage(checkpoint / "config.json", DEEP)
     options = ("--data_dir", str(tones), "--output_dir", str(tmp_path / "run"), "--audio_config", "{}")
     options += ("--feature_config", "{}", "--text_config", "{}")
@@ -149,7 +149,7 @@ def test_towers_that_are_named(checkpoint, tones, tmp_path, monkeypatch):
         refused(lambda words=words: load_script("train").main([*TINY, *options, *words]), path)
 
 
-def test_options_and_files_that_users_write(tmp_path):
+def test_deeply_nested_options_and_files_of_users(tmp_path):
     path = damage(tmp_path / "folds.json", DEEP)
     corpus = load_corpus(write_corpus(tmp_path / "corpus"))
     refused(lambda: protocol_of("2-folds-by-speaker", corpus, 0, str(path)), path)

@@ -1,4 +1,4 @@
-"""Corpus folders, and what is wrong with them."""
+"""Corpus folders with metadata.csv, and their errors."""
 
 import csv
 
@@ -17,16 +17,16 @@ def manifest(folder, rows, head=HEAD):
     return folder
 
 
-def test_words_are_made_canonical_and_speakers_stay_text(tmp_path):
+def test_words_become_canonical_and_speakers_stay_text(tmp_path):
     rows = [["a.wav", "Happiness", "F", "03"], ["b.wav", "anger", "male", "NA"], ["sub/c.wav", "", "", "1e3"]]
-    corpus = load_corpus(manifest(tmp_path / "mine", rows))
-    assert corpus.name == "mine"
+    corpus = load_corpus(manifest(tmp_path / "own", rows))
+    assert corpus.name == "own"
     assert list(corpus.clips["emotion"]) == ["happy", "angry", ""]
     assert list(corpus.clips["gender"]) == ["female", "male", ""]
     assert corpus.speakers == ["03", "1e3", "NA"] and corpus.emotions == ["angry", "happy"]
 
 
-def test_more_columns_and_emotions_of_ones_own(tmp_path):
+def test_additional_columns_and_emotions(tmp_path):
     folder = manifest(tmp_path / "x", [["a.wav", "sleepy", "f", "1", "hm, well"]], [*HEAD, "transcript"])
     with pytest.raises(ManifestError, match="line 2.*'sleepy'"):
         load_corpus(folder)
@@ -47,14 +47,14 @@ def test_more_columns_and_emotions_of_ones_own(tmp_path):
         ([["a.wav", "sad", "f", ""]], r"line 2.*speaker_id"),
         (
             [["a.wav", "sad", "f", "1", "more"], ["b.wav", "sad", "f", "1", "more"]],
-            r"line 2: 5 fields under 4",
+            r"line 2: 5 fields for 4 columns",
         ),
-        ([["a.wav", "sad", "f", "1"], ["b.wav", "sad"]], r"line 3: 2 fields under 4 columns"),
+        ([["a.wav", "sad", "f", "1"], ["b.wav", "sad"]], r"line 3: 2 fields for 4 columns"),
         ([["a.wav", "sad", "f", "1"], [], ["b.wav", "gloomy", "f", "1"]], r"line 4.*gloomy"),
         ([], "no clips"),
     ],
 )
-def test_bad_rows_are_named(tmp_path, rows, message):
+def test_errors_name_the_invalid_row(tmp_path, rows, message):
     with pytest.raises(ManifestError, match=message):
         load_corpus(manifest(tmp_path / "x", rows))
 
@@ -63,11 +63,11 @@ def test_bad_rows_are_named(tmp_path, rows, message):
     ("change", "message"),
     [
         ({25_000: ["x.wav", "gloomy", "f", "1"], 30_000: ["y.wav", "sad", "x", "1"]}, "line 25002: emotion 'gloomy'"),
-        ({30_000: ["a/./7.wav", "sad", "f", "1"]}, "line 30002: a/7.wav stands already in line 9;"),
+        ({30_000: ["a/./7.wav", "sad", "f", "1"]}, "line 30002: a/7.wav already occurs in line 9;"),
         ({30_000: ["y.wav", "sad", "f", " "]}, "line 30002: speaker_id is empty"),
     ],
 )
-def test_many_rows_are_checked_by_column(tmp_path, change, message):
+def test_many_rows(tmp_path, change, message):
     rows = [[f"a/{i}.wav", "Sadness", "f", str(i % 9)] for i in range(30_000)] + [["last.wav", "", "", "0"]]
     corpus = load_corpus(manifest(tmp_path / "good", rows))
     assert len(corpus) == 30_001 and len(corpus.of_speakers(["8"])) == 3333 and corpus.emotions == ["sad"]
@@ -77,13 +77,13 @@ def test_many_rows_are_checked_by_column(tmp_path, change, message):
         load_corpus(manifest(tmp_path / "bad", rows))
 
 
-def test_lines_are_counted_where_fields_have_several(tmp_path):
+def test_line_numbers_with_multiline_fields(tmp_path):
     rows = [["a.wav", "sad", "f", "1", "one\ntwo"], ["b.wav", "gloomy", "f", "1", ""]]
     with pytest.raises(ManifestError, match="line 4: emotion 'gloomy'"):
         load_corpus(manifest(tmp_path / "x", rows, [*HEAD, "transcript"]))
 
 
-def test_missing_pieces_are_named(tmp_path):
+def test_errors_name_missing_files_and_columns(tmp_path):
     with pytest.raises(ManifestError, match="no metadata.csv"):
         load_corpus(tmp_path)
     with pytest.raises(ManifestError, match="no column gender, speaker_id"):
@@ -93,7 +93,7 @@ def test_missing_pieces_are_named(tmp_path):
         load_corpus(tmp_path)
 
 
-def test_another_encoding_is_named(tmp_path):
+def test_the_error_for_another_encoding(tmp_path):
     (tmp_path / "metadata.csv").write_bytes(
         "file_name,emotion,gender,speaker_id\na.wav,sad,f,José\n".encode("latin-1")
     )
@@ -116,7 +116,7 @@ def test_selection(tones):
     assert corpus.of_emotions(["angry", "happy"], drop_others=True).emotions == ["angry", "happy"]
 
 
-def test_the_hash_is_of_the_whole_manifest(tmp_path, tones):
+def test_the_hash_covers_the_complete_manifest(tmp_path, tones):
     corpus = load_corpus(tones)
     assert corpus.of_speakers(["01"]).manifest_sha256 == corpus.manifest_sha256
     other = load_corpus(write_corpus(tmp_path / "tones", [["audio/extra.wav", "sad", "", "05"]]))

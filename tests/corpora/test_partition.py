@@ -1,4 +1,4 @@
-"""Speakers and sessions of a manifest against the names of published recordings."""
+"""Speakers and sessions of a manifest, compared with the names of published recordings."""
 
 import csv
 import random
@@ -13,7 +13,7 @@ from trees import TREES, emodb_tree
 
 from modeling_gemoclap.corpora.catalogue import CORPORA
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
-from modeling_gemoclap.corpora.partition import alike_ids, published_speakers
+from modeling_gemoclap.corpora.partition import published_speakers, similar_ids
 
 HEAD = ["file_name", "emotion", "gender", "speaker_id"]
 
@@ -27,21 +27,21 @@ def manifest(folder: Path, rows, head=HEAD) -> Path:
 
 @pytest.fixture(scope="module")
 def rows_of(tmp_path_factory):
-    """The rows of each corpus's own layout: file, emotion, gender, speaker, session."""
-    found = {}
+    """The rows of each published corpus: file, emotion, gender, speaker, session."""
+    rows = {}
     for name, tree in TREES.items():
         corpus = load_corpus(tree(tmp_path_factory.mktemp("trees") / name))
         columns = (corpus.column(column).to_pylist() for column in (*HEAD, "session"))
-        found[name] = [list(row) for row in zip(*columns, strict=True)]
-    return found
+        rows[name] = [list(row) for row in zip(*columns, strict=True)]
+    return rows
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_names_tell_the_speaker_without_tables(name, rows_of):
+def test_the_speaker_is_read_from_the_name(name, rows_of):
     corpus = CORPORA[name]
     for file, _, gender, speaker, session in rows_of[name]:
         assert corpus.speaker_of(file) == speaker
-        said = corpus.says(file)
+        said = corpus.labels_in_name(file)
         assert said.get("gender", gender) == gender and said.get("session", session) == session
         assert all(CORPORA[other].speaker_of(file) is None for other in CORPORA if other != name), file
         if name != "casia":  # there the folder is the speaker
@@ -72,14 +72,14 @@ def test_names_tell_the_speaker_without_tables(name, rows_of):
         ("iemocap", "Ses09F_impro01_F000.wav"),
     ],
 )
-def test_codes_that_a_corpus_does_not_have_are_none_of_its_names(name, file):
+def test_names_with_unknown_codes_do_not_belong_to_the_corpus(name, file):
     assert CORPORA[name].speaker_of(file) is None
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(sorted(CORPORA)), data=st.data())
-def test_a_manifest_passes_if_and_only_if_it_parts_speakers_as_the_names_do(name, data, rows_of, tmp_path_factory):
-    """Any spelling of the same partition is right, and any other partition an error, with and without labels."""
+def test_a_manifest_is_valid_if_and_only_if_its_speakers_match_the_names(name, data, rows_of, tmp_path_factory):
+    """Any spelling of the true partition is valid, and any other partition an error, with and without labels."""
     rows = [row[:4] for row in rows_of[name]]
     true = sorted({row[3] for row in rows})
     spelling = data.draw(st.lists(st.text("ab1", min_size=1, max_size=4), min_size=len(true), max_size=len(true)))
@@ -87,10 +87,10 @@ def test_a_manifest_passes_if_and_only_if_it_parts_speakers_as_the_names_do(name
     given_ids = [spelling[true.index(row[3])] for row in rows]
     if change:
         given_ids[change[0]] = change[1]
-    pairs = {(row[3], one) for row, one in zip(rows, given_ids, strict=True)}
+    pairs = {(row[3], speaker) for row, speaker in zip(rows, given_ids, strict=True)}
     one_to_one = len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
     folder = tmp_path_factory.mktemp("made")
-    manifest(folder, [[*row[:3], one] for row, one in zip(rows, given_ids, strict=True)])
+    manifest(folder, [[*row[:3], speaker] for row, speaker in zip(rows, given_ids, strict=True)])
     for unlabelled in (False, True):
         if one_to_one:
             corpus = load_corpus(folder, unlabelled=unlabelled)
@@ -100,8 +100,8 @@ def test_a_manifest_passes_if_and_only_if_it_parts_speakers_as_the_names_do(name
                 load_corpus(folder, unlabelled=unlabelled)
 
 
-def test_random_speakers_over_real_names_are_an_error(rows_of, tmp_path):
-    """All ten true speakers would stand on both sides of every fold."""
+def test_random_speakers_for_published_recordings_are_an_error(rows_of, tmp_path):
+    """All ten true speakers would be in the training part and in the test part of every fold."""
     draw = random.Random(0)
     rows = [[*row[:3], str(draw.randrange(10))] for row in rows_of["emodb"]]
     with pytest.raises(ManifestError) as error:
@@ -111,10 +111,11 @@ def test_random_speakers_over_real_names_are_an_error(rows_of, tmp_path):
     assert "give each speaker" in message and "or rename recordings that are not Emo-DB's" in message
 
 
-def test_split_and_merged_speakers_say_what_the_names_say(tmp_path):
+def test_errors_for_split_and_merged_speakers(tmp_path):
     split = [["03a01Fa.wav", "happy", "m", "a"], ["03a01Wa.wav", "angry", "m", "b"]]
     expected = (
-        "line 3: speaker_id is 'b' for 03a01Wa.wav, but 'a' for 03a01Fa.wav; by their names both are of speaker 03"
+        "line 3: speaker_id is 'b' for 03a01Wa.wav, but 'a' for 03a01Fa.wav; by their names, both recordings "
+        "belong to speaker 03 of Emo-DB"
     )
     with pytest.raises(ManifestError, match=expected):
         load_corpus(manifest(tmp_path / "split", split))
@@ -124,19 +125,19 @@ def test_split_and_merged_speakers_say_what_the_names_say(tmp_path):
         load_corpus(manifest(tmp_path / "merged", merged))
 
 
-def test_few_known_recordings_among_many_others(tmp_path):
-    """However few they are, wherever they stand, and of two corpora at once."""
-    own = [[f"mine/{number}.wav", "sad", "f", "me"] for number in range(1500)]
+def test_a_few_published_recordings_among_many_others_are_checked(tmp_path):
+    """They are checked in any number, in any folder, and if they come from two corpora."""
+    others = [[f"mine/{number}.wav", "sad", "f", "me"] for number in range(1500)]
     for more in (
         [["a/03a01Fa.mp3", "happy", "m", "x"], ["b/03a01Wa.flac", "angry", "m", "y"]],
         [["1001_DFA_ANG_XX.wav", "angry", "m", "x"], ["1001_DFA_SAD_XX.wav", "sad", "m", "y"]],
         [["03a01Fa.wav", "happy", "m", "03"], ["03-01-05-01-01-01-03.wav", "angry", "m", "03"]],
     ):
-        folder = manifest(tmp_path / more[0][0].replace("/", "_"), own + more)
+        folder = manifest(tmp_path / more[0][0].replace("/", "_"), others + more)
         with pytest.raises(ManifestError, match="line 1503: speaker_id .* of (Emo-DB|CREMA-D)"):
             load_corpus(folder)
     good = [["a/03a01Fa.mp3", "sad", "m", "x"], ["b/08a01Wa.flac", "angry", "f", "y"]]
-    corpus = load_corpus(manifest(tmp_path / "good", own + good))
+    corpus = load_corpus(manifest(tmp_path / "good", others + good))
     assert corpus.known is None and len(corpus) == 1502
     assert published_speakers(corpus.clips.with_format("arrow")[:]) == {"emodb": {"03": "x", "08": "y"}}
     assert corpus.notes == [
@@ -145,19 +146,19 @@ def test_few_known_recordings_among_many_others(tmp_path):
     ]
 
 
-def test_a_speaker_in_two_corpora_of_a_mixture(tmp_path):
-    """Converted, so that the bytes differ, and too few for the corpus to be recognised."""
+def test_a_published_speaker_in_two_corpora_of_a_mixture_is_refused(tmp_path):
+    """The recording is converted, so its bytes differ, and it is too rare to identify the corpus."""
     first = emodb_tree(tmp_path / "emodb")
-    own = [[f"mine/{number}.wav", "sad", "f", "me"] for number in range(9)]
-    second = load_corpus(manifest(tmp_path / "own", [*own, ["other/03a02Fa.mp3", "happy", "m", "you"]]))
+    others = [[f"mine/{number}.wav", "sad", "f", "me"] for number in range(9)]
+    second = load_corpus(manifest(tmp_path / "own", [*others, ["other/03a02Fa.mp3", "happy", "m", "you"]]))
     message = "emodb and own, own/other/03a02Fa.mp3: speaker_id is 'own/you' for own/other/03a02Fa.mp3, but 'emodb/03'"
     with pytest.raises(ManifestError, match=message):
         mix([load_corpus(first), second])
     assert len(mix([load_corpus(first).of_speakers(exclude=["03"]), second]).speakers) == 11
 
 
-def test_sessions_are_compared_too(rows_of, tmp_path):
-    """Both voices of a dialogue are heard in both channels: a session in two halves leaks."""
+def test_sessions_are_checked(rows_of, tmp_path):
+    """Both speakers of a dialogue can be heard in both channels, so a divided session leaks."""
     rows, head = rows_of["iemocap"], [*HEAD, "session"]
     corpus = load_corpus(manifest(tmp_path / "spelt", [[*row[:4], f"s{int(row[4])}"] for row in rows], head))
     assert corpus.known.name == "iemocap" and set(corpus.column("session").to_pylist()) == {
@@ -170,19 +171,19 @@ def test_sessions_are_compared_too(rows_of, tmp_path):
     rows = [[*row[:4], row[2]] for row in rows]
     with pytest.raises(
         ManifestError,
-        match="session is 'male' for .*, but 'female' for .* by their names both are of session 01 of IEM",
+        match="session is 'male' for .*, but 'female' for .* both recordings belong to session 01 of IEMOCAP",
     ):
         load_corpus(manifest(tmp_path / "wrong", rows, head))
 
 
-def test_gender_by_name_where_labels_are_in_tables(rows_of, tmp_path):
+def test_the_gender_in_names_is_compared_without_the_tables_of_labels(rows_of, tmp_path):
     rows = [[row[0].rpartition("/")[2], row[1], "female", row[3]] for row in rows_of["iemocap"]]
     corpus = load_corpus(manifest(tmp_path / "iemocap", rows))
-    assert corpus.known.name == "iemocap", "known by the recordings' names alone, without folders"
+    assert corpus.known.name == "iemocap", "identified by the names of the recordings, without folders"
     assert any("in the gender of 25 clips" in note for note in corpus.notes)
 
 
-def test_flat_names_that_are_too_plain_count_where_the_corpus_is_named(rows_of, tmp_path):
+def test_bare_names_are_used_if_the_corpus_is_named(rows_of, tmp_path):
     rows = [[row[0].rpartition("/")[2], *row[1:3], "x"] for row in rows_of["esd"]]
     folder = manifest(tmp_path / "flat", rows)
     assert load_corpus(folder).known is None
@@ -193,10 +194,11 @@ def test_flat_names_that_are_too_plain_count_where_the_corpus_is_named(rows_of, 
     assert corpus.known is CORPORA["esd"]
     table = corpus.clips.with_format("arrow")[:]
     assert published_speakers(table) == {}
-    assert published_speakers(table, corpus.known) == {"esd": {one: one for one in ("0001", "0009", "0011")}}
+    ids = {speaker: speaker for speaker in ("0001", "0009", "0011")}
+    assert published_speakers(table, corpus.known) == {"esd": ids}
 
 
-def test_own_ids_of_other_speakers_and_ids_alike_are_told(tmp_path):
+def test_notes_on_swapped_and_similar_ids(tmp_path):
     rows = [["03a01Fa.wav", "happy", "m", "10"], ["10a01Fa.wav", "happy", "m", "03"]]
     notes = load_corpus(manifest(tmp_path / "swapped", rows)).notes
     assert (
@@ -223,8 +225,8 @@ def test_own_ids_of_other_speakers_and_ids_alike_are_told(tmp_path):
         (["1", "10", "100", "1-1", "11", "F1", "M1", "é", "e"], []),
     ],
 )
-def test_what_is_alike(ids, alike):
-    assert alike_ids(ids) == alike
+def test_similar_ids(ids, alike):
+    assert similar_ids(ids) == alike
 
 
 def test_one_id_in_two_unicode_forms_is_an_error(tmp_path):
@@ -232,27 +234,27 @@ def test_one_id_in_two_unicode_forms_is_an_error(tmp_path):
     with pytest.raises(ManifestError, match="line 3: speaker_id .* Unicode|forms NFC"):
         load_corpus(manifest(tmp_path / "x", rows))
     rows = [["Jos\u00e9.wav", "sad", "f", "1"], ["Jose\u0301.wav", "sad", "f", "1"]]
-    with pytest.raises(ManifestError, match="line 3: .* stands already in line 2"):
+    with pytest.raises(ManifestError, match="line 3: .* already occurs in line 2"):
         load_corpus(manifest(tmp_path / "x", rows))
 
 
 def test_recordings_are_found_in_another_unicode_form(tmp_path):
-    """macOS writes accents as characters of their own; a manifest from elsewhere does not."""
+    """macOS stores accents as separate characters, unlike a manifest from another system."""
     folder = manifest(tmp_path / "x", [["J\u00f6rg.wav", "sad", "m", "J\u00f6rg"]])
     soundfile.write(folder / "Jo\u0308rg.wav", np.zeros(1600), 16000)
     corpus = load_corpus(folder)
     assert Path(corpus.clips["path"][0]).is_file() and corpus.clips["file_name"][0] == "J\u00f6rg.wav"
 
 
-def test_shards_are_compared_too(rows_of, tmp_path):
+def test_shards_are_checked(rows_of, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for key in ("file_name", "audio"):
         rows = []
         for file, emotion, gender, *_ in rows_of["emodb"][:20]:
-            one = {"emotion": emotion, "gender": gender, "speaker_id": "x", "audio": {"bytes": b"x", "path": file}}
-            rows.append(one | ({"file_name": file} if key == "file_name" else {}))
+            row = {"emotion": emotion, "gender": gender, "speaker_id": "x", "audio": {"bytes": b"x", "path": file}}
+            rows.append(row | ({"file_name": file} if key == "file_name" else {}))
         folder = tmp_path / key
         folder.mkdir()
         pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet")

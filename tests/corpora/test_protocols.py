@@ -1,4 +1,4 @@
-"""Protocols: folds, and that nothing leaks through them."""
+"""Protocols: folds without leaks."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
 from modeling_gemoclap.corpora.protocols import (
     ProtocolError,
     absent_classes,
-    check,
+    check_protocol,
     deal_speakers,
     development_speakers,
     not_judged,
@@ -34,7 +34,7 @@ EMODB = {
 
 
 def corpus_of(genders, clips=4, sessions=None):
-    """A corpus in memory: every speaker has clips of every emotion."""
+    """A corpus in memory, in which every speaker has clips of every emotion."""
     emotions = ("angry", "sad", "happy", "neutral")
     rows = [(speaker, number) for speaker in genders for number in range(clips)]
     columns = {
@@ -58,8 +58,8 @@ corpora = st.dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(genders=corpora, seed=st.integers(0, 9), data=st.data())
-def test_nothing_leaks(genders, seed, data):
-    """No speaker is judged whom the fold was trained or developed on, and every clip is judged exactly once."""
+def test_no_leaks(genders, seed, data):
+    """Test speakers are not used for training or development, and every clip is tested exactly once."""
     sessions = {speaker: str(number % 3) for number, speaker in enumerate(genders)}
     corpus = corpus_of(genders, sessions=sessions)
     k = data.draw(st.integers(2, len(genders)))
@@ -75,13 +75,13 @@ def test_nothing_leaks(genders, seed, data):
                 if len(train.speakers) > 3:
                     dev = development_speakers(train, 2, seed)
                     assert len(dev) == 2 and set(dev) < set(train.speakers)
-        assert sorted(judged) == sorted(files(corpus)), "each clip is judged once"
+        assert sorted(judged) == sorted(files(corpus)), "each clip is tested once"
         assert protocol.sha256 == protocol_of(name, corpus, seed).sha256
-    assert not protocol.speaker_independent, "the last one says that it is not"
+    assert not protocol.speaker_independent, "the last protocol is speaker-dependent"
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_every_corpus_has_its_protocols(name, tmp_path):
+def test_every_published_corpus_has_protocols(name, tmp_path):
     corpus = load_corpus(TREES[name](tmp_path / name))
     for kind in ("leave-one-speaker-out", "2-folds-by-speaker", "2-folds-speaker-dependent"):
         protocol = protocol_of(kind, corpus)
@@ -95,7 +95,7 @@ def test_sessions_of_iemocap(tmp_path):
         protocol_of("leave-one-session-out", corpus_of(EMODB))
 
 
-def test_the_deal():
+def test_deal_speakers():
     assert deal_speakers(EMODB, 5, 0) == EMODB_SEED_0
     assert deal_speakers(EMODB, 5, 0) == deal_speakers(dict(reversed(EMODB.items())), 5, 0), "order does not matter"
     assert (
@@ -124,10 +124,10 @@ def test_folds_equal_the_published_lists(name, tmp_path):
         ("{}", "must be"),
         ("[[]]", "must be"),
         ("nonsense", "cannot be read"),
-        ('{"test_speakers": {"seed_1": [["03"]]}}', "no seed_0 there; it has seed_1"),
+        ('{"test_speakers": {"seed_1": [["03"]]}}', "the file has no seed_0; it has seed_1"),
     ],
 )
-def test_bad_lists_of_folds(content, message, tmp_path):
+def test_errors_for_invalid_folds_files(content, message, tmp_path):
     (tmp_path / "folds.json").write_text(content)
     with pytest.raises(ProtocolError, match=message):
         read_folds(tmp_path / "folds.json")
@@ -137,25 +137,25 @@ def test_bad_lists_of_folds(content, message, tmp_path):
     ("folds", "message"),
     [
         ([["03", "99"], ["10"]], "made has no speaker 99; it has 03, 08"),
-        ([["03", "10"], ["10"]], "speaker 10 is named twice"),
+        ([["03", "10"], ["10"]], "speaker 10 occurs twice"),
         ([sorted(EMODB)], "fold 0 leaves nothing to train on"),
     ],
 )
-def test_lists_that_do_not_fit(folds, message, tmp_path):
+def test_folds_that_do_not_fit_the_corpus(folds, message, tmp_path):
     (tmp_path / "folds.json").write_text(json.dumps(folds))
     with pytest.raises(ProtocolError, match=message):
         protocol_of(None, corpus_of(EMODB), folds_file=tmp_path / "folds.json")
 
 
-def test_what_a_list_leaves_out(tmp_path):
+def test_speakers_in_no_fold(tmp_path):
     (tmp_path / "folds.json").write_text('[["03", "08"], ["09"]]')
     protocol = protocol_of("2-folds-by-speaker", corpus_of(EMODB), folds_file=tmp_path / "folds.json")
     assert not_judged(protocol, corpus_of(EMODB)) == sorted(set(EMODB) - {"03", "08", "09"})
-    with pytest.raises(ProtocolError, match="2 folds there, not the 5 of 5-folds-by-speaker"):
+    with pytest.raises(ProtocolError, match="the file has 2 folds, but 5-folds-by-speaker needs 5"):
         protocol_of("5-folds-by-speaker", corpus_of(EMODB), folds_file=tmp_path / "folds.json")
 
 
-def test_classes_that_a_fold_lacks_are_told():
+def test_notes_on_emotions_that_a_fold_lacks():
     corpus = corpus_of(EMODB)
     only = corpus.emotions[0]
     emotions = [
@@ -171,7 +171,7 @@ def test_classes_that_a_fold_lacks_are_told():
     assert any(note.startswith("fold 0 judges no") for note in notes)
 
 
-def test_blank_sessions_are_no_session():
+def test_empty_sessions_are_refused():
     corpus = corpus_of(EMODB, sessions={speaker: "" if speaker == "03" else "1" for speaker in EMODB})
     with pytest.raises(ProtocolError, match="4 clips have no session, first 03-0.wav"):
         protocol_of("leave-one-session-out", corpus)
@@ -185,7 +185,7 @@ def test_unknown_protocols(name):
         protocol_of("11-folds-by-speaker", corpus_of(EMODB))
 
 
-def test_the_control_keeps_all_but_the_labels():
+def test_shuffled_labels_change_only_the_emotions():
     corpus = corpus_of(EMODB, clips=8)
     control = shuffled_labels(corpus, 0)
     before, after = (list(part.column("emotion").to_pylist()) for part in (corpus, control))
@@ -200,6 +200,6 @@ def test_a_speaker_of_two_genders_is_refused():
         protocol_of("5-folds-by-speaker", corpus)
 
 
-def test_check_returns_what_fits():
+def test_check_protocol_returns_the_protocol():
     protocol = protocol_of("5-folds-by-speaker", corpus_of(EMODB))
-    assert check(protocol, corpus_of(EMODB)) is protocol
+    assert check_protocol(protocol, corpus_of(EMODB)) is protocol

@@ -1,4 +1,4 @@
-"""What weights have heard: recorded by training itself, compared in a corpus's own terms, or unknown."""
+"""Records of training data: how training writes them, and how the speakers of a corpus are searched in them."""
 
 import json
 import shutil
@@ -21,17 +21,17 @@ from modeling_gemoclap.training.history import HISTORY, history_of, history_of_c
 
 
 def renamed_speakers(corpus: Corpus, start: str) -> Corpus:
-    """The same recordings under another manifest, in which every speaker is spelled another way."""
+    """The same recordings in another manifest, with a prefix before every speaker id."""
     speakers = [start + speaker for speaker in corpus.column("speaker_id").to_pylist()]
     corpus = corpus.with_column("speaker_id", pa.array(speakers))
     return replace(corpus, manifest_sha256="1" * 64, unlabelled_sha256="2" * 64)
 
 
 # ---- the three answers ----------------------------------------------------------------------------------------------
-def test_no_record_is_unknown(tones):
-    found = heard_speakers(load_corpus(tones), None)
-    assert found == Heard(unknown=[NO_RECORD]) and found.answer == "unknown"
-    assert heard_speakers(load_corpus(tones), []).answer == "not heard", "weights that have heard nothing"
+def test_without_a_record_the_answer_is_unknown(tones):
+    heard = heard_speakers(load_corpus(tones), None)
+    assert heard == Heard(unknown=[NO_RECORD]) and heard.answer == "unknown"
+    assert heard_speakers(load_corpus(tones), []).answer == "not heard", "an empty record means no training data"
 
 
 def test_the_same_manifest_under_any_name(tones):
@@ -43,7 +43,7 @@ def test_the_same_manifest_under_any_name(tones):
     assert heard_speakers(corpus.of_speakers(["03"]), records).answer == "not heard"
 
 
-def test_heard_without_labels_and_known_with_them(tones, tmp_path):
+def test_labels_do_not_change_the_answer(tones, tmp_path):
     corpus, unlabelled = load_corpus(tones), load_corpus(tones, unlabelled=True)
     [record] = training_records(unlabelled.of_speakers(["01"]))
     assert record["unlabelled"] and record["manifest_sha256"] == corpus.unlabelled_sha256 != corpus.manifest_sha256
@@ -55,8 +55,8 @@ def test_heard_without_labels_and_known_with_them(tones, tmp_path):
     assert mixed[0].unlabelled_sha256 == mixed[1].manifest_sha256
 
 
-def test_recordings_under_other_names_are_known_by_their_content(tones, tmp_path):
-    """Another folder, other files, other speakers: what was heard is heard; of the rest it is unknown."""
+def test_renamed_recordings_are_identified_by_content(tones, tmp_path):
+    """The folder, the files and the speakers are renamed. Speakers without recorded recordings are unknown."""
     corpus, copy = load_corpus(tones), tmp_path / "copy"
     (copy / "wav").mkdir(parents=True)
     lines = ["file_name,emotion,gender,speaker_id"]
@@ -65,12 +65,12 @@ def test_recordings_under_other_names_are_known_by_their_content(tones, tmp_path
         lines.append(f"wav/{number}.wav,{clip['emotion']},{clip['gender']},person{int(clip['speaker_id'])}")
     (copy / "metadata.csv").write_text("\n".join(lines) + "\n")
     records = training_records(corpus.of_speakers(exclude=["04"]))
-    found = heard_speakers(load_corpus(copy), records)
-    assert found.speakers == ["person1", "person2", "person3"] and found.answer == "heard"
-    found = heard_speakers(load_corpus(copy).of_speakers(["person4"]), records)
-    assert found.answer == "unknown" and "it was trained on tones" in found.unknown[0]
+    heard = heard_speakers(load_corpus(copy), records)
+    assert heard.speakers == ["person1", "person2", "person3"] and heard.answer == "heard"
+    heard = heard_speakers(load_corpus(copy).of_speakers(["person4"]), records)
+    assert heard.answer == "unknown" and "it was trained on tones" in heard.unknown[0]
     other = load_corpus(write_corpus(tmp_path / "other", salt="o"))
-    assert heard_speakers(other, records).answer == "unknown", "nobody has said that these are other people"
+    assert heard_speakers(other, records).answer == "unknown", "nothing shows that these are other people"
 
 
 def test_another_version_of_a_corpus_of_the_same_name(tones, tmp_path):
@@ -78,8 +78,8 @@ def test_another_version_of_a_corpus_of_the_same_name(tones, tmp_path):
     records = training_records(corpus.of_speakers(["01"]))
     changed = replace(corpus, manifest_sha256="1" * 64, unlabelled_sha256="2" * 64)
     assert heard_speakers(changed.of_speakers(["01"]), records).speakers == ["01"]
-    found = heard_speakers(changed.of_speakers(["02"]), records)
-    assert found.answer == "unknown" and "another version of it" in found.unknown[0]
+    heard = heard_speakers(changed.of_speakers(["02"]), records)
+    assert heard.answer == "unknown" and "another version of it" in heard.unknown[0]
 
 
 @pytest.mark.parametrize("tree", [emodb_tree, ravdess_tree])
@@ -91,38 +91,38 @@ def test_a_published_corpus_in_another_spelling(tree, tmp_path):
     spelled = renamed_speakers(corpus, "Actor_")
     assert heard_speakers(spelled, records) == Heard([f"Actor_{first}"])
     assert heard_speakers(spelled.of_speakers([f"Actor_{second}"]), records).answer == "not heard"
-    # and the other way round: trained on the other spelling, or recorded without the corpus's own ids
+    # the reverse: trained on the other spelling, or recorded without the ids of the published corpus
     records = training_records(spelled.of_speakers([f"Actor_{first}"]))
     assert heard_speakers(corpus, records) == Heard([first])
     old = [{name: value for name, value in records[0].items() if name not in ("published", "recordings")}]
-    found = heard_speakers(corpus.of_speakers([second]), old)
-    assert found.answer == "unknown" and "speakers otherwise than the corpus does (Actor_" in found.unknown[0]
+    heard = heard_speakers(corpus.of_speakers([second]), old)
+    assert heard.answer == "unknown" and "speakers otherwise than the corpus does (Actor_" in heard.unknown[0]
     old[0] |= {"speakers": [first], "manifest_sha256": "3" * 64, "unlabelled_sha256": "4" * 64}
     assert heard_speakers(spelled, old) == Heard([f"Actor_{first}"])
 
 
-def test_a_few_recordings_of_a_published_corpus_among_ones_own(tmp_path):
-    """They make no published corpus of it, and are known all the same."""
-    own = write_corpus(tmp_path / "own")
+def test_a_few_published_recordings_in_another_corpus(tmp_path):
+    """They do not identify the corpus, but their speakers are recorded by their published ids."""
+    folder = write_corpus(tmp_path / "own")
     emodb = load_corpus(emodb_tree(tmp_path / "emodb"))
     rows = []
     for clip in emodb.clips:
         if clip["speaker_id"] in ("03", "08"):
-            shutil.copy(clip["path"], own / "audio")
+            shutil.copy(clip["path"], folder / "audio")
             name = clip["file_name"].removeprefix("wav/")
             rows.append(f"audio/{name},{clip['emotion']},{clip['gender']},actor-{clip['speaker_id']}")
     rows = [row for row in rows if row.split(",")[1] in TONES]
-    with open(own / "metadata.csv", "a") as file:
+    with open(folder / "metadata.csv", "a") as file:
         file.write("\n".join(rows) + "\n")
-    corpus = load_corpus(own)
+    corpus = load_corpus(folder)
     assert corpus.known is None
     records = training_records(corpus.of_speakers(exclude=["actor-08"]))
     assert records[0]["published"] == {"emodb": ["03"]}
-    found = heard_speakers(emodb, records)
-    assert found.speakers == ["03"] and found.unknown, "who the others in that corpus are, nobody knows"
+    heard = heard_speakers(emodb, records)
+    assert heard.speakers == ["03"] and heard.unknown, "the other speakers of that corpus are not known"
     records = training_records(emodb.of_speakers(["08"]))
-    found = heard_speakers(corpus, records)
-    assert "actor-08" in found.speakers and "actor-03" not in found.speakers
+    heard = heard_speakers(corpus, records)
+    assert "actor-08" in heard.speakers and "actor-03" not in heard.speakers
 
 
 def test_two_published_corpora_share_no_speaker(tmp_path):
@@ -137,17 +137,17 @@ def test_two_published_corpora_share_no_speaker(tmp_path):
     assert heard_speakers(first.of_speakers(["08"]), records).answer == "not heard"
 
 
-def test_what_an_encoder_was_pretrained_on_is_not_claimed(tones):
-    found = heard_speakers(load_corpus(tones), [{"encoder": "wavlm-base"}])
-    assert found.answer == "not heard" and found.encoders == ["wavlm-base"]
-    both = merged([found, Heard(["01"], ["a reason"])])
+def test_pretrained_encoders_are_listed_in_the_answer(tones):
+    heard = heard_speakers(load_corpus(tones), [{"encoder": "wavlm-base"}])
+    assert heard.answer == "not heard" and heard.encoders == ["wavlm-base"]
+    both = merged([heard, Heard(["01"], ["a reason"])])
     assert both == Heard(["01"], ["a reason"], ["wavlm-base"]) and Heard.from_dict(both.to_dict()) == both
 
 
 # ---- recorded by training itself ------------------------------------------------------------------------------------
 @pytest.fixture
 def python_training(make_model, make_processor, tones, tmp_path):
-    """A training in Python, as documented: a model, a collator, clips."""
+    """A training in Python as documented, with a model, a collator and clips."""
 
     def make(speakers, model=None, folder="run", wrap=lambda clips: clips, **options):
         model = model or make_model()
@@ -163,7 +163,7 @@ def python_training(make_model, make_processor, tones, tmp_path):
     return make
 
 
-def test_a_training_in_python_leaves_a_record(python_training, tones):
+def test_training_in_python_adds_a_record(python_training, tones):
     trainer, folder = python_training(["01", "02"])
     trainer.train()
     trainer.save_model()
@@ -193,8 +193,8 @@ def test_weights_without_a_record_stay_unknown(python_training, make_model, tone
         model.load_state_dict({name: value + 1e-3 for name, value in make_model().state_dict().items()})
         trainer, _ = python_training(["01"], model=model)
         trainer.train()
-        found = heard_speakers(load_corpus(tones).of_speakers(["03"]), model.config.training_data)
-        assert found.answer == "unknown" and "outside of recorded training" in found.unknown[0]
+        heard = heard_speakers(load_corpus(tones).of_speakers(["03"]), model.config.training_data)
+        assert heard.answer == "unknown" and "outside of recorded training" in heard.unknown[0]
 
 
 def test_clips_that_do_not_name_their_speakers(python_training, tones):
@@ -204,11 +204,11 @@ def test_clips_that_do_not_name_their_speakers(python_training, tones):
     plain = lambda clips: [clips[index] for index in range(6)]  # noqa: E731
     trainer, _ = python_training(["01"], wrap=plain, dataloader_drop_last=True, per_device_train_batch_size=2)
     trainer.train()
-    found = heard_speakers(load_corpus(tones).of_speakers(["03"]), trainer.model.config.training_data)
-    assert found.answer == "unknown" and "list of clips that does not name their speakers" in found.unknown[0]
+    heard = heard_speakers(load_corpus(tones).of_speakers(["03"]), trainer.model.config.training_data)
+    assert heard.answer == "unknown" and "list of clips that does not name their speakers" in heard.unknown[0]
 
 
-def test_a_resumed_training_keeps_what_its_checkpoint_had_heard(python_training):
+def test_a_resumed_training_keeps_the_records_of_its_checkpoint(python_training):
     trainer, folder = python_training(["01", "02"], save_strategy="steps", save_steps=1)
     trainer.train()
     checkpoint = folder / "checkpoint-1"
@@ -218,13 +218,13 @@ def test_a_resumed_training_keeps_what_its_checkpoint_had_heard(python_training)
     assert [record["speakers"] for record in resumed.model.config.training_data] == [["01", "02"], ["01"]]
     again, _ = python_training(["01", "02"], folder="third", max_steps=3)
     again.train(resume_from_checkpoint=str(checkpoint))
-    assert len(again.model.config.training_data) == 1, "the same training goes on"
+    assert len(again.model.config.training_data) == 1, "the same training continues"
     for name in (HISTORY, "config.json"):
         (checkpoint / name).unlink()
     assert "no record" in history_of_checkpoint(checkpoint)[0]["unknown"]
 
 
-def test_a_pretrained_encoder_is_named(make_model, tmp_path):
+def test_a_pretrained_encoder_is_recorded(make_model, tmp_path):
     make_model("wav2vec2-base").audio_model.save_pretrained(tmp_path / "encoder")
     from modeling_gemoclap import GEmoClapForAudioClassification
 
@@ -239,7 +239,7 @@ def answer_of(model, tones, speaker):
 
 
 @pytest.mark.parametrize("how", ["load_state_dict", "submodule", "tower"])
-def test_weights_that_were_put_into_a_fresh_model(python_training, make_model, tones, how):
+def test_weights_copied_into_a_new_model_make_the_answer_unknown(python_training, make_model, tones, how):
     trainer, _ = python_training(["04"])
     trainer.train()
     old, fresh = trainer.model, make_model()
@@ -254,8 +254,8 @@ def test_weights_that_were_put_into_a_fresh_model(python_training, make_model, t
     assert answer_of(fresh, tones, "04") == "unknown" and answer_of(fresh, tones, "01") == "heard"
 
 
-def test_weights_that_were_changed_outside_of_recorded_training(python_training, tones, tmp_path):
-    """A plain loop, or other weights loaded: evaluation sees by their hash that the record is not about them."""
+def test_weights_changed_outside_recorded_training_make_the_answer_unknown(python_training, tones, tmp_path):
+    """Evaluation detects by the hash of the weights that the record does not describe them."""
     trainer, folder = python_training(["01"])
     trainer.train()
     trainer.model.config.calibration_temperature = 0.5
@@ -279,7 +279,7 @@ def test_weights_that_were_changed_outside_of_recorded_training(python_training,
     assert answer_of(trainer.model, tones, "02") == "unknown"
 
 
-def test_a_second_training_of_the_same_model_is_recorded_as_such(python_training, tones):
+def test_a_second_training_adds_a_record(python_training, tones):
     trainer, _ = python_training(["01"])
     trainer.train()
     again, _ = python_training(["02"], model=trainer.model, folder="again")
@@ -288,8 +288,8 @@ def test_a_second_training_of_the_same_model_is_recorded_as_such(python_training
     assert answer_of(again.model, tones, "03") == "not heard"
 
 
-def test_the_record_of_a_tower_is_not_stale(python_training, make_model, tones, tmp_path):
-    """A tower of ours that lies alone keeps its record, or is unknown."""
+def test_the_record_of_a_tower(python_training, make_model, tones, tmp_path):
+    """A tower that is saved alone keeps its record, or is unknown."""
     from modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector
 
     trainer, _ = python_training(["01"])
@@ -305,10 +305,10 @@ def test_the_record_of_a_tower_is_not_stale(python_training, make_model, tones, 
     assert not hasattr(model.audio_model.config, "training_data")
     config = GEmoClapConfig(audio_config=tower.config, emotions=list(TONES))
     built = GEmoClapForAudioClassification(config, tower)
-    assert "unknown" in history_of(built)[0], "a tower from memory, of which nobody says where it comes from"
+    assert "unknown" in history_of(built)[0], "a tower from memory has no record"
 
 
-def test_development_clips_of_several_sets_and_of_a_later_calibration(python_training, tones):
+def test_development_speakers_of_several_sets_and_of_a_calibration(python_training, tones):
     trainer, _ = python_training(["01"])
     extractor = trainer.processing_class.feature_extractor
     sets = {}
@@ -325,23 +325,23 @@ def test_development_clips_of_several_sets_and_of_a_later_calibration(python_tra
     assert answer_of(trainer.model, tones, "04") == "heard"
 
 
-def test_recordings_count_more_than_the_manifest(tones, tmp_path):
-    """The recordings of a speaker who was trained on, under the names of one who was not."""
+def test_recordings_take_precedence_over_the_manifest(tones, tmp_path):
+    """The files of a new speaker hold the recordings of a training speaker."""
     corpus = load_corpus(tones)
     records = training_records(corpus.of_speakers(["01"]))
     copy = tmp_path / "tones"
     shutil.copytree(tones, copy)
     for path in (copy / "audio").glob("01_*"):
         shutil.copy(path, copy / "audio" / path.name.replace("01_", "04_"))
-    found = heard_speakers(load_corpus(copy).of_speakers(["04"]), records)
-    assert found.speakers == ["04"]
+    heard = heard_speakers(load_corpus(copy).of_speakers(["04"]), records)
+    assert heard.speakers == ["04"]
 
 
 @pytest.mark.parametrize(
     "records",
     [{}, "all", [{"note": "fine"}], [["01"]], [{"speakers": ["01"]}], [{"corpora": ["tones"]}], [None], [7]],
 )
-def test_a_record_of_another_form_is_unknown(tones, records):
+def test_an_invalid_record_makes_the_answer_unknown(tones, records):
     assert heard_speakers(load_corpus(tones), records).answer == "unknown"
 
 
@@ -355,28 +355,27 @@ def judged(model, data_dir, output_dir, *more):
 
 def test_reports_give_three_answers(trained, tones, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = judged(trained, tones, tmp_path / "a", "--speakers", "04")
-    assert (
-        "; speaker-independent: 1 speakers of tones" in found["protocol"] and found["heard"]["answer"] == "not heard"
-    )
-    found = judged(trained, tones, tmp_path / "b", "--allow_seen_speakers")
-    assert "NOT speaker-independent: trained on speakers 01, 02, 03" in found["protocol"]
-    assert found["heard"] == {"answer": "heard", "speakers": ["01", "02", "03"], "unknown": []}
+    results = judged(trained, tones, tmp_path / "a", "--speakers", "04")
+    assert results["heard"]["answer"] == "not heard"
+    assert "; speaker-independent: 1 speakers of tones" in results["protocol"]
+    results = judged(trained, tones, tmp_path / "b", "--allow_seen_speakers")
+    assert "NOT speaker-independent: trained on speakers 01, 02, 03" in results["protocol"]
+    assert results["heard"] == {"answer": "heard", "speakers": ["01", "02", "03"], "unknown": []}
     blank = tmp_path / "blank"
     shutil.copytree(trained, blank)
     config = json.loads((blank / "config.json").read_text())
     (blank / "config.json").write_text(json.dumps(config | {"training_data": None}))
-    found = judged(blank, tones, tmp_path / "c", "--speakers", "04")
-    assert f"UNKNOWN whether speaker-independent: {NO_RECORD}" in found["protocol"]
+    results = judged(blank, tones, tmp_path / "c", "--speakers", "04")
+    assert f"UNKNOWN whether speaker-independent: {NO_RECORD}" in results["protocol"]
     page = (tmp_path / "c/report.html").read_text()
     assert "What the checkpoint was trained on is unknown" in page and "speaker-independent: 1" not in page
     elsewhere = write_corpus(tmp_path / "elsewhere", salt="e")
-    found = judged(trained, elsewhere, tmp_path / "d")
-    assert found["heard"]["answer"] == "unknown" and "it was trained on tones" in found["protocol"]
+    results = judged(trained, elsewhere, tmp_path / "d")
+    assert results["heard"]["answer"] == "unknown" and "it was trained on tones" in results["protocol"]
 
 
-def test_a_start_without_a_record_makes_a_run_unknown(trained, tones, tmp_path):
-    """Every fold of a protocol started from weights of which nobody knows whom they have heard."""
+def test_initial_weights_without_a_record_make_the_answer_unknown(trained, tones, tmp_path):
+    """Every fold of a protocol starts from weights without a record."""
     blank = tmp_path / "blank"
     shutil.copytree(trained, blank)
     config = json.loads((blank / "config.json").read_text())
@@ -387,12 +386,12 @@ def test_a_start_without_a_record_makes_a_run_unknown(trained, tones, tmp_path):
     assert "may have been trained on the true labels" in done.stderr
     card = (tmp_path / "run/fold_0/seed_42/README.md").read_text()
     assert "Not all of it is known: what blank, from which it started, was trained on is not recorded" in card
-    found = judged(tmp_path / "run", tones, tmp_path / "results", "--protocol", "2-folds-by-speaker")
-    assert "UNKNOWN whether speaker-independent" in found["protocol"] and found["heard"]["answer"] == "unknown"
+    results = judged(tmp_path / "run", tones, tmp_path / "results", "--protocol", "2-folds-by-speaker")
+    assert "UNKNOWN whether speaker-independent" in results["protocol"] and results["heard"]["answer"] == "unknown"
 
 
-def test_an_encoder_without_labels_claims_no_emotions(make_model, tmp_path):
-    """Neither in its configuration nor as a model that is made of it."""
+def test_an_encoder_without_labels_has_no_emotions(make_model, tmp_path):
+    """This holds for its configuration and for a model that is built from it."""
     from modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector
 
     encoder = make_model(model_class=GEmoClapForXVector, emotions=[])
@@ -402,7 +401,7 @@ def test_an_encoder_without_labels_claims_no_emotions(make_model, tmp_path):
     config = GEmoClapConfig.from_pretrained(tmp_path)
     assert config.emotions == [] and config.num_labels == 0
     for model_class in (GEmoClapForAudioClassification, GEmoClapModel):
-        with pytest.raises(ValueError, match="names no emotions, as that of an encoder .* give emotions="):
+        with pytest.raises(ValueError, match="names no emotions, like that of an encoder .* give emotions="):
             model_class(config)
     head = GEmoClapForAudioClassification.from_pretrained(tmp_path, emotions=list(TONES))
     assert head.config.id2label == dict(enumerate(TONES)) and head.classifier[-1].out_features == 3

@@ -1,4 +1,4 @@
-"""Shards as `datasets` and others write them, and shards that are not whole."""
+"""Shards from `datasets` and other programs, and incomplete shards."""
 
 import io
 import json
@@ -23,7 +23,8 @@ from trees import TREES
 from modeling_gemoclap.corpora import shards
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
 from modeling_gemoclap.corpora.protocols import protocol_of
-from modeling_gemoclap.corpora.shards import ShardReader, shard_states, write_shards
+from modeling_gemoclap.corpora.shard_reader import ShardReader, shard_states
+from modeling_gemoclap.corpora.shards import write_shards
 from modeling_gemoclap.feature_extraction_gemoclap import read_audio
 
 EMOTIONS = ["angry", "happy", "sad"]
@@ -55,7 +56,7 @@ def labels(waves, classes=True) -> dict:
 
 
 def check(folder: Path, waves: dict, names=None) -> None:
-    """The labels, and every sample of every recording."""
+    """Compare the labels and every sample of every recording."""
     corpus = load_corpus(folder)
     assert list(corpus.clips["file_name"]) == list(names or waves)
     plain = labels(waves, classes=False)
@@ -69,7 +70,7 @@ def check(folder: Path, waves: dict, names=None) -> None:
 
 @pytest.mark.parametrize("form", ["bytes", "files", "embedded", "unnamed"])
 def test_an_audio_column_of_datasets(form, waves, tmp_path):
-    """Files are named, or embedded as `push_to_hub` does; classes are numbers whose names stand in the schema."""
+    """Files are referred to, or embedded as by `push_to_hub`. Labels are class numbers with names in the schema."""
     for name, wave in waves.items():
         (tmp_path / "files/wav").mkdir(parents=True, exist_ok=True)
         (tmp_path / "files" / name).write_bytes(encoded(wave))
@@ -102,7 +103,7 @@ def test_an_audio_column_of_datasets(form, waves, tmp_path):
 
 
 def write_tree(folder: Path, waves: dict, shards: int) -> list[str]:
-    """Recordings in a tree of folders, embedded by `datasets`; their base names."""
+    """Write recordings from a tree of folders, embedded by `datasets`. Returns their base names."""
     paths = [folder / "files" / str(place // 2) / f"{place % 2}.wav" for place in range(len(waves))]
     for path, wave in zip(paths, waves.values(), strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,46 +120,47 @@ def write_tree(folder: Path, waves: dict, shards: int) -> list[str]:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_files_of_one_name_in_a_tree_of_folders(shards, waves, tmp_path):
-    """`datasets` embeds a file with the last part of its path alone."""
+def test_embedded_files_with_the_same_base_name(shards, waves, tmp_path):
+    """`datasets` embeds a file with only the last part of its path."""
     bases = write_tree(tmp_path, waves, shards)
     assert len(set(bases)) == 2
-    each = len(waves) // shards
+    clips = len(waves) // shards
     names = [
-        f"train-{place // each:05d}-of-{shards:05d}.parquet/{place % each}/{base}" for place, base in enumerate(bases)
+        f"train-{place // clips:05d}-of-{shards:05d}.parquet/{place % clips}/{base}"
+        for place, base in enumerate(bases)
     ]
     check(tmp_path / "data", waves, names)
     assert load_corpus(tmp_path / "data").manifest_sha256 == load_corpus(tmp_path / "data").manifest_sha256
 
 
-def test_a_copy_of_a_shard_is_still_noticed_where_names_repeat(waves, tmp_path):
+def test_a_copied_shard_is_detected_when_names_repeat(waves, tmp_path):
     write_tree(tmp_path, waves, 3)
     content = (tmp_path / "data/train-00001-of-00003.parquet").read_bytes()
     (tmp_path / "data/train-00001-of-00003 (1).parquet").write_bytes(content)
-    with pytest.raises(ManifestError, match=r"stands already in .*train-00001-of-00003"):
+    with pytest.raises(ManifestError, match=r"its content is the same as that of .*train-00001-of-00003"):
         load_corpus(tmp_path / "data")
 
 
-def test_only_names_that_repeat_are_changed(tmp_path):
+def test_only_repeated_names_are_changed(tmp_path):
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     names = ["a.wav", "b.wav", "a.wav"]
     audio = pa.array([{"bytes": bytes([n]), "path": name} for n, name in enumerate(names)], struct)
     columns = {"emotion": ["sad"] * 3, "gender": ["f"] * 3, "speaker_id": ["1"] * 3}
     pq.write_table(pa.table({**columns, "audio": audio}), tmp_path / "x.parquet")
-    found = list(load_corpus(tmp_path).clips["file_name"])
-    assert found == ["x.parquet/0/a.wav", "b.wav", "x.parquet/2/a.wav"]
+    names = list(load_corpus(tmp_path).clips["file_name"])
+    assert names == ["x.parquet/0/a.wav", "b.wav", "x.parquet/2/a.wav"]
 
 
 def forms(waves, folder: Path) -> dict[str, tuple[pa.Array, dict]]:
-    """Each form of the column audio, and further columns."""
+    """Each form of the column audio, with additional columns."""
     names, content = list(waves), [encoded(wave) for wave in waves.values()]
     arrays = [wave.tolist() for wave in waves.values()]
-    for name, one in zip(names, content, strict=True):
+    for name, data in zip(names, content, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(one)
+        (folder / name).write_bytes(data)
     absolute, rates = [str(folder / name) for name in names], pa.array([RATE] * len(names))
     pairs = [{"bytes": None, "path": name} for name in names]
-    mixed = [{"bytes": one, "path": name} for name, one in zip(names, content, strict=True)][:1] + pairs[1:]
+    mixed = [{"bytes": data, "path": name} for name, data in zip(names, content, strict=True)][:1] + pairs[1:]
     struct = pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])
     arrays_of = pa.struct([("array", pa.list_(pa.float32())), ("sampling_rate", pa.int32()), ("path", pa.string())])
     named = {"file_name": pa.array(names)}
@@ -175,8 +177,8 @@ def forms(waves, folder: Path) -> dict[str, tuple[pa.Array, dict]]:
         "struct of arrays": (
             pa.array(
                 [
-                    dict(zip(("array", "sampling_rate", "path"), one, strict=True))
-                    for one in zip(arrays, rates.to_pylist(), names, strict=True)
+                    dict(zip(("array", "sampling_rate", "path"), values, strict=True))
+                    for values in zip(arrays, rates.to_pylist(), names, strict=True)
                 ],
                 arrays_of,
             ),
@@ -184,14 +186,14 @@ def forms(waves, folder: Path) -> dict[str, tuple[pa.Array, dict]]:
         ),
         "lists": (pa.array(arrays, pa.list_(pa.float32())), {**named, "sampling_rate": rates}),
         "two channels": (
-            pa.array([[one, one] for one in arrays], pa.list_(pa.large_list(pa.float32()))),
+            pa.array([[array, array] for array in arrays], pa.list_(pa.large_list(pa.float32()))),
             {**named, "sampling_rate": rates},
         ),
     }
 
 
 @pytest.mark.parametrize("form", forms({}, Path()))
-def test_every_form_of_recordings(form, waves, tmp_path):
+def test_every_form_of_the_audio_column(form, waves, tmp_path):
     audio, more = forms(waves, tmp_path / "corpus")[form]
     more |= {name: pa.array(values).dictionary_encode() for name, values in labels(waves, classes=False).items()}
     path = tmp_path / "corpus/a.parquet"
@@ -206,8 +208,8 @@ def test_every_form_of_recordings(form, waves, tmp_path):
     assert states != shard_states(tmp_path / "corpus")
 
 
-def test_paths_begin_at_the_shard(waves, tmp_path):
-    """A shard below the corpus's folder names files beside it, or above it within the corpus."""
+def test_paths_are_relative_to_the_shard(waves, tmp_path):
+    """A shard in a subfolder of the corpus may refer to files beside it, or above it within the corpus."""
     audio, _ = forms(waves, tmp_path / "corpus/data")["relative paths"]
     table = pa.table({"audio": audio, **labels(waves, classes=False)})
     pq.write_table(table, tmp_path / "corpus/data/a.parquet")
@@ -225,8 +227,8 @@ def test_paths_begin_at_the_shard(waves, tmp_path):
         load_corpus(tmp_path / "corpus")
 
 
-def test_absolute_names_do_not_depend_on_the_machine(waves, tmp_path):
-    """What all paths have in common is left out, over all shards: the same corpus has the same hash anywhere."""
+def test_the_hash_does_not_depend_on_the_root_of_absolute_paths(waves, tmp_path):
+    """The common root of the paths in all shards is removed from the names."""
     hashes = set()
     for home in ("/home/a/corpus", "/data"):
         folder = tmp_path / home.replace("/", "_")
@@ -258,34 +260,34 @@ CLASSES = {"names": ["sad", "angry"], "_type": "ClassLabel"}
         (rows().drop_columns(["emotion"]), "no column emotion; its columns are file_name, gender, speaker_id, audio"),
         (
             rows(label=["sad", "sad"], speaker=["1", "1"]).drop_columns(["emotion", "speaker_id"]),
-            "no column emotion, speaker_id; .*; rename label to emotion, speaker to speaker_id, if that is what it",
+            "no column emotion, speaker_id; .*; rename label to emotion, speaker to speaker_id if it holds",
         ),
         (rows(speech=["x", "y"]).drop_columns(["audio"]), "no column audio; .*; rename speech to audio"),
         (noted(rows(hm=[b"x", b"y"]).drop_columns(["audio"]), hm={"_type": "Audio"}), "; rename hm to audio"),
         (rows(audio=[1, 2]), "column audio is int64; it must hold paths, the bytes of files, arrays beside a column"),
         (rows(audio=[[0.5], [0.5]]), "column audio is list<.*>; it must hold .* arrays beside a column sampling_rate"),
-        (rows(speaker_id=[1.0, 2.5]), "column speaker_id is double; it must hold text, or numbers of classes"),
+        (rows(speaker_id=[1.0, 2.5]), "column speaker_id is double; it must hold text, or class numbers with names"),
         (rows(session=[[1], [2]]), "column session is list<.*; it must hold text"),
         (noted(rows(emotion=[0, 2]), emotion=CLASSES), r"column emotion: numbers 0 to 2 of 2 classes \(sad, angry\)"),
         (rows(emotion=[0, 2]), "row 0 of group 0: emotion '0' is not known.*--emotion_map"),
         (rows(file_name=["a.wav", None]), "row 1 of group 0: file_name '' must be a path inside"),
     ],
 )
-def test_what_cannot_be_read_is_named(table, message, tmp_path):
+def test_errors_for_invalid_shards(table, message, tmp_path):
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(ManifestError, match=f"a.parquet.*{message}") as error:
         load_corpus(tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_numbers_and_nothing_as_labels(tmp_path):
+def test_numbers_and_nulls_as_labels(tmp_path):
     table = rows(
         emotion=[1, -1], gender=pa.nulls(2), speaker_id=pa.array([7, 8], pa.uint8()), session=[float("nan")] * 2
     )
     pq.write_table(noted(table, emotion=CLASSES), tmp_path / "a.parquet")
     corpus = load_corpus(tmp_path)
-    found = [corpus.column(name).to_pylist() for name in ("emotion", "gender", "speaker_id", "session")]
-    assert found == [["angry", ""], ["", ""], ["7", "8"], ["", ""]]
+    columns = [corpus.column(name).to_pylist() for name in ("emotion", "gender", "speaker_id", "session")]
+    assert columns == [["angry", ""], ["", ""], ["7", "8"], ["", ""]]
     pq.write_table(rows(emotion=[0, 2]), tmp_path / "a.parquet")
     corpus = load_corpus(tmp_path, emotion_map={"0": "sad", "2": "angry"})
     assert corpus.column("emotion").to_pylist() == ["sad", "angry"]
@@ -294,7 +296,7 @@ def test_numbers_and_nothing_as_labels(tmp_path):
 
 
 def test_shards_with_different_columns(tmp_path):
-    """A text column that a shard lacks is empty there; a shard may have no rows at all."""
+    """A text column that a shard lacks is empty there, and a shard may have no rows."""
     pq.write_table(rows(session=["s1", "s2"]), tmp_path / "a.parquet")
     pq.write_table(rows(file_name=["c.wav", "d.wav"], language=["de", "pl"]), tmp_path / "b.parquet")
     struct = {"bytes": b"x", "path": "e.wav"}
@@ -304,8 +306,8 @@ def test_shards_with_different_columns(tmp_path):
     assert corpus.column("language").to_pylist() == ["", "", "de", "pl"]
 
 
-def test_recordings_beside_shards_are_told(tmp_path):
-    """Shards of some speakers, written below a corpus, are read in its place."""
+def test_a_note_reports_recordings_beside_shards(tmp_path):
+    """Shards of some speakers in a subfolder of a corpus are read instead of it."""
     folder = TREES["emodb"](tmp_path / "emodb")
     corpus = load_corpus(folder)
     write_shards(corpus.of_speakers(["03", "08"]), folder / "shards")
@@ -319,7 +321,7 @@ def test_recordings_beside_shards_are_told(tmp_path):
 
 @settings(max_examples=12, deadline=None)
 @given(per_shard=st.integers(1, 60), per_group=st.integers(1, 60), seed=st.integers(0, 3))
-def test_any_sizes_of_shards_and_groups(tones, per_shard, per_group, seed, tmp_path_factory):
+def test_sizes_of_shards_and_groups(tones, per_shard, per_group, seed, tmp_path_factory):
     corpus, folder = load_corpus(tones), tmp_path_factory.mktemp("sizes") / "shards"
     assert len(write_shards(corpus, folder, per_shard, per_group, seed)) == -(-48 // per_shard)
     again = load_corpus(folder)
@@ -328,7 +330,7 @@ def test_any_sizes_of_shards_and_groups(tones, per_shard, per_group, seed, tmp_p
     assert all(sound["bytes"] == (tones / name).read_bytes() for name, sound in held)
 
 
-def test_pointers_and_files_that_went_away(tmp_path):
+def test_pointers_and_deleted_files(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(ManifestError, match="a.parquet: a git-lfs pointer.*git lfs pull"):
         load_corpus(tmp_path)
@@ -340,15 +342,15 @@ def test_pointers_and_files_that_went_away(tmp_path):
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_every_layout_goes_through_shards(name, tmp_path):
-    """All columns of text, sessions and transcripts among them, and the corpus itself is known again."""
+def test_every_published_corpus_can_be_written_as_shards(name, tmp_path):
+    """All text columns are the same, such as sessions and transcripts, and the corpus is identified."""
     corpus = load_corpus(TREES[name](tmp_path / "downloaded"))
     write_shards(corpus, tmp_path / "shards", clips_per_shard=40)
     again = load_corpus(tmp_path / "shards")
     assert again.known is corpus.known and again.manifest_sha256 == corpus.manifest_sha256
     columns = ("file_name", "emotion", "gender", "speaker_id", "session", "transcript")
     first, second = (
-        sorted(zip(*(one.column(c).to_pylist() for c in columns), strict=True)) for one in (corpus, again)
+        sorted(zip(*(part.column(name).to_pylist() for name in columns), strict=True)) for part in (corpus, again)
     )
     assert first == second
     for kind in ("leave-one-session-out", "leave-one-speaker-out"):
@@ -356,7 +358,7 @@ def test_every_layout_goes_through_shards(name, tmp_path):
             assert protocol_of(kind, again) == protocol_of(kind, corpus)
 
 
-def test_whatever_text_a_manifest_has_is_kept(tmp_path):
+def test_all_text_columns_are_written(tmp_path):
     folder = write_corpus(tmp_path / "x", clips=1)
     lines = (folder / "metadata.csv").read_text().splitlines()
     more = [f"{lines[0]},language,path,session,row", *(f"{line},de,p{n},s{n},{n}" for n, line in enumerate(lines[1:]))]
@@ -365,7 +367,7 @@ def test_whatever_text_a_manifest_has_is_kept(tmp_path):
     again = load_corpus(tmp_path / "shards")
     assert set(again.column("language").to_pylist()) == {"de"}
     assert sorted(again.column("session").to_pylist()) == sorted(f"s{n}" for n in range(len(lines) - 1))
-    assert again.column("row").type == pa.int32(), "a place in the shards, not the manifest's column"
+    assert again.column("row").type == pa.int32(), "the place in the shards, not the column of the manifest"
 
 
 def test_a_mixture_keeps_sessions_and_other_shared_columns(tmp_path):
@@ -383,7 +385,7 @@ def test_a_mixture_keeps_sessions_and_other_shared_columns(tmp_path):
     assert folds == [["again/Ses03F", "again/Ses03M"], *([f"iemocap/Ses0{n}F", f"iemocap/Ses0{n}M"] for n in (1, 2))]
 
 
-def test_a_missing_shard_is_found_out(tmp_path):
+def test_a_missing_shard_is_detected(tmp_path):
     corpus = load_corpus(write_corpus(tmp_path / "x"))
     written = write_shards(corpus, tmp_path / "shards", clips_per_shard=10)
     assert [path.name for path in written] == [f"clips-0000{n}-of-00005.parquet" for n in range(5)]
@@ -393,7 +395,7 @@ def test_a_missing_shard_is_found_out(tmp_path):
     with pytest.raises(ManifestError, match="1 of 5 shards are missing, first clips-00003-of-00005.parquet"):
         load_corpus(tmp_path / "shards")
     for number, path in enumerate(path for path in written if path.exists()):
-        path.rename(path.with_name(f"{number}.parquet"))  # other names: what the shards themselves note is left
+        path.rename(path.with_name(f"{number}.parquet"))  # then only the notes in the shards show it
     with pytest.raises(ManifestError, match="hold 38 clips of the 48 that were written together"):
         load_corpus(tmp_path / "shards")
     (tmp_path / "shards/x.parquet").write_bytes(content)
@@ -401,7 +403,7 @@ def test_a_missing_shard_is_found_out(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train-{:05d}-of-00003.parquet", "test-{:05d}-of-00003-0a1b2c3d4e5f6789.parquet"])
-def test_a_missing_shard_of_the_hub_is_found_out(name, tmp_path):
+def test_a_missing_shard_of_the_hub_is_detected(name, tmp_path):
     for number in (0, 2):
         pq.write_table(rows(file_name=[f"{number}.wav", f"{number}x.wav"]), tmp_path / name.format(number))
     with pytest.raises(ManifestError, match="1 of 3 shards are missing, first (train|test)-00001-of-00003.parquet"):
@@ -411,7 +413,7 @@ def test_a_missing_shard_of_the_hub_is_found_out(name, tmp_path):
     assert len(load_corpus(tmp_path)) == 8
 
 
-def test_a_conversion_that_fails_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failed_conversion_removes_its_files(tmp_path, monkeypatch):
     corpus = load_corpus(write_corpus(tmp_path / "x"))
     original = shards._write_shard
 
@@ -421,13 +423,13 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards, "_write_shard", fails)
-    with pytest.raises(ManifestError, match="cannot be written .*No space left on device.*; nothing of them is kept"):
+    with pytest.raises(ManifestError, match="cannot be written .*No space left .*; incomplete shards were removed"):
         write_shards(corpus, tmp_path / "shards", clips_per_shard=10)
     assert list((tmp_path / "shards").iterdir()) == []
 
 
-def test_a_conversion_that_is_killed_leaves_no_corpus(tmp_path):
-    """At any moment: what was written cannot be read as a corpus, and the next conversion begins anew."""
+def test_a_killed_conversion_leaves_no_readable_corpus(tmp_path):
+    """The files of a killed conversion cannot be read as a corpus, and the next conversion replaces them."""
     folder = write_corpus(tmp_path / "x")
     script = (
         "import time, sys\n"
@@ -449,11 +451,11 @@ def test_a_conversion_that_is_killed_leaves_no_corpus(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list((tmp_path / "shards").iterdir())) == 3
-    with pytest.raises(ManifestError, match="no metadata.csv there, and no recordings"):
+    with pytest.raises(ManifestError, match="it has no metadata.csv and no recordings"):
         load_corpus(tmp_path / "shards")
     write_shards(load_corpus(folder), tmp_path / "shards")
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["clips-00000-of-00001.parquet"]
-    with pytest.raises(ManifestError, match="its recordings are in shards already"):
+    with pytest.raises(ManifestError, match="its recordings are already in shards"):
         write_shards(load_corpus(tmp_path / "shards"), tmp_path / "more")
 
 
@@ -461,7 +463,7 @@ def command(*arguments):
     return run_script("-m", "modeling_gemoclap.corpora.shards", *arguments, check=False)
 
 
-def test_the_command_takes_words_and_names(tmp_path):
+def test_options_of_the_command(tmp_path):
     folder = write_corpus(tmp_path / "x", clips=1)
     text = (folder / "metadata.csv").read_text().replace(",sad,", ",traurig,").replace(",happy,", ",sleepy,")
     (folder / "metadata.csv").write_text(text)
@@ -476,7 +478,7 @@ def test_the_command_takes_words_and_names(tmp_path):
     assert load_corpus(tmp_path / "out", emotions=["sleepy"]).emotions == ["angry", "sad", "sleepy"]
 
 
-def test_errors_of_the_command_are_one_sentence(tmp_path):
+def test_errors_of_the_command(tmp_path):
     folder = write_corpus(tmp_path / "x", [["audio/gone.wav", "sad", "female", "05"]], clips=1)
     (tmp_path / "file").write_text("x")
     done = command(folder, tmp_path / "out")
@@ -485,7 +487,7 @@ def test_errors_of_the_command_are_one_sentence(tmp_path):
     (folder / "audio/gone.wav").write_bytes(b"x")
     for arguments, message in (
         ((tmp_path / "absent", tmp_path / "out"), "no such folder"),
-        ((tmp_path / "file", tmp_path / "out"), "this is a file; give the folder"),
+        ((tmp_path / "file", tmp_path / "out"), "this is a file; give the folder that holds it"),
         ((folder, tmp_path / "file"), "the shards cannot be written"),
         ((folder, tmp_path / "out", "--emotion_map", "{"), "must be a JSON object"),
         ((folder / "audio", tmp_path / "out", "--corpus_name", "emodb"), "not named as those of"),

@@ -20,10 +20,10 @@ from test_distributed import AUDIO, TORCHRUN
 
 from modeling_gemoclap import AudioError, GEmoClapForXVector
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
-from modeling_gemoclap.corpora.protocols import some_clips
+from modeling_gemoclap.corpora.protocols import sample_clips
 from modeling_gemoclap.evaluation import cluster_analysis
+from modeling_gemoclap.evaluation.actions import refuse_idle_options
 from modeling_gemoclap.evaluation.cluster_analysis import agreement, analyse, purity
-from modeling_gemoclap.evaluation.judging import refuse_idle_options
 from modeling_gemoclap.objectives.speaker_clusters import embeddings as embeddings_module
 from modeling_gemoclap.objectives.speaker_clusters.clusters import Clusters, cluster_within_speakers
 from modeling_gemoclap.objectives.speaker_clusters.embeddings import speaker_embeddings
@@ -425,13 +425,13 @@ def test_resemblyzer_separates_real_speakers(tmp_path):
 
 def test_some_clips_are_of_every_speaker_and_emotion(tones):
     corpus = load_corpus(tones)
-    half, quarter = (some_clips(corpus, share, 0) for share in (0.5, 0.25))
+    half, quarter = (sample_clips(corpus, share, 0) for share in (0.5, 0.25))
     names = [set(part.column("file_name").to_pylist()) for part in (half, quarter)]
     assert len(half) == 24 and len(quarter) == 12 and names[1] < names[0]
     counts = Counter(zip(*(half.column(name).to_pylist() for name in ("speaker_id", "emotion")), strict=True))
     assert len(counts) == 12 and max(counts.values()) - min(counts.values()) <= 1
     with pytest.raises(ValueError, match="label_fraction 0"):
-        some_clips(corpus, 0, 0)
+        sample_clips(corpus, 0, 0)
 
 
 def test_cluster_analysis(both, vectors, tmp_path):

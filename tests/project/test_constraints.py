@@ -65,6 +65,15 @@ def test_pins_of_an_older_python_are_no_newer():
             assert parts[0] < parts[1], name
 
 
+def test_the_floor_of_torch_is_the_one_that_is_tested():
+    """`nox -s floors` tests the lower bound of setup.cfg, and CONTRIBUTING.md records the result."""
+    [floor] = re.findall(r'^FLOOR = "(.+?)"', (ROOT / "noxfile.py").read_text(), re.M)
+    [torch] = [requirement for requirement in requirements() if requirement.name == "torch"]
+    assert str(torch.specifier) == f">={floor.removesuffix('.0')}"
+    rows = [line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if f"| {floor} |" in line]
+    assert rows and all(re.search(r"\d{3} passed", row) for row in rows)
+
+
 def test_no_pin_is_of_a_machine():
     assert not [pin for pin in PINS if re.match("nvidia|cuda|triton", pin.name) or "+" in str(pin.specifier)]
 

@@ -1,13 +1,16 @@
 """The walls between the parts, the wheel, and what stands in the repository."""
 
 import ast
+import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, TONES
 from families import AUDIO
 
 PACKAGE = ROOT / "modeling_gemoclap"
@@ -96,20 +99,32 @@ def test_the_engine_names_no_objective():
         assert not words.search(path.read_text()), path.name
 
 
-def test_the_wheel_holds_everything(tmp_path):
-    """Built, installed into an empty folder, and imported from there."""
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with nothing but the built wheel, installed without what it requires."""
+    folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
     subprocess.run(wheel, check=True, capture_output=True)
-    [built] = tmp_path.glob("gemoclap-*.whl")
-    target = tmp_path / "site"
-    subprocess.run(
-        [*pip, "install", "--no-deps", "--target", str(target), str(built)], check=True, capture_output=True
-    )
-    assert {path.name for path in target.iterdir()} == {
-        "modeling_gemoclap",
-        built.name.split("-py3")[0] + ".dist-info",
-    }
+    [built] = folder.glob("gemoclap-*.whl")
+    target = folder / "site"
+    install = [*pip, "install", "--no-deps", "--target", str(target), str(built)]
+    subprocess.run(install, check=True, capture_output=True)
+    distribution = f"{built.name.split('-py3')[0]}.dist-info"
+    assert {path.name for path in target.iterdir()} == {"modeling_gemoclap", distribution}
+    return target
+
+
+def run_installed(target, folder, *words):
+    """Run Python in a folder, with the installed wheel first on the path; what it prints."""
+    env = {**os.environ, "PYTHONPATH": str(target)}
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout.strip()
+
+
+def test_the_wheel_holds_everything(installed, tmp_path):
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in PACKAGE.rglob("*.py")
@@ -118,17 +133,45 @@ def test_the_wheel_holds_everything(tmp_path):
         f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; "
         "print(sys.modules['modeling_gemoclap'].__file__)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(target), "PATH": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(target / "modeling_gemoclap/__init__.py")
+    assert run_installed(installed, tmp_path, "-c", code) == str(installed / "modeling_gemoclap/__init__.py")
     for name in ("py.typed", "training/card_template.md", "evaluation/war_uar/war_uar.py"):
-        assert (target / "modeling_gemoclap" / name).is_file()
+        assert (installed / "modeling_gemoclap" / name).is_file()
+
+
+def test_the_wheel_holds_the_configurations(installed):
+    sources = sorted(path for path in (ROOT / "configs").rglob("*") if path.is_file())
+    folder = installed / "modeling_gemoclap/configs"
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == [
+        folder / path.relative_to(ROOT / "configs") for path in sources
+    ]
+    for path in sources:
+        assert (folder / path.relative_to(ROOT / "configs")).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_evaluates_and_predicts(installed, tones, tmp_path):
+    """Two steps with a configuration of the package, in an empty folder without the repository."""
+    data = ("--data_dir", tones)
+    quick = ("--max_steps", 2, "--prompt_steps", 0, "--use_cpu", "true", "--disable_tqdm", "true")
+    train = ("-m", "modeling_gemoclap", "train", "--config", "compact", *data, "--exclude_speakers", "04")
+    run_installed(installed, tmp_path, *train, *quick, "--output_dir", "run")
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert {path.name for path in (tmp_path / "run").glob("*.py")} == {path.name for path in FACE}
+    recipe = yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["emotion_templates"] == recipe["emotion_templates"] and config["pooling"] == recipe["pooling"]
+    evaluate = ("-m", "modeling_gemoclap", "evaluate", "--model", "run", *data, "--speakers", "04")
+    run_installed(installed, tmp_path, *evaluate, "--output_dir", "results")
+    results = json.loads((tmp_path / "results/results.json").read_text())
+    assert results["n"] == 12 and results["command"].startswith("python -m modeling_gemoclap evaluate --model run")
+    clip = next(tones.glob("audio/04_*.wav"))
+    code = (
+        "import sys; from transformers import pipeline; "
+        "pipe = pipeline('zero-shot-emotion-recognition', model='run', trust_remote_code=True); "
+        "print(sorted(answer['label'] for answer in pipe(sys.argv[1])))"
+    )
+    code = f"import modeling_gemoclap; {code}"
+    assert run_installed(installed, tmp_path, "-c", code, clip).splitlines()[-1] == str(sorted(TONES))
 
 
 def test_importing_the_package_needs_no_workshop():
@@ -146,11 +189,126 @@ def test_importing_the_package_needs_no_workshop():
         _ = modeling_gemoclap.NoSuchThing
 
 
-def test_scripts_and_modules_stay_small():
+def module_graph(package):
+    """The modules of a package, and for each module the other modules that it imports, also inside functions."""
+    paths = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in package.rglob("*.py")
+    }
+    graph = {name: set() for name in paths}
+    for name, path in paths.items():
+        parent = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), parent)
+                targets = ((f"{base}.{alias.name}", base) for alias in node.names)
+                graph[name] |= {module if module in paths else base for module, base in targets}
+        graph[name] &= paths.keys()
+    return graph
+
+
+def find_cycle(graph):
+    """The modules of a cycle, with the first one again at the end; [] if there is none."""
+    finished, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in finished:
+            return []
+        path.append(name)
+        cycle = next(filter(None, map(visit, sorted(graph[name]))), [])
+        path.pop()
+        finished.add(name)
+        return cycle
+
+    return next(filter(None, map(visit, sorted(graph))), [])
+
+
+def test_no_modules_import_each_other():
+    """An import inside a function counts too, since it only hides a cycle."""
+    graph = module_graph(PACKAGE)
+    assert any(name.endswith(".trainer") for name in graph["modeling_gemoclap"]), "imported inside __getattr__"
+    assert not (cycle := find_cycle(graph)), " imports ".join(cycle)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from . import second",
+        "from .second import name",
+        "from package.second import name",
+        "import package.second",
+        "from . import value",
+    ],
+)
+def test_every_form_of_import_can_close_a_cycle(line, tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/__init__.py").write_text("from .second import name\nvalue = 1\n")
+    (tmp_path / "package/first.py").write_text(f"def function():\n    {line}\n")
+    (tmp_path / "package/second.py").write_text("from .first import function\nname = 1\n")
+    cycle = find_cycle(module_graph(tmp_path / "package"))
+    assert cycle and cycle[0] == cycle[-1] and "package.first" in cycle
+    (tmp_path / "package/first.py").write_text("import os\n")
+    assert find_cycle(module_graph(tmp_path / "package")) == []
+
+
+MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 6
+# Modules by file name and functions by qualified name that may exceed these limits, and why.
+ALLOWED = {
+    "GEmoClapAudioConfig.__init__": "the fields of a stored configuration",
+    "GEmoClapConfig.__init__": "the fields of a stored configuration",
+    "GEmoClapFeatureExtractor.__init__": "the fields of a stored feature extractor",
+    "GEmoClapModel.forward": "the inputs of the model by their public names",
+    "emo_clap_loss": "a public function, whose parameters are those of the formula",
+    "ml_gemo_clap_loss": "a public function, whose parameters are those of the formula",
+    "sl_gemo_clap_loss": "a public function, whose parameters are those of the formula",
+}
+# What still exceeds them. Entries are removed, never added.
+TO_BE_REDUCED = {
+    "ShardSampler.__init__",
+    "SupConSampler.__init__",
+    "SupConTrainer.__init__",
+}
+
+
+def sizes(path):
+    """The lines of a module, and the lines and the number of parameters of each of its functions, by name."""
+    text = path.read_text()
+    yield path.name, len(text.splitlines()), 0
+
+    def functions(node, prefix):
+        for child in ast.iter_child_nodes(node):
+            name = f"{prefix}{child.name}" if hasattr(child, "name") else prefix
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                arguments = child.args.posonlyargs + child.args.args + child.args.kwonlyargs
+                parameters = [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
+                yield name, child.end_lineno - child.lineno + 1, len(parameters)
+            is_scope = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            yield from functions(child, f"{name}." if is_scope else prefix)
+
+    yield from functions(ast.parse(text), "")
+
+
+def test_modules_functions_and_signatures_are_small():
+    too_large = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name, lines, parameters in sizes(path):
+            limit = MODULE_LINES if name == path.name else FUNCTION_LINES
+            if lines > limit or parameters > PARAMETERS:
+                too_large[name] = f"{lines} lines of at most {limit}, {parameters} parameters of at most {PARAMETERS}"
+    exceptions = {*ALLOWED, *TO_BE_REDUCED}
+    new = [f"{name}: {size}" for name, size in too_large.items() if name not in exceptions]
+    assert not new, "\n".join(new)
+    reduced = sorted(exceptions - too_large.keys())
+    assert not reduced, f"within the limits now, to be removed from the list: {', '.join(reduced)}"
+
+
+def test_scripts_are_small():
     for path in [*ROOT.glob("*.py"), *(ROOT / "demo").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
         assert len(path.read_text().splitlines()) <= 150, path
-    for path in PACKAGE.rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 450, path
 
 
 CONFIGURATIONS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if "\ncells:" not in path.read_text())
@@ -174,18 +332,3 @@ def test_the_table_of_encoders_is_whole():
     rows = {cells[0].strip(): cells for cells in rows if cells and cells[0].strip() in AUDIO and len(cells) == 10}
     assert list(rows) == list(AUDIO), "run python benchmarks/encoders.py"
     assert all(float(cells[8].split()[0]) < 1e-4 for cells in rows.values())
-
-
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/encoders.md", "docs/scaling.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md"]
-)
-def test_pages_link_what_is_there(page):
-    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
-        if not link.startswith("http"):
-            assert ((ROOT / page).parent / link).exists(), link
-
-
-def test_readme_names_what_is_there():
-    text = (ROOT / "README.md").read_text()
-    for name in re.findall(r"--config (\S+\.yaml)", text):
-        assert (ROOT / name).is_file(), name

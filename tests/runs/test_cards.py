@@ -30,11 +30,11 @@ def test_the_last_epoch_is_not_called_the_best(train, tones, tmp_path):
     options += ("--eval_strategy", "epoch", "--metric_for_best_model", "uar", "--output_dir")
     train(*options, tmp_path / "last")
     text = (tmp_path / "last/README.md").read_text()
-    assert "the last epoch is kept" in text and "chose the epoch" not in text and "after epoch 3:" in text
+    assert "the last epoch is kept" in text and "epoch was chosen" not in text and "after epoch 3:" in text
     assert "which were not trained on" in text and "| 01, 02; developed on 03 |" in text
     train(*options, tmp_path / "further", "--init_from", tmp_path / "last", "--dev_speakers", "02")
     text = (tmp_path / "further/README.md").read_text()
-    assert "On the development speakers, of which it was TRAINED ON 02, after" in text
+    assert "On the development speakers, of which the model was TRAINED ON 02, after" in text
     assert "not trained on" not in text
 
 
@@ -46,7 +46,7 @@ def test_the_metrics_are_those_of_the_selected_epoch(make_model, tmp_path, best)
     ]
     state = TrainerState(epoch=3, global_step=12, log_history=log, best_metric=0.9, **best)
     text = card(make_model(), tmp_path, state, development=Development(True, Heard(), "war"))
-    assert "which chose the epoch by war, after epoch 1: UAR 0.500, WAR 0.900" in text
+    assert "on which the epoch was chosen by war, after epoch 1: UAR 0.500, WAR 0.900" in text
     text = card(make_model(), tmp_path, state)
     assert "after epoch 3: UAR 0.600" in text and "UNKNOWN whether they were trained on" in text
 
@@ -54,7 +54,7 @@ def test_the_metrics_are_those_of_the_selected_epoch(make_model, tmp_path, best)
 def test_weights_with_unknown_training_data_are_not_called_trained_from_scratch(make_model, tmp_path):
     for records in (None, [{"unknown": "it was trained further from other weights"}]):
         text = card(make_model(training_data=records), tmp_path)
-        assert "from scratch" not in text and text.count("what it started from is not recorded") == 2
+        assert "from scratch" not in text and text.count("its initial weights are not recorded") == 2
     assert "trained from scratch" in card(make_model(training_data=[]), tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, TINY, load_script
 from transformers.utils.versions import require_version
 
-from modeling_gemoclap.command_line.failures import sentence_for
+from modeling_gemoclap.command_line.failures import failure_message
 from modeling_gemoclap.command_line.parser import words_of
 from modeling_gemoclap.runs.folder import resume_point
 from modeling_gemoclap.runs.recipe import parse_recipe
@@ -29,10 +29,16 @@ def arguments(tmp_path, **options):
         ({"lr_scheduler_kwargs": {"a": 1}}, "--lr_scheduler_type linear .*the schedule has no a; it has no fields"),
         ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycle": 1}}, "no num_cycle; it has num_cycles"),
         ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"power": 2}}, "no power"),
-        ({"lr_scheduler_type": "cosine_with_min_lr"}, "the schedule cannot be made"),
-        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": "x"}}, "the schedule cannot be made"),
-        ({"load_best_model_at_end": True, "save_strategy": "no"}, "--load_best_model_at_end true: nothing is eval"),
-        ({"save_strategy": "best"}, "--save_strategy best: nothing is evaluated"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "the schedule cannot be created"),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": "x"}},
+            "the schedule cannot be created",
+        ),
+        (
+            {"load_best_model_at_end": True, "save_strategy": "no"},
+            "--load_best_model_at_end true: training has no evaluation",
+        ),
+        ({"save_strategy": "best"}, "--save_strategy best: training has no evaluation"),
     ],
 )
 def test_invalid_schedules_and_selections(options, message, tmp_path):
@@ -59,8 +65,8 @@ def test_valid_schedules(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--torch_compile_backend", "x"), "--torch_compile_backend x: not known; known are .*inductor"),
-        (("--fp16", "true"), "--fp16 true: on a CPU it has no effect"),
+        (("--torch_compile_backend", "x"), "--torch_compile_backend x: unknown backend; give one of .*inductor"),
+        (("--fp16", "true"), "--fp16 true: it has no effect on a CPU"),
         (("--deepspeed", "nowhere/zero.json"), "--deepspeed nowhere/zero.json: no such file"),
         (("--fsdp_config", "nowhere.json"), "--fsdp_config nowhere.json: no such file"),
     ],
@@ -83,7 +89,7 @@ def test_a_missing_checkpoint_to_resume_from(tmp_path):
 def test_a_missing_requirement_names_the_package():
     with pytest.raises(ImportError) as error:
         require_version("no-such-package>=0")
-    assert sentence_for(error.value) == "no-such-package is not installed: pip install no-such-package"
+    assert failure_message(error.value) == "no-such-package is not installed: pip install no-such-package"
 
 
 @pytest.mark.parametrize("items", [["04", "--seed", "7"], ["--seed=7"], ["--no-bf16"]])
@@ -91,10 +97,10 @@ def test_items_of_a_list_are_not_read_as_options(items, tmp_path):
     path = tmp_path / "options.yaml"
     path.write_text(f"exclude_speakers: {json.dumps(items)}\n")
     with pytest.raises(
-        ValueError, match=r"options.yaml: exclude_speakers: the item '--.*' would be read as an option"
+        ValueError, match=r"options.yaml: exclude_speakers: the item '--.*' would be parsed as an option"
     ):
         parse_recipe(["--config", str(path), "--use_cpu", "true"])
-    with pytest.raises(ValueError, match="would be read as an option"):
+    with pytest.raises(ValueError, match="would be parsed as an option"):
         words_of("exclude_speakers", items)
     assert words_of("lr_milestones", ["-1", "a-b"]) == ["--lr_milestones", "-1", "a-b"]
 

@@ -12,8 +12,8 @@ from ...losses_gemoclap import contrastive_loss, loss_floor
 from ...modeling_gemoclap import MAX_LOGIT_SCALE
 from ...training.card import CardText
 from ...training.clips import audio_inputs
-from ...training.gather import at_least_float32, fill_up, gather, largest_batch
-from ...training.lora import add_scales_to, is_lora
+from ...training.gather import at_least_float32, gather, largest_batch, pad_rows
+from ...training.lora import is_lora, save_logit_scales
 from ...training.trainer import SpeechTrainer
 from ...training.trainer_options import refuse_batch_norm
 from .gradient_cache import EMBEDDINGS, SCALES, ChunkedBatch, GradientCache, refuse_chunk_size
@@ -73,9 +73,9 @@ class GEmoClapTrainer(SpeechTrainer):
 
     card_text = CardText(
         title="{{ {'emo': 'Emo-CLAP', 'ml': 'ML-GEmo-CLAP', 'sl': 'SL-GEmo-CLAP'}[config.objective] }}",
-        summary="A [GEmo-CLAP](https://arxiv.org/abs/2306.07848) checkpoint: an audio encoder and a text encoder that "
-        "meet in a joint space of {{ config.projection_dim }} dimensions, so that the emotion of a clip is the class "
-        "whose words are nearest.",
+        summary="A [GEmo-CLAP](https://arxiv.org/abs/2306.07848) checkpoint: an audio encoder and a text encoder with "
+        "a joint embedding space of {{ config.projection_dim }} dimensions. The predicted emotion of a clip is the "
+        "class whose prompts are nearest by cosine similarity.",
         objective="{{ title }}, alpha {{ config.alpha }}, similarity {{ config.similarity | cell_code }}, targets "
         "{{ config.targets | cell_code }}{% if config.objective == 'sl' %}, texts {{ config.sl_texts | cell_code }}"
         "{% endif %}",
@@ -129,8 +129,8 @@ class GEmoClapTrainer(SpeechTrainer):
 
     def _global_loss(self, model, outputs, labels) -> torch.Tensor:
         size = largest_batch(len(outputs.audio_embeds), outputs.audio_embeds.device)
-        labels = [label if label is None else gather(fill_up(label, size, -1)) for label in labels]
-        local = {name: fill_up(at_least_float32(getattr(outputs, name, None)), size) for name in EMBEDDINGS}
+        labels = [label if label is None else gather(pad_rows(label, size, -1)) for label in labels]
+        local = {name: pad_rows(at_least_float32(getattr(outputs, name, None)), size) for name in EMBEDDINGS}
         gathered = {name: None if embeds is None else gather(embeds) for name, embeds in local.items()}
         gathered |= {name: getattr(outputs, name) for name in SCALES}
         start, processes = self.args.process_index * size, self.args.world_size
@@ -174,7 +174,7 @@ class GEmoClapTrainer(SpeechTrainer):
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         if is_lora(self.model):
-            add_scales_to(output_dir or self.args.output_dir, self.model)
+            save_logit_scales(output_dir or self.args.output_dir, self.model)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         """Add the cross-entropy, its floor and the scales to the logs; see the class."""

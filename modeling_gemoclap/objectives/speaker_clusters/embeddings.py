@@ -16,11 +16,11 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForAudioXVector, PretrainedConfig
 
-from ...corpora.files import whole
+from ...corpora.files import write_atomically
 from ...corpora.manifest import Corpus, ManifestError
 from ...feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ...fingerprint import AUDIO_LIBRARIES, digest, fingerprint
-from ...towers_gemoclap import load_whole
+from ...towers_gemoclap import load_complete_model
 
 RESEMBLYZER = "resemblyzer"
 SAVE_INTERVAL = 500  # new embeddings between writes of the cache, so that a killed run loses few
@@ -137,7 +137,7 @@ def _x_vector(source: str, device: str) -> _SpeakerModel:
                 f"the speaker model {source} is not an x-vector model ({', '.join(architectures) or 'unknown'}): give "
                 f"one such as microsoft/wavlm-base-plus-sv, or {RESEMBLYZER} ({INSTALL})"
             )
-        model = load_whole(AutoModelForAudioXVector, source).to(device).eval()
+        model = load_complete_model(AutoModelForAudioXVector, source).to(device).eval()
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(source)
     except OSError as error:
         raise ValueError(
@@ -182,7 +182,7 @@ def _embed_all(corpus: Corpus, model: _SpeakerModel, path: Path) -> tuple[list[n
 
 
 def _save_cache(path: Path, cached: dict[str, np.ndarray]) -> None:
-    with whole(path) as part, open(part, "wb") as file:
+    with write_atomically(path) as part, open(part, "wb") as file:
         np.savez(file, keys=np.array(list(cached)), values=np.stack(list(cached.values())))
 
 

@@ -54,11 +54,12 @@ class SpeakerTrainer(StepTrainer):
 
     card_text = CardText(
         title="an encoder that has no head yet",
-        summary="An audio encoder and its pooling, pretrained on unlabelled speech "
-        "([Ulgen et al.](https://arxiv.org/abs/2401.11017)): clips of a speaker that a speaker model puts into one "
-        "cluster lie near each other; no emotion label was read{% if stage %} in this, but it had been trained before "
-        "as {{ stage }}{% endif %}. It has no head and knows no words; `train.py --init_from` puts a classifier or "
-        "GEmo-CLAP on it, and `AutoModel` loads its tower alone from `encoder/`.",
+        summary="An audio encoder with its pooling, pretrained on unlabelled speech "
+        "([Ulgen et al.](https://arxiv.org/abs/2401.11017)): clips of one speaker in one cluster of speaker "
+        "embeddings have similar embeddings. In this training, no emotion label was read{% if stage %}; before it, "
+        "the model was trained as {{ stage }}{% endif %}. The model has no head and no text encoder. `train.py "
+        "--init_from` starts a classifier or GEmo-CLAP from it, and `AutoModel` loads its tower alone from "
+        "`encoder/`.",
         objective="InfoNCE between the clusters of a speaker",
     )
 

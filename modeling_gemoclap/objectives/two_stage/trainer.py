@@ -40,13 +40,13 @@ class SupConTrainer(StepTrainer):
 
     card_text = CardText(
         title="an encoder that has no head yet",
-        summary="An audio encoder and its pooling, trained by supervised contrast (the first stage of Xiang's two): "
-        "clips of one emotion lie near each other{% if config.training_data and config.training_data | length > 1 %} "
-        "whatever their corpus{% endif %}. It has no head and knows no words; `train.py --init_from` puts a "
-        "classifier or GEmo-CLAP on it.",
+        summary="An audio encoder with its pooling, trained by supervised contrastive learning (the first stage of "
+        "Xiang's two-stage fine-tuning): clips of one emotion have similar embeddings"
+        "{% if config.training_data and config.training_data | length > 1 %} across corpora{% endif %}. The model has "
+        "no head and no text encoder. `train.py --init_from` starts a classifier or GEmo-CLAP from it.",
         objective="InfoNCE and a cosine margin",
-        references="Two stages of supervised contrast: M. Xiang, *A Cross-Corpus Speech Emotion Recognition Method "
-        "Based on Supervised Contrastive Learning*.",
+        references="Two-stage supervised contrastive fine-tuning: M. Xiang, *A Cross-Corpus Speech Emotion "
+        "Recognition Method Based on Supervised Contrastive Learning*.",
     )
 
     def __init__(

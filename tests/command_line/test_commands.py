@@ -1,0 +1,134 @@
+"""`python -m modeling_gemoclap`, and the configurations that are included in the package."""
+
+import runpy
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT, load_script
+
+from modeling_gemoclap import __main__ as commands
+from modeling_gemoclap.command_line import shipped
+from modeling_gemoclap.command_line.commands import command_words
+from modeling_gemoclap.command_line.shipped import shipped_config
+from modeling_gemoclap.runs.recipe import parse_recipe
+
+MODULE = str(ROOT / "modeling_gemoclap/__main__.py")
+
+
+@pytest.mark.parametrize("name", ["compact", "compact.yaml", "configs/compact.yaml"])
+def test_included_configuration_is_found_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shipped_config(name) == str(ROOT / "configs/compact.yaml")
+    values = yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
+    recipe = parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"])
+    assert recipe.options.projection_dim == values["projection_dim"]
+    assert recipe.training.warmup_steps == values["warmup_steps"]
+
+
+@pytest.mark.parametrize("name", ["compact", "compact.yaml", "configs/compact.yaml"])
+def test_file_precedes_included_configuration(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / name).write_text("projection_dim: 7\n")
+    assert shipped_config(name) == name
+    recipe = parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"])
+    assert recipe.options.projection_dim == 7
+
+
+def test_folder_is_not_a_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "compact").mkdir()
+    assert shipped_config("compact") == str(ROOT / "configs/compact.yaml")
+
+
+def test_installed_configurations_precede_those_of_the_repository(tmp_path, monkeypatch):
+    folders = (tmp_path / "package/configs", tmp_path / "configs")
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "compact.yaml").write_text("projection_dim: 7\n")
+    monkeypatch.setattr(shipped, "FOLDERS", folders)
+    assert shipped_config("compact") == str(folders[0] / "compact.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        ("compcat", r"; did you mean compact\?"),
+        ("configs/compcat.yaml", r"; did you mean compact\?"),
+        ("runs/compact.yaml", r"; did you mean compact\?"),
+        ("0123456789", r"\."),
+        ("../configs/compact", r"\."),
+        ("accelerate/cpu", r"\."),
+    ],
+)
+def test_unknown_configuration_is_reported_with_the_existing_ones(name, question, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ", ".join(sorted(path.stem for path in (ROOT / "configs").glob("*.yaml")))
+    message = f"^--config {name}: no such file{question} The package has {names}$"
+    with pytest.raises(ValueError, match=message):
+        shipped_config(name)
+    with pytest.raises(ValueError, match=message):
+        parse_recipe(["--config", name])
+    with pytest.raises(ValueError, match=message):
+        load_script("grid").parse(["--config", name, "--data_dir", "x", "--output_dir", "y"])
+
+
+def test_grid_starts_commands_as_it_was_started(tmp_path, monkeypatch):
+    """The installed package has no train.py."""
+    grid, started = load_script("grid"), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(grid, "run", lambda command: started.append(command))
+    monkeypatch.setattr(grid, "as_table", lambda cells, folders: "table")
+    words = ["--config", "grid.yaml", "--data_dir", "x", "--output_dir", "runs", "--launcher", "launch"]
+    (tmp_path / "grid.yaml").write_text("base: compact\nprotocol: p\ncells: [{name: one}]")
+    (tmp_path / "runs").mkdir()
+    for program, wanted in (("grid.py", [["train.py"], ["evaluate.py"]]), (MODULE, None)):
+        monkeypatch.setattr(sys, "argv", [program])
+        grid.main([*words, "--", "--use_cpu", "true"])
+        wanted = wanted or [["-m", "modeling_gemoclap", name] for name in ("train", "evaluate")]
+        train, evaluate = started[-2:]
+        assert train[: 1 + len(wanted[0])] == ["launch", *wanted[0]] and "compact" in train
+        assert evaluate[: 1 + len(wanted[1])] == [sys.executable, *wanted[1]]
+        command = " ".join(["python", *command_words("grid"), "--config"])
+        assert command in (tmp_path / "runs/table.md").read_text()
+
+
+def test_module_runs_the_commands(capsys):
+    with pytest.raises(ValueError, match="^no command is given; the commands are train, evaluate, grid$"):
+        commands.main([])
+    with pytest.raises(ValueError, match="^no command trian; the commands are"):
+        commands.main(["trian", "--config", "compact"])
+    commands.main(["--help"])
+    output = capsys.readouterr().out
+    assert all(f"modeling_gemoclap {name}" in output for name in commands.COMMANDS)
+    with pytest.raises(SystemExit):
+        commands.main(["evaluate", "--help"])
+    assert "--allow_seen_speakers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "--config", "compcat"), "train.py: --config compcat: no such file; did you mean compact?"),
+        (("evaluate", "--data_dir", "x"), "evaluate.py: give --model"),
+        (("grid", "--data_dir", "x"), "grid.py: the following arguments are required: --config"),
+        ((), "modeling_gemoclap: no command is given"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # imported by conftest
+def test_module_reports_failures_in_one_sentence(words, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [MODULE, *words])
+    with pytest.raises(SystemExit) as error:
+        runpy.run_module("modeling_gemoclap", run_name="__main__")
+    output = capsys.readouterr().err
+    assert error.value.code == 1 and output.startswith(message) and len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_scripts_run_the_same_code(name, monkeypatch):
+    calls = []
+    monkeypatch.setattr(load_script(name), "main", calls.append)
+    runpy.run_path(str(ROOT / f"{name}.py"))["main"](["--option"])
+    commands.main([name, "--option"])
+    assert calls == [["--option"], ["--option"]]
