@@ -42,7 +42,8 @@ def parse_recipe(argv: list[str]) -> Recipe:
     recipe = Recipe(*_create_parser(objective).read(argv, ignored))
     if recipe.model.audio_model == SCRATCH:
         recipe.model.audio_model = None
-    refuse(_unsupported(objective, recipe))
+    groups = (recipe.model, recipe.data, recipe.training)
+    refuse(_unsupported(objective, {name: value for group in groups for name, value in vars(group).items()}))
     return recipe
 
 
@@ -78,7 +79,7 @@ def check_recipe(argv: list[str], source: str) -> None:
     """
     try:
         objective, ignored = _parse_objective(argv)
-        _create_parser(objective).values(argv, ignored)
+        refuse(_unsupported(objective, _create_parser(objective).values(argv, ignored)))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
@@ -137,14 +138,12 @@ def _create_parser(objective: type[Objective]) -> OptionParser:
     return parser
 
 
-def _unsupported(objective: type[Objective], recipe: Recipe) -> list[str]:
+def _unsupported(objective: type[Objective], values: dict) -> list[str]:
     """Return an error for each shared option that is set but not supported by the objective."""
-    errors = []
-    groups = (recipe.model, recipe.data, recipe.training)
-    for name, reason in objective.unsupported.items():
-        group = next(group for group in groups if name in option_names(type(group)))
-        default = next(field.default for field in dataclasses.fields(group) if field.name == name)
-        value = getattr(group, name)
-        if value != default:
-            errors.append(f"--{name} {value}: not supported by {objective.title}, since {reason}; leave it out")
-    return errors
+    groups = (ModelArguments, DataArguments, GEmoClapTrainingArguments)
+    defaults = {field.name: field.default for group in groups for field in dataclasses.fields(group)}
+    return [
+        f"--{name} {values[name]}: not supported by {objective.title}, since {reason}; leave it out"
+        for name, reason in objective.unsupported.items()
+        if values[name] != defaults[name]
+    ]
