@@ -12,6 +12,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel, GEmoClapTrainer
+from modeling_gemoclap.objectives import classifier as classifier_module
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.objectives.gemo_clap import trainer as trainer_module
 
@@ -64,7 +65,9 @@ def loss_of(model, wrapped, batch, rank, world, chunk=None):
     trainer.accelerator = Accelerator(cpu=True)
     trainer._floors, trainer._chunk_size = (0.0, 0), chunk
     single_process = {"gather": lambda tensor: tensor, "largest_batch": lambda rows, device: rows}
-    with patch.multiple(trainer_module, **(single_process if world == 1 else {"gather": trainer_module.gather})):
+    alone = single_process if world == 1 else {"gather": trainer_module.gather}
+    classifier_alone = {"gather": alone["gather"]}
+    with patch.multiple(trainer_module, **alone), patch.multiple(classifier_module, **classifier_alone):
         return trainer.compute_loss(wrapped, batch)
 
 
