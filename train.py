@@ -18,10 +18,10 @@ import sys
 
 
 def main(argv: list[str]) -> None:
-    """Train; see `modeling_gemoclap.runs.train`."""
-    from modeling_gemoclap.runs.train import main as train
+    """Run `modeling_gemoclap.runs.train`."""
+    from modeling_gemoclap.runs.train import main
 
-    train(argv)
+    main(argv)
 
 
 if __name__ == "__main__":

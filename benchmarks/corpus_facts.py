@@ -1,32 +1,28 @@
-"""Count, time and level of the recordings that docs/evidence.md speaks of, into docs/evidence/corpora.json.
+"""Measure the recordings that docs/evidence.md describes and write docs/evidence/corpora.json.
 
 python benchmarks/corpus_facts.py --corpora CORPORA
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from evidence_markdown import FOUND, markdown
-from evidence_runs import ROOT
+from documents import render
+from harness import EVIDENCE, parser_of
 
-sys.path.insert(0, str(ROOT))
-
-from modeling_gemoclap.corpora.files import write_json  # noqa: E402
-from modeling_gemoclap.corpora.manifest import Corpus, load_corpus  # noqa: E402
+from modeling_gemoclap.corpora.files import write_json
+from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
 
 
 def facts_of(corpus: Corpus) -> dict:
-    """Clips, speakers, minutes, median level and recordings that occur twice.
+    """Clips, speakers, minutes, median level and identical recordings.
 
     Returns:
-        A dict; `level` is the median over clips of the root mean square in dB below full scale.
+        A dict; `level` is the median over clips of the root mean square in dB relative to full scale.
     """
     seconds, levels, files = 0.0, [], defaultdict(list)
     for path, name in zip(corpus.clips["path"], corpus.clips["file_name"], strict=True):
@@ -44,25 +40,15 @@ def facts_of(corpus: Corpus) -> dict:
     }
 
 
-def table(found: dict) -> str:
-    """The facts as a table."""
-    rows = [
-        [name, *(str(one[key]) for key in ("clips", "speakers")), f"{one['minutes']:.1f}", f"{one['level']:.0f} dBFS"]
-        + ["; ".join(", ".join(f"`{file}`" for file in files) for files in one["identical"]) or "none"]
-        for name, one in found["corpora"].items()
-    ]
-    return markdown("corpus|clips|speakers|minutes|median level|identical recordings", rows)
-
-
 def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpora", type=Path, required=True, help="folder that holds emodb/ and ravdess/")
+    """Measure, write the record and print the table."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--corpora", type=Path, required=True, help="folder with emodb/ and ravdess/")
     folder = parser.parse_args().corpora
-    found = {name: facts_of(load_corpus(folder / name)) for name in ("emodb", "ravdess")}
+    facts = {name: facts_of(load_corpus(folder / name)) for name in ("emodb", "ravdess")}
     command = "python benchmarks/corpus_facts.py --corpora CORPORA"
-    write_json(FOUND / "corpora.json", {"corpora": found, "command": command})
-    print(table({"corpora": found}))
+    write_json(EVIDENCE / "corpora.json", {"corpora": facts, "command": command})
+    print(render("corpora", part={"corpora": facts}))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
-"""What `evidence.py` keeps of judged runs, in docs/evidence/*.json."""
+"""The records of evaluated runs in docs/evidence/*.json."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
-from evidence_runs import ROOT
+from harness import EVIDENCE
 
-sys.path.insert(0, str(ROOT))
-
-from modeling_gemoclap.evaluation.statistics import (  # noqa: E402
+from modeling_gemoclap.evaluation.prediction_files import load_predictions
+from modeling_gemoclap.evaluation.statistics import (
     calibration,
     fairness,
     intervals,
@@ -20,58 +18,73 @@ from modeling_gemoclap.evaluation.statistics import (  # noqa: E402
     scores_of,
     speaker_confusions,
 )
-from modeling_gemoclap.evaluation.stored import load_judged  # noqa: E402
+
+
+def load(name: str) -> dict | None:
+    """The record of a part of the evidence, or None if that part was not run."""
+    path = EVIDENCE / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def record_of(folders: list[Path], untouched: list[str] | None = None) -> dict:
-    """The figures of judged runs, and what their training cost.
+    """The figures of evaluated runs, and what their training cost.
 
     Args:
-        folders: A run of a protocol, or a checkpoint for each seed; each was judged into its `results`.
-        untouched: Speakers whose figures are given apart, because no choice was made on them.
+        folders: A run of a protocol, or a checkpoint for each seed. Each was evaluated into its `results`.
+        untouched: Speakers that were not used for choosing settings; their figures are also given separately.
+
+    Raises:
+        ValueError: If the runs were evaluated on different clips.
     """
-    runs = [judged for folder in folders for judged in load_judged(folder)]
+    runs = [run for folder in folders for run in load_predictions(folder)]
     if any(sorted(run.files) != sorted(runs[0].files) for run in runs):
-        raise ValueError(f"{folders[0]} and the others were judged on different clips: their figures have no mean")
-    told = [json.loads((folder / "results/results.json").read_text(encoding="utf-8")) for folder in folders]
-    scores, calibrated = [scores_of(run) for run in runs], calibration(runs)
-    apart = [run.where(np.isin(run.speakers, untouched)) for run in runs] if untouched else None
+        raise ValueError(f"{folders[0]}: these runs were evaluated on different clips, so they have no common mean")
+    results = json.loads((folders[0] / "results/results.json").read_text(encoding="utf-8"))
+    calibrated = calibration(runs)
+    subsets = [run.where(np.isin(run.speakers, untouched)) for run in runs] if untouched else None
     return {
-        "protocol": told[0]["protocol"],
+        "protocol": results["protocol"],
+        **figures_of(runs),
+        "untouched": subsets and mean_scores(subsets) | {"n": len(subsets[0]), "intervals": intervals(subsets)},
+        "over_folds": over_folds(runs),
+        "chance": {name: control and control["uar"] for name, control in results["controls"].items()},
+        "fairness": fairness(runs),
+        "gender_probe": results["gender_probe"],
+        "calibration": {name: calibrated[name] for name in ("ece", "confidence", "accuracy")},
+        **cost_of(folders),
+        "versions": results["versions"],
+    }
+
+
+def figures_of(runs: list) -> dict:
+    """Scores of runs on the same clips, with intervals, the scores of each run and each speaker's confusions."""
+    return {
         "n": len(runs[0]),
         "speakers": len(set(runs[0].speakers)),
         **mean_scores(runs),
         "intervals": intervals(runs),
         "labels": runs[0].labels,
         "speaker_confusions": speaker_confusions(runs),
-        "per_seed": [{name: one[name] for name in ("uar", "war")} for one in scores],
-        "untouched": apart and mean_scores(apart) | {"n": len(apart[0]), "intervals": intervals(apart)},
-        "over_folds": over_folds(runs),
-        "chance": {name: control and control["uar"] for name, control in told[0]["controls"].items()},
-        "fairness": fairness(runs),
-        "gender_probe": told[0]["gender_probe"],
-        "calibration": {name: calibrated[name] for name in ("ece", "confidence", "accuracy")},
-        **cost_of(folders),
-        "versions": told[0]["versions"],
+        "per_seed": [{name: scores_of(run)[name] for name in ("uar", "war")} for run in runs],
     }
 
 
-def kept(record: dict) -> dict:
-    """What a part keeps of a record that is one of many in its table."""
+def table_record(record: dict) -> dict:
+    """The fields of a record that are stored where a part has many records."""
     names = ("n", "speakers", "uar", "war", "intervals", "labels", "speaker_confusions", "per_seed")
     names += ("losses", "trainings", "training_seconds")
     return {name: record[name] for name in names}
 
 
 def cost_of(folders: list[Path]) -> dict:
-    """The last loss of each training, how many there were, and their seconds; controls left out."""
+    """The last loss of each training, the number of trainings and their seconds, controls excluded."""
     states = [path for folder in folders for path in sorted(folder.rglob("trainer_state.json"))]
     states = [path for path in states if "shuffled_labels" not in path.parts]
-    history = [json.loads(path.read_text(encoding="utf-8"))["log_history"] for path in states]
-    losses = [[entry["loss"] for entry in one if "loss" in entry][-1] for one in history]
-    seconds = sum(entry["train_runtime"] for one in history for entry in one if "train_runtime" in entry)
+    histories = [json.loads(path.read_text(encoding="utf-8"))["log_history"] for path in states]
+    losses = [[entry["loss"] for entry in history if "loss" in entry][-1] for history in histories]
+    seconds = sum(entry["train_runtime"] for history in histories for entry in history if "train_runtime" in entry)
     return {
         "losses": [float(loss) for loss in losses],
-        "trainings": len(history),
+        "trainings": len(histories),
         "training_seconds": round(seconds),
     }

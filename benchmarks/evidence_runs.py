@@ -1,4 +1,4 @@
-"""How `evidence.py` runs the project's programs: told, remembered, and never mixed with what another recipe left."""
+"""The plan in evidence.yaml, and how `evidence.py` runs the project's programs for a part of it."""
 
 from __future__ import annotations
 
@@ -12,71 +12,95 @@ import sys
 from pathlib import Path
 
 import yaml
+from harness import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from modeling_gemoclap.command_line.files import read_yaml, typed  # noqa: E402
+from modeling_gemoclap.command_line.files import read_yaml, typed
 
 PLAN = typed(read_yaml(Path(__file__).with_name("evidence.yaml")), keys=True)
+NOT_IN_RECIPE = ("title", "beside", "untouched")
 
 
 def recipe_sha256(name: str) -> str:
-    """Hash of all that a part is made by: its options, its grid, the configuration; comments have no part in it."""
+    """Hash of everything that determines a part: its options, its grid and its configurations without comments."""
     part = (PLAN | PLAN["rows"] | PLAN["tables"])[name]
-    made_by = [PLAN["options"], {key: part[key] for key in part if key not in ("title", "beside", "untouched")}]
+    recipe = [PLAN["options"], {key: part[key] for key in part if key not in NOT_IN_RECIPE}]
     for path in {PLAN["config"], part.get("grid", PLAN["config"]), *part.get("configs", ())}:
-        made_by.append(yaml.safe_load((ROOT / path).read_text(encoding="utf-8")))
-    return hashlib.sha256(json.dumps(sorted(map(str, made_by))).encode()).hexdigest()
+        recipe.append(yaml.safe_load((ROOT / path).read_text(encoding="utf-8")))
+    return hashlib.sha256(json.dumps(sorted(map(str, recipe))).encode()).hexdigest()
 
 
 def code_sha256() -> str:
-    """Hash of the code that trains and judges."""
-    found = hashlib.sha256()
+    """Hash of the code that trains and evaluates."""
+    digest = hashlib.sha256()
     for path in sorted([*(ROOT / "modeling_gemoclap").rglob("*.py"), ROOT / "train.py", ROOT / "evaluate.py"]):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 class Runner:
-    """Runs programs into one part's folder, and remembers how one would type them.
+    """Runs programs into the folder of one part, and collects the commands as a user would type them.
 
-    Sums depend on their order, so there is one thread and no GPU: elsewhere the last digits, and with them some
-    answers, would be others.
+    Programs run on one thread without a GPU. Sums depend on their order, so the last digits, and with them some
+    predictions, would differ elsewhere.
 
     Args:
         name: The part.
-        corpora: Folder of the corpora.
-        output_dir: The part's folder is made in it; `RUN` stands for it.
-        overwrite: Whether what another recipe left there is removed.
+        corpora: Folder of the corpora; `CORPORA` stands for it in `commands`.
+        output_dir: The part's folder is made in it; `RUN` stands for the part's folder in `commands`.
+        overwrite: Whether to remove the part's folder first.
+
+    Attributes:
+        commands: The commands that were run.
+        hashes: Hashes of the recipe and of the code, as they are stored in the record.
 
     Raises:
-        SystemExit: If the folder holds what another recipe left, and is not to be overwritten.
+        SystemExit: If the folder has results of another recipe and `overwrite` is False.
     """
 
     def __init__(self, name: str, corpora: Path, output_dir: Path, overwrite: bool):
-        self.corpora, self.folder, self.typed = corpora, output_dir.resolve() / name, []
+        self.corpora, self.folder, self.commands = corpora, output_dir.resolve() / name, []
+        path, recipe = self.folder.with_suffix(".json"), recipe_sha256(name)
         if overwrite:
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.with_suffix(".json").unlink(missing_ok=True)
-        path, mine = self.folder.with_suffix(".json"), {"recipe_sha256": recipe_sha256(name), "code_sha256": []}
-        self.made_of = json.loads(path.read_text()) if path.is_file() else mine
-        if (self.folder.exists() and not path.is_file()) or self.made_of["recipe_sha256"] != mine["recipe_sha256"]:
-            sys.exit(f"{self.folder} holds what another recipe left: give another --output_dir, or --overwrite")
-        self.made_of["code_sha256"] = sorted({*self.made_of["code_sha256"], code_sha256()})
+            path.unlink(missing_ok=True)
+        self.hashes = {"recipe_sha256": recipe, "code_sha256": []}
+        if path.is_file():
+            self.hashes = json.loads(path.read_text())
+        elif self.folder.exists():
+            self.hashes["recipe_sha256"] = None
+        if self.hashes["recipe_sha256"] != recipe:
+            sys.exit(
+                f"{self.folder} has results of another recipe: remove them with --overwrite, or use another folder"
+            )
+        self.hashes["code_sha256"] = sorted({*self.hashes["code_sha256"], code_sha256()})
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.made_of, indent=2) + "\n")
-
-    def words(self, items: list) -> list[str]:
-        """Options of the plan, the corpora's folders put in."""
-        return [str(item).replace("CORPORA/", f"{self.corpora}/", 1) for item in items]
+        path.write_text(json.dumps(self.hashes, indent=2) + "\n")
 
     def __call__(self, *command, skip: bool = False) -> None:
-        """Run a program, unless that was done; its failure ends us."""
-        command = self.words(command)
-        typed = shlex.join(["python", *command])
+        """Run a program, and stop if it fails.
+
+        Args:
+            command: The program and its options; `CORPORA/` at the start of an option becomes the folder.
+            skip: Whether the program has been run before, so that only its command is collected.
+        """
+        command = [str(word).replace("CORPORA/", f"{self.corpora}/", 1) for word in command]
+        line = shlex.join(["python", *command])
         if not skip:
-            print(f"+ {typed}", flush=True)
+            print(f"+ {line}", flush=True)
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
             if code := subprocess.run([sys.executable, *command], cwd=ROOT, env=environment).returncode:
-                sys.exit(f"stopped, a program ended with {code}: see above; started again, it goes on from here")
-        self.typed.append(typed.replace(f"{self.corpora}/", "CORPORA/").replace(str(self.folder), "RUN"))
+                sys.exit(f"a program failed with exit status {code}, see above; run the same command to continue")
+        self.commands.append(line.replace(f"{self.corpora}/", "CORPORA/").replace(str(self.folder), "RUN"))
+
+    def train_and_evaluate(self, folder: Path, train: list, data: list, protocol: list, more: tuple = ()) -> None:
+        """Train and evaluate the runs of a protocol.
+
+        Args:
+            folder: Folder of the runs.
+            train: Options of `train.py` alone.
+            data: The corpus, for both programs.
+            protocol: The protocol and the seeds, for both programs.
+            more: Further options of `train.py`, after the protocol.
+        """
+        self("train.py", *train, *data, *protocol, *more, "--output_dir", folder)
+        self("evaluate.py", "--model", folder, *data, *protocol)

@@ -1,9 +1,10 @@
-"""The encoders that are measured and tested: each in its true shape and in a small one, from configuration."""
+"""The encoders that are measured and tested, each by its configuration in the true shape and in a small one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import harness  # noqa: F401  (puts the project on the import path)
 import transformers
 from transformers import PretrainedConfig
 
@@ -50,7 +51,7 @@ SMALL_COMPACT |= {"conv_dropout": 0.0, "apply_spec_augment": False}
 
 @dataclass
 class AudioFamily:
-    """An audio encoder: where it stands on the Hub, its configuration, and the extractor that makes its input."""
+    """An audio encoder: its name on the Hub, its configuration, and the extractor of its input."""
 
     hub_name: str
     config_class: type[PretrainedConfig]
@@ -60,16 +61,16 @@ class AudioFamily:
     extractor: dict = field(default_factory=dict)
 
     def config(self, small: bool = False, **fields) -> PretrainedConfig:
-        """The configuration, true or small."""
+        """The configuration of the true or the small shape."""
         return self.config_class(**{**self.true, **(self.small if small else {}), **fields})
 
     def save_extractor(self, folder) -> None:
-        """Write the feature extractor as it lies beside a checkpoint on the Hub; it suits the small shape."""
+        """Write the feature extractor as checkpoints on the Hub have it, with settings for the small shape."""
         if self.extractor_class:
             self.extractor_class(return_attention_mask=True, **self.extractor).save_pretrained(folder)
 
     def small_extractor(self, folder) -> GEmoClapFeatureExtractor:
-        """Our extractor for the small shape, by way of a folder."""
+        """Our extractor for the small shape, read from a folder that transformers' extractor is saved to."""
         self.save_extractor(folder)
         if self.extractor_class is None:
             return GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=16)
@@ -120,7 +121,7 @@ AUDIO = {
         t.ASTFeatureExtractor,
         {"num_mel_bins": 16, "max_length": 200},
     ),
-    # Not named anywhere in the package: what AutoModel knows needs no code.
+    # The package has no code for this one: AutoModel knows it.
     "wav2vec2-conformer": AudioFamily(
         "(Wav2Vec2ConformerConfig, large)", t.Wav2Vec2ConformerConfig, LARGE, SMALL_WAVE
     ),
@@ -142,6 +143,6 @@ TEXT = {
 
 
 def text_config(name: str = "roberta", small: bool = False, **fields) -> PretrainedConfig:
-    """A text encoder's configuration, true or small."""
+    """The configuration of a text encoder in the true or the small shape."""
     _, config_class, true = TEXT[name]
     return config_class(**{**true, **(SMALL_TEXT if small else {}), **fields})

@@ -1,4 +1,4 @@
-"""How often a 95 % interval over speakers holds the true UAR: candidates on simulated speakers, into RESULTS.md.
+"""Measure the coverage of 95 % intervals over speakers: several methods on simulated speakers, into RESULTS.md.
 
     python benchmarks/interval_coverage.py [--simulations 2000]
 
@@ -7,53 +7,50 @@ The package uses `t, logit` for shares and `t` for differences.
 
 from __future__ import annotations
 
-import argparse
-import re
-import sys
-
 import numpy as np
-import results
 import scipy.stats
-from evidence_markdown import markdown, widening
-from evidence_runs import ROOT
+from documents import render, write_blocks, write_section
+from evidence_intervals import widening
+from harness import ROOT, parser_of
 from simulated_speakers import CASES, Case, uar
 
-sys.path.insert(0, str(ROOT))
-
-from modeling_gemoclap.evaluation.statistics import Estimate, jackknifed  # noqa: E402
+from modeling_gemoclap.evaluation.statistics import Estimate, jackknifed
 
 COMMAND = "python benchmarks/interval_coverage.py"
 DOCUMENT = ROOT / "docs" / "evaluation.md"
-BLOCK = re.compile(r"(<!-- coverage -->\n).*?(<!-- /coverage -->)", re.DOTALL)
 SUMMARISED = ("percentile bootstrap", "BCa bootstrap", "t, logit")
 SPEAKERS = (5, 8, 10, 24)
+GROUPS = ((5, 5), (12, 12), (5, 8))  # women and men
 SAMPLES = 999
 TAILS = np.array([0.025, 0.975])
 
 
-def candidates(right: np.ndarray, clips: np.ndarray, drawn: np.ndarray) -> dict[str, list[float]]:
+def jackknife(right: np.ndarray, clips: np.ndarray) -> Estimate:
+    """UAR and its standard error, from right answers and clips `(speakers, emotions)`."""
+    return jackknifed(uar(right.sum(0), clips.sum(0)), uar(right.sum(0) - right, clips.sum(0) - clips))
+
+
+def intervals(right: np.ndarray, clips: np.ndarray, draws: np.ndarray) -> dict[str, list[float]]:
     """The interval of each method for one simulated corpus.
 
     Args:
         right: Right answers, `(speakers, emotions)`.
         clips: Clips, `(speakers, emotions)`.
-        drawn: How often each speaker is drawn in each bootstrap sample, `(samples, speakers)`.
+        draws: How often each speaker is drawn in each bootstrap sample, `(samples, speakers)`.
     """
     number, pooled = len(right), uar(right.sum(0), clips.sum(0))
     without = uar(right.sum(0) - right, clips.sum(0) - clips)
-    found = jackknifed(pooled, without)
-    own = uar(right, clips)
-    of_own = Estimate(own.mean(), own.std(ddof=1) / number**0.5, number - 1)
-    samples = uar(drawn @ right, drawn @ clips)
+    estimate, of_speakers = jackknife(right, clips), uar(right, clips)
+    mean = Estimate(of_speakers.mean(), of_speakers.std(ddof=1) / number**0.5, number - 1)
+    samples = uar(draws @ right, draws @ clips)
     percentile = np.quantile(samples, TAILS)
-    wider = widening(number) * (percentile - pooled) + pooled
     return {
         "percentile bootstrap": list(percentile),
         "BCa bootstrap": list(np.quantile(samples, _bca_tails(samples, pooled, without))),
-        "percentile, widened": list(wider),
-        "t of speakers' own UAR": of_own.interval() or [pooled] * 2,
-        "t": found.interval() or [pooled] * 2,
-        "t, logit": found.share_interval() or [pooled] * 2,
+        "percentile, widened": list(widening(number) * (percentile - pooled) + pooled),
+        "t of speakers' own UAR": mean.interval() or [pooled] * 2,
+        "t": estimate.interval() or [pooled] * 2,
+        "t, logit": estimate.share_interval() or [pooled] * 2,
     }
 
 
@@ -68,73 +65,61 @@ def _bca_tails(samples: np.ndarray, pooled: float, without: np.ndarray) -> np.nd
 
 
 def coverage(case: Case, speakers: int, simulations: int) -> dict[str, tuple[float, float]]:
-    """Of each method the share of intervals that hold the truth, and their mean width."""
+    """For each method, the share of intervals that contain the true UAR, and their mean width."""
     generator, truth = np.random.default_rng(0), case.truth
     right, clips = case.draw(generator, simulations, speakers)
-    drawn = generator.multinomial(speakers, np.full(speakers, 1 / speakers), size=SAMPLES).astype(float)
-    bounds = [candidates(*one, drawn) for one in zip(right, clips, strict=True)]
-    found = {}
-    for name in bounds[0]:
-        low, high = np.array([one[name] for one in bounds]).T
-        found[name] = (float(((low <= truth) & (truth <= high)).mean()), float((high - low).mean()))
-    return found
+    draws = generator.multinomial(speakers, np.full(speakers, 1 / speakers), size=SAMPLES).astype(float)
+    bounds = [intervals(*corpus, draws) for corpus in zip(right, clips, strict=True)]
+    coverages = {}
+    for method in bounds[0]:
+        low, high = np.array([corpus[method] for corpus in bounds]).T
+        coverages[method] = (float(((low <= truth) & (truth <= high)).mean()), float((high - low).mean()))
+    return coverages
 
 
 def gap_coverage(case: Case, women: int, men: int, simulations: int) -> float:
-    """The share of intervals of women minus men that hold 0, both being drawn alike."""
-    generator, held = np.random.default_rng(1), 0
+    """The share of intervals of women's UAR minus men's that contain 0, with both drawn from one distribution."""
+    generator, count = np.random.default_rng(1), 0
     groups = [case.draw(generator, simulations, number) for number in (women, men)]
     for index in range(simulations):
-        parts = [(right[index], clips[index]) for right, clips in groups]
-        found = [
-            jackknifed(uar(right.sum(0), clips.sum(0)), uar(right.sum(0) - right, clips.sum(0) - clips))
-            for right, clips in parts
-        ]
-        low, high = found[0].minus(found[1]).interval()
-        held += low <= 0 <= high
-    return held / simulations
+        estimates = [jackknife(right[index], clips[index]) for right, clips in groups]
+        low, high = estimates[0].minus(estimates[1]).interval()
+        count += low <= 0 <= high
+    return count / simulations
 
 
-def summary(lines: list[list[str]], names: list[str]) -> str:
-    """The table of docs/evaluation.md: of some methods the smallest and the largest coverage over all cases.
+def summary(rows: list[list[str]], methods: list[str]) -> str:
+    """The table of docs/evaluation.md: for some methods the smallest and the largest coverage over all cases.
 
     Args:
-        lines: Rows of the whole table: case, true UAR, speakers, a cell for each method.
-        names: The methods.
+        rows: Rows of the table in RESULTS.md: case, true UAR, speakers, a cell for each method.
+        methods: The names of all methods.
     """
-    rows = []
-    for speakers in sorted({int(line[2]) for line in lines}):
-        found = [line[3:] for line in lines if int(line[2]) == speakers]
-        shares = [[float(cells[names.index(name)].split()[0]) for cells in found] for name in SUMMARISED]
-        rows.append([str(speakers), *(f"{min(one):.1f} to {max(one):.1f}" for one in shares)])
-    return markdown("|".join(["speakers", *SUMMARISED]), rows)
+    lines = []
+    for speakers in sorted({int(row[2]) for row in rows}):
+        cells = [row[3:] for row in rows if int(row[2]) == speakers]
+        shares = [[float(row[methods.index(method)].split()[0]) for row in cells] for method in SUMMARISED]
+        lines.append([str(speakers), *(f"{min(share):.1f} to {max(share):.1f}" for share in shares)])
+    return render("coverage_summary", methods=SUMMARISED, rows=lines)
 
 
 def main() -> None:
-    """Simulate, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=2000)
-    number = parser.parse_args().simulations
-    lines, gaps, names = [], [], None
+    """Simulate, and write the section of RESULTS.md and the summary in docs/evaluation.md."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--simulations", type=int, default=2000, help="simulated corpora for each row")
+    simulations = parser.parse_args().simulations
+    rows, gaps, methods = [], [], []
     for title, case in CASES.items():
         for speakers in SPEAKERS:
-            found = coverage(case, speakers, number)
-            names = list(found)
-            cells = [f"{100 * share:.1f} ({100 * width:.0f})" for share, width in found.values()]
-            lines.append([title, f"{100 * case.truth:.1f}", str(speakers), *cells])
-        held = [f"{100 * gap_coverage(case, *groups, number):.1f}" for groups in ((5, 5), (12, 12), (5, 8))]
-        gaps.append([title, *held])
-    text = (
-        f"{number} simulated corpora a line: the share of nominal 95 % intervals that hold the true UAR, in per cent, "
-        "and in brackets their mean width in points. The package gives `t, logit`; "
-        "[docs/evaluation.md](../docs/evaluation.md) says why.\n\n"
-        + markdown("|".join(["speakers like", "true UAR", "speakers", *names]), lines)
-        + "\n\nThe same for the gap between women and men (`t`, degrees of freedom by Welch and Satterthwaite):\n\n"
-        + markdown("speakers like|5 women, 5 men|12 women, 12 men|5 women, 8 men", gaps)
-    )
-    results.write(COMMAND, text)
-    document = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(BLOCK.sub(rf"\1\n{summary(lines, names)}\n\n\2", document), encoding="utf-8")
+            coverages = coverage(case, speakers, simulations)
+            methods = list(coverages)
+            cells = [f"{100 * share:.1f} ({100 * width:.0f})" for share, width in coverages.values()]
+            rows.append([title, f"{100 * case.truth:.1f}", str(speakers), *cells])
+        gaps.append([title, *(f"{100 * gap_coverage(case, *group, simulations):.1f}" for group in GROUPS)])
+    values = {"simulations": simulations, "methods": methods, "rows": rows, "groups": GROUPS, "gaps": gaps}
+    write_section(COMMAND, render("interval_coverage", **values))
+    content = summary(rows, methods)
+    write_blocks(DOCUMENT, lambda name: content if name == "coverage" else None)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,38 @@
-"""Whether a contrastive model on an encoder learns: tones of three classes, matched to the text of their own class.
+"""Check that a contrastive model with a given audio encoder learns to match tones of three classes to their texts.
 
-Accuracy tells learning from collapse; a falling loss does not. A model whose embeddings are all alike predicts every
-text equally, and its divergence from the targets falls from wherever it began to `Learned.uniform`.
+A falling loss does not distinguish learning from collapse, but accuracy does. If all embeddings are alike, the model
+predicts every text equally, and its divergence falls from its first value to `Learned.uniform`.
 """
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from families import AUDIO, text_config
+from harness import RATE
+from models import audio_inputs, clip_of, make_model
 
-from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
+from modeling_gemoclap import GEmoClapModel
 from modeling_gemoclap.losses_gemoclap import kl_contrastive, match_matrix, soft_targets
+from modeling_gemoclap.objectives.gemo_clap.initialisation import centre_projection
 
-RATE = 16000
-PITCHES = {"angry": 1800.0, "happy": 900.0, "sad": 300.0}
+PITCHES = {"angry": 1800.0, "happy": 900.0, "sad": 300.0}  # Hz
 CLIPS_OF_A_CLASS = 4
 LEARNING_RATE = 3e-3
-TEXTS = torch.arange(12).view(3, 4) + 5
+TEXTS = torch.arange(12).view(3, 4) + 5  # token ids, a text for each class
 
 
 @dataclass
 class Learned:
-    """What training on one batch came to.
+    """The result of training on one batch.
 
     Args:
         uniform: Divergence from the targets of a model that predicts every text equally.
-        before: Divergence of the fresh model.
-        after: Divergence at the end.
+        before: Divergence of the untrained model.
+        after: Divergence after the last step.
         accuracy: Share of the batch's clips whose nearest text is that of their class; chance is a third.
-        new: The same of clips that were not trained on.
+        new: The same for clips that were not trained on.
     """
 
     uniform: float
@@ -43,7 +43,7 @@ class Learned:
 
 
 def tones(seed: int) -> tuple[list[np.ndarray], torch.Tensor]:
-    """Clips of 0.5 to 1.2 s whose pitch tells their class, in noise, and their classes."""
+    """Noisy tones of 0.5 to 1.2 s whose pitch depends on their class, and the classes `(clips,)`."""
     rng, waves = np.random.default_rng(seed), []
     classes = np.repeat(np.arange(len(PITCHES)), CLIPS_OF_A_CLASS)
     for pitch in np.array(list(PITCHES.values()))[classes]:
@@ -53,21 +53,10 @@ def tones(seed: int) -> tuple[list[np.ndarray], torch.Tensor]:
     return waves, torch.from_numpy(classes)
 
 
-def inputs_of(family: str, waves: list[np.ndarray]) -> dict[str, torch.Tensor]:
-    """Clips as the family's input, of its small shape."""
-    with tempfile.TemporaryDirectory() as folder:
-        extractor = AUDIO[family].small_extractor(folder)
-    return dict(extractor([{"array": wave, "sampling_rate": RATE} for wave in waves]))
-
-
-def fresh_model(family: str, inputs: dict[str, torch.Tensor]) -> GEmoClapModel:
-    """A small model with random weights, its projections centred as training centres them."""
-    from modeling_gemoclap.objectives.gemo_clap.initialisation import centre_projection  # needs the extra `train`
-
-    torch.manual_seed(0)
-    towers = {"audio_config": AUDIO[family].config(small=True), "text_config": text_config(small=True)}
+def untrained_model(family: str, inputs: dict[str, torch.Tensor]) -> GEmoClapModel:
+    """A small model with random weights, its projections centred on the inputs as `train.py` centres them."""
     fields = {"projection_dim": 16, "emotions": list(PITCHES), "objective": "emo", "targets": "row"}
-    model = GEmoClapModel(GEmoClapConfig(**towers, **fields)).eval()
+    model = make_model(family, small=True, **fields).eval()
     with torch.no_grad():
         centre_projection(model.audio_projection, model.pool_audio(**inputs))
         centre_projection(model.text_projection, model.pool_text(TEXTS, torch.ones_like(TEXTS)))
@@ -83,16 +72,16 @@ def accuracy(model: GEmoClapModel, inputs: dict[str, torch.Tensor], classes: tor
 
 
 def learn(family: str, steps: int = 150, waves: list[np.ndarray] | None = None) -> Learned:
-    """Train a small model of a family on one batch of tones with Adam, until its divergence is near 0 or steps end.
+    """Train a small model on one batch with Adam until its divergence is a hundredth of the uniform one.
 
     Args:
         family: A name of `families.AUDIO`.
-        steps: How many at most.
-        waves: Other clips in place of the tones, of the same classes.
+        steps: Maximal number of steps.
+        waves: Clips to use instead of the tones, of the same classes.
     """
-    own, classes = tones(0)
-    inputs = inputs_of(family, own if waves is None else waves)
-    model, losses = fresh_model(family, inputs), []
+    tone_waves, classes = tones(0)
+    inputs = audio_inputs(family, [clip_of(wave) for wave in (tone_waves if waves is None else waves)])
+    model, losses = untrained_model(family, inputs), []
     targets = soft_targets(match_matrix(classes, classes), "row")
     uniform = kl_contrastive(torch.zeros_like(targets), targets).item()
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
@@ -104,6 +93,7 @@ def learn(family: str, steps: int = 150, waves: list[np.ndarray] | None = None) 
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    new, new_classes = tones(1)
-    found = accuracy(model, inputs, classes), accuracy(model, inputs_of(family, new), new_classes)
-    return Learned(uniform, losses[0], losses[-1], *found)
+    new_waves, new_classes = tones(1)
+    new_inputs = audio_inputs(family, [clip_of(wave) for wave in new_waves])
+    accuracies = accuracy(model, inputs, classes), accuracy(model, new_inputs, new_classes)
+    return Learned(uniform, losses[0], losses[-1], *accuracies)

@@ -1,125 +1,115 @@
-"""The paper's twelve cells at true size, one step each: four audio encoders and RoBERTa-base by three objectives.
+"""Run one step of the paper's twelve cells at true size: four audio encoders with RoBERTa-base, three objectives.
 
-    python benchmarks/paper_scale.py [--batch 2] [--seconds 4]       every cell in a process of its own
+    python benchmarks/paper_scale.py [--batch 2] [--seconds 4]       each cell in a process of its own
     python benchmarks/paper_scale.py --compare wavlm-large           the three objectives in turn, in one process
 
-No weights are downloaded: shapes and costs are the true ones, the numbers are random. Forward, loss, backward and a
-plain Adam step are run and timed on the CPU; the peak is that of the process's resident memory.
+Shapes and costs are the true ones; weights are random, and nothing is downloaded. Forward, backward and a plain Adam
+step are timed on the CPU. The peak is the resident memory of the process.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
 import statistics
-import subprocess
-import sys
 import time
+from dataclasses import dataclass
 
 import torch
-from families import AUDIO, PAPER, text_config
+from documents import table_row
+from families import PAPER
+from harness import measure_in_turn, parser_of, peak_mib, run_in_new_process
+from models import make_model, training_batch
 
-from modeling_gemoclap import GEmoClapConfig, GEmoClapModel
+from modeling_gemoclap import GEmoClapModel
 
 OBJECTIVES = ("emo", "ml", "sl")
+COLUMNS = ("audio encoder", "objective", "parameters (audio + text, all)", "build", "forward", "backward")
+COLUMNS += ("Adam", "peak")
 
 
-def peak_gib() -> float:
-    """Peak resident memory of this process so far, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+@dataclass
+class StepTime:
+    """Seconds of a forward and a backward pass, and the loss."""
+
+    forward: float
+    backward: float
+    loss: float
 
 
-def build(family: str) -> GEmoClapModel:
-    """A true-size model in training mode."""
-    torch.manual_seed(0)
-    return GEmoClapModel(GEmoClapConfig(audio_config=AUDIO[family].config(), text_config=text_config())).train()
-
-
-def batch_of(objective: str, batch: int, seconds: float) -> dict[str, torch.Tensor]:
-    """Noise, prompts and labels."""
-    waves = torch.randn(batch, int(seconds * 16000))
-    inputs = {"input_values": waves, "audio_attention_mask": torch.ones_like(waves).long()}
-    for kind in ("", "gender_") if objective == "ml" else ("",):
-        inputs[f"{kind}input_ids"] = torch.randint(5, 50265, (batch, 12))
-        inputs[f"{kind}attention_mask"] = torch.ones(batch, 12).long()
-    return inputs | {"emotion_labels": torch.arange(batch) % 4, "gender_labels": torch.arange(batch) % 2}
-
-
-def timed_step(model: GEmoClapModel, objective: str, batch: int, seconds: float) -> tuple[float, float, float]:
-    """One forward and backward: seconds of each, and the loss."""
+def timed_step(model: GEmoClapModel, objective: str, batch: int, seconds: float) -> StepTime:
+    """Time one forward and backward pass on new noise."""
     model.config.objective = objective
     model.zero_grad()
-    inputs = batch_of(objective, batch, seconds)
+    inputs = training_batch(objective, batch, seconds)
     start = time.perf_counter()
     loss = model(**inputs).loss
     middle = time.perf_counter()
     loss.backward()
-    return middle - start, time.perf_counter() - middle, loss.item()
+    return StepTime(middle - start, time.perf_counter() - middle, loss.item())
 
 
-def cell(family: str, objective: str, batch: int, seconds: float) -> dict:
-    """Build, step once, and say what it took."""
+def measure_cell(family: str, objective: str, batch: int, seconds: float) -> dict:
+    """Build a model and train it for one step: parameters in millions, seconds and peak GiB."""
     start = time.perf_counter()
-    model = build(family)
-    took = time.perf_counter() - start
-    built = peak_gib()
+    model = make_model(family)
+    build, peak_of_build = time.perf_counter() - start, peak_mib()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-5)
-    forward, backward, loss = timed_step(model, objective, batch, seconds)
+    step = timed_step(model, objective, batch, seconds)
     start = time.perf_counter()
     optimizer.step()
+    parts = {"audio": model.audio_model, "text": model.text_model, "all": model}
     return {
-        "parameters": {
-            name: sum(p.numel() for p in part.parameters()) / 1e6
-            for name, part in (("audio", model.audio_model), ("text", model.text_model), ("all", model))
-        },
-        "seconds": [took, forward, backward, time.perf_counter() - start],
-        "gib": [built, peak_gib()],
-        "loss": loss,
+        "parameters": {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in parts.items()},
+        "seconds": [build, step.forward, step.backward, time.perf_counter() - start],
+        "gib": [peak_of_build / 2**10, peak_mib() / 2**10],
+        "loss": step.loss,
     }
 
 
-def all_cells(batch: int, seconds: float) -> None:
-    """The table: every cell in a process of its own, so that each has a peak of its own."""
-    print("| audio encoder | objective | parameters (audio + text, all) | build | forward | backward | Adam | peak |")
-    print("|---|---|---|---|---|---|---|---|")
+def print_cells(batch: int, seconds: float) -> None:
+    """Print the table; each cell is measured in a new process, because a process has only one peak."""
+    print(table_row(*COLUMNS), "|---" * len(COLUMNS) + "|", sep="\n")
     for family in PAPER:
         for objective in OBJECTIVES:
-            command = [sys.executable, __file__, "--cell", family, objective]
-            command += ["--batch", str(batch), "--seconds", str(seconds)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            count, took = found["parameters"], " | ".join(f"{value:.1f} s" for value in found["seconds"])
+            options = ("--cell", family, objective, "--batch", batch, "--seconds", seconds)
+            cell = run_in_new_process(__file__, *options)
+            count = cell["parameters"]
             parameters = f"{count['audio']:.1f} + {count['text']:.1f}, {count['all']:.1f} M"
-            print(f"| {family} | {objective} | {parameters} | {took} | {found['gib'][1]:.2f} GiB |", flush=True)
+            times = (f"{value:.1f} s" for value in cell["seconds"])
+            print(table_row(family, objective, parameters, *times, f"{cell['gib'][1]:.2f} GiB"), flush=True)
 
 
-def compare(family: str, batch: int, seconds: float, rounds: int) -> None:
-    """What the objectives cost against each other: in turn, in one process, medians over rounds."""
-    model = build(family)
-    took: dict[str, list[float]] = {objective: [] for objective in OBJECTIVES}
-    for number in range(rounds + 1):
-        for objective in OBJECTIVES:
-            forward, backward, _ = timed_step(model, objective, batch, seconds)
-            if number:  # the first round warms up
-                took[objective].append(forward + backward)
-    medians = {objective: statistics.median(values) for objective, values in took.items()}
+def compare_objectives(family: str, batch: int, seconds: float, rounds: int) -> None:
+    """Print the median seconds of each objective, measured in turn in this process."""
+    model = make_model(family)
+
+    def seconds_of(objective: str) -> float:
+        step = timed_step(model, objective, batch, seconds)
+        return step.forward + step.backward
+
+    measurements = {name: lambda _, name=name: seconds_of(name) for name in OBJECTIVES}
+    medians = {name: statistics.median(times) for name, times in measure_in_turn(measurements, rounds).items()}
     ratios = [f"{name} {value:.2f} s ({value / medians['sl']:.3f} of sl)" for name, value in medians.items()]
     print(f"{family}, batch {batch} x {seconds:g} s, forward and backward, medians of {rounds}: {', '.join(ratios)}")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--cell", nargs=2, metavar=("FAMILY", "OBJECTIVE"))
-    parser.add_argument("--compare", nargs="+", metavar="FAMILY", choices=PAPER)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    if arguments.cell:
-        print(json.dumps(cell(*arguments.cell, arguments.batch, arguments.seconds)))
-    elif arguments.compare:
-        for family in arguments.compare:
-            compare(family, arguments.batch, arguments.seconds, arguments.rounds)
+def main() -> None:
+    """Measure all cells, one cell, or the objectives in turn."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--batch", type=int, default=2, help="clips in a batch")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each clip")
+    parser.add_argument("--cell", nargs=2, metavar=("FAMILY", "OBJECTIVE"), help="measure one cell and print JSON")
+    parser.add_argument("--compare", nargs="+", metavar="FAMILY", choices=PAPER, help=", ".join(PAPER))
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of --compare")
+    options = parser.parse_args()
+    if options.cell:
+        print(json.dumps(measure_cell(*options.cell, options.batch, options.seconds)))
+    elif options.compare:
+        for family in options.compare:
+            compare_objectives(family, options.batch, options.seconds, options.rounds)
     else:
-        all_cells(arguments.batch, arguments.seconds)
+        print_cells(options.batch, options.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
-"""Speakers drawn at random, for whom the true UAR is known: on them intervals are measured.
+"""Simulated speakers with a known true UAR, on which intervals are tested.
 
-A speaker's recall of an emotion is drawn on the logit scale: a middle for the emotion, a deviation of the speaker and
-one of the speaker in that emotion. The middles give recalls as docs/evidence.md has them. The deviations give speakers
-whose UAR differ by about 10 points (standard deviation), as Emo-DB's and RAVDESS's do.
+The recall of a speaker for an emotion is drawn on the logit scale. It is the sum of a mean of the emotion, a deviation
+of the speaker and a deviation of the speaker in that emotion. The means give recalls like those in docs/evidence.md.
+The deviations give a standard deviation of about 10 points between the UAR of speakers, as in Emo-DB and RAVDESS.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import scipy.special
 
 @dataclass(frozen=True)
 class Case:
-    """A corpus and a model to be simulated.
+    """A corpus and the recall of a model on it.
 
     Args:
-        middle: Recall of each emotion on the logit scale.
-        clips: Clips of each emotion that a speaker has.
-        uneven: Whether their number varies between speakers (gamma-Poisson), so that some speak no clip of an emotion.
-        speaker: Deviation between speakers.
-        emotion: Deviation between a speaker's emotions.
+        mean: Mean recall of each emotion on the logit scale.
+        clips: Mean number of clips of each emotion for a speaker.
+        uneven: Whether the number of clips varies between speakers (gamma-Poisson), so that some have no clip of an
+            emotion.
+        speaker: Standard deviation between speakers on the logit scale.
+        emotion: Standard deviation between the emotions of a speaker on the logit scale.
     """
 
-    middle: tuple[float, ...]
+    mean: tuple[float, ...]
     clips: tuple[float, ...]
     uneven: bool
     speaker: float
@@ -33,20 +34,19 @@ class Case:
 
     def recall(self, generator: np.random.Generator, *shape: int) -> np.ndarray:
         """Recall of each speaker and emotion, `(*shape, emotions)`."""
-        own = self.speaker * generator.standard_normal((*shape, 1))
-        return scipy.special.expit(
-            self.middle + own + self.emotion * generator.standard_normal((*shape, len(self.middle)))
-        )
+        speakers = self.speaker * generator.standard_normal((*shape, 1))
+        emotions = self.emotion * generator.standard_normal((*shape, len(self.mean)))
+        return scipy.special.expit(self.mean + speakers + emotions)
 
     def draw(self, generator: np.random.Generator, *shape: int) -> tuple[np.ndarray, np.ndarray]:
         """Right answers and clips of each speaker and emotion, both `(*shape, emotions)`."""
         mean = np.broadcast_to(np.array(self.clips), (*shape, len(self.clips)))
-        uneven = generator.poisson(mean * generator.gamma(4, 1 / 4, mean.shape)) if self.uneven else mean.astype(int)
-        return generator.binomial(uneven, self.recall(generator, *shape)), uneven
+        clips = generator.poisson(mean * generator.gamma(4, 1 / 4, mean.shape)) if self.uneven else mean.astype(int)
+        return generator.binomial(clips, self.recall(generator, *shape)), clips
 
     @property
     def truth(self) -> float:
-        """UAR of all speakers that there could be."""
+        """UAR over the population of speakers."""
         return float(self.recall(np.random.default_rng(99), 200_000).mean())
 
 
@@ -54,11 +54,11 @@ CASES = {
     "7 emotions, uneven, as Emo-DB": Case(
         (2.6, 1.1, 2.0, 0.6, 0.6, 2.2, 3.0), (12.7, 8.1, 4.6, 6.9, 7.1, 7.9, 6.2), True, 0.45
     ),
-    "4 emotions, uneven, nearly all right": Case((3.6, 3.0, 4.5, 2.6), (12.7, 7.1, 7.9, 6.2), True, 0.6),
+    "4 emotions, uneven, high UAR": Case((3.6, 3.0, 4.5, 2.6), (12.7, 7.1, 7.9, 6.2), True, 0.6),
     "8 emotions, as RAVDESS": Case(
         (1.8, 1.3, 0.45, 0.75, -0.4, 0.4, -0.2, 0.7), (8, 8, 8, 8, 8, 4, 8, 8), False, 0.35
     ),
-    "4 emotions, near chance": Case((-1.8, 0.6, -4.0, -0.3), (8, 8, 4, 8), False, 0.35),
+    "4 emotions, UAR near chance": Case((-1.8, 0.6, -4.0, -0.3), (8, 8, 4, 8), False, 0.35),
 }
 
 

@@ -1,83 +1,108 @@
-"""Whether a checkpoint knows more words than the ones it is asked with: templates that were kept out, and synonyms.
+"""Evaluate a checkpoint with other words in its prompts: templates that were held out of training, and synonyms.
 
-Only the texts change; the clips are embedded once. Run by `python benchmarks/evidence.py words`.
+Only the texts change; the clips are embedded once. `python benchmarks/evidence.py words` runs it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import harness  # noqa: F401  (puts the project on the import path)
 import numpy as np
 
 from modeling_gemoclap.corpora.manifest import load_corpus
-from modeling_gemoclap.evaluation.answers import evaluate_clips
+from modeling_gemoclap.evaluation.clips import evaluate_clips
 from modeling_gemoclap.evaluation.loading import load_pipeline
 from modeling_gemoclap.evaluation.metrics import war_uar
 
 
-def measured(checkpoint: Path, corpus: Path, asked: dict) -> dict:
-    """Judge a checkpoint by other words.
+class PromptEvaluation:
+    """Evaluates a checkpoint on embedded clips with class texts of any words.
 
     Args:
-        checkpoint: Its folder.
+        checkpoint: Folder of the checkpoint.
         corpus: Folder of the corpus.
-        asked: `speakers` to judge, `templates` that training never saw, and `unknown`, a word that nobody knows.
+        speakers: Speakers to evaluate on.
+    """
+
+    def __init__(self, checkpoint: Path, corpus: Path, speakers: list[str]):
+        self.pipe = load_pipeline(str(checkpoint))
+        self.config = self.pipe.model.config
+        evaluation = evaluate_clips(self.pipe, load_corpus(corpus).of_speakers(speakers))
+        self.emotions, self.embeddings = evaluation.emotions, np.stack(evaluation.embeddings)
+
+    @property
+    def templates(self) -> list[str]:
+        """The checkpoint's templates, with or without gender."""
+        return self.config.joint_templates if self.config.uses_joint_texts else self.config.emotion_templates
+
+    def class_texts(self, prompts: list[list[str]]) -> np.ndarray:
+        """Embeddings of class texts, `(classes, size)`, from the prompts of each class."""
+        return self.pipe.model.get_class_embeddings(prompts, self.pipe.processor.tokenizer).float().cpu().numpy()
+
+    def text_of(self, word: str) -> np.ndarray:
+        """The class text of a word in the checkpoint's templates, `(size,)`; no word is replaced by its class's."""
+        filled = [template.replace("{emotion}", word).replace("{}", word) for template in self.templates]
+        genders = self.config.genders if self.config.uses_joint_texts else [""]
+        return self.class_texts([[text.replace("{gender}", gender) for gender in genders for text in filled]])[0]
+
+    def scores(self, texts: np.ndarray) -> dict:
+        """WAR, UAR and recall with class texts `(classes, size)`."""
+        nearest = (self.embeddings @ texts.T).argmax(1)
+        return war_uar([self.config.emotions[place] for place in nearest], self.emotions)
+
+
+def measure_words(checkpoint: Path, corpus: Path, part: dict) -> dict:
+    """Evaluate a checkpoint with held-out templates, with each synonym and with an unknown word.
+
+    Args:
+        checkpoint: Folder of the checkpoint.
+        corpus: Folder of the corpus.
+        part: The plan's entry: `speakers` to evaluate on, `templates` that were not used in training, and `unknown`, a
+            word that no text encoder of this project knows.
 
     Returns:
-        A dict with `own`, `templates` and `words`; of a word its cosine to the class's own text, the class whose own
-        text is nearest to it, and recall and UAR where it takes the class's place.
+        A dict with `own`, `templates` and `words`. A word has its cosine to the class's own text, the class whose own
+        text is nearest, and recall and UAR where it replaces the class's word.
+
+    Raises:
+        ValueError: If a template was used in training.
     """
-    pipe = load_pipeline(str(checkpoint))
-    config, tokenizer = pipe.model.config, pipe.processor.tokenizer
-    clips = load_corpus(corpus).of_speakers(asked["speakers"])
-    found = evaluate_clips(pipe, clips)
-    embeddings = np.stack(found.embeddings)
-
-    own_templates = config.joint_templates if config.uses_joint_texts else config.emotion_templates
-
-    def text_of(word: str) -> np.ndarray:
-        """A class text with another word in the checkpoint's own templates; `class_prompts` would put its own back."""
-        genders = config.genders if config.uses_joint_texts else [""]
-        filled = [one.replace("{emotion}", word).replace("{}", word) for one in own_templates]
-        return embedded([[one.replace("{gender}", gender) for gender in genders for one in filled]])[0]
-
-    def embedded(prompts: list[list[str]]) -> np.ndarray:
-        return pipe.model.get_class_embeddings(prompts, tokenizer).float().cpu().numpy()
-
-    def judge(classes: np.ndarray) -> dict:
-        answers = [config.emotions[place] for place in (embeddings @ classes.T).argmax(1)]
-        return war_uar(answers, found.references)
-
-    own = embedded(config.class_prompts())
-    first, trained = config.words_of(config.emotions[0])[0], set(config.training_prompts())
-    if seen := [one for one in asked["templates"] if one.replace("{}", first) in trained]:
-        raise ValueError(f"templates that training saw cannot be held out: {seen}")
+    evaluation = PromptEvaluation(checkpoint, corpus, part["speakers"])
+    config = evaluation.config
+    own = evaluation.class_texts(config.class_prompts())
+    word, prompts = config.words_of(config.emotions[0])[0], set(config.training_prompts())
+    if used := [template for template in part["templates"] if template.replace("{}", word) in prompts]:
+        raise ValueError(f"evidence.yaml: templates that were used in training cannot be held out: {used}")
     templates = []
-    for template in asked["templates"]:
+    for template in part["templates"]:
         unknown = config.unknown_words([template.replace("{}", "")])
-        classes = embedded(config.class_prompts(None, template))
-        templates.append({"template": template, "unknown": unknown, **judge(classes)})
-    words = []
-    for place, emotion in enumerate(config.emotions):
-        for word in [*config.words_of(emotion), asked["unknown"]]:
-            classes = own.copy()
-            classes[place] = text_of(word)
-            scores = judge(classes)
-            words.append(
-                {
-                    "word": word,
-                    "emotion": emotion,
-                    "known": not config.unknown_words([word]),
-                    "cosine": float(classes[place] @ own[place]),
-                    "nearest": config.emotions[int((own @ classes[place]).argmax())],
-                    "recall": scores["recall"][emotion],
-                    "uar": scores["uar"],
-                }
-            )
+        scores = evaluation.scores(evaluation.class_texts(config.class_prompts(None, template)))
+        templates.append({"template": template, "unknown": unknown, **scores})
     return {
-        "n": len(found.rows),
-        "speakers": asked["speakers"],
-        "own": judge(own) | {"templates": len(own_templates)},
+        "n": len(evaluation.emotions),
+        "speakers": part["speakers"],
+        "own": evaluation.scores(own) | {"templates": len(evaluation.templates)},
         "templates": templates,
-        "words": words,
+        "words": [
+            _word(evaluation, own, place, word)
+            for place, emotion in enumerate(config.emotions)
+            for word in [*config.words_of(emotion), part["unknown"]]
+        ],
+    }
+
+
+def _word(evaluation: PromptEvaluation, own: np.ndarray, place: int, word: str) -> dict:
+    """The figures of a word in place of that of a class, given the own texts of all classes."""
+    config, texts = evaluation.config, own.copy()
+    texts[place] = evaluation.text_of(word)
+    scores = evaluation.scores(texts)
+    return {
+        "word": word,
+        "emotion": config.emotions[place],
+        "known": not config.unknown_words([word]),
+        "cosine": float(texts[place] @ own[place]),
+        "nearest": config.emotions[int((own @ texts[place]).argmax())],
+        "recall": scores["recall"][config.emotions[place]],
+        "uar": scores["uar"],
     }

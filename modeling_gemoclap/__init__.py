@@ -13,7 +13,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .audio_encoder_gemoclap import GEmoClapAudioModel
 from .configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
-from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel, GEmoClapOutput
+from .heads_gemoclap import GEmoClapOutput
+from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from .pipeline_gemoclap import ZeroShotEmotionPipeline
 from .processing_gemoclap import GEmoClapProcessor
 from .version import __version__ as __version__
@@ -28,12 +29,12 @@ __all__ = [
     "GEmoClapForXVector",
     "GEmoClapModel",
     "GEmoClapOutput",
-    "GEmoClapProcessor",  # GEmoClapTrainer is left out: a star import must not need accelerate
+    "GEmoClapProcessor",  # GEmoClapTrainer is omitted, because a star import must not require accelerate
     "ZeroShotEmotionPipeline",
 ]
 
-# With the package imported, the auto classes know it: its own checkpoints then load without trust_remote_code. None of
-# this stands in a file that travels, since there a class may exist once for every place that it was loaded from.
+# With this registration, the auto classes load checkpoints without trust_remote_code once the package is imported. It
+# must not be in a file that is saved with checkpoints, whose classes exist once for each checkpoint.
 AutoConfig.register("gemoclap", GEmoClapConfig, exist_ok=True)
 AutoConfig.register("gemoclap_audio", GEmoClapAudioConfig, exist_ok=True)
 AutoModel.register(GEmoClapConfig, GEmoClapModel, exist_ok=True)
@@ -49,7 +50,7 @@ if "zero-shot-emotion-recognition" not in PIPELINE_REGISTRY.get_supported_tasks(
 
 
 def __getattr__(name: str):
-    if name == "GEmoClapTrainer":  # late: it needs accelerate, which inference does not
+    if name == "GEmoClapTrainer":  # imported lazily, because it requires accelerate, which inference does not
         from .objectives.gemo_clap.trainer import GEmoClapTrainer
 
         return GEmoClapTrainer

@@ -1,4 +1,4 @@
-"""The compact audio encoder: log-mel features, a small CNN, a few Transformer layers."""
+"""The compact audio encoder: a small CNN and a few Transformer layers on log-mel features."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from .configuration_gemoclap import GEmoClapAudioConfig
 
 
 def _repository_files():
-    """Never called: transformers 4 copies the modules that this file names, not those that these name."""
-    from .prompts_gemoclap import as_words
+    """Never called: transformers 4 copies only the modules that this file imports, not their imports."""
+    from .prompts_gemoclap import parse_words
     from .safety_gemoclap import check_config
 
-    return as_words, check_config
+    return parse_words, check_config
 
 
 def _zero_padding(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Set padded frames of `(batch, channels, time, ...)` to zero, as a clip alone would see them."""
+    """Set padded frames of `(batch, channels, time, ...)` to zero, like the zero padding of a single clip."""
     return hidden * mask.view(mask.shape[0], 1, mask.shape[1], *[1] * (hidden.dim() - 3)).to(hidden.dtype)
 
 
-def _strided(mask: torch.Tensor, stride: int, frames: int) -> torch.Tensor:
-    """The mask `(batch, frames)` after a stride, of clips whose padding is at their end."""
+def _strided_mask(mask: torch.Tensor, stride: int, frames: int) -> torch.Tensor:
+    """The mask `(batch, frames)` after a strided layer, for clips with padding at their end."""
     lengths = torch.div(mask.sum(1) + stride - 1, stride, rounding_mode="floor")
     return torch.arange(frames, device=mask.device) < lengths[:, None]
 
 
 class GEmoClapMaskedNorm(nn.Module):
-    """Instance norm over the true frames of a clip: each channel to zero mean and unit variance over time and mel.
+    """Instance norm: zero mean and unit variance of each channel over the valid frames and mel bands of a clip.
 
-    Its statistics are the clip's own, in training and evaluation alike, and padding has no part in them.
+    Training and evaluation use the statistics of the clip, without padding.
     """
 
     def __init__(self, channels: int, eps: float):
@@ -44,7 +44,7 @@ class GEmoClapMaskedNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Normalise `(batch, channels, time, mel)`, whose padding must be zero; padding stays zero."""
+        """Normalise `(batch, channels, time, mel)`, whose padding must be zero and remains zero."""
         count = (mask.sum(1).clamp_min(1) * hidden.shape[-1]).view(-1, 1, 1, 1)
         centred = _zero_padding(hidden - hidden.sum((2, 3), keepdim=True) / count, mask)
         variance = centred.square().sum((2, 3), keepdim=True) / count
@@ -65,9 +65,9 @@ class GEmoClapConvBlock(nn.Module):
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map `(batch, channels, time, mel)` and the frame mask `(batch, time)` to the next resolution."""
         hidden = self.conv(hidden)
-        mask = _strided(mask, self.time_stride, hidden.shape[2])
+        mask = _strided_mask(mask, self.time_stride, hidden.shape[2])
         hidden = self.norm(_zero_padding(hidden, mask), mask)
-        return self.dropout(F.gelu(hidden)), mask  # GELU and dropout leave the zeros of padding as they are
+        return self.dropout(F.gelu(hidden)), mask  # GELU and dropout map zero to zero, so padding remains zero
 
 
 class GEmoClapEncoderLayer(GradientCheckpointingLayer):
@@ -85,7 +85,7 @@ class GEmoClapEncoderLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Map `(batch, time, hidden_size)` to the same shape; frames outside `mask` are not attended to."""
+        """Map `(batch, time, hidden_size)` to the same shape, without attention to frames outside of `mask`."""
         batch, time, size = hidden.shape
         qkv = self.qkv(self.attention_norm(hidden)).view(batch, time, 3, self.num_heads, size // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
@@ -96,10 +96,10 @@ class GEmoClapEncoderLayer(GradientCheckpointingLayer):
 
 
 class GEmoClapAudioModel(PreTrainedModel):
-    """A compact audio encoder, for those who have no pretrained one; fast on a CPU.
+    """A compact audio encoder for training from scratch, which is fast on a CPU.
 
-    Padding is set to zero before every convolution and left out of the attention, so a clip's frames do not
-    depend on what it is batched with.
+    Padding is set to zero before every convolution and masked in the attention, so the frames of a clip are
+    independent of batch composition and padding.
 
     Example:
         >>> encoder = GEmoClapAudioModel(GEmoClapAudioConfig()).eval()
@@ -145,11 +145,11 @@ class GEmoClapAudioModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
 
     def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: torch.Tensor):
-        """Mask of the output frames `(batch, feature_vector_length)` from that of the input frames."""
-        return _strided(attention_mask, 4, feature_vector_length)
+        """Mask of the output frames `(batch, feature_vector_length)` from the mask of the input frames."""
+        return _strided_mask(attention_mask, 4, feature_vector_length)
 
     def _spec_augment(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Set random bands of time and mel to zero (the features' mean); masks are drawn for every clip."""
+        """Set random bands of time and mel to zero, the mean of the features, independently for every clip."""
         config = self.config
         batch, time, mel = features.shape
         device = features.device
@@ -179,13 +179,13 @@ class GEmoClapAudioModel(PreTrainedModel):
 
         Args:
             input_features: `(batch, time, num_mel_bins)`.
-            attention_mask: `(batch, time)`, 1 for true frames and 0 for padding; None takes all as true.
+            attention_mask: `(batch, time)`, 1 for valid frames and 0 for padding; None if all frames are valid.
             output_hidden_states: Whether to return the input of the first layer and the output of every layer.
-            return_dict: False gives a tuple.
-            audio_attention_mask: The same as `attention_mask`, under the name that the feature extractor gives it.
+            return_dict: Whether to return a `BaseModelOutput` instead of a tuple; default True.
+            audio_attention_mask: The same as `attention_mask`, under the name in the output of the feature extractor.
 
         Returns:
-            `last_hidden_state` of `(batch, ceil(time / 4), hidden_size)` and, if asked for, `hidden_states`.
+            `last_hidden_state` of `(batch, ceil(time / 4), hidden_size)` and, if requested, `hidden_states`.
         """
         attention_mask = audio_attention_mask if attention_mask is None else attention_mask
         if attention_mask is None:
@@ -199,12 +199,12 @@ class GEmoClapAudioModel(PreTrainedModel):
         hidden = self.feature_projection(hidden.permute(0, 2, 1, 3).flatten(2))
         positions = self.position_conv(_zero_padding(hidden.transpose(1, 2)[..., None], mask)[..., 0])
         hidden = self.dropout(hidden + F.gelu(positions).transpose(1, 2))
-        mask = mask | ~mask.any(1, keepdim=True)  # attention to nothing is NaN
+        mask = mask | ~mask.any(1, keepdim=True)  # a clip without frames attends to its padding, else it would be NaN
 
         hidden_states = [hidden]
         for layer in self.layers:
-            dropped = self.training and self.config.layerdrop > 0 and torch.rand(()) < self.config.layerdrop
-            hidden = hidden if dropped else layer(hidden, mask)
+            is_dropped = self.training and self.config.layerdrop > 0 and torch.rand(()) < self.config.layerdrop
+            hidden = hidden if is_dropped else layer(hidden, mask)
             hidden_states.append(hidden)
         hidden = hidden_states[-1] = self.final_norm(hidden)
         output = BaseModelOutput(

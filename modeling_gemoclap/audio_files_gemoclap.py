@@ -1,6 +1,6 @@
-"""From the bytes of an audio file to samples, by soundfile or by ffmpeg.
+"""Decoding of audio files with soundfile or ffmpeg.
 
-docs/recordings.md states the rules in full.
+docs/recordings.md lists the rules.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from transformers.utils import logging
 
 from .audio_headers_gemoclap import (
     AudioError,
-    after_id3,
     check_decoded,
     check_size,
+    error_summary,
+    id3_size,
     ogg_links,
     pointer_reason,
-    remark,
-    uncounted_mp3,
-    words_of,
+    warn_or_refuse,
+    with_sufficient_frame_count,
 )
 
 try:
@@ -40,14 +40,14 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
-MAX_BYTES = 2**32  # of one file: RIFF ends there, too
-MAX_SAMPLES = 2**29  # of a channel: 3 hours at 48 kHz, 9 hours at 16 kHz; over all channels four times as many
+MAX_BYTES = 2**32  # of a file; also the limit of RIFF
+MAX_SAMPLES = 2**29  # of a channel: 3 hours at 48 kHz, 9 hours at 16 kHz; four times as many over all channels
 MAX_CHANNELS = 32
 BLOCK = 2**16  # frames decoded at a time
 FFMPEG_SECONDS = 300
-FFMPEG_BYTES = 2**31  # of samples that ffmpeg may write
-TRUNCATED = re.compile(r"partial file|prematurely|exhausted|too small|truncat|moov atom", re.I)  # in ffmpeg's words
-DEMUXERS = {  # how files begin, and what ffmpeg calls their formats
+FFMPEG_BYTES = 2**31  # maximum size of ffmpeg's output
+TRUNCATED = re.compile(r"partial file|prematurely|exhausted|too small|truncat|moov atom", re.I)  # ffmpeg's messages
+DEMUXERS = {  # first bytes of a file -> name of ffmpeg's demuxer
     b"\x1aE\xdf\xa3": "matroska",
     b"0&\xb2u\x8ef\xcf\x11": "asf",
     b"#!AMR": "amr",
@@ -59,18 +59,18 @@ DEMUXERS = {  # how files begin, and what ffmpeg calls their formats
     b"MAC ": "ape",
 }
 TITLES = {"mov": "MP4 (m4a, mp4, 3gp, mov)", "matroska": "WebM or Matroska", "asf": "WMA", "aac": "AAC", "amr": "AMR"}
-MALFORMED = 3  # libsndfile's number for a damaged file of a format that it reads
+MALFORMED = 3  # libsndfile's error code for a damaged file of a supported format
 
 
-def mix(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.ndarray:
-    """The mean of channels, or the loudest of them where they cancel out.
+def mix_channels(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.ndarray:
+    """Average the channels, or select the loudest channel if the channels cancel out.
 
-    They cancel out where the mean has less than half the power that it would have if the channels were independent
-    (two channels: a correlation below -0.5). Offsets are left out of it.
+    The channels cancel out if their mean has less than half of the power that it would have with independent channels
+    (for two channels: a correlation below -0.5). The power excludes the offset.
 
     Args:
-        blocks: Returns blocks of floating-point samples `(time, channels)`, anew whenever it is called.
-        name: What messages call the recording.
+        blocks: Returns an iterable of blocks of floating-point samples, `(time, channels)`, at every call.
+        name: Name of the recording in messages.
 
     Returns:
         `(time,)` float32.
@@ -86,7 +86,7 @@ def mix(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.ndarray:
         count += len(block)
         if count * max(channels / 4, 1) > MAX_SAMPLES:
             raise AudioError(f"{name}: longer than {MAX_SAMPLES:,} samples; cut it into parts")
-        with np.errstate(all="ignore"):  # what is not finite is found by the caller
+        with np.errstate(all="ignore"):  # the caller checks for samples that are not finite
             block = block.astype(np.float32) if block.dtype.itemsize < 4 else block
             mixed = block.mean(1) if channels > 1 else block[:, 0]
             mean += mixed.astype(np.float32).tobytes()
@@ -101,7 +101,7 @@ def mix(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.ndarray:
     if np.mean(powers) > 1e-10 and mixed < np.mean(powers) / (2 * len(powers)):
         loudest = int(np.argmax(powers))
         logger.warning_once(
-            f"{name}: its channels cancel out (opposite phase): their mean keeps {mixed / np.mean(powers):.0%} of "
+            f"{name}: its channels cancel out (opposite phase): their mean has {mixed / np.mean(powers):.0%} of "
             f"their power; channel {loudest + 1} of {len(powers)}, the loudest, is used"
         )
         wave = np.concatenate([block[:, loudest].astype(np.float32) for block in blocks()])
@@ -110,7 +110,7 @@ def mix(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.ndarray:
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
 class _Bytes(io.BytesIO):
-    """A file whose decoder may seek before its beginning, as damaged files make it do; there is nobody to catch it."""
+    """A file that ignores invalid seeks. Damaged files cause them in a callback that cannot raise an exception."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
@@ -120,19 +120,19 @@ class _Bytes(io.BytesIO):
 
 
 def _open(data: bytes):
-    """Open for reading forward: neither streams of unknown length nor GSM can be sought in, and soundfile would."""
+    """Open a file for sequential reading; soundfile would seek in streams of unknown length and GSM, which fails."""
     file = soundfile.SoundFile(_Bytes(data))
     file.seekable = lambda: False
     return file
 
 
 def _with_soundfile(parts: list[bytes], name: str, strict: bool) -> tuple[np.ndarray, int]:
-    """Decode a file, or the links of a chain."""
+    """Decode a file, given as one part, or a chained file, given as several."""
     with _open(parts[0]) as file:
-        format, rate, promised, channels = file.format, file.samplerate, file.frames, file.channels
+        format, rate, expected, channels = file.format, file.samplerate, file.frames, file.channels
     data = parts[0]
     if format == "MP3":
-        parts = [uncounted_mp3(data, name, strict)]
+        parts = [with_sufficient_frame_count(data, name, strict)]
 
     def blocks():
         for part in parts:
@@ -142,23 +142,27 @@ def _with_soundfile(parts: list[bytes], name: str, strict: bool) -> tuple[np.nda
                 while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
                     yield block
 
-    wave = mix(blocks, name)
-    check_decoded(data, format, promised, len(wave), name, strict)
+    wave = mix_channels(blocks, name)
+    check_decoded(data, format, expected, len(wave), name, strict)
     return wave, rate
 
 
 def _ffmpeg_format(data: bytes) -> str | None:
-    """The demuxer for what only ffmpeg reads; told by the content, so that no other part of ffmpeg ever sees it."""
+    """The demuxer for a file that only ffmpeg reads, by the file's content: ffmpeg must not choose one itself."""
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return "mov"
-    start = after_id3(data)
+    start = id3_size(data)
     if len(data) > start + 1 and data[start] == 0xFF and data[start + 1] & 0xF6 == 0xF0:
         return "aac"
     return next((demuxer for start, demuxer in DEMUXERS.items() if data.startswith(start)), None)
 
 
 def _demuxer_for(data: bytes) -> str | None:
-    """None if soundfile can open the file, or if it is damaged rather than unknown to soundfile."""
+    """The demuxer of ffmpeg for a file that soundfile does not support; None if soundfile can open it.
+
+    Raises:
+        Exception: Of soundfile, if the file is damaged or of an unknown format.
+    """
     try:
         _open(data).close()
     except Exception as error:
@@ -170,7 +174,8 @@ def _demuxer_for(data: bytes) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _carried_ffmpeg() -> str | None:
+def _bundled_ffmpeg() -> str | None:
+    """The path of the ffmpeg in imageio-ffmpeg, or None."""
     try:
         return imageio_ffmpeg.get_ffmpeg_exe() if imageio_ffmpeg else None
     except RuntimeError:
@@ -178,20 +183,27 @@ def _carried_ffmpeg() -> str | None:
 
 
 def find_ffmpeg() -> str | None:
-    """The path of ffmpeg: that on the PATH, else that which imageio-ffmpeg carries, else None."""
-    found = shutil.which("ffmpeg")
-    return os.path.abspath(found) if found else _carried_ffmpeg()
+    """The path of the ffmpeg on the PATH, else of that in imageio-ffmpeg, else None."""
+    path = shutil.which("ffmpeg")
+    return os.path.abspath(path) if path else _bundled_ffmpeg()
 
 
 def _run_ffmpeg(command: list[str], data: bytes, name: str) -> tuple[bytes, str]:
-    """Run ffmpeg on `data` as the file `input`; a file, since MP4 must be sought in. Returns its output and words."""
+    """Run ffmpeg on a file `input` that holds `data`; MP4 requires a file, because ffmpeg seeks in it.
+
+    Returns:
+        The output of ffmpeg and its messages.
+
+    Raises:
+        AudioError: If ffmpeg fails or reports a truncated file.
+    """
     environment = {**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"}
     try:
         with tempfile.TemporaryDirectory(prefix="gemoclap-") as folder:
             with open(os.path.join(folder, "input"), "wb") as file:
                 file.write(data)
             with open(os.path.join(folder, "messages"), "w+b") as messages:
-                done = subprocess.run(
+                process = subprocess.run(
                     command,
                     cwd=folder,
                     env=environment,
@@ -201,41 +213,47 @@ def _run_ffmpeg(command: list[str], data: bytes, name: str) -> tuple[bytes, str]
                     timeout=FFMPEG_SECONDS,
                 )
                 messages.seek(0)
-                said = messages.read(2**16).decode(errors="replace")
+                log = messages.read(2**16).decode(errors="replace")
     except subprocess.TimeoutExpired:
         raise AudioError(f"{name}: ffmpeg took more than {FFMPEG_SECONDS} s; convert it to WAV or FLAC") from None
     except OSError as error:
         raise AudioError(f"{name}: ffmpeg cannot be run ({command[0]}: {error.strerror})") from None
-    said = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", said)
-    said = "; ".join(line.strip().rstrip(".") for line in said.splitlines() if line.strip())
-    truncated = TRUNCATED.search(said)
-    said = said[:300]
-    if done.returncode or truncated:
-        what = "truncated" if truncated else "not audio that ffmpeg can read"
-        raise AudioError(f"{name}: {what} ({said or f'exit status {done.returncode}'}); fetch it again or convert it")
-    return done.stdout, said
+    log = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", log)
+    log = "; ".join(line.strip().rstrip(".") for line in log.splitlines() if line.strip())
+    truncated = TRUNCATED.search(log)
+    log = log[:300]
+    if process.returncode or truncated:
+        problem = "truncated" if truncated else "not audio that ffmpeg can read"
+        reason = log or f"exit status {process.returncode}"
+        raise AudioError(f"{name}: {problem} ({reason}); download it again or convert it")
+    return process.stdout, log
 
 
 def _with_ffmpeg(data: bytes, demuxer: str, name: str, strict: bool) -> tuple[np.ndarray, int]:
+    """Decode a file by converting it to WAV with ffmpeg."""
     executable = find_ffmpeg()
     if executable is None:
         raise AudioError(
-            f"{name}: {TITLES.get(demuxer, f'this encoding in {demuxer}')} is read through ffmpeg, which is not "
+            f"{name}: {TITLES.get(demuxer, f'this encoding in {demuxer}')} requires ffmpeg, which is not "
             "installed: put ffmpeg on the PATH, pip install 'gemoclap[ffmpeg]', or convert it to WAV or FLAC"
         )
     command = [executable, "-nostdin", "-hide_banner", "-v", "error", "-threads", "1"]
     command += ["-protocol_whitelist", "file", "-f", demuxer, "-i", "file:input", "-map", "0:a:0", "-vn", "-sn", "-dn"]
     command += ["-c:a", "pcm_f32le", "-fs", str(FFMPEG_BYTES), "-f", "wav", "pipe:1"]
-    wav, said = _run_ffmpeg(command, data, name)
+    wav, log = _run_ffmpeg(command, data, name)
     if len(wav) >= FFMPEG_BYTES - 2**20:
         raise AudioError(f"{name}: longer than {FFMPEG_BYTES // 4:,} samples over all channels; cut it into parts")
-    if said:
-        remark(f"{name}: read, but ffmpeg says: {said}", strict)
+    if log:
+        warn_or_refuse(f"{name}: read, but ffmpeg reports: {log}", strict)
     return _with_soundfile([wav], name, strict)
 
 
 def check_bytes(size: int, name: str) -> None:
-    """Refuse a file that is too large to be read at once."""
+    """Check the size of a file.
+
+    Raises:
+        AudioError: If it exceeds `MAX_BYTES`.
+    """
     if size > MAX_BYTES:
         raise AudioError(f"{name}: larger than {MAX_BYTES:,} bytes; cut it into parts")
 
@@ -244,35 +262,35 @@ def decode(data: bytes, name: str, strict: bool = False) -> tuple[np.ndarray, in
     """Decode an audio file.
 
     Args:
-        data: The file's bytes.
-        name: What messages call it.
-        strict: Refuse a file whose header and content disagree, instead of a warning.
+        data: The bytes of the file.
+        name: Name of the recording in messages.
+        strict: Whether a header that disagrees with the content is an error instead of a warning.
 
     Returns:
-        The mean over channels, `(time,)` float32, and the rate in Hz.
+        The mean over channels, `(time,)` float32, and the sampling rate in Hz.
 
     Raises:
-        AudioError: If it cannot be decoded, or is truncated.
+        AudioError: If the file cannot be decoded or is truncated.
         ImportError: If soundfile is not installed.
     """
     if soundfile is None:
-        raise ImportError("reading audio files needs soundfile: pip install soundfile")
+        raise ImportError("reading audio files requires soundfile: pip install soundfile")
     if not data:
-        raise AudioError(f"{name}: the file is empty; fetch it again or leave it out")
+        raise AudioError(f"{name}: the file is empty; download it again or remove it")
     check_bytes(len(data), name)
     if reason := pointer_reason(data):
         raise AudioError(f"{name}: {reason}")
     if data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise AudioError(f"{name}: a web page, not a recording; fetch it again")
-    what = "not audio that can be read, or truncated"
+        raise AudioError(f"{name}: a web page, not a recording; download it again")
+    problem = "not audio that can be read, or truncated"
     try:
         data = check_size(data, name, strict)
         parts = ogg_links(data, name, strict) if data[:4] == b"OggS" else [data]
         demuxer = _demuxer_for(parts[0])
-        what = "truncated or damaged"
+        problem = "truncated or damaged"
         return _with_ffmpeg(data, demuxer, name, strict) if demuxer else _with_soundfile(parts, name, strict)
     except AudioError:
         raise
-    except Exception as error:  # decoders raise what they like
-        words = words_of(error).removeprefix("Error : ")
-        raise AudioError(f"{name}: {what} ({words}); fetch it again, or convert it to WAV or FLAC") from None
+    except Exception as error:  # decoders raise exceptions of any type
+        reason = error_summary(error).removeprefix("Error : ")
+        raise AudioError(f"{name}: {problem} ({reason}); download it again, or convert it to WAV or FLAC") from None

@@ -1,7 +1,8 @@
-"""What the models share: an audio tower, its pooling, and what of it is trained."""
+"""Base classes of the models: the audio tower, its pooling, freezing, and the record of its weights."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,71 +11,22 @@ from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_gemoclap import GEmoClapConfig
-from .safety_gemoclap import check_weight_files, naming_pickles, tensors_sha256, weight_probe
+from .encoding_gemoclap import applies_spec_augment, encode_frames, ignores_padding, mask_padding_leaks
+from .heads_gemoclap import GEmoClapAudioPooling
+from .safety_gemoclap import check_weight_files, explain_unsafe_pickle, tensors_sha256, weight_probe
 from .towers_gemoclap import (
-    applies_spec_augment,
     build_audio_tower,
-    close_leaks,
-    encode_frames,
     feature_encoder,
-    ignores_padding,
     layer_classes,
+    load_audio_tower,
     transformer_layers,
 )
 
 UNLABELLED_ENCODER = "an encoder on the clusters of speakers, without emotion labels"
 
 
-class GEmoClapAudioPooling(nn.Module):
-    """From a tower's frames to one vector.
-
-    With `use_weighted_layer_sum` the frames are a learnt mean over all layers, else the last layer's. `"mean"` is the
-    mean over true frames, `"mean_std"` has their standard deviation beside it, and `"self_attention"` is
-    `softmax(W_c H^T) H` with a learnt vector `W_c` (Safari et al., 2020; eq. 1 of Xiang).
-    """
-
-    def __init__(self, config: GEmoClapConfig):
-        super().__init__()
-        audio = config.audio_config
-        self.pooling = config.pooling
-        self.output_size = audio.hidden_size * (2 if config.pooling == "mean_std" else 1)
-        self.layer_weights = self.attention = None
-        if config.use_weighted_layer_sum:
-            self.layer_weights = nn.Parameter(torch.zeros(audio.num_hidden_layers + 1))
-        if config.pooling == "self_attention":
-            self.attention = nn.Linear(audio.hidden_size, 1, bias=False)
-
-    def forward(self, states: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
-        """Pool.
-
-        Args:
-            states: Hidden states, each `(batch, frames, hidden_size)`.
-            mask: `(batch, frames)`, the true frames; None takes all as true. A clip without one has zero for a mean.
-
-        Returns:
-            `(batch, output_size)`.
-        """
-        hidden = states[-1]
-        if self.layer_weights is not None:
-            hidden = torch.einsum("l,lbth->bth", self.layer_weights.softmax(0).to(hidden.dtype), torch.stack(states))
-        if mask is None:
-            mask = hidden.new_ones(hidden.shape[:2])
-        mask = mask[..., None].bool()
-        hidden = hidden.masked_fill(~mask, 0)
-        if self.attention is not None:  # not -inf: a clip without a true frame would have NaN for weights
-            least = torch.finfo(hidden.dtype).min
-            return (self.attention(hidden).masked_fill(~mask, least).softmax(1) * hidden).sum(1)
-        count = mask.sum(1).clamp_min(1)
-        precise = torch.promote_types(hidden.dtype, torch.float32)  # the sum over a long clip overflows float16
-        mean = hidden.sum(1, dtype=precise) / count
-        if self.pooling == "mean":
-            return mean.to(hidden.dtype)
-        variance = (hidden - mean[:, None]).masked_fill(~mask, 0).square().sum(1) / count
-        return torch.cat([mean, (variance + 1e-7).sqrt()], -1).to(hidden.dtype)
-
-
 class GEmoClapPreTrainedModel(PreTrainedModel):
-    """What the contrastive model and the classifier share: the audio tower, its pooling, and what of it is trained."""
+    """Base class of all models: an audio tower with pooling, freezing, and the record of its weights."""
 
     config_class = GEmoClapConfig
     base_model_prefix = "gemoclap"
@@ -82,29 +34,30 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
 
-    weights_are_new = True  # whether they are freshly initialised, and so have heard nothing
-    pretrained_encoder: str | None = None  # the encoder that the audio tower was loaded from, as it is
+    weights_are_new = True  # whether the weights are randomly initialised
+    pretrained_encoder: str | None = None  # name or path of the encoder from which the audio tower was loaded
     _probe: dict | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
-        """As transformers'; a model of which weights are new has no calibration temperature.
+        """Load a model as in transformers, after checking the files of the checkpoint.
 
-        What the weights have heard, `config.training_data` tells or does not.
+        If weights are missing from the checkpoint, the calibration temperature is removed. `config.training_data`
+        records the data on which the weights were trained.
 
         Args:
             pretrained_model_name_or_path: Name or path of a checkpoint.
-            *args: For transformers.
-            output_loading_info: Whether to return what was missing and what did not fit, too.
-            **kwargs: For transformers, and fields of the configuration.
+            *args: Positional arguments of transformers' method.
+            output_loading_info: Whether to also return the report on missing and mismatched weights.
+            **kwargs: Keyword arguments of transformers' method, and fields of the configuration.
 
         Raises:
-            ValueError: If the checkpoint is an adapter, its configuration names code, its weights are pickled
-                objects, or its index names files elsewhere.
+            ValueError: If the checkpoint is an adapter, if its configuration names code, if its weights are pickled
+                objects, or if its index names files elsewhere.
         """
         if pretrained_model_name_or_path is not None:
             check_weight_files(pretrained_model_name_or_path, kwargs)
-        with naming_pickles(pretrained_model_name_or_path):
+        with explain_unsafe_pickle(pretrained_model_name_or_path):
             model, report = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
@@ -116,16 +69,19 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         return (model, report) if output_loading_info else model
 
     def post_init(self) -> None:
-        """As transformers', and name the layers that FSDP and device maps keep together: those that are there."""
+        """Initialise as in transformers, and list the layers that FSDP and device maps must not split."""
         super().post_init()
         self._no_split_modules = layer_classes(self)
         self.note_weights()
 
     def started_from(self, encoder: str) -> GEmoClapPreTrainedModel:
-        """Name the pretrained encoder that the audio tower was just loaded from, and take over its record, if any.
+        """Record the pretrained encoder from which the audio tower was loaded, and the encoder's training data.
 
         Args:
             encoder: Name or path.
+
+        Returns:
+            The model.
         """
         self.pretrained_encoder = encoder
         for config in (self.audio_model.config, self.config.audio_config):
@@ -139,41 +95,45 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         return self
 
     def note_weights(self) -> None:
-        """Remember these weights as those that `config.training_data` is about; see `weights_as_noted`."""
+        """Note the current weights as those that `config.training_data` describes; see `weights_as_noted`."""
         self._probe = weight_probe(self)
 
     def weights_as_noted(self) -> bool:
-        """Whether the weights are those noted last: when they were made, loaded, or trained by our trainers."""
-        now = weight_probe(self)
-        return all(now.get(name) == values for name, values in (self._probe or {}).items())
+        """Whether the weights are unchanged since the last call of `note_weights`.
+
+        Initialisation, loading and the trainers of this package call it.
+        """
+        current = weight_probe(self)
+        return all(current.get(name) == values for name, values in (self._probe or {}).items())
 
     def check_history(self) -> None:
-        """Where the weights are not those that the configuration's record is about, record that, and drop calibration.
+        """Mark the training history as unknown if the weights differ from those that `config.training_data` describes.
 
-        The record has a hash of the weights where one of our trainers wrote it.
+        The trainers of this package record a hash of the weights; without it, the weights are not checked.
         """
         recorded = getattr(self.config, "weights_sha256", None)
         if recorded and recorded != tensors_sha256(self.state_dict().values()):
             self.config.weights_sha256 = None
-            self.forget_history("its weights are not those that its record of training is about")
+            self.forget_history("its weights are not those that its record of training describes")
 
     def forget_history(self, reason: str) -> None:
-        """Record that something unknown has happened to the weights, and drop the calibration.
+        """Record that the training history of the weights is unknown, and remove the calibration temperature.
 
         Args:
-            reason: What is known of it.
+            reason: Why it is unknown.
         """
         self.config.training_data = [*(self.config.training_data or []), {"unknown": reason}]
         self.config.forget_calibration()
 
     def _add_audio_tower(self, audio_model: PreTrainedModel | None) -> None:
+        """Add the audio tower, `audio_model` or a new one, and its pooling."""
         config = self.config
         self.weights_are_new = audio_model is None
-        self.audio_model = close_leaks(audio_model or build_audio_tower(config.audio_config))
+        self.audio_model = mask_padding_leaks(audio_model or build_audio_tower(config.audio_config))
         self.main_input_name = self.audio_model.main_input_name
         self.audio_pooling = GEmoClapAudioPooling(config)
         if hasattr(self.audio_model, "masked_spec_embed") and not applies_spec_augment(config.audio_config):
-            # It takes part in SpecAugment alone; a parameter without gradient would stall distributed training.
+            # Only SpecAugment uses this parameter, and distributed training fails for parameters without gradients.
             self.audio_model.masked_spec_embed.requires_grad_(False)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -187,25 +147,27 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     def pool_audio(
         self, input_values=None, input_features=None, audio_attention_mask=None, audio_frames=None
     ) -> torch.Tensor:
-        """One vector a clip from the audio tower's true frames.
+        """Encode audio and pool the valid frames of each clip.
 
         Args:
-            input_values: `(batch, samples)`, for towers that hear raw waves; for AST `(batch, frames, mel)`.
-            input_features: `(batch, frames, mel)`, for spectrogram towers; for Whisper `(batch, mel, frames)`.
-            audio_attention_mask: `(batch, samples or frames)`, 1 for true input and 0 for padding at the end.
-            audio_frames: `(batch, frames, hidden_size)` in place of both: what `frames_of` gave, padded; the mask is
-                then of these.
+            input_values: `(batch, samples)`, for towers with raw waveforms; for AST `(batch, frames, mel)`.
+            input_features: `(batch, frames, mel)`, for towers with spectrograms; for Whisper `(batch, mel, frames)`.
+            audio_attention_mask: `(batch, samples or frames)`, 1 for valid input and 0 for padding at the end.
+            audio_frames: `(batch, frames, hidden_size)`, the padded outputs of `frames_of`, instead of the two inputs.
+                `audio_attention_mask` is then the mask of these frames.
 
         Returns:
-            `(batch, hidden_size)`, or twice that for `"mean_std"`; the same for a clip whatever it is batched with.
+            `(batch, hidden_size)`, or `(batch, 2 * hidden_size)` for `"mean_std"`. The vector of a clip is independent
+            of batch composition and padding.
 
         Raises:
-            ValueError: If not exactly one of the inputs is given, or the device lacks the model's precision.
+            ValueError: If none or several of the inputs are given, or if the device does not support the dtype of the
+                model.
         """
         if audio_frames is None:
-            return self._run(self._pool, input_values, input_features, audio_attention_mask)
+            return self._encode_batch(self._pool_frames, input_values, input_features, audio_attention_mask)
         if input_values is not None or input_features is not None:
-            raise ValueError("give audio_frames, or what the tower hears, not both")
+            raise ValueError("give either audio_frames or the input of the audio tower, not both")
         return self.audio_pooling([audio_frames.to(self.dtype)], audio_attention_mask)
 
     def frames_of(
@@ -214,27 +176,27 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         input_features: torch.Tensor | None = None,
         audio_attention_mask: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """The audio tower's output for each clip, its true frames alone.
+        """Encode audio and return the valid frames of each clip.
 
         Args:
-            input_values: As for `pool_audio`.
-            input_features: Likewise.
-            audio_attention_mask: Likewise.
+            input_values: See `pool_audio`.
+            input_features: See `pool_audio`.
+            audio_attention_mask: See `pool_audio`.
 
         Returns:
-            One `(frames, hidden_size)` a clip.
+            One tensor `(frames, hidden_size)` for each clip.
 
         Raises:
-            ValueError: As `pool_audio`.
+            ValueError: As for `pool_audio`.
         """
 
         def encode(inputs: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
-            states, true = encode_frames(self.audio_model, inputs, mask)
-            if true is None:
+            states, valid = encode_frames(self.audio_model, inputs, mask)
+            if valid is None:
                 return list(states[-1])
-            return [frames[own.bool()] for frames, own in zip(states[-1], true, strict=True)]
+            return [frames[clip_mask.bool()] for frames, clip_mask in zip(states[-1], valid, strict=True)]
 
-        return self._run(encode, input_values, input_features, audio_attention_mask)
+        return self._encode_batch(encode, input_values, input_features, audio_attention_mask)
 
     def layer_means(
         self,
@@ -242,53 +204,54 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
         input_features: torch.Tensor | None = None,
         audio_attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mean over a clip's true frames of what goes into the first Transformer layer and of what each layer gives.
+        """Mean over the valid frames of a clip of the input of the first Transformer layer and of each layer's output.
 
         Args:
-            input_values: As for `pool_audio`.
-            input_features: Likewise.
-            audio_attention_mask: Likewise.
+            input_values: See `pool_audio`.
+            input_features: See `pool_audio`.
+            audio_attention_mask: See `pool_audio`.
 
         Returns:
             `(batch, layers + 1, hidden_size)`.
 
         Raises:
-            ValueError: As `pool_audio`, or if the tower's layers run at another rate than its output (SEW).
+            ValueError: As for `pool_audio`, or if the frame rate of the layers differs from that of the output (SEW).
         """
 
         def encode(inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-            states, true = encode_frames(self.audio_model, inputs, mask, all_layers=True)
+            states, valid = encode_frames(self.audio_model, inputs, mask, all_layers=True)
             stacked = torch.stack(states, 1)
-            true = stacked.new_ones(stacked.shape[0], stacked.shape[2]) if true is None else true.to(stacked.dtype)
-            return (stacked * true[:, None, :, None]).sum(2) / true.sum(1).clamp_min(1)[:, None, None]
+            valid = stacked.new_ones(stacked.shape[0], stacked.shape[2]) if valid is None else valid.to(stacked.dtype)
+            return (stacked * valid[:, None, :, None]).sum(2) / valid.sum(1).clamp_min(1)[:, None, None]
 
-        return self._run(encode, input_values, input_features, audio_attention_mask)
+        return self._encode_batch(encode, input_values, input_features, audio_attention_mask)
 
-    def _run(self, encode: Callable, input_values, input_features, mask: torch.Tensor | None):
-        """Encode a batch: together where padding is safe, else clips of one length at a time, none of them padded.
+    def _encode_batch(self, encode: Callable, input_values, input_features, mask: torch.Tensor | None):
+        """Encode a batch: at once if the tower ignores padding, else in groups of clips of equal length.
 
-        `encode` goes from inputs `(batch, ...)` and their mask to a row, or an item of a list, for every clip.
+        `encode` maps inputs `(batch, ...)` and their mask to a tensor or a list with one item for each clip.
         """
         if (input_values is None) == (input_features is None):
-            raise ValueError("give input_values (raw waves) or input_features (spectrograms), one of the two")
+            raise ValueError("give either input_values (raw waveforms) or input_features (spectrograms)")
         inputs = (input_features if input_values is None else input_values).to(self.dtype)
-        with self._naming_lacking_precision():
+        with self._explain_unsupported_dtype():
             if mask is None or ignores_padding(self.config.audio_config):
                 return encode(inputs, mask)
-            lengths, order, parts = mask.sum(1), [], []
-            lengths = lengths.masked_fill(lengths == 0, mask.shape[1])  # nothing true: there is no clip to cut out
+            lengths, order, groups = mask.sum(1), [], []
+            lengths = lengths.masked_fill(lengths == 0, mask.shape[1])  # an empty clip keeps its padding
             for length in lengths.unique().tolist():
                 rows = (lengths == length).nonzero()[:, 0]
                 order.append(rows)
-                parts.append(encode(inputs[rows, :length], None))
-        places = torch.cat(order).argsort()
-        if isinstance(parts[0], torch.Tensor):
-            return torch.cat(parts)[places]
-        items = [item for part in parts for item in part]
-        return [items[place] for place in places.tolist()]
+                groups.append(encode(inputs[rows, :length], None))
+        indices = torch.cat(order).argsort()
+        if isinstance(groups[0], torch.Tensor):
+            return torch.cat(groups)[indices]
+        items = [item for group in groups for item in group]
+        return [items[index] for index in indices.tolist()]
 
     @contextmanager
-    def _naming_lacking_precision(self) -> Iterator[None]:
+    def _explain_unsupported_dtype(self) -> Iterator[None]:
+        """Convert torch's error for an unsupported dtype to one that names a supported dtype."""
         try:
             yield
         except RuntimeError as error:
@@ -296,52 +259,52 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
                 raise
             raise ValueError(
                 f"this {self.device.type} cannot run the model in {self.dtype} ({error}): "
-                f"load it with dtype=torch.float32, or dtype=torch.bfloat16"
+                f"load it with dtype=torch.float32 or dtype=torch.bfloat16"
             ) from None
 
-    def _pool(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _pool_frames(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         states, frames = encode_frames(self.audio_model, inputs, mask, self.config.use_weighted_layer_sum)
         return self.audio_pooling(states, frames)
 
     def freeze_feature_projection(self) -> None:
-        """Train nothing of what brings the convolutions' output to the Transformer's width.
+        """Freeze the projection of the convolutions' output to the width of the Transformer.
 
         Raises:
-            ValueError: If the audio tower has no such part.
+            ValueError: If the audio tower has no feature projection.
         """
         if not hasattr(self.audio_model, "feature_projection"):
-            kind = self.config.audio_config.model_type
+            model_type = self.config.audio_config.model_type
             raise ValueError(
-                f"freeze_feature_projection: a {kind!r} model has no feature projection; leave it out, or where a "
-                f"configuration file has it, give --freeze_feature_projection false"
+                f"freeze_feature_projection: a {model_type!r} model has no feature projection; remove the option, or "
+                f"override a configuration file with --freeze_feature_projection false"
             )
         self.audio_model.feature_projection.requires_grad_(False)
 
     def freeze_feature_encoder(self) -> None:
-        """Train no convolution (or patch) that hears the signal; the Transformer layers go on learning.
+        """Freeze the convolutions or patch embeddings of the audio tower.
 
         Raises:
-            ValueError: If the audio tower has none that can be told.
+            ValueError: If they cannot be identified.
         """
         for module in feature_encoder(self.audio_model):
             module.requires_grad_(False)
-            module._requires_grad = False  # or transformers would keep the graph of it in training
+            module._requires_grad = False  # else transformers builds a graph through the module in training
 
     def freeze_audio_encoder(self) -> None:
-        """Train nothing of the audio tower; its pooling and projection or head go on learning."""
+        """Freeze the audio tower, but not its pooling and its projection or head."""
         self.audio_model.requires_grad_(False)
         for module in self.audio_model.modules():
             if hasattr(module, "_requires_grad"):
                 module._requires_grad = False
 
     def unfreeze_last_n_layers(self, n: int) -> None:
-        """Freeze the audio tower but for its last Transformer layers.
+        """Freeze the audio tower except for its last Transformer layers.
 
         Args:
-            n: How many layers are trained.
+            n: Number of layers that are trained.
 
         Raises:
-            ValueError: If the tower has fewer.
+            ValueError: If the tower has fewer than `n` layers.
         """
         _, layers = transformer_layers(self.audio_model)
         if not 0 <= n <= len(layers):
@@ -351,23 +314,67 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
             layer.requires_grad_(True)
 
 
+class GEmoClapAudioOnlyModel(GEmoClapPreTrainedModel):
+    """Base class of the models without a text tower."""
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: GEmoClapConfig, audio_model: PreTrainedModel | None = None):
+        if config.custom_pipelines:  # the zero-shot pipeline requires a text tower
+            config = copy.deepcopy(config)
+            config.custom_pipelines = {}
+        super().__init__(config)
+        self._add_audio_tower(audio_model)
+
+    @classmethod
+    def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> GEmoClapAudioOnlyModel:
+        """Create a model with a pretrained audio encoder.
+
+        Args:
+            audio_name_or_path: Checkpoint of an audio encoder.
+            **kwargs: Fields of `GEmoClapConfig`. Arguments with the prefix `audio_` go, without the prefix, to
+                `from_pretrained` of the encoder. `dtype` is the precision of the entire model, float32 by default.
+
+        Returns:
+            The model, in eval mode as with `from_pretrained`.
+
+        Raises:
+            ValueError: If the checkpoint is not an audio encoder, lacks weights, or does not match its configuration.
+        """
+        dtype = pop_dtype(kwargs)
+        kwargs, audio, _ = split_by_tower(kwargs)
+        tower = load_audio_tower(audio_name_or_path, **audio)
+        model = cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).to(dtype).eval()
+        return model.started_from(audio_name_or_path)
+
+
 def split_by_tower(options: dict) -> tuple[dict, dict, dict]:
-    """Options of the whole, of the audio tower and of the text tower; `text_pooling` is the whole's."""
-    parts: tuple[dict, dict, dict] = {}, {}, {}
+    """Split options by their prefix into those of the model, of the audio tower and of the text tower.
+
+    `text_pooling` is an option of the model.
+
+    Raises:
+        ValueError: If a dtype is given for a tower.
+    """
+    groups: tuple[dict, dict, dict] = {}, {}, {}
     for name, value in options.items():
-        part = 1 if name.startswith("audio_") else 2 if name.startswith("text_") and name != "text_pooling" else 0
-        name = name.removeprefix(("", "audio_", "text_")[part])
-        if part and name in ("dtype", "torch_dtype"):
-            raise ValueError("towers and projections have one precision: give dtype, not audio_dtype or text_dtype")
-        parts[part][name] = value
-    return parts
+        group = 1 if name.startswith("audio_") else 2 if name.startswith("text_") and name != "text_pooling" else 0
+        name = name.removeprefix(("", "audio_", "text_")[group])
+        if group and name in ("dtype", "torch_dtype"):
+            raise ValueError("towers and projections have the same dtype: give dtype, not audio_dtype or text_dtype")
+        groups[group][name] = value
+    return groups
 
 
-def precision_of(options: dict) -> torch.dtype:
-    """Take `dtype`, as transformers spells it, out of the options; float32 where there is none."""
+def pop_dtype(options: dict) -> torch.dtype:
+    """Remove `dtype` or `torch_dtype` from the options and return it; float32 by default.
+
+    Raises:
+        ValueError: If it is not a dtype.
+    """
     value = options.pop("torch_dtype", None)
     value = options.pop("dtype", value)
     dtype = torch.float32 if value in (None, "auto") else getattr(torch, str(value).removeprefix("torch."), None)
     if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"dtype={value!r} is not known; give torch.bfloat16, torch.float16 or torch.float32")
+        raise ValueError(f"dtype={value!r} is unknown; give torch.bfloat16, torch.float16 or torch.float32")
     return dtype

@@ -1,4 +1,4 @@
-"""From recordings of any kind to the input of an audio tower."""
+"""Feature extraction: from recordings of any accepted type to the input of an audio tower."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import logging
 
 from .audio_files_gemoclap import MAX_SAMPLES
-from .audio_headers_gemoclap import AudioError, words_of
-from .recordings_gemoclap import NAMELESS, check_rate, is_one_recording, name_of, read_audio
-from .safety_gemoclap import EXTRACTORS, check_extractor_files, own_extractor_class, own_settings
+from .audio_headers_gemoclap import AudioError, error_summary
+from .recordings_gemoclap import GENERIC_NAMES, check_rate, is_one_recording, name_of, read_audio
+from .safety_gemoclap import EXTRACTORS, check_extractor_files, constructor_settings, encoder_extractor_class
 
 try:
     import soxr
@@ -25,20 +25,20 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
-KALDI_FRAME, KALDI_HOP = 25, 10  # milliseconds: the frames of extractors that give no mask (AST)
-SILENCE_PEAK = 1e-4  # -80 dBFS: about three steps of 16-bit audio
+KALDI_FRAME, KALDI_HOP = 25, 10  # milliseconds: the frames of extractors that return no mask (AST)
+SILENCE_PEAK = 1e-4  # -80 dBFS: about three quantisation steps of 16-bit audio
 
 
 @lru_cache(maxsize=4)
-def _extractor(name: str, settings: str) -> SequenceFeatureExtractor:
-    """An extractor of transformers; kept, since its filter bank takes a while to make."""
-    extractor_class = own_extractor_class(name)
-    return extractor_class(**own_settings(extractor_class, json.loads(settings)))
+def _cached_extractor(name: str, settings: str) -> SequenceFeatureExtractor:
+    """An extractor of transformers. The cache avoids computing its filter bank again."""
+    extractor_class = encoder_extractor_class(name)
+    return extractor_class(**constructor_settings(extractor_class, json.loads(settings)))
 
 
 @lru_cache(maxsize=8)
 def _mel_filters(fft: int, bands: int, min_frequency: float, max_frequency: float, sampling_rate: int) -> np.ndarray:
-    """The mel filter bank, `(fft / 2 + 1, bands)`: it is the same for every clip."""
+    """The mel filter bank, `(fft / 2 + 1, bands)`."""
     return mel_filter_bank(
         num_frequency_bins=fft // 2 + 1,
         num_mel_filters=bands,
@@ -50,25 +50,30 @@ def _mel_filters(fft: int, bands: int, min_frequency: float, max_frequency: floa
 
 
 def _name_in_list(audio, index: int) -> str:
-    """The name of a recording in a list, which is its number if it has no other."""
+    """The name of a recording in a list; without a name of its source, its index."""
     name = name_of(audio)
-    return f"recording {index}" if name in NAMELESS else name
+    return f"recording {index}" if name in GENERIC_NAMES else name
 
 
-def _settings_of(own: SequenceFeatureExtractor) -> dict:
+def _stored_settings(extractor: SequenceFeatureExtractor) -> dict:
+    """The settings of an extractor of transformers, without those that are derived from others."""
     derived = ("auto_map", "processor_class", "mel_filters", "window")
-    return {name: value for name, value in json.loads(own.to_json_string()).items() if name not in derived}
+    return {name: value for name, value in json.loads(extractor.to_json_string()).items() if name not in derived}
 
 
-def _fixed_seconds(own: SequenceFeatureExtractor) -> float | None:
-    """How much an extractor of a fixed length takes in: Whisper's names seconds, AST's frames."""
-    if hasattr(own, "chunk_length"):
-        return float(own.chunk_length)
-    return own.max_length * KALDI_HOP / 1000 if hasattr(own, "max_length") else None
+def _input_seconds(extractor: SequenceFeatureExtractor) -> float | None:
+    """The length of an extractor's fixed-length input in seconds, else None. Whisper has seconds, AST has frames."""
+    if hasattr(extractor, "chunk_length"):
+        return float(extractor.chunk_length)
+    return extractor.max_length * KALDI_HOP / 1000 if hasattr(extractor, "max_length") else None
 
 
 def _check_numbers(values: dict) -> None:
-    """Make sure that the numbers of a feature extractor have values that they may have; NaN and infinity are not."""
+    """Check the numbers of a feature extractor; NaN and infinity are invalid.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
     checks = (
         ("a whole number of at least 1", lambda n: isinstance(n, numbers.Integral) and n >= 1, "num_mel_bins"),
         ("a number of at least 0.001 and at most 1", lambda n: 0.001 <= n <= 1, "frame_seconds hop_seconds"),
@@ -76,20 +81,20 @@ def _check_numbers(values: dict) -> None:
         ("a finite number of at least 0", lambda n: 0 <= n < np.inf, "min_frequency min_seconds"),
         ("a finite number", np.isfinite, "log_mel_mean padding_value"),
     )
-    for words, holds, names in checks:
+    for description, is_valid, names in checks:
         for name in names.split():
             value, may_be_none = values[name], name in ("max_seconds", "max_frequency")
             if value is None and may_be_none:
                 continue
-            if isinstance(value, bool) or not (isinstance(value, numbers.Real) and holds(value)):
-                raise ValueError(f"{name}={value!r} must be {words}{' or None' if may_be_none else ''}")
+            if isinstance(value, bool) or not (isinstance(value, numbers.Real) and is_valid(value)):
+                raise ValueError(f"{name}={value!r} must be {description}{' or None' if may_be_none else ''}")
     half = values["sampling_rate"] / 2
     highest = values["max_frequency"] or half
     if values["feature_type"] == "log_mel" and not values["min_frequency"] < highest <= half:
         name = "max_frequency" if values["max_frequency"] else "min_frequency"
         raise ValueError(
-            f"{name}={values[name]!r} must be at most {half:g}, half the sampling rate, and min_frequency below "
-            f"max_frequency"
+            f"{name}={values[name]!r} is invalid: max_frequency must be at most {half:g}, half the sampling rate, and "
+            f"min_frequency must be below max_frequency"
         )
     if values["max_seconds"] is not None and values["max_seconds"] < values["min_seconds"]:
         raise ValueError(
@@ -98,29 +103,31 @@ def _check_numbers(values: dict) -> None:
 
 
 class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
-    """Turns recordings into `input_values` or `input_features` and `audio_attention_mask`.
+    """Converts recordings to `input_values` or `input_features` and `audio_attention_mask`.
 
     Args:
-        feature_type: `"wave"` for encoders of raw waves, `"log_mel"` for the compact one, `"own"` for those whose
-            spectrograms are made by the extractor that transformers has for them (Whisper, Wav2Vec2-BERT, AST).
-        sampling_rate: Rate that the audio tower was made for, in Hz.
-        do_normalize: Bring every clip's wave to zero mean and unit variance, padding left out; so its level is gone.
-        num_mel_bins: Mel bands of `"log_mel"`.
-        frame_seconds: Window of `"log_mel"`, in seconds.
-        hop_seconds: Step of `"log_mel"`, in seconds.
+        feature_type: `"wave"` for encoders of raw waveforms, `"log_mel"` for the compact encoder, `"own"` for encoders
+            whose spectrograms the extractor of transformers computes (Whisper, Wav2Vec2-BERT, AST).
+        sampling_rate: Sampling rate of the audio tower, in Hz.
+        do_normalize: Whether to normalise the waveform of every clip, without padding, to zero mean and unit variance.
+        num_mel_bins: Number of mel bands of `"log_mel"`.
+        frame_seconds: Window length of `"log_mel"`, in seconds.
+        hop_seconds: Hop length of `"log_mel"`, in seconds.
         min_frequency: Lowest frequency of the mel bands, in Hz.
-        max_frequency: Highest, in Hz; None is half the sampling rate.
-        log_mel_mean: Subtracted from the natural logarithm of the mel power; the default suits normalised speech.
-        log_mel_std: Divides it then.
-        min_seconds: A shorter clip is refused.
-        max_seconds: A longer clip is cut to its beginning, with a warning; for encoders of a fixed length.
-        own: For `"own"`, the settings of that extractor, with `feature_extractor_type`, one of `EXTRACTORS`.
+        max_frequency: Highest frequency of the mel bands, in Hz; None for half the sampling rate.
+        log_mel_mean: Mean that is subtracted from the natural logarithm of the mel power; the default suits normalised
+            speech.
+        log_mel_std: Standard deviation by which the result is divided.
+        min_seconds: Minimum length of a clip in seconds; a shorter clip raises an error.
+        max_seconds: Maximum length of a clip in seconds; a longer clip is truncated with a warning. For encoders of
+            fixed-length input.
+        own: For `"own"`, the settings of the extractor, with `feature_extractor_type`, one of `EXTRACTORS`.
         padding_value: Value of padding.
-        strict: Refuse a recording whose header and content disagree (a wrong size, no last page of Ogg), instead of a
-            warning.
+        strict: Whether a recording whose header disagrees with its content (a wrong size, no last page of Ogg) raises
+            an error instead of a warning.
 
     Raises:
-        ValueError: If a value is not known or a number is out of its range.
+        ValueError: If an option is unknown or a number is out of range.
 
     Example:
         >>> extractor = GEmoClapFeatureExtractor(feature_type="log_mel")
@@ -150,9 +157,9 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         **kwargs,
     ):
         if feature_type not in ("wave", "log_mel", "own"):
-            raise ValueError(f"feature_type={feature_type!r} is not known; choose 'wave', 'log_mel' or 'own'")
+            raise ValueError(f"feature_type={feature_type!r} is unknown; choose 'wave', 'log_mel' or 'own'")
         if (feature_type == "own") != (own is not None):
-            raise ValueError("feature_type='own' goes with own={'feature_extractor_type': ..., ...}, and only it")
+            raise ValueError("feature_type='own' requires own={'feature_extractor_type': ..., ...}, and only it does")
         kwargs.pop("feature_size", None)
         sampling_rate = check_rate(sampling_rate, "feature extractor")
         _check_numbers(locals())
@@ -179,24 +186,24 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
 
     @property
     def input_name(self) -> str:
-        """The model input that is made here: `input_values` or `input_features`."""
+        """Name of the model input: `input_values` or `input_features`."""
         if self.feature_type == "own":
-            return self._own_extractor().model_input_names[0]
+            return self._encoder_extractor().model_input_names[0]
         return "input_values" if self.feature_type == "wave" else "input_features"
 
-    def _own_extractor(self) -> SequenceFeatureExtractor:
+    def _encoder_extractor(self) -> SequenceFeatureExtractor:
         settings = dict(self.own)
         name = settings.pop("feature_extractor_type", None)
-        own_extractor_class(name)  # _extractor wants a name that can be a key
-        return _extractor(name, json.dumps(settings, sort_keys=True))
+        encoder_extractor_class(name)  # raises an error for names that cannot be keys of the cache
+        return _cached_extractor(name, json.dumps(settings, sort_keys=True))
 
     @classmethod
     def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> GEmoClapFeatureExtractor:
-        """The extractor for a pretrained audio encoder, with the rate and normalisation of the encoder's own.
+        """Create the extractor for a pretrained audio encoder, with the sampling rate and normalisation of its files.
 
         Args:
             audio_name_or_path: The audio checkpoint.
-            **kwargs: Fields that take precedence.
+            **kwargs: Arguments of the constructor, which override those of the checkpoint.
 
         Returns:
             The extractor.
@@ -206,74 +213,93 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         """
         check_extractor_files(audio_name_or_path, (*EXTRACTORS, cls.__name__), {})
         try:
-            own = AutoFeatureExtractor.from_pretrained(audio_name_or_path)
+            original = AutoFeatureExtractor.from_pretrained(audio_name_or_path)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{audio_name_or_path}: no feature extractor beside the audio encoder "
-                f"(preprocessor_config.json): copy it there from the encoder's own repository ({error})"
+                f"{audio_name_or_path}: the audio encoder has no feature extractor (preprocessor_config.json): copy "
+                f"the file from the encoder's repository ({error})"
             ) from None
-        if type(own).__name__ == cls.__name__:
+        if type(original).__name__ == cls.__name__:
             return cls.from_pretrained(audio_name_or_path, **kwargs)
-        settings = {"sampling_rate": own.sampling_rate, "padding_value": own.padding_value}
-        if type(own).__name__ == "Wav2Vec2FeatureExtractor":
-            return cls(feature_type="wave", **{**settings, "do_normalize": own.do_normalize, **kwargs})
-        settings |= {"do_normalize": False, "own": _settings_of(own), "max_seconds": _fixed_seconds(own)}
-        return cls(feature_type="own", **{**settings, **kwargs})
+        settings = {"sampling_rate": original.sampling_rate, "padding_value": original.padding_value}
+        if type(original).__name__ == "Wav2Vec2FeatureExtractor":
+            return cls(feature_type="wave", **{**settings, "do_normalize": original.do_normalize, **kwargs})
+        settings |= {"do_normalize": False, "own": _stored_settings(original)}
+        return cls(feature_type="own", **{**settings, "max_seconds": _input_seconds(original), **kwargs})
 
     def load(self, audio, sampling_rate: int | None = None, name: str | None = None) -> np.ndarray:
-        """Read one recording at the model's rate.
+        """Read one recording at the sampling rate of the model.
 
         Args:
-            audio: As for `read_audio`.
+            audio: A recording; see `read_audio`.
             sampling_rate: Rate of an array in Hz.
-            name: What errors call it.
+            name: Name of the recording in messages.
 
         Returns:
             `(time,)` float32.
 
         Raises:
-            AudioError: As `read_audio`, or if it is shorter than `min_seconds` or cannot be resampled.
-            ImportError: If the rate is another than the model's and soxr is not installed.
+            AudioError: As for `read_audio`, or if the recording is shorter than `min_seconds` or cannot be resampled.
+            ImportError: If resampling requires soxr and it is not installed.
         """
         name = name or name_of(audio)
         wave, rate = read_audio(audio, sampling_rate, name, self.strict)
         if self.max_seconds and len(wave) > self.max_seconds * rate:
             logger.warning_once(
-                f"{name}: {len(wave) / rate:.1f} s, of which the audio tower hears the first {self.max_seconds:g} s"
+                f"{name}: {len(wave) / rate:.1f} s long; the audio tower uses only the first {self.max_seconds:g} s"
             )
             wave = wave[: int(self.max_seconds * rate)]
         if rate != self.sampling_rate:
             wave = self._resample(wave, rate, name)
-        least = max(self.min_seconds, self.frame_seconds if self.feature_type == "log_mel" else 0)
-        if len(wave) < max(1, least * self.sampling_rate):
+        minimum = max(self.min_seconds, self.frame_seconds if self.feature_type == "log_mel" else 0)
+        if len(wave) < max(1, minimum * self.sampling_rate):
             seconds = len(wave) / self.sampling_rate
-            raise AudioError(f"{name}: too short, {seconds:.3f} s; {least:g} s is the least that can be judged")
+            raise AudioError(f"{name}: too short, {seconds:.3f} s; the minimum is {minimum:g} s")
         return wave
 
     def _resample(self, wave: np.ndarray, rate: int, name: str) -> np.ndarray:
         if soxr is None:
             raise ImportError(
-                f"{name}: resampling from {rate} Hz to the model's {self.sampling_rate} Hz needs soxr: "
+                f"{name}: resampling from {rate} Hz to {self.sampling_rate} Hz, the rate of the model, requires soxr: "
                 f"pip install soxr, or give audio at {self.sampling_rate} Hz"
             )
-        if len(wave) * self.sampling_rate > MAX_SAMPLES * rate:  # a low rate must not fill the memory
+        if len(wave) * self.sampling_rate > MAX_SAMPLES * rate:  # a low rate must not exhaust the memory
             raise AudioError(f"{name}: {len(wave)} samples at {rate} Hz are too long; cut it, or give the true rate")
         try:
             return soxr.resample(wave, rate, self.sampling_rate).astype(np.float32)
         except (ValueError, RuntimeError, MemoryError) as error:
-            raise AudioError(f"{name}: cannot be resampled from {rate} Hz ({words_of(error)})") from None
+            raise AudioError(f"{name}: cannot be resampled from {rate} Hz ({error_summary(error)})") from None
 
     def load_speech(self, audio, sampling_rate: int | None = None, name: str | None = None) -> np.ndarray:
-        """As `load`, and refuse silence: there is no emotion to learn or to name in it."""
+        """Read one recording as `load` does, and raise an error if it is silent.
+
+        Args:
+            audio: A recording; see `read_audio`.
+            sampling_rate: Rate of an array in Hz.
+            name: Name of the recording in messages.
+
+        Returns:
+            `(time,)` float32.
+
+        Raises:
+            AudioError: As for `load`, or if no sample exceeds -80 dBFS.
+        """
         wave = self.load(audio, sampling_rate, name)
         if np.abs(wave - wave.mean()).max() < SILENCE_PEAK:
             raise AudioError(
-                f"{name or name_of(audio)}: silent, no sample above -80 dBFS; leave it out or check the recording"
+                f"{name or name_of(audio)}: silent, no sample above -80 dBFS; remove it or check the recording"
             )
         return wave
 
     def features(self, wave: np.ndarray) -> np.ndarray:
-        """One clip at the model's rate: its wave `(time,)`, or its log-mel features `(frames, num_mel_bins)`."""
+        """Compute the features of one clip.
+
+        Args:
+            wave: `(time,)`, at the sampling rate of the model.
+
+        Returns:
+            The waveform `(time,)`, or log-mel features `(frames, num_mel_bins)`.
+        """
         if self.do_normalize:
             wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
         if self.feature_type != "log_mel":
@@ -297,48 +323,57 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         )
         return ((mel.T - self.log_mel_mean) / self.log_mel_std).astype(np.float32)
 
-    def _own_features(self, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One clip's input as the family's extractor makes it, alone, and the mask of what in it is true."""
-        own = self._own_extractor()
-        made = own(wave, sampling_rate=self.sampling_rate, return_attention_mask=True, return_tensors="np")
-        values = made[self.input_name][0]
-        if "attention_mask" in made:
-            return values, made["attention_mask"][0].astype(np.int64)
+    def _encoder_features(self, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The input for one clip from the extractor of transformers, and the mask of its valid frames."""
+        extractor = self._encoder_extractor()
+        inputs = extractor(wave, sampling_rate=self.sampling_rate, return_attention_mask=True, return_tensors="np")
+        values = inputs[self.input_name][0]
+        if "attention_mask" in inputs:
+            return values, inputs["attention_mask"][0].astype(np.int64)
         frames = 1 + (len(wave) - KALDI_FRAME * self.sampling_rate // 1000) // (KALDI_HOP * self.sampling_rate // 1000)
         return values, (np.arange(len(values)) < max(1, frames)).astype(np.int64)
 
     def collate(self, clips: list[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
-        """Pad clips that `features` made to the longest of them, with the mask."""
+        """Pad clips to the longest of them, with their mask.
+
+        Args:
+            clips: Outputs of `features`.
+            return_tensors: `"pt"`, `"np"` or None.
+
+        Returns:
+            The model inputs; see `__call__`.
+        """
         masks = [np.ones(len(clip), dtype=np.int64) for clip in clips]
         if self.feature_type == "own":
-            clips, masks = zip(*map(self._own_features, clips), strict=True)
+            clips, masks = zip(*map(self._encoder_features, clips), strict=True)
         values = np.full((len(clips), *max(clip.shape for clip in clips)), self.padding_value, dtype=np.float32)
         mask = np.zeros((len(clips), max(map(len, masks))), dtype=np.int64)
-        for row, (clip, true) in enumerate(zip(clips, masks, strict=True)):
+        for row, (clip, clip_mask) in enumerate(zip(clips, masks, strict=True)):
             values[row, : len(clip)] = clip
-            mask[row, : len(true)] = true
+            mask[row, : len(clip_mask)] = clip_mask
         return BatchFeature({self.input_name: values, "audio_attention_mask": mask}, tensor_type=return_tensors)
 
     def __call__(
         self, audio, sampling_rate: int | None = None, return_tensors: str | None = "pt", padding: bool = True
     ) -> BatchFeature:
-        """Turn one recording or a list of them into model inputs.
+        """Convert one recording or a list of recordings to model inputs.
 
         Args:
             audio: A path, bytes, array, tensor, dict, or a list of these; see `read_audio`.
             sampling_rate: Rate of arrays in Hz.
             return_tensors: `"pt"`, `"np"` or None.
-            padding: Must be true: a batch has one length, and the mask tells what is padding.
+            padding: Must be true.
 
         Returns:
             `input_values` `(batch, samples)` or `input_features` `(batch, frames, num_mel_bins)`, and
-            `audio_attention_mask` of the same batch and time.
+            `audio_attention_mask` `(batch, samples or frames)`, 1 for valid input and 0 for padding.
 
         Raises:
             AudioError: If a recording cannot be used.
+            ValueError: If `padding` is false.
         """
         if not padding:
-            raise ValueError("padding=False is not possible here: give the clips one by one instead")
+            raise ValueError("padding=False is not supported: give the clips one by one instead")
         if is_one_recording(audio):
             return self.collate([self.features(self.load(audio, sampling_rate))], return_tensors)
         clips = list(audio)

@@ -1,10 +1,8 @@
-"""GEmo-CLAP: an audio tower, a text tower, and a joint space in which a clip is near the words for its emotion."""
+"""GEmo-CLAP, which embeds audio and text in a joint space, and the models without a text tower."""
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
@@ -12,75 +10,42 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import SequenceClassifierOutput, XVectorOutput
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput
 
-from .base_gemoclap import GEmoClapPreTrainedModel, precision_of, split_by_tower
+from .base_gemoclap import GEmoClapAudioOnlyModel, GEmoClapPreTrainedModel, pop_dtype, split_by_tower
 from .configuration_gemoclap import GEmoClapConfig
-from .losses_gemoclap import classification_loss, contrastive_loss, known_labels, objective_terms
+from .encoding_gemoclap import encode_text
+from .heads_gemoclap import GEmoClapOutput, GEmoClapProjection
+from .losses_gemoclap import (
+    ContrastiveBatch,
+    LossSettings,
+    classification_loss,
+    contrastive_loss,
+    known_labels,
+    objective_terms,
+)
 from .prompts_gemoclap import require_emotions
-from .towers_gemoclap import build_text_tower, encode_text, load_audio_tower, load_text_tower
+from .towers_gemoclap import build_text_tower, load_audio_tower, load_text_tower
 
 MAX_LOGIT_SCALE = math.log(100)
 
 
-@dataclass
-class GEmoClapOutput(ModelOutput):
-    """What `GEmoClapModel` returns.
-
-    Args:
-        loss: Scalar, where emotion labels were given: the objective over this batch.
-        logits_per_audio: `(audio_batch, text_batch)`, `audio_scale` times the cosine of audio and text; outside of
-            training over `calibration_temperature`, so that their softmax is calibrated whoever takes it.
-        logits_per_text: `(text_batch, audio_batch)`, `text_scale` times the cosine of text and audio.
-        audio_embeds: `(audio_batch, projection_dim)`, unit length.
-        text_embeds: `(text_batch, projection_dim)`, unit length.
-        gender_text_embeds: `(text_batch, projection_dim)`, unit length, where gender prompts were given.
-        audio_scale: Scalar, the paper's epsilon_a.
-        text_scale: Scalar, the paper's epsilon_t.
-    """
-
-    loss: torch.Tensor | None = None
-    logits_per_audio: torch.Tensor | None = None
-    logits_per_text: torch.Tensor | None = None
-    audio_embeds: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
-    gender_text_embeds: torch.Tensor | None = None
-    audio_scale: torch.Tensor | None = None
-    text_scale: torch.Tensor | None = None
-
-
-class GEmoClapProjection(nn.Module):
-    """The two-layer perceptron of eq. 2, followed by scaling to unit length."""
-
-    def __init__(self, hidden_size: int, config: GEmoClapConfig):
-        super().__init__()
-        inner = config.projection_hidden_size or config.projection_dim
-        self.linear1 = nn.Linear(hidden_size, inner)
-        self.linear2 = nn.Linear(inner, config.projection_dim)
-        self.dropout = nn.Dropout(config.projection_dropout)
-
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Map `(batch, hidden_size)` to `(batch, projection_dim)` of unit length."""
-        return F.normalize(self.linear2(self.dropout(F.gelu(self.linear1(pooled)))), dim=-1)
-
-
 class GEmoClapModel(GEmoClapPreTrainedModel):
-    """GEmo-CLAP: contrastive language-audio pretraining for speech emotion, aware of gender.
+    """GEmo-CLAP: gender-aware contrastive language-audio pretraining for speech emotion recognition.
 
-    The audio is pooled over the true frames of its tower (the paper: their mean), the text is the first token of its
-    tower; two projections bring both into one space (eq. 1 and 2).
+    The model pools the valid frames of the audio tower (their mean in the paper) and takes the first token of the text
+    tower. Two projections map both into a joint space (eq. 1 and 2).
 
     Args:
         config: The configuration.
-        audio_model: A ready audio tower in place of a fresh one.
-        text_model: A ready text tower in place of a fresh one.
+        audio_model: A ready audio tower; by default a new one.
+        text_model: A ready text tower; by default a new one.
 
     Example:
         >>> model = GEmoClapModel.from_audio_text_pretrained("microsoft/wavlm-large", "FacebookAI/roberta-base")
         >>> model.save_pretrained("gemo-clap")
     """
 
-    # The loss is a mean over the batch: Trainer must not divide it by a count of labels once more.
+    # The loss is a mean over the batch, so Trainer must not divide it by the number of labels.
     accepts_loss_kwargs = False
 
     def __init__(
@@ -95,7 +60,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         self.text_model = text_model or build_text_tower(config.text_config)
         self.audio_projection = GEmoClapProjection(self.audio_pooling.output_size, config)
         self.text_projection = GEmoClapProjection(config.text_config.hidden_size, config)
-        # Of shape (1,): sharded training (FSDP) knows no parameters without a dimension.
+        # The shape is (1,), because sharded training (FSDP) does not support parameters without dimensions.
         self.audio_logit_scale = nn.Parameter(torch.tensor([float(config.logit_scale_init_value)]))
         self.text_logit_scale = nn.Parameter(torch.tensor([float(config.logit_scale_init_value)]))
         for scale in (self.audio_logit_scale, self.text_logit_scale):
@@ -110,52 +75,51 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
 
     @property
     def audio_scale(self) -> torch.Tensor:
-        """The paper's epsilon_a, at most 100: a scalar."""
+        """The scale of audio logits, epsilon_a in the paper: a scalar of at most 100."""
         return self.audio_logit_scale.squeeze().clamp(max=MAX_LOGIT_SCALE).exp()
 
     @property
     def text_scale(self) -> torch.Tensor:
-        """The paper's epsilon_t, at most 100: a scalar."""
+        """The scale of text logits, epsilon_t in the paper: a scalar of at most 100."""
         return self.text_logit_scale.squeeze().clamp(max=MAX_LOGIT_SCALE).exp()
 
     @staticmethod
     def _repository_files():
-        """Never called: transformers copies the modules that this file imports, version 4 not those of those."""
+        """Never called: transformers 4 copies only the modules that this file imports, not their imports."""
         from .audio_encoder_gemoclap import GEmoClapAudioModel
         from .audio_files_gemoclap import decode
         from .audio_headers_gemoclap import AudioError
         from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
         from .pipeline_gemoclap import ZeroShotEmotionPipeline
         from .processing_gemoclap import GEmoClapProcessor
-        from .prompts_gemoclap import as_words
         from .recordings_gemoclap import read_audio
         from .safety_gemoclap import check_config
 
         names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
-        return *names, as_words, check_config, decode, AudioError, read_audio
+        return *names, check_config, decode, AudioError, read_audio
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:
-        """Join a pretrained audio encoder and a pretrained text encoder; projections and scales are new.
+        """Combine a pretrained audio encoder and a pretrained text encoder with new projections and scales.
 
         Args:
-            audio_name_or_path: An audio encoder's checkpoint; docs/encoders.md names the families that were measured.
-            text_name_or_path: A text encoder's checkpoint.
-            **kwargs: Fields of `GEmoClapConfig`; those that begin with `audio_` or `text_` go, without the prefix, to
-                the tower's own `from_pretrained`. `dtype` is the precision of the whole, float32 by default.
+            audio_name_or_path: Checkpoint of an audio encoder; docs/encoders.md lists the measured families.
+            text_name_or_path: Checkpoint of a text encoder.
+            **kwargs: Fields of `GEmoClapConfig`. Arguments with the prefix `audio_` or `text_` go, without the prefix,
+                to `from_pretrained` of the tower. `dtype` is the precision of the entire model, float32 by default.
 
         Returns:
-            The model, in eval mode as `from_pretrained` leaves it.
+            The model, in eval mode as with `from_pretrained`.
 
         Raises:
-            ValueError: If a checkpoint is of another kind, lacks weights, or does not fit its configuration.
+            ValueError: If a checkpoint is not such an encoder, lacks weights, or does not match its configuration.
 
         Example:
             >>> GEmoClapModel.from_audio_text_pretrained(
             ...     "microsoft/wavlm-large", "FacebookAI/roberta-base", objective="sl", audio_layerdrop=0.0
             ... )
         """
-        dtype = precision_of(kwargs)
+        dtype = pop_dtype(kwargs)
         kwargs, audio, text = split_by_tower(kwargs)
         towers = {
             "audio": load_audio_tower(audio_name_or_path, **audio),
@@ -173,15 +137,16 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         """Embed audio.
 
         Args:
-            input_values: `(batch, samples)`, for towers that hear raw waves; for AST `(batch, frames, mel)`.
-            input_features: `(batch, frames, mel)`, for spectrogram towers; for Whisper `(batch, mel, frames)`.
-            audio_attention_mask: `(batch, samples)` or `(batch, frames)`, 1 for true input and 0 for padding.
+            input_values: `(batch, samples)`, for towers with raw waveforms; for AST `(batch, frames, mel)`.
+            input_features: `(batch, frames, mel)`, for towers with spectrograms; for Whisper `(batch, mel, frames)`.
+            audio_attention_mask: `(batch, samples)` or `(batch, frames)`, 1 for valid input and 0 for padding.
 
         Returns:
             `(batch, projection_dim)`, unit length.
 
         Raises:
-            ValueError: If not exactly one of the two inputs is given, or the device lacks the model's precision.
+            ValueError: If both or neither of `input_values` and `input_features` are given, or if the device does not
+                support the dtype of the model.
         """
         return self.audio_projection(self.pool_audio(input_values, input_features, audio_attention_mask))
 
@@ -198,21 +163,21 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         return self.text_projection(self.pool_text(input_ids, attention_mask))
 
     def pool_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """First token of the text tower, or the mean of all, `(batch, hidden_size)`; see `get_text_features`."""
-        with self._naming_lacking_precision():
+        """Encode prompts and pool their tokens, `(batch, hidden_size)`; arguments as for `get_text_features`."""
+        with self._explain_unsupported_dtype():
             return encode_text(self.text_model, input_ids, attention_mask, self.config.text_pooling)
 
     def freeze_text_encoder(self) -> None:
-        """Train nothing of the text tower; its projection goes on learning."""
+        """Freeze the text tower, but not its projection."""
         self.text_model.requires_grad_(False)
 
     @torch.no_grad()
     def get_class_embeddings(self, class_prompts: list[list[str]], tokenizer) -> torch.Tensor:
-        """Embed classes: the mean of each class's unit-length prompt embeddings, brought to unit length again.
+        """Embed classes by the normalised mean of the embeddings of their prompts.
 
         Args:
-            class_prompts: One list of prompts a class, as `config.class_prompts()` gives.
-            tokenizer: The text tower's tokenizer.
+            class_prompts: One list of prompts for each class, as from `config.class_prompts()`.
+            tokenizer: The tokenizer of the text tower.
 
         Returns:
             `(classes, projection_dim)`, unit length.
@@ -220,7 +185,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         prompts = [prompt for group in class_prompts for prompt in group]
         tokens = tokenizer(prompts, padding=True, truncation=True, return_tensors="pt").to(self.device)
         embeds = self(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds
-        means = [part.mean(0) for part in embeds.split([len(group) for group in class_prompts])]
+        means = [group.mean(0) for group in embeds.split([len(group) for group in class_prompts])]
         return F.normalize(torch.stack(means), dim=-1)
 
     def forward(
@@ -236,29 +201,30 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         gender_labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> GEmoClapOutput:
-        """Embed audio, texts or both, compare them, and, given labels, take the loss over this batch.
+        """Embed audio, texts or both, and compute their similarities and, with labels, the loss.
 
         Args:
-            input_values: `(audio_batch, samples)`, for towers that hear raw waves.
-            input_features: `(audio_batch, frames, mel)`, for towers that hear spectrograms.
-            audio_attention_mask: Mask of the audio input, `(audio_batch, samples or frames)`.
+            input_values: `(audio_batch, samples)`, for towers with raw waveforms.
+            input_features: `(audio_batch, frames, mel)`, for towers with spectrograms.
+            audio_attention_mask: `(audio_batch, samples or frames)`, mask of the audio.
             input_ids: `(text_batch, tokens)`, the prompts.
-            attention_mask: Mask of the prompts, `(text_batch, tokens)`.
+            attention_mask: `(text_batch, tokens)`, mask of the prompts.
             gender_input_ids: `(text_batch, tokens)`, gender prompts, for the objective `"ml"`.
-            gender_attention_mask: Their mask.
+            gender_attention_mask: `(text_batch, tokens)`, mask of the gender prompts.
             emotion_labels: `(batch,)`, indices into `config.emotions`, negative where unknown.
             gender_labels: `(batch,)`, indices into `config.genders`, negative where unknown.
-            return_dict: False gives a tuple.
+            return_dict: Whether to return a `GEmoClapOutput` instead of a tuple; default True.
 
         Returns:
-            A `GEmoClapOutput`; without audio or without texts what hangs on them is None.
+            A `GEmoClapOutput`. Fields that require audio or texts are None without them.
 
         Raises:
-            ValueError: If audio and text are missing, clips, texts and labels differ in number, or one has no class.
+            ValueError: If neither audio nor text is given, if the numbers of clips, texts and labels differ, or if a
+                label is not an index of a class.
         """
         has_audio = input_values is not None or input_features is not None
         if input_ids is None and (emotion_labels is not None or not has_audio):
-            raise ValueError("give input_ids, the prompts; for audio alone give it without labels")
+            raise ValueError("give input_ids, the prompts; to embed only audio, give audio without labels")
         audio_embeds = text_embeds = gender_text_embeds = loss = logits_per_audio = logits_per_text = None
         if has_audio or emotion_labels is not None:
             audio_embeds = self.get_audio_features(input_values, input_features, audio_attention_mask)
@@ -287,71 +253,38 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         gender_labels: torch.Tensor | None = None,
         rows: slice = slice(None),
     ) -> list:
-        """The weighted divergences of `config.objective` over the embeddings of `output`.
+        """Compute the weighted divergences of `config.objective` from embeddings and labels.
 
         Args:
-            output: A `GEmoClapOutput`, or anything with its embeddings and scales, of one whole batch.
+            output: A `GEmoClapOutput`, or an object with its embeddings and scales, of the global batch.
             emotion_labels: `(batch,)`, negative where unknown.
-            gender_labels: `(batch,)`, negative where unknown; None takes all as unknown.
-            rows: Which rows of the similarities are taken, against all columns: those of one process.
+            gender_labels: `(batch,)`, negative where unknown; None if all are unknown.
+            rows: The rows of the similarity matrices to compute, against all columns; those of one process.
 
         Returns:
             A list of `ContrastiveTerm`.
 
         Raises:
-            ValueError: If there are not as many clips as texts and labels.
+            ValueError: If the numbers of clips, texts and labels differ.
         """
-        clips, texts = len(output.audio_embeds), len(output.text_embeds)
-        if not clips == texts == len(emotion_labels):
-            raise ValueError(
-                f"the loss wants one text and one label a clip: {clips=}, {texts=}, {len(emotion_labels)=}"
-            )
-        return objective_terms(
-            self.config.objective,
-            output.audio_embeds,
-            output.text_embeds,
-            output.audio_scale,
-            output.text_scale,
-            emotion_labels,
-            gender_labels,
-            output.gender_text_embeds,
-            self.config.alpha,
-            self.config.similarity,
-            self.config.targets,
-            rows,
-        )
+        clips, texts, labels = len(output.audio_embeds), len(output.text_embeds), len(emotion_labels)
+        if not clips == texts == labels:
+            raise ValueError(f"the loss needs one text and one label for each clip: {clips=}, {texts=}, {labels=}")
+        config, embeds = self.config, (output.audio_embeds, output.text_embeds)
+        scales, all_labels = (output.audio_scale, output.text_scale), (emotion_labels, gender_labels)
+        batch = ContrastiveBatch(*embeds, *scales, *all_labels, output.gender_text_embeds)
+        settings = LossSettings(config.alpha, config.similarity, config.targets)
+        return objective_terms(config.objective, batch, settings, rows)
 
 
-class _AudioAlone(GEmoClapPreTrainedModel):
-    """What the models without a text tower share."""
+class GEmoClapForXVector(GEmoClapAudioOnlyModel):
+    """An audio tower with pooling, which embeds audio without text and classes.
 
-    accepts_loss_kwargs = False
-
-    def __init__(self, config: GEmoClapConfig, audio_model: PreTrainedModel | None = None):
-        if config.custom_pipelines:  # the zero-shot pipeline wants texts
-            config = copy.deepcopy(config)
-            config.custom_pipelines = {}
-        super().__init__(config)
-        self._add_audio_tower(audio_model)
-
-    @classmethod
-    def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> _AudioAlone:
-        """Start from a pretrained audio encoder; arguments and errors as `from_audio_text_pretrained`."""
-        dtype = precision_of(kwargs)
-        kwargs, audio, _ = split_by_tower(kwargs)
-        tower = load_audio_tower(audio_name_or_path, **audio)
-        model = cls(GEmoClapConfig(audio_config=tower.config, **kwargs), audio_model=tower).to(dtype).eval()
-        return model.started_from(audio_name_or_path)
-
-
-class GEmoClapForXVector(_AudioAlone):
-    """An audio tower and its pooling alone: embeddings that know no words and no classes.
-
-    Losses on embeddings train it; GEmo-CLAP and the classifier start from it (`train.py --init_from`).
+    It is trained with losses on embeddings, and initialises GEmo-CLAP and the classifier (`train.py --init_from`).
 
     Args:
         config: The configuration.
-        audio_model: A ready audio tower in place of a fresh one.
+        audio_model: A ready audio tower; by default a new one.
 
     Example:
         >>> model = AutoModelForAudioXVector.from_pretrained("ser-stage1", trust_remote_code=True)
@@ -373,27 +306,27 @@ class GEmoClapForXVector(_AudioAlone):
         """Embed audio.
 
         Args:
-            input_values: As for `pool_audio`.
-            input_features: Likewise.
-            audio_attention_mask: Likewise.
-            return_dict: False gives a tuple.
+            input_values: See `pool_audio`.
+            input_features: See `pool_audio`.
+            audio_attention_mask: See `pool_audio`.
+            return_dict: Whether to return an `XVectorOutput` instead of a tuple; default True.
 
         Returns:
-            `embeddings` of `(batch, output_size)`, not of unit length.
+            `embeddings` of `(batch, output_size)`, not normalised.
         """
         output = XVectorOutput(embeddings=self.pool_audio(input_values, input_features, audio_attention_mask))
         return output.to_tuple() if return_dict is False else output
 
 
-class GEmoClapForAudioClassification(_AudioAlone):
-    """The baseline: the same audio tower and pooling, a linear or two-layer head, and cross-entropy.
+class GEmoClapForAudioClassification(GEmoClapAudioOnlyModel):
+    """The baseline: an audio tower with pooling and a linear or two-layer head, trained with cross-entropy.
 
-    It has no text tower, and transformers' own pipeline serves it; `from_pretrained` on another checkpoint takes over
-    the audio tower and its pooling.
+    It works with the pipeline `audio-classification` of transformers. Loading another checkpoint of this package
+    initialises the audio tower and its pooling.
 
     Args:
-        config: The configuration; its `emotions` are the classes, `classifier_hidden_size` makes the head two layers.
-        audio_model: A ready audio tower in place of a fresh one.
+        config: The configuration. Its `emotions` are the classes; `classifier_hidden_size` adds a layer to the head.
+        audio_model: A ready audio tower; by default a new one.
 
     Example:
         >>> model = AutoModelForAudioClassification.from_pretrained("ser-baseline", trust_remote_code=True)
@@ -420,22 +353,22 @@ class GEmoClapForAudioClassification(_AudioAlone):
         return_dict: bool | None = None,
         audio_frames: torch.Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        """Classify audio and, given labels, take the loss over this batch.
+        """Classify audio and, with labels, compute the loss.
 
         Args:
-            input_values: As for `GEmoClapModel.get_audio_features`.
-            input_features: Likewise.
-            audio_attention_mask: Likewise.
-            labels: `(batch,)`, indices into `config.emotions`; a negative one, unknown, is left out.
-            return_dict: False gives a tuple.
-            audio_frames: As for `pool_audio`.
+            input_values: See `pool_audio`.
+            input_features: See `pool_audio`.
+            audio_attention_mask: See `pool_audio`.
+            labels: `(batch,)`, indices into `config.emotions`; a negative label is unknown and ignored.
+            return_dict: Whether to return a `SequenceClassifierOutput` instead of a tuple; default True.
+            audio_frames: See `pool_audio`.
 
         Returns:
-            `logits` of `(batch, emotions)`, outside of training over `calibration_temperature`; `loss` is the mean
-            cross-entropy over known labels, 0 where there is none.
+            `logits` of `(batch, emotions)`, outside of training divided by `calibration_temperature`; `loss` is the
+            mean cross-entropy over known labels, 0 if all are unknown.
 
         Raises:
-            ValueError: If a label is beyond the classes.
+            ValueError: If a label is not an index into `config.emotions`.
         """
         logits = self.classifier(self.pool_audio(input_values, input_features, audio_attention_mask, audio_frames))
         if not self.training:

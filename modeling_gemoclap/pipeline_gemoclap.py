@@ -10,7 +10,7 @@ import torch
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .prompts_gemoclap import check_words, refuse_one_word
+from .prompts_gemoclap import check_words, require_two_words
 from .recordings_gemoclap import is_one_recording
 
 logger = logging.get_logger(__name__)
@@ -27,7 +27,7 @@ OPTIONS = {
 
 
 def _repository_files():
-    """Never called: transformers 4 copies the modules that this file names, not those that these name."""
+    """Never called: transformers 4 copies only the modules that this file imports, not their imports."""
     from .audio_files_gemoclap import decode
     from .audio_headers_gemoclap import AudioError
 
@@ -35,52 +35,65 @@ def _repository_files():
 
 
 def check_count(name: str, value) -> None:
-    """Make sure that an option is a whole number of at least 1, or None.
+    """Check that an option is a whole number of at least 1, or None.
 
     Raises:
         ValueError: If it is not.
     """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if value is not None and not (whole and value >= 1):
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if value is not None and not (is_integer and value >= 1):
         raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
 
 
 def load_clip(extractor, audio, sampling_rate: int | None = None, on_error: str = "raise"):
-    """The features of one recording of speech; with `on_error="return"` a bad one becomes `{"error": message}`.
+    """Compute the features of one recording of speech.
+
+    Args:
+        extractor: A `GEmoClapFeatureExtractor`.
+        audio: A recording; see `read_audio`.
+        sampling_rate: Rate of an array in Hz.
+        on_error: `"raise"`, or `"return"` to return `{"error": message}` for a recording that cannot be used.
 
     Raises:
-        AudioError: If it cannot be used and `on_error` is `"raise"`.
+        AudioError: If the recording cannot be used and `on_error` is `"raise"`.
     """
     try:
         return extractor.features(extractor.load_speech(audio, sampling_rate))
-    except ValueError as error:  # by its name: loaded from a folder, its class may exist twice
+    except ValueError as error:  # compare names: if the code comes from a local folder, AudioError may exist twice
         if on_error == "raise" or type(error).__name__ != "AudioError":
             raise
         return {"error": str(error)}
 
 
-def in_batches(stream: Iterable, batch_size: int, load: Callable, answer: Callable) -> Iterator:
-    """Answer a stream in its order, a batch at a time; what could not be loaded stays the error that it became.
+def process_in_batches(stream: Iterable, batch_size: int, load: Callable, predict: Callable) -> Iterator:
+    """Process a stream of recordings in batches and in order.
 
     Args:
         stream: Recordings.
-        batch_size: How many are loaded and answered together.
-        load: From a recording to its features, or to a dict that is its answer.
-        answer: From a list of features to as many answers.
+        batch_size: Number of recordings that are loaded and processed together.
+        load: Maps a recording to its features, or to a dict, which is then its result.
+        predict: Maps a list of features to as many results.
 
     Yields:
-        An answer for each recording.
+        The result of each recording.
     """
     stream = iter(stream)
     while batch := list(islice(stream, batch_size)):
         items = [load(recording) for recording in batch]
         clips = [item for item in items if not isinstance(item, dict)]
-        answers = iter(answer(clips)) if clips else iter(())
-        yield from (item if isinstance(item, dict) else next(answers) for item in items)
+        results = iter(predict(clips)) if clips else iter(())
+        yield from (item if isinstance(item, dict) else next(results) for item in items)
 
 
-def ranked(scores: torch.Tensor, labels: list[str]) -> list[dict]:
-    """`[{"label", "score"}, ...]`, best first, from scores of shape `(labels,)`.
+def rank_scores(scores: torch.Tensor, labels: list[str]) -> list[dict]:
+    """Sort labels by their scores.
+
+    Args:
+        scores: `(labels,)`.
+        labels: The names of the labels.
+
+    Returns:
+        `[{"label", "score"}, ...]`, best first.
 
     Raises:
         ValueError: If a score is not finite.
@@ -92,10 +105,10 @@ def ranked(scores: torch.Tensor, labels: list[str]) -> list[dict]:
 
 
 class ZeroShotEmotionPipeline(Pipeline):
-    """Names the emotion of recordings, zero-shot, by the prompts that a checkpoint brings or by yours.
+    """Classifies the emotion of recordings with the prompts of the checkpoint or of the user.
 
-    The embeddings of a label set are computed once and kept until the text tower or the tokenizer changes; clips run
-    through the model in batches.
+    Clips are processed in batches. The embeddings of a label set are cached until the text tower or the tokenizer
+    changes.
 
     Example:
         >>> pipe = pipeline("zero-shot-emotion-recognition", model="gemo-clap", trust_remote_code=True)
@@ -120,13 +133,13 @@ class ZeroShotEmotionPipeline(Pipeline):
     def _sanitize_parameters(self, **kwargs) -> tuple[dict, dict, dict]:
         unknown = sorted(set(kwargs) - set(OPTIONS))
         if unknown:
-            raise TypeError(f"unknown option {', '.join(unknown)}; known are {', '.join(OPTIONS)} and batch_size")
+            raise TypeError(f"unknown option {', '.join(unknown)}; choose from {', '.join(OPTIONS)} and batch_size")
         if kwargs.get("on_error", "raise") not in ("raise", "return"):
-            raise ValueError(f"on_error={kwargs['on_error']!r} is not known; choose 'raise' or 'return'")
+            raise ValueError(f"on_error={kwargs['on_error']!r} is unknown; choose 'raise' or 'return'")
         check_count("top_k", kwargs.get("top_k"))
         if kwargs.get("candidate_labels") is not None:
             labels = check_words("candidate_labels", kwargs["candidate_labels"])
-            kwargs["candidate_labels"] = refuse_one_word("candidate_labels", labels)
+            kwargs["candidate_labels"] = require_two_words("candidate_labels", labels)
         return {}, {}, kwargs
 
     def __call__(
@@ -142,25 +155,26 @@ class ZeroShotEmotionPipeline(Pipeline):
         Args:
             audio: A path, bytes, a `(time,)` or `(channels, time)` array, a dict with `array`, `bytes` or `path` and
                 `sampling_rate`; or a list, a dataset or a generator of these.
-            candidate_labels: Emotion words, or one string of them with commas; default: the checkpoint's own.
-            hypothesis_template: One template or several, each with `{}`; default: the checkpoint's own.
-            batch_size: Clips that go through the model together.
-            **kwargs: `sampling_rate` of bare arrays in Hz; `top_k`; `return_gender`; `return_embeddings`;
-                `on_error`: `"raise"`, or `"return"` to let a bad item carry its error.
+            candidate_labels: Emotion words, or one comma-separated string; default: the emotions of the checkpoint.
+            hypothesis_template: One template or several, each with `{}`; default: those of the checkpoint.
+            batch_size: Number of clips that the model processes together.
+            **kwargs: `sampling_rate` of arrays in Hz; `top_k`; `return_gender`; `return_embeddings`; `on_error`:
+                `"raise"`, or `"return"` to return the error of a recording that cannot be used as its result.
 
         Returns:
-            For one recording `[{"label", "score"}, ...]`, best first; with `return_gender` or `return_embeddings` a
-            dict with `emotion` (that list), `gender` (likewise) and `embedding`, `(projection_dim,)`; for a bad item
-            under `on_error="return"` `{"error": message}`. A list gives a list, a stream gives a generator.
+            For one recording, `[{"label", "score"}, ...]`, best first. With `return_gender` or `return_embeddings`, a
+            dict with `emotion` and `gender`, both such lists, and `embedding`, `(projection_dim,)`. With
+            `on_error="return"`, `{"error": message}` for a recording that cannot be used. A list of recordings returns
+            a list, a stream returns a generator.
 
         Raises:
             AudioError: If a recording cannot be read, is silent or too short, and `on_error` is `"raise"`.
-            ValueError: If labels, templates or numbers are unusable, labels share their prompts, or gender is asked
-                of a checkpoint without it.
+            ValueError: If labels, templates or numbers are invalid, if labels share their prompts, or if gender is
+                requested and the checkpoint was trained without it.
         """
         check_count("batch_size", batch_size)
-        asked = {"candidate_labels": candidate_labels, "hypothesis_template": hypothesis_template}
-        kwargs |= {name: value for name, value in asked.items() if value is not None}
+        arguments = {"candidate_labels": candidate_labels, "hypothesis_template": hypothesis_template}
+        kwargs |= {name: value for name, value in arguments.items() if value is not None}
         options = {**OPTIONS, **self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]}
         prompts = self.model.config.class_prompts(options["candidate_labels"], options["hypothesis_template"])
         options["candidate_labels"] = options["candidate_labels"] or self.model.config.emotions
@@ -174,33 +188,34 @@ class ZeroShotEmotionPipeline(Pipeline):
         return list(results) if isinstance(audio, (list, tuple)) else results
 
     def _embed_classes(self, prompts: list[list[str]]) -> torch.Tensor:
+        """The class embeddings `(classes, projection_dim)` of one list of prompts for each class, from a cache."""
         if (state := self._text_state()) != self._embedded_by:
             self._class_embeddings.clear()
             self._embedded_by = state
         key = tuple(map(tuple, prompts))
         if key not in self._class_embeddings:
-            self._tell_unknown_words([prompt for group in prompts for prompt in group])
+            self._warn_of_unknown_words([prompt for class_prompts in prompts for prompt in class_prompts])
             if len(self._class_embeddings) >= 16:
                 self._class_embeddings.pop(next(iter(self._class_embeddings)))
             self._class_embeddings[key] = self.model.get_class_embeddings(prompts, self.processor.tokenizer)
         return self._class_embeddings[key]
 
     def _text_state(self) -> tuple:
-        """What class embeddings depend on: it differs after the text tower or the tokenizer was changed or replaced.
+        """The key of the cache: it changes if the text tower or the tokenizer is changed or replaced.
 
-        One entry of each weight is read, since a change by way of `weight.data` is not counted in its version.
+        It includes one entry of each weight, since assignments to `weight.data` do not change the weight's version.
         """
         model, tokenizer = self.model, self.processor.tokenizer
         tensors = [*model.text_model.state_dict().values(), *model.text_projection.state_dict().values()]
-        places = [(each.data_ptr(), None if each.is_inference() else each._version) for each in tensors]
-        entries = [each.flatten()[each.numel() // 2].double() for each in tensors if each.numel()]
-        return model.config.text_pooling, tokenizer, len(tokenizer), places, torch.stack(entries).tolist()
+        versions = [(tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in tensors]
+        entries = [tensor.flatten()[tensor.numel() // 2].double() for tensor in tensors if tensor.numel()]
+        return model.config.text_pooling, tokenizer, len(tokenizer), versions, torch.stack(entries).tolist()
 
-    def _tell_unknown_words(self, prompts: list[str]) -> None:
+    def _warn_of_unknown_words(self, prompts: list[str]) -> None:
         if unknown := self.model.config.unknown_words(prompts):
             logger.warning(
-                f"the text encoder has never seen {', '.join(map(repr, unknown))}: what it makes of prompts with such "
-                f"words is a guess; it knows {', '.join(sorted(self.model.config.known_words))}"
+                f"the text encoder was not trained on {', '.join(map(repr, unknown))}: results for prompts with these "
+                f"words are unreliable; its words are {', '.join(sorted(self.model.config.known_words))}"
             )
 
     def _run(self, stream, batch_size: int, options: dict) -> Iterator:
@@ -209,25 +224,25 @@ class ZeroShotEmotionPipeline(Pipeline):
         def load(audio):
             return load_clip(extractor, audio, options["sampling_rate"], options["on_error"])
 
-        def answer(clips):
+        def predict(clips):
             for embedding in self.forward(extractor.collate(clips))["audio_embeds"]:
                 yield self.postprocess(embedding, **options)
 
-        return in_batches(stream, batch_size, load, answer)
+        return process_in_batches(stream, batch_size, load, predict)
 
     def preprocess(self, audio, sampling_rate: int | None = None, on_error: str = "raise"):
-        """Read one recording and make its features; with `on_error="return"` a bad one becomes `{"error": ...}`."""
+        """Compute the features of one recording; see `load_clip`."""
         return load_clip(self.processor.feature_extractor, audio, sampling_rate, on_error)
 
     def _forward(self, model_inputs) -> dict:
         return {"audio_embeds": self.model.get_audio_features(**model_inputs)}
 
     def postprocess(self, embedding: torch.Tensor, candidate_labels: list[str], class_embeddings, **options):
-        """Scores of one clip from its embedding `(projection_dim,)`, as `__call__` returns them."""
-        ranked = self._rank(embedding, class_embeddings, candidate_labels)[: options["top_k"]]
+        """Compute the result of one clip, as `__call__` returns it, from its embedding `(projection_dim,)`."""
+        emotion = self._rank(embedding, class_embeddings, candidate_labels)[: options["top_k"]]
         if not options["return_gender"] and not options["return_embeddings"]:
-            return ranked
-        result = {"emotion": ranked}
+            return emotion
+        result = {"emotion": emotion}
         if options["return_gender"]:
             result["gender"] = self._rank(embedding, options["gender_embeddings"], self.model.config.genders)
         if options["return_embeddings"]:
@@ -237,4 +252,4 @@ class ZeroShotEmotionPipeline(Pipeline):
     def _rank(self, embedding: torch.Tensor, class_embeddings: torch.Tensor, labels: list[str]) -> list[dict]:
         scale = self.model.audio_scale.detach().float().cpu()
         logits = scale * class_embeddings.float().cpu() @ embedding.float()
-        return ranked((logits / (self.model.config.calibration_temperature or 1.0)).softmax(-1), labels)
+        return rank_scores((logits / (self.model.config.calibration_temperature or 1.0)).softmax(-1), labels)

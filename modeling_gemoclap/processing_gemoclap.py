@@ -1,4 +1,4 @@
-"""From recordings and prompts to model inputs."""
+"""The processor: from recordings and prompts to model inputs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
-from .safety_gemoclap import check_processor_files, check_tokenizer_file, hub_options, refuse_code_of_others
+from .safety_gemoclap import check_processor_files, check_tokenizer_file, refuse_foreign_code, split_hub_options
 
 
 class GEmoClapProcessor(ProcessorMixin):
-    """A feature extractor for audio and a tokenizer for prompts, in one.
+    """Combines a feature extractor for audio and a tokenizer for prompts.
 
     Args:
         feature_extractor: A `GEmoClapFeatureExtractor`.
@@ -31,14 +31,14 @@ class GEmoClapProcessor(ProcessorMixin):
         tokenizer_class = "AutoTokenizer"
 
     def __init__(self, feature_extractor, tokenizer):
-        # BERT's tokenizer adds token_type_ids, which a prompt, one sentence, has no use for; init_kwargs are saved.
+        # Exclude the token_type_ids of BERT's tokenizer, which single sentences do not need. init_kwargs are saved.
         names = ["input_ids", "attention_mask"]
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
         super().__init__(feature_extractor, tokenizer)
 
     @staticmethod
     def _repository_files():
-        """Never called: transformers 4 copies the modules that this file names, not those that these name."""
+        """Never called: transformers 4 copies only the modules that this file imports, not their imports."""
         from .audio_files_gemoclap import decode
         from .audio_headers_gemoclap import AudioError
         from .recordings_gemoclap import read_audio
@@ -47,20 +47,20 @@ class GEmoClapProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GEmoClapProcessor:
-        """As transformers'.
+        """Load a processor as in transformers, after checking the files of the checkpoint.
 
         Args:
             pretrained_model_name_or_path: Name or path of a checkpoint.
-            *args: For transformers.
-            **kwargs: Likewise.
+            *args: Positional arguments of transformers' method.
+            **kwargs: Keyword arguments of transformers' method.
 
         Raises:
-            ValueError: If its files name other parts than our feature extractor and a tokenizer of transformers, or,
-                with `trust_remote_code=True`, code of another place.
+            ValueError: If its files name other parts than `GEmoClapFeatureExtractor` and a tokenizer of transformers,
+                or, with `trust_remote_code=True`, code of another repository.
         """
-        where = hub_options(kwargs)[0]
+        where = split_hub_options(kwargs)[0]
         if kwargs.get("trust_remote_code"):
-            refuse_code_of_others(pretrained_model_name_or_path, where)
+            refuse_foreign_code(pretrained_model_name_or_path, where)
         check_processor_files(pretrained_model_name_or_path, (GEmoClapFeatureExtractor.__name__,), where)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
@@ -68,12 +68,12 @@ class GEmoClapProcessor(ProcessorMixin):
     def from_audio_text_pretrained(
         cls, audio_name_or_path: str, text_name_or_path: str, **features
     ) -> GEmoClapProcessor:
-        """The processor for `GEmoClapModel.from_audio_text_pretrained` with the same two names.
+        """Create the processor for `GEmoClapModel.from_audio_text_pretrained` with the same two names.
 
         Args:
-            audio_name_or_path: The audio encoder's checkpoint.
-            text_name_or_path: The text encoder's checkpoint.
-            **features: Fields of the feature extractor that take precedence.
+            audio_name_or_path: Checkpoint of the audio encoder.
+            text_name_or_path: Checkpoint of the text encoder.
+            **features: Arguments of the feature extractor, which override those of the checkpoint.
 
         Returns:
             The processor.
@@ -86,27 +86,28 @@ class GEmoClapProcessor(ProcessorMixin):
 
     @staticmethod
     def load_tokenizer(name: str):
-        """The tokenizer of a pretrained text encoder.
+        """Load the tokenizer of a pretrained text encoder.
 
         Raises:
-            ValueError: If it is missing, or its files name no tokenizer of transformers.
+            ValueError: If it is missing, or if its files do not name a tokenizer of transformers.
         """
         check_tokenizer_file(name, {})
-        reason = "what is there knows no word"
+        reason = "the vocabulary is empty"
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except Exception as error:  # the tokenizers of a missing file raise what they like, a bare Exception among it
+        except Exception as error:  # without a file, tokenizers raise exceptions of any type, even Exception itself
             tokenizer, reason = None, str(error).splitlines()[0]
-        if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers 5 makes empty ones
+        # Without a file, transformers 5 may create a tokenizer with an empty vocabulary.
+        if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError(
-                f"{name}: no tokenizer beside the text encoder (tokenizer.json, or vocab.json and merges.txt, or "
-                f"vocab.txt): copy it there from the encoder's own repository ({reason})"
+                f"{name}: the text encoder has no tokenizer (tokenizer.json, or vocab.json and merges.txt, or "
+                f"vocab.txt): copy the files from the encoder's repository ({reason})"
             )
         return tokenizer
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of all that `__call__` can return."""
+        """Names of the inputs that `__call__` can return."""
         return [*self.feature_extractor.model_input_names, *self.tokenizer.model_input_names]
 
     def __call__(
@@ -117,15 +118,15 @@ class GEmoClapProcessor(ProcessorMixin):
         return_tensors: str | None = "pt",
         padding: bool | str = True,
     ) -> BatchFeature:
-        """Turn recordings, prompts, or both into model inputs.
+        """Convert recordings, prompts, or both to model inputs.
 
         Args:
             audio: A path, bytes, a `(time,)` or `(channels, time)` array, a dict with `array`, `bytes` or `path` and
                 `sampling_rate`, or a list of these.
-            sampling_rate: Rate of arrays in Hz; files carry their own.
-            text: One prompt or a list of them.
+            sampling_rate: Rate of arrays in Hz.
+            text: One prompt or a list of prompts.
             return_tensors: `"pt"` or `"np"`.
-            padding: Padding of the prompts; audio is padded to the longest clip, with its mask.
+            padding: Padding of the prompts. Audio is always padded to the longest clip.
 
         Returns:
             `input_values` or `input_features` and `audio_attention_mask` for audio; `input_ids` and `attention_mask`
@@ -133,7 +134,7 @@ class GEmoClapProcessor(ProcessorMixin):
 
         Raises:
             AudioError: If a recording cannot be used.
-            ValueError: If neither audio nor text is given, or the text is no list of prompts.
+            ValueError: If neither audio nor text is given, or if `text` is not a prompt or a list of prompts.
         """
         if audio is None and text is None:
             raise ValueError("give audio, text, or both")
@@ -149,7 +150,7 @@ class GEmoClapProcessor(ProcessorMixin):
 def _prompts(text) -> list[str]:
     prompts = [text] if isinstance(text, str) else list(text) if hasattr(text, "__iter__") else []
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f"text={text!r} must be a prompt, or a list of one or more prompts")
+        raise ValueError(f"text={text!r} must be a prompt or a non-empty list of prompts")
     return prompts
 
 

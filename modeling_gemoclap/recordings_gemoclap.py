@@ -1,6 +1,6 @@
-"""From whatever is given as a recording to one channel of samples and a rate.
+"""Reading of a recording, in any of the accepted types, as one channel of samples and a sampling rate.
 
-docs/recordings.md lists what is accepted.
+docs/recordings.md lists the accepted types.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .audio_files_gemoclap import BLOCK, MAX_BYTES, MAX_CHANNELS, check_bytes, decode, mix
-from .audio_headers_gemoclap import AudioError, words_of
+from .audio_files_gemoclap import BLOCK, MAX_BYTES, MAX_CHANNELS, check_bytes, decode, mix_channels
+from .audio_headers_gemoclap import AudioError, error_summary
 
-MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: beyond these a header is wrong
-MAX_AMPLITUDE = 2.0**32  # above the largest integers that audio comes in
-NAMELESS = ("array", "audio", "audio decoder", "audio file", "bytes")
+MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: rates outside of this range are errors in a header
+MAX_AMPLITUDE = 2.0**32  # above the integers of every audio format
+GENERIC_NAMES = ("array", "audio", "audio decoder", "audio file", "bytes")
 BYTES_LIKE = (bytes, bytearray, memoryview)
-GIVE = "give a path, an audio file's bytes, an array with its sampling rate, or a dict with 'array', 'bytes' or 'path'"
+ACCEPTED = (
+    "give a path, the bytes of an audio file, an array with its sampling rate, or a dict with 'array', 'bytes' or "
+    "'path'"
+)
 
 
-# ---- what kind of thing it is ---------------------------------------------------------------------------------------
+# ---- types of recordings --------------------------------------------------------------------------------------------
 def _is_scalar(value) -> bool:
-    """Whether it is an array or tensor without dimensions, such as the rate of a formatted dataset."""
+    """Whether it is an array or tensor without dimensions, such as the rate in a row of a formatted dataset."""
     return getattr(value, "shape", None) == () and hasattr(value, "item")
 
 
@@ -33,7 +36,7 @@ def _is_number(value) -> bool:
 
 
 def _is_decoded(value) -> bool:
-    """Whether it is like torchcodec's `AudioSamples`."""
+    """Whether it resembles torchcodec's `AudioSamples`."""
     return hasattr(value, "sample_rate") and hasattr(getattr(value, "data", None), "shape")
 
 
@@ -47,7 +50,7 @@ def _is_array(value) -> bool:
 
 
 def _rate_and_array(audio) -> tuple | None:
-    """`(rate, array)` of such a pair in either order, as Gradio, SciPy, soundfile and torchaudio make them."""
+    """`(rate, array)` of a pair in either order, as in Gradio, SciPy, soundfile and torchaudio; else None."""
     if isinstance(audio, (list, tuple)) and len(audio) == 2:
         for rate, array in (audio, audio[::-1]):
             if _is_number(rate) and _is_array(array):
@@ -56,10 +59,11 @@ def _rate_and_array(audio) -> tuple | None:
 
 
 def is_one_recording(audio) -> bool:
-    """Whether `audio` is one recording, not a collection of them.
+    """Whether `audio` is one recording instead of a collection of recordings.
 
-    A list of numbers and a pair of a rate and an array are one recording; a list of such lists, a pair of paths and an
-    array of paths are several. What is neither a recording nor can be iterated counts as one, which is then refused.
+    A list of numbers and a pair of a rate and an array are one recording. A list of such lists, a pair of paths and an
+    array of paths are several. An object of another type that cannot be iterated counts as one; reading it raises an
+    error.
     """
     if audio is None or isinstance(audio, (str, os.PathLike, *BYTES_LIKE, Mapping)):
         return True
@@ -70,12 +74,12 @@ def is_one_recording(audio) -> bool:
     if _is_decoded(audio) or any(hasattr(audio, name) for name in ("detach", "read", "get_all_samples")):
         return True
     if hasattr(audio, "__array__") and getattr(getattr(audio, "dtype", None), "kind", "O") in "iufcb":
-        return True  # arrays of other libraries; a series of numbers
+        return True  # an array of another library, or a series of numbers
     return not (hasattr(audio, "__iter__") or hasattr(audio, "__getitem__"))
 
 
 def name_of(audio) -> str:
-    """What messages call a recording that was given no name."""
+    """Name of a recording in messages: its path where known, else its type."""
     if isinstance(audio, Mapping):
         path = audio.get("path")
         return (isinstance(path, (str, bytes, os.PathLike)) and os.fsdecode(path)) or "audio"
@@ -83,7 +87,7 @@ def name_of(audio) -> str:
         return os.fsdecode(audio)
     if isinstance(audio, BYTES_LIKE):
         return "bytes"
-    if hasattr(audio, "get_all_samples"):  # that of datasets knows where it comes from
+    if hasattr(audio, "get_all_samples"):  # the decoder of `datasets` has the path
         encoded = getattr(audio, "_hf_encoded", None)
         return name_of(encoded) if isinstance(encoded, Mapping) else "audio decoder"
     if hasattr(audio, "read"):
@@ -96,20 +100,20 @@ def name_of(audio) -> str:
 
 # ---- rates and samples ----------------------------------------------------------------------------------------------
 def check_rate(rate, name: str) -> int:
-    """A sampling rate in whole Hz.
+    """Convert a sampling rate to an integer in Hz.
 
     Raises:
-        AudioError: If it is None, not a number, not whole, or not within 1 to 768 kHz.
+        AudioError: If it is None, not a number, not an integer, or outside of 1 to 768 kHz.
     """
     if rate is None:
-        raise AudioError(f"{name}: the sampling rate is not known; pass sampling_rate, or a dict with 'sampling_rate'")
+        raise AudioError(f"{name}: the sampling rate is unknown; pass sampling_rate, or a dict with 'sampling_rate'")
     if _is_scalar(rate):
         rate = rate.item()
     if not isinstance(rate, numbers.Real) or isinstance(rate, bool):
-        raise AudioError(f"{name}: a sampling rate of {rate!r:.80} is no number; give it in whole Hz")
-    if not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:  # NaN is not within either
+        raise AudioError(f"{name}: a sampling rate of {rate!r:.80} is not a number; give it in Hz, as an integer")
+    if not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:  # true for NaN
         raise AudioError(
-            f"{name}: a sampling rate of {rate!s:.80} Hz is impossible; give the true rate in whole Hz, "
+            f"{name}: a sampling rate of {rate!s:.80} Hz is invalid; give the true rate in Hz, an integer of "
             f"{MIN_RATE:,} to {MAX_RATE:,}"
         )
     return int(rate)
@@ -117,25 +121,26 @@ def check_rate(rate, name: str) -> int:
 
 def _to_numpy(array, name: str) -> np.ndarray:
     if np.ma.isMaskedArray(array) and np.ma.is_masked(array):
-        raise AudioError(f"{name}: some of its samples are masked; fill them or leave them out")
+        raise AudioError(f"{name}: some of its samples are masked; fill or remove them")
     try:
         if hasattr(array, "detach"):
             array = array.detach().cpu()
             array = (array.float() if "bfloat16" in str(array.dtype) else array).numpy()
         return np.asarray(array)
-    except Exception as error:  # arrays of other libraries raise what they like
+    except Exception as error:  # arrays of other libraries raise exceptions of any type
         kind = type(array).__name__
-        raise AudioError(f"{name}: a {kind} cannot be made an array of samples ({words_of(error)})") from None
+        raise AudioError(f"{name}: a {kind} cannot be converted to samples ({error_summary(error)})") from None
 
 
 def _from_array(array, name: str) -> np.ndarray:
-    """An array, tensor or list of numbers as one channel of floats; 16 and 32-bit integers are scaled to [-1, 1].
+    """Convert an array, tensor or list of numbers to one channel of floats.
 
-    Of two axes the one of at most 32 is the channels', if the other is longer than that; else the first is.
+    Integers of 16 and 32 bits are scaled to [-1, 1]. If exactly one of two axes has at most 32 entries, it is the axis
+    of the channels; else the first axis is.
     """
     array = _to_numpy(array, name)
     if array.dtype.kind in "OUSV":
-        raise AudioError(f"{name}: an array of {array.dtype} is not audio; {GIVE}")
+        raise AudioError(f"{name}: an array of {array.dtype} is not audio; {ACCEPTED}")
     if array.dtype.kind == "i" and array.dtype.itemsize in (2, 4):
         array = array.astype(np.float64) / (np.iinfo(array.dtype).max + 1.0)
     if array.dtype.kind != "f":
@@ -148,10 +153,10 @@ def _from_array(array, name: str) -> np.ndarray:
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > MAX_CHANNELS):
         raise AudioError(
             f"{name}: shape {array.shape} is not (time,), (channels, time) or (time, channels) with up to "
-            f"{MAX_CHANNELS} channels; give one recording at a time"
+            f"{MAX_CHANNELS} channels; give the recordings one by one"
         )
     frames = array.reshape(-1, array.shape[-1]).T if array.size else array.reshape(0, 1)
-    return mix(lambda: (frames[start : start + BLOCK] for start in range(0, len(frames), BLOCK)), name)
+    return mix_channels(lambda: (frames[start : start + BLOCK] for start in range(0, len(frames), BLOCK)), name)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ def _read_path(path, name: str) -> bytes:
         if os.path.exists(path):
             reason = "a folder, not a recording" if os.path.isdir(path) else "not a regular file"
         elif "://" in os.fsdecode(path):
-            reason = "an address, and only files are read: download it first"
+            reason = "a URL, but only files can be read: download it first"
         raise AudioError(f"{name}: {reason}")
     try:
         check_bytes(os.path.getsize(path), name)
@@ -172,7 +177,7 @@ def _read_path(path, name: str) -> bytes:
 
 
 def _read_file(file, name: str) -> bytes:
-    """All of an open file, from its beginning where it can be sought in; its position is left as it was."""
+    """Read an open file, from its beginning if it is seekable; the position of the file is restored."""
     parts, size, position = [], 0, None
     try:
         if getattr(file, "seekable", lambda: False)():
@@ -182,7 +187,7 @@ def _read_file(file, name: str) -> bytes:
             part = file.read(2**24)
             if not isinstance(part, BYTES_LIKE):
                 kind = type(part).__name__
-                raise AudioError(f"{name}: reading it gives {kind}, not bytes; open it with open(path, 'rb')")
+                raise AudioError(f"{name}: reading it returns {kind}, not bytes; open it with open(path, 'rb')")
             if not part:
                 break
             parts.append(part)
@@ -191,18 +196,18 @@ def _read_file(file, name: str) -> bytes:
             file.seek(position)
     except AudioError:
         raise
-    except Exception as error:  # closed, not readable, asynchronous, a broken connection
-        raise AudioError(f"{name}: cannot be read ({words_of(error)})") from None
+    except Exception as error:  # a closed, unreadable or asynchronous file, or a broken connection
+        raise AudioError(f"{name}: cannot be read ({error_summary(error)})") from None
     return b"".join(parts)
 
 
 def _from_decoder(decoder, name: str) -> tuple:
-    """The samples and the rate of torchcodec's `AudioDecoder`, which that of `datasets` is too."""
+    """The samples and the rate of torchcodec's `AudioDecoder`, from which that of `datasets` is derived."""
     try:
         samples = decoder.get_all_samples()
         return samples.data, samples.sample_rate
     except Exception as error:
-        raise AudioError(f"{name}: cannot be decoded ({words_of(error)})") from None
+        raise AudioError(f"{name}: cannot be decoded ({error_summary(error)})") from None
 
 
 # ---- one recording --------------------------------------------------------------------------------------------------
@@ -211,12 +216,12 @@ def _from_mapping(audio: Mapping, sampling_rate, name: str, strict: bool) -> tup
     for key in ("array", "raw"):
         if audio.get(key) is not None:
             return _read(audio[key], rate, name, strict)
-    for key, kinds, wanted in (("bytes", BYTES_LIKE, "bytes"), ("path", (str, bytes, os.PathLike), "a path")):
+    for key, types, expected in (("bytes", BYTES_LIKE, "bytes"), ("path", (str, bytes, os.PathLike), "a path")):
         value = audio.get(key)
         if value is None:
             continue
-        if not isinstance(value, kinds):
-            raise AudioError(f"{name}: {key!r} of the dict is {type(value).__name__}, not {wanted}")
+        if not isinstance(value, types):
+            raise AudioError(f"{name}: {key!r} of the dict is {type(value).__name__}, not {expected}")
         return _read(os.fsdecode(value) if key == "path" else value, None, name, strict)
     if audio.get("audio") is not None:  # a row of a dataset
         inner = audio["audio"]
@@ -226,9 +231,9 @@ def _from_mapping(audio: Mapping, sampling_rate, name: str, strict: bool) -> tup
 
 
 def _read(audio, sampling_rate, name: str, strict: bool) -> tuple[np.ndarray, int]:
-    """What `read_audio` does, by kind of input."""
+    """Read a recording of any accepted type, without the checks of `read_audio`."""
     if audio is None:
-        raise AudioError(f"{name}: None is not a recording; {GIVE}")
+        raise AudioError(f"{name}: None is not a recording; {ACCEPTED}")
     if isinstance(audio, Mapping):
         return _from_mapping(audio, sampling_rate, name, strict)
     if pair := _rate_and_array(audio):
@@ -247,7 +252,7 @@ def _read(audio, sampling_rate, name: str, strict: bool) -> tuple[np.ndarray, in
         rate = check_rate(sampling_rate, name)
         wave = _from_array(audio, name)
     else:
-        raise AudioError(f"{name}: {type(audio).__name__} is not a kind of recording that is read; {GIVE}")
+        raise AudioError(f"{name}: {type(audio).__name__} is not an accepted type of recording; {ACCEPTED}")
     return wave, check_rate(rate, name)
 
 
@@ -257,20 +262,20 @@ def read_audio(
     """Read one recording.
 
     Args:
-        audio: A path; an audio file's bytes; a binary file that is open; a `(time,)`, `(channels, time)` or
+        audio: A path; the bytes of an audio file; an open binary file; a `(time,)`, `(channels, time)` or
             `(time, channels)` array, tensor or list; a pair of a rate and an array in either order; torchcodec's
             `AudioDecoder`; or a dict with `array`, `bytes` or `path` and, for an array, `sampling_rate`.
-        sampling_rate: Rate of an array in Hz; that of a pair or a dict takes precedence, and files carry theirs.
-        name: What messages call the recording.
-        strict: Refuse a file whose header and content disagree, instead of a warning.
+        sampling_rate: Rate of an array in Hz. The rate of a pair, a dict or a file takes precedence.
+        name: Name of the recording in messages.
+        strict: Whether a header that disagrees with the content of a file is an error instead of a warning.
 
     Returns:
-        The mean over channels, or the loudest one where they cancel out, `(time,)` float32, and its rate in Hz.
+        The mean over channels, or the loudest channel if they cancel out, `(time,)` float32, and its rate in Hz.
 
     Raises:
-        AudioError: If it cannot be found or decoded, is truncated or empty, holds NaN or infinities, is of a kind that
-            is not read, or its rate is not known or not within 1 to 768 kHz.
-        ImportError: If a file is to be decoded and soundfile is not installed.
+        AudioError: If the recording does not exist, cannot be decoded, is truncated or empty, contains NaN or
+            infinities, or has an unsupported type; or if its rate is unknown or outside of 1 to 768 kHz.
+        ImportError: If decoding requires soundfile and it is not installed.
     """
     name = name or name_of(audio)
     try:
@@ -278,10 +283,10 @@ def read_audio(
     except (MemoryError, RecursionError) as error:
         raise AudioError(f"{name}: cannot be read ({type(error).__name__}); it is too large or malformed") from None
     if wave.size == 0:
-        raise AudioError(f"{name}: it holds no samples; leave it out")
+        raise AudioError(f"{name}: it contains no samples; remove it")
     peak = float(max(wave.max(), -wave.min()))
     if not math.isfinite(peak):
-        raise AudioError(f"{name}: it holds NaN or infinite samples; repair it or leave it out")
+        raise AudioError(f"{name}: it contains NaN or infinite samples; repair or remove it")
     if peak > MAX_AMPLITUDE:
-        raise AudioError(f"{name}: it holds samples as large as {peak:.1e}, which is not audio; repair it")
+        raise AudioError(f"{name}: it contains samples as large as {peak:.1e}, which is not audio; repair it")
     return wave, rate

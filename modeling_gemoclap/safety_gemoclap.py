@@ -1,4 +1,4 @@
-"""What the files of a checkpoint may hold, so that loading one runs no code that its user did not ask for."""
+"""Checks of a checkpoint's files, so that loading it does not run code without the user's consent."""
 
 from __future__ import annotations
 
@@ -20,66 +20,67 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
 
-# The extractors of transformers that make the input of the measured encoders. They open no files.
+# The extractors of transformers for the supported encoders. They do not open files.
 EXTRACTORS = (
     "ASTFeatureExtractor",
     "SeamlessM4TFeatureExtractor",
     "Wav2Vec2FeatureExtractor",
     "WhisperFeatureExtractor",
 )
-# All others fetch a kernel from the Hub, or start a compiler as flex_attention does. A user who wants one gives
+# Other implementations fetch a kernel from the Hub or start a compiler (flex_attention). Users select one by passing
 # attn_implementation to from_pretrained.
 ATTENTION = ("eager", "sdpa")
 QUANTIZERS = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit")
-# What a model's source has where it fetches a kernel from the Hub or compiles an extension by itself.
+# Matches the source of models that fetch a kernel from the Hub or compile an extension.
 KERNEL_LOADERS = re.compile(r"\b(get_kernel|lazy_load_kernel|load_inline)\(|\bcpp_extension\b")
-# What torch's refusal to unpickle a file means.
-MAY_RUN_CODE = "holds a pickle of more than tensors, which may run code, or no tensors at all"
+# The meaning of torch's refusal to unpickle a file.
+MAY_RUN_CODE = "is a pickle of objects other than tensors, which may run code, or contains no tensors"
 HUB_OPTIONS = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only", "proxies")
 
 
-def hub_options(options: dict) -> tuple[dict, dict]:
-    """What says where a checkpoint lies, which configuration and weights need alike, and the rest."""
+def split_hub_options(options: dict) -> tuple[dict, dict]:
+    """Split options of `from_pretrained` into those that locate the checkpoint and the others."""
     where = {name: value for name, value in options.items() if name in HUB_OPTIONS}
     return where, {name: value for name, value in options.items() if name not in HUB_OPTIONS}
 
 
 def check_config(values: dict, name: str = "config.json") -> dict:
-    """Make sure that a configuration from a file, and those in it, choose no code.
+    """Check that a configuration from a file and its nested configurations do not select code.
 
     Args:
-        values: What the file holds.
-        name: What errors call it.
+        values: The content of the file.
+        name: Name of the file in error messages.
 
     Returns:
-        The same.
+        `values`.
 
     Raises:
-        ValueError: If it names an attention or experts that may load or compile code, or an unknown quantizer.
+        ValueError: If it names an implementation of attention or experts that may load or compile code, or an unknown
+            quantizer.
     """
     for key, value in values.items():
         if any(word in str(key) for word in ("attn_implementation", "experts_implementation")):
             for kind in value.values() if isinstance(value, dict) else [value]:
                 if isinstance(kind, str) and kind not in ATTENTION:
                     raise ValueError(
-                        f"{name}: {key} names {kind!r}, which may load or compile code; delete it there, and give "
+                        f"{name}: {key} names {kind!r}, which may load or compile code; delete the entry, and pass "
                         f"attn_implementation to from_pretrained if you want it"
                     )
         elif key == "quantization_config" and value:
             kind = value.get("quant_method") if isinstance(value, dict) else value
             if kind not in QUANTIZERS:
                 raise ValueError(
-                    f"{name}: quantization by {kind!r} is not supported; known are {', '.join(QUANTIZERS)}"
+                    f"{name}: quantization by {kind!r} is not supported; choose one of {', '.join(QUANTIZERS)}"
                 )
         elif isinstance(value, dict):
             check_config(value, name)
     return values
 
 
-# What the numbers of both configurations must be, and the fields of which this is asked.
+# The ranges of numbers in both configurations: description, test, and names of fields.
 _COUNTS = "projection_dim projection_hidden_size classifier_hidden_size num_mel_bins hidden_size num_hidden_layers"
 _DROPOUTS = "projection_dropout classifier_dropout hidden_dropout conv_dropout"
-_NUMBERS = (
+_RANGES = (
     ("a whole number of at least 1", lambda n: isinstance(n, numbers.Integral) and n >= 1, _COUNTS),
     ("a whole number of at least 1", lambda n: n >= 1, "num_attention_heads intermediate_size"),
     ("between 0 and 1", lambda n: 0 <= n <= 1, "alpha mask_time_prob layerdrop"),
@@ -91,45 +92,46 @@ _NUMBERS = (
 
 
 def check_numbers(values: dict) -> None:
-    """Make sure that the fields in `_NUMBERS` have values that they may have; None is passed over, NaN is not.
+    """Check the numbers of a configuration against `_RANGES`; None is valid, NaN is not.
 
     Raises:
-        ValueError: If one has another.
+        ValueError: If a number is out of range.
     """
-    for words, holds, names in _NUMBERS:
+    for description, is_valid, names in _RANGES:
         for name in names.split():
             value = values.get(name)
-            if value is not None and not (isinstance(value, numbers.Real) and holds(value)):
-                raise ValueError(f"{name}={value!r} must be {words}")
+            if value is not None and not (isinstance(value, numbers.Real) and is_valid(value)):
+                raise ValueError(f"{name}={value!r} must be {description}")
 
 
 def loads_kernels(config_class: type[PretrainedConfig]) -> bool:
-    """Whether the models of a configuration fetch or compile code of their own accord.
+    """Whether the models of a configuration class fetch or compile code without being asked.
 
-    Their source is read without importing it, so that this holds for every version of transformers.
+    The source of the models is read without importing it, so the result holds for the installed transformers.
     """
     module = config_class.__module__.replace(".configuration_", ".modeling_")
     try:
-        found = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:  # a configuration outside of transformers
-        found = None
-    has_source = found is not None and found.origin and Path(found.origin).is_file()
-    return bool(has_source and KERNEL_LOADERS.search(Path(found.origin).read_text(encoding="utf-8")))
+        spec = None
+    has_source = spec is not None and spec.origin and Path(spec.origin).is_file()
+    return bool(has_source and KERNEL_LOADERS.search(Path(spec.origin).read_text(encoding="utf-8")))
 
 
 def refuse_compiled_families(config: PretrainedConfig, name: str) -> None:
-    """Make sure that no kernel is fetched or compiled because of a tower's `model_type`, or of one nested in it.
+    """Check that building a tower does not fetch or compile a kernel, nor do the configurations nested in it.
 
     Args:
-        config: The tower's configuration. `reference_compile` of ModernBERT, which compiles too, is switched off.
-        name: What errors call it.
+        config: Configuration of the tower. The function disables `reference_compile`, with which ModernBERT compiles.
+        name: Name of the tower in error messages.
 
     Raises:
-        ValueError: If the family does so, or is one of timm, which fetches files by what its configuration names.
+        ValueError: If the family fetches or compiles code, or is one of timm, which fetches the files that its
+            configuration names.
     """
     if loads_kernels(type(config)) or config.model_type.startswith("timm"):
         raise ValueError(
-            f"{name}: a {config.model_type!r} model fetches files or compiles code while it is built, so it is not "
+            f"{name}: a {config.model_type!r} model fetches files or compiles code when it is built, so it is not "
             f"supported as a tower: choose another encoder"
         )
     if hasattr(config, "reference_compile"):
@@ -143,36 +145,41 @@ def refuse_compiled_families(config: PretrainedConfig, name: str) -> None:
             refuse_compiled_families(value, name)
 
 
-def own_extractor_class(name: str) -> type[SequenceFeatureExtractor]:
-    """The class of transformers that makes a spectrogram, by its name in a file.
+def encoder_extractor_class(name: str) -> type[SequenceFeatureExtractor]:
+    """The feature extractor class of transformers for an audio encoder, by its name in a file.
 
     Raises:
-        ValueError: If it is none of `EXTRACTORS`, or this version of transformers lacks it.
+        ValueError: If the name is not in `EXTRACTORS`, or if the installed transformers has no such class.
     """
     if name not in EXTRACTORS:
         raise ValueError(
-            f"feature_extractor_type {name!r} is not known as the extractor of an audio encoder; known are "
+            f"feature_extractor_type {name!r} is unknown as the extractor of an audio encoder; choose one of "
             f"{', '.join(EXTRACTORS)}"
         )
-    found = getattr(transformers, name, None)
-    if not (inspect.isclass(found) and issubclass(found, SequenceFeatureExtractor)):
-        raise ValueError(f"this version of transformers has no {name}, which makes the audio tower's input")
-    return found
+    extractor_class = getattr(transformers, name, None)
+    if not (inspect.isclass(extractor_class) and issubclass(extractor_class, SequenceFeatureExtractor)):
+        raise ValueError(f"this version of transformers has no {name}, which computes the input of the audio tower")
+    return extractor_class
 
 
-def own_settings(extractor_class: type, settings: dict) -> dict:
-    """Of an extractor's settings from a file those that its constructor names; the rest is derived from them."""
-    known = {"return_attention_mask", "padding_side"}
-    for each in (extractor_class, SequenceFeatureExtractor):
-        known.update(inspect.signature(each.__init__).parameters)
-    return {name: value for name, value in settings.items() if name in known - {"self", "kwargs"}}
+def constructor_settings(extractor_class: type, settings: dict) -> dict:
+    """Select the settings that the constructor of an extractor accepts; the others are derived from them."""
+    accepted = {"return_attention_mask", "padding_side"}
+    for signature_class in (extractor_class, SequenceFeatureExtractor):
+        accepted.update(inspect.signature(signature_class.__init__).parameters)
+    return {name: value for name, value in settings.items() if name in accepted - {"self", "kwargs"}}
 
 
 def check_extractor_files(name: str, allowed: tuple[str, ...], where: dict) -> None:
-    """Make sure that `feature_extractor_type` in the files of a checkpoint is one of those that are allowed.
+    """Check `feature_extractor_type` in the files of a checkpoint.
+
+    Args:
+        name: Name or path of a checkpoint.
+        allowed: The allowed values.
+        where: Options of the Hub.
 
     Raises:
-        ValueError: If it is another.
+        ValueError: If the value is not allowed.
     """
     for file in ("processor_config.json", "preprocessor_config.json", "config.json"):
         values = read_json(name, file, where)
@@ -180,46 +187,46 @@ def check_extractor_files(name: str, allowed: tuple[str, ...], where: dict) -> N
             kind = part.get("feature_extractor_type") if isinstance(part, dict) else None
             if kind is not None and kind not in allowed:
                 raise ValueError(
-                    f"{name}: feature_extractor_type {kind!r} in {file} is not known as the extractor of an audio "
-                    f"encoder; known are {', '.join(allowed)}"
+                    f"{name}: feature_extractor_type {kind!r} in {file} is unknown as the extractor of an audio "
+                    f"encoder; choose one of {', '.join(allowed)}"
                 )
 
 
 def check_tokenizer_file(name: str, where: dict) -> None:
-    """Make sure that `tokenizer_class`, in `tokenizer_config.json` and `config.json`, names a tokenizer.
+    """Check that `tokenizer_class` in `tokenizer_config.json` and `config.json` names a tokenizer.
 
     Args:
         name: Name or path of a checkpoint.
         where: Options of the Hub.
 
     Raises:
-        ValueError: If it names something else of transformers.
+        ValueError: If it names another object of transformers.
     """
     for file in ("tokenizer_config.json", "config.json"):
         kind = read_json(name, file, where).get("tokenizer_class")
         if kind is None:
             continue
-        found = [getattr(transformers, str(kind).removesuffix("Fast") + end, None) for end in ("", "Fast")]
-        classes = [each for each in found if each is not None]
-        if not all(inspect.isclass(each) and _is_tokenizer(each) for each in classes):
+        variants = [getattr(transformers, str(kind).removesuffix("Fast") + end, None) for end in ("", "Fast")]
+        if not all(inspect.isclass(item) and _is_tokenizer(item) for item in variants if item is not None):
             raise ValueError(f"{name}: tokenizer_class {kind!r} in {file} is not a tokenizer of transformers")
 
 
-def _is_tokenizer(found: type) -> bool:
-    # Where its library is missing, transformers puts a stand-in there, which says so when it is called.
-    return issubclass(found, PreTrainedTokenizerBase) or found.__module__.endswith("_objects")
+def _is_tokenizer(tokenizer_class: type) -> bool:
+    # Without its library, a tokenizer of transformers is a dummy object, which raises an error when it is called.
+    return issubclass(tokenizer_class, PreTrainedTokenizerBase) or tokenizer_class.__module__.endswith("_objects")
 
 
 def check_processor_files(name: str, allowed: tuple[str, ...], where: dict) -> None:
-    """Make sure that the files of a processor name its own parts alone.
+    """Check that the files of a processor name only supported parts.
 
     Args:
         name: Name or path of a checkpoint.
-        allowed: The feature extractors that it may name.
+        allowed: Names of the allowed feature extractors.
         where: Options of the Hub.
 
     Raises:
-        ValueError: If they name another feature extractor, no tokenizer, or an audio tokenizer, which is a model.
+        ValueError: If they name another feature extractor, a class that is not a tokenizer, or an audio tokenizer,
+            which is a model.
     """
     check_extractor_files(name, allowed, where)
     check_tokenizer_file(name, where)
@@ -227,11 +234,13 @@ def check_processor_files(name: str, allowed: tuple[str, ...], where: dict) -> N
     for file in ("processor_config.json", "preprocessor_config.json", "audio_tokenizer_config.json"):
         values = read_json(name, file, where)
         if any(key in values for key in audio_tokenizers):
-            raise ValueError(f"{name}: {file} names an audio tokenizer, which GEmo-CLAP does not use: delete it there")
+            raise ValueError(
+                f"{name}: {file} names an audio tokenizer, which GEmo-CLAP does not use: delete the entry"
+            )
 
 
-def refuse_code_of_others(name: str, where: dict) -> None:
-    """Make sure that trust in the code of a checkpoint is no trust in another place that an `auto_map` names.
+def refuse_foreign_code(name: str, where: dict) -> None:
+    """Check that trusting the code of a checkpoint does not imply trusting code elsewhere that an `auto_map` names.
 
     Args:
         name: Name or path of a checkpoint that is loaded with `trust_remote_code=True`.
@@ -242,37 +251,37 @@ def refuse_code_of_others(name: str, where: dict) -> None:
     """
     for file in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "config.json"):
         for reference in _code_references(read_json(name, file, where)):
-            place = reference.partition("--")[0]
-            if "--" in reference and place != str(name):
+            repository = reference.partition("--")[0]
+            if "--" in reference and repository != str(name):
                 raise ValueError(
-                    f"{name}: auto_map in {file} names code of another place, {place!r}: read that code, copy it into "
-                    f"the checkpoint, and name it there as module.Class"
+                    f"{name}: auto_map in {file} names code of another repository, {repository!r}: read that code, "
+                    f"copy it into the checkpoint, and name it there as module.Class"
                 )
 
 
-def _code_references(values, below: bool = False) -> Iterator[str]:
-    """The strings in each `auto_map`, wherever it is nested."""
+def _code_references(values, in_auto_map: bool = False) -> Iterator[str]:
+    """The strings in every `auto_map`, at any depth."""
     if isinstance(values, dict):
         for key, value in values.items():
-            yield from _code_references(value, below or key == "auto_map")
+            yield from _code_references(value, in_auto_map or key == "auto_map")
     elif isinstance(values, list):
         for value in values:
-            yield from _code_references(value, below)
-    elif below and isinstance(values, str):
+            yield from _code_references(value, in_auto_map)
+    elif in_auto_map and isinstance(values, str):
         yield values
 
 
 def check_weight_files(name: str, options: dict) -> None:
-    """Make sure that a checkpoint is no adapter, and that its index names files beside it alone.
+    """Check that a checkpoint is not an adapter, and that its index names only files in its folder.
 
     Args:
         name: Name or path of a checkpoint.
-        options: What `from_pretrained` is given.
+        options: Options of `from_pretrained`.
 
     Raises:
-        ValueError: If it is an adapter, or its index names a file elsewhere.
+        ValueError: If the checkpoint is an adapter, or if its index names a file elsewhere.
     """
-    where = hub_options(options)[0]
+    where = split_hub_options(options)[0]
     refuse_adapter(name, where)
     variant = f".{options['variant']}" if options.get("variant") else ""
     for weights in ("model.safetensors", "pytorch_model.bin"):
@@ -281,32 +290,32 @@ def check_weight_files(name: str, options: dict) -> None:
         for shard in files.values() if isinstance(files, dict) else [files]:
             if not isinstance(shard, str) or re.search(r"[/\\:]", shard) or shard in ("", ".", ".."):
                 raise ValueError(
-                    f"{name}: {file} names {shard!r}, which is no file beside it: get the checkpoint again"
+                    f"{name}: {file} names {shard!r}, which is not a file in its folder: download the checkpoint again"
                 )
 
 
 def refuse_adapter(name: str, where: dict) -> None:
-    """Make sure that a checkpoint is whole: transformers would fetch whatever an adapter names as its base.
+    """Check that a checkpoint is not an adapter; transformers would fetch the base model that an adapter names.
 
     Raises:
         ValueError: If it is an adapter.
     """
     if read_json(name, "adapter_config.json", where):
         raise ValueError(
-            f"{name} is a LoRA adapter: give the folder of its run, in which the updates are merged, or load it with "
-            f"training.lora.load_adapter"
+            f"{name} is a LoRA adapter: give the folder of its run, which holds the merged weights, or load the "
+            f"adapter with training.lora.load_adapter"
         )
 
 
 @contextmanager
-def naming_pickles(name: str) -> Iterator[None]:
-    """Turn torch's refusal of a pickle into one sentence.
+def explain_unsafe_pickle(name: str) -> Iterator[None]:
+    """Convert torch's refusal to unpickle a file to a short error message.
 
     Args:
-        name: Name or path of the checkpoint of which weights are loaded.
+        name: Name or path of the checkpoint that is being loaded.
 
     Raises:
-        ValueError: If its weights are no pickle of tensors alone.
+        ValueError: If the file is not a pickle of tensors only.
     """
     try:
         yield
@@ -316,28 +325,26 @@ def naming_pickles(name: str) -> Iterator[None]:
             cause = cause.__context__  # transformers 4 raises an OSError while it handles torch's refusal
         if cause is None:
             raise
-        # Not torch's own message: it advises to unpickle the file all the same.
-        raise ValueError(
-            f"{name}: its file of weights {MAY_RUN_CODE}: do not load it, get a safetensors file"
-        ) from None
+        # torch's message advises to unpickle the file anyway.
+        raise ValueError(f"{name}: its weight file {MAY_RUN_CODE}: do not load it, get a safetensors file") from None
 
 
 def check_adapter(values: dict, name: str) -> None:
-    """Make sure that an adapter's configuration is that of plain LoRA, and names no module that PEFT would import.
+    """Check that the configuration of an adapter is plain LoRA and does not name a module that PEFT would import.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If it is not.
     """
     if values.get("megatron_config") or values.get("peft_type") != "LORA":
-        raise ValueError(f"{name}: not an adapter that train.py made, since it is no plain LoRA; make it again")
+        raise ValueError(f"{name}: not an adapter of train.py, since it is not plain LoRA; train it again")
 
 
 def read_json(name: str, file: str, where: dict) -> dict:
-    """A JSON file of a checkpoint, or an empty dict where there is none."""
+    """Read a JSON file of a checkpoint; an empty dict if the file does not exist."""
     kinds = ("gated_repo", "missing_entries", "connection_errors")
     quiet = {f"_raise_exceptions_for_{kind}": False for kind in kinds}
-    given = {option: value for option, value in where.items() if value is not None}
-    path = cached_file(str(name), file, **given, **quiet)
+    options = {option: value for option, value in where.items() if value is not None}
+    path = cached_file(str(name), file, **options, **quiet)
     if path is None:
         return {}
     with open(path, encoding="utf-8") as opened:
@@ -345,33 +352,33 @@ def read_json(name: str, file: str, where: dict) -> dict:
     return values if isinstance(values, dict) else {}
 
 
-# ---- are these the weights that a record is about? ------------------------------------------------------------------
+# ---- identity of weights --------------------------------------------------------------------------------------------
 def tensors_sha256(tensors: Iterable) -> str:
-    """Hash of the values of a model's tensors, whatever their names, order, files and precision on disk.
+    """Hash of the values of a model's tensors, independent of their names, order, files and precision on disk.
 
     Args:
-        tensors: Those of `model.state_dict()`, or of the files of a checkpoint.
+        tensors: The tensors of `model.state_dict()` or of the files of a checkpoint.
     """
-    found = set()
+    hashes = set()
     for tensor in tensors:
         values = tensor.detach().float().cpu().contiguous()
-        found.add(hashlib.sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).hexdigest())
-    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+        hashes.add(hashlib.sha256(repr(tuple(values.shape)).encode() + values.numpy().tobytes()).hexdigest())
+    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
 
 
 def weight_probe(model) -> dict[str, list[float]]:
-    """A few values of each parameter, to see later, at no cost, whether weights were changed meanwhile.
+    """A few values of each parameter, with which a later change of the weights can be detected at little cost.
 
     Args:
-        model: A model; parameters that another library has put aside or added are known by their own names.
+        model: A model. The names under which PEFT keeps the original parameters are mapped to the original names.
 
     Returns:
-        Values by name; nothing of parameters without values (on the meta device, or sharded).
+        Values by name, without parameters that hold no values (on the meta device, or sharded).
     """
-    found = {}
+    probe = {}
     for name, parameter in model.named_parameters():
         name = name.replace("base_layer.", "").replace("original_module.", "")
         if parameter.numel() and parameter.device.type != "meta":
             flat = parameter.detach().reshape(-1)
-            found[name] = flat[[0, len(flat) // 3, len(flat) // 2, len(flat) - 1]].float().tolist()
-    return found
+            probe[name] = flat[[0, len(flat) // 3, len(flat) // 2, len(flat) - 1]].float().tolist()
+    return probe

@@ -205,7 +205,7 @@ def config_of(argv: list[str]) -> str | None:
     """The file of `--config` on a command line; None without one.
 
     Raises:
-        ValueError: If there is no such file, and no configuration of the package has that name.
+        ValueError: If there is no such file, neither here nor among the shipped ones.
     """
     parser = OneSentence(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")

@@ -17,8 +17,8 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
-from ..configuration_gemoclap import EMOTION_WORDS, canonical_emotion
 from ..fingerprint import file_sha256
+from ..prompts_gemoclap import EMOTION_WORDS, canonical_emotion
 from .layout import KnownCorpus
 from .partition import check_partition
 from .reading import read_folder

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..configuration_gemoclap import EMOTION_WORDS, canonical_emotion, canonical_gender
+from ..prompts_gemoclap import EMOTION_WORDS, canonical_emotion, canonical_gender
 
 COLUMNS = ("file_name", "emotion", "gender", "speaker_id")
 ROWS_AT_A_TIME = 20_000

@@ -1,1 +1,1 @@
-"""What a model is worth: the metric, predictions, reports."""
+"""Evaluation: predictions, the metric, statistics and reports."""

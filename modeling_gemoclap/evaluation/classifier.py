@@ -1,4 +1,4 @@
-"""A classifier that answers as the zero-shot pipeline does."""
+"""A classifier with the interface of the zero-shot pipeline."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification
-from ..pipeline_gemoclap import check_count, in_batches, load_clip, ranked
+from ..pipeline_gemoclap import check_count, load_clip, process_in_batches, rank_scores
 from ..prompts_gemoclap import check_words
 
 
 class AudioClassifier:
-    """Names the emotion of recordings by a trained head.
+    """Predicts the emotion of recordings with a trained head.
 
     Args:
         model: The classifier.
-        feature_extractor: Its extractor.
-        device: Where it runs; default: where there is a GPU, there.
+        feature_extractor: Feature extractor of its checkpoint.
+        device: Device of the model; None selects a GPU if there is one.
     """
 
     method = "by the checkpoint's classifier"
@@ -41,30 +41,35 @@ class AudioClassifier:
         hypothesis_template: str | None = None,
         return_embeddings: bool = False,
     ) -> Iterator:
-        """Answer a stream of recordings.
+        """Classify a stream of recordings. The parameters are those of the zero-shot pipeline.
 
         Args:
-            recordings: Paths, bytes or arrays, as `read_audio` has them.
-            batch_size: Clips that go through the model together.
-            on_error: `"raise"`, or `"return"` to let a bad clip carry its error.
-            candidate_labels: The checkpoint's own: its head has no others.
-            hypothesis_template: None: it has no prompts.
-            return_embeddings: Whether each answer is a dict with `embedding` too.
+            recordings: Paths, bytes or arrays, as `read_audio` accepts them.
+            batch_size: Clips in a batch.
+            on_error: `"raise"`, or `"return"` to give the error of an unusable clip in its place.
+            candidate_labels: The emotions of the checkpoint, in any order, or None. The head has no others.
+            hypothesis_template: None. A classifier has no prompts.
+            return_embeddings: Whether to return embeddings too.
 
         Returns:
-            An iterator: for each recording `[{"label", "score"}, ...]`, best first, with `return_embeddings` a dict
-            with `emotion` (that list) and `embedding`, `(hidden_size,)`; or `{"error": message}`.
+            An iterator with `[{"label", "score"}, ...]` for each recording, highest score first. With
+            `return_embeddings`, a dict with this list as `emotion` and with `embedding`, `(hidden_size,)`. For an
+            unusable clip, `{"error": message}`.
 
         Raises:
-            ValueError: If other labels than its own, or prompts, are asked for, or `batch_size` is no whole number.
+            ValueError: If `candidate_labels` are not the emotions of the checkpoint, `hypothesis_template` is given,
+                or `batch_size` is not a positive integer.
         """
         check_count("batch_size", batch_size)
         emotions = self.model.config.emotions
-        asked = emotions if candidate_labels is None else check_words("candidate_labels", candidate_labels)
-        if hypothesis_template or set(asked) != set(emotions):
-            raise ValueError(f"a classifier knows its own emotions alone ({', '.join(emotions)}), and no prompts")
+        labels = emotions if candidate_labels is None else check_words("candidate_labels", candidate_labels)
+        if hypothesis_template or set(labels) != set(emotions):
+            raise ValueError(
+                f"a classifier has no prompts and predicts only the emotions of its head ({', '.join(emotions)}): "
+                f"leave out other labels and templates"
+            )
         extractor = self.feature_extractor
-        return in_batches(
+        return process_in_batches(
             recordings,
             batch_size,
             lambda clip: load_clip(extractor, clip, None, on_error),
@@ -76,7 +81,7 @@ class AudioClassifier:
         inputs = self.feature_extractor.collate(clips).to(self.model.device)
         embeddings = self.model.pool_audio(**inputs)
         logits = self.model.classifier(embeddings).float() / (self.model.config.calibration_temperature or 1.0)
-        answers = [ranked(row, self.model.config.emotions) for row in logits.softmax(-1).cpu()]
+        answers = [rank_scores(row, self.model.config.emotions) for row in logits.softmax(-1).cpu()]
         if not return_embeddings:
             return answers
         pairs = zip(answers, embeddings.float().cpu().numpy(), strict=True)

@@ -50,7 +50,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "--speaker_embeddings": "for --cluster_analysis; default: resemblyzer, as for train.py",
     }.items():
         parser.add_argument(option, type=expanded, help=text)
-    parser.add_argument("--data_dir", type=expanded, required=True, nargs="+", help="corpus folder; several are mixed")
+    parser.add_argument(
+        "--data_dir", type=expanded, required=True, nargs="+", help="folder of a corpus; several are mixed"
+    )
     parser.add_argument("--corpus_name", nargs="+", help="name of each corpus; default: its recorded or folder's name")
     parser.add_argument("--protocol", help="the value that the run was trained with; or ravdess-zeroshot")
     seeds, clusters = number(int, SEED), number(int, Range(at_least=2))
@@ -64,9 +66,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--labels", nargs="+", help="zero-shot: emotions to choose from; `corpus`: its own emotions")
     parser.add_argument("--allow_seen_speakers", **on_or_off, help="also evaluate speakers of the training data")
     parser.add_argument("--drop_other_emotions", **on_or_off, help="drop clips of emotions that the model lacks")
-    parser.add_argument("--on_bad_audio", choices=["raise", "skip"], default="raise")
+    parser.add_argument("--on_bad_audio", choices=["raise", "skip"], default="raise", help="unusable clips")
     parser.add_argument("--overwrite_output", **on_or_off, help="overwrite the results of another run")
-    parser.add_argument("--batch_size", type=number(int, COUNT), default=16)
+    parser.add_argument("--batch_size", type=number(int, COUNT), default=16, help="default: 16")
     parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU if there is one")
     return parser.parse_args(argv)
 
@@ -78,19 +80,19 @@ def main(argv: list[str]) -> None:
         argv: The command line without the program's name.
     """
     arguments, command = parse(argv), shlex.join(["python", *command_words("evaluate"), *argv])
-    from . import judging, mteb  # after the options are read: these need the packages of gemoclap[train]
+    from . import actions, mteb  # after the options are read: these need the packages of gemoclap[train]
     from .report import as_table, remarks, write_report
 
-    judging.refuse_idle_options(arguments)
-    judging.try_first(arguments)
+    actions.refuse_idle_options(arguments)
+    actions.check_environment(arguments)
     if arguments.cluster_analysis:
-        return print(judging.judge_clusters(arguments, command))
+        return print(actions.evaluate_clusters(arguments, command))
     if arguments.layer_similarity:
-        return print(judging.judge_layer_similarity(arguments, command))
+        return print(actions.evaluate_layer_similarity(arguments, command))
     of_run = arguments.protocol not in (None, mteb.NAME) or arguments.folds_file
-    judge = judging.judge_run if of_run else judging.judge_checkpoint
-    record, runs, pictured, output_dir = judge(arguments, command)
-    write_report(record, runs, pictured, output_dir)
+    evaluate = actions.evaluate_run if of_run else actions.evaluate_checkpoint
+    record, rows, figures, output_dir = evaluate(arguments, command)
+    write_report(record, rows, figures, output_dir)
     print(f"\n{record['corpus']}, {record['protocol']}\n\n{as_table(record)}\n")
     print("\n".join(remarks(record) + [f"  {error}" for error in record["skipped"]]))
     print(f"\nReport: {output_dir / 'report.html'}; confusion matrix: {output_dir / 'confusion_matrix.png'}")

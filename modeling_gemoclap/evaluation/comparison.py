@@ -1,10 +1,10 @@
-"""Whether one run is better than another, paired by speaker.
+"""Comparison of two evaluated runs, paired by speaker.
 
     python -m modeling_gemoclap.evaluation.comparison RUN_A RUN_B
 
-Seeds are averaged first. The difference of the pooled UAR has a 95 % interval from five speakers on, by leaving out
-each speaker of both runs in turn. Wilcoxon's signed-rank test on the speakers' own UAR is exact; it needs six speakers
-whose UAR differs, and stands beside the smallest p that so many pairs can give.
+Seeds are averaged first. With at least five speakers, the difference of the pooled UAR has a 95 % interval, with the
+standard error from leaving out each speaker of both runs in turn. If the UAR of at least six speakers differs,
+Wilcoxon's exact signed-rank test over speakers is added, with the smallest p value that this number of pairs can give.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from pathlib import Path
 from ..command_line.failures import run_main, tell_failures
 
 if __name__ == "__main__":
-    tell_failures("comparison")  # those of the imports below too
+    tell_failures("comparison")  # reports errors of the imports below too
 
 import numpy as np
 import scipy.stats
 
 from ..command_line.parser import OneSentence, expanded
+from .prediction_files import heard_of, load_predictions, protocols_of
 from .statistics import (
     METHOD,
-    Judged,
+    Predictions,
     enough_speakers,
     interval_text,
     jackknifed,
@@ -31,85 +32,90 @@ from .statistics import (
     speaker_counts,
     uar_of,
 )
-from .stored import heard_of, load_judged, protocols_of
 
 FEWEST_PAIRS = 6
 
 
-def compare(first: list[Judged], second: list[Judged]) -> dict:
+def compare(first: list[Predictions], second: list[Predictions]) -> dict:
     """Compare two runs on the same clips.
 
     Args:
-        first: One run, a `Judged` for each seed.
-        second: The other.
+        first: Predictions of each seed of one run.
+        second: Predictions of each seed of the other run.
 
     Returns:
-        A dict with `uar` (of both), `difference` (second minus first), its `interval` (None below five speakers, or
-        where the difference is the same whichever speaker is left out), `method`, `speakers`, and `wilcoxon`: `p`,
-        its floor `2 / 2**pairs` and `pairs`, or None where fewer than six speakers differ.
+        A dict with `uar` (of both runs), `difference` (second minus first), `interval` (None below five speakers, or
+        if the difference does not vary between speakers), `method`, `speakers` and `wilcoxon`: a dict with `p`, the
+        smallest possible p `floor` (`2 / 2**pairs`) and `pairs`, or None if fewer than six speakers differ.
 
     Raises:
-        ValueError: If they are not about the same clips or labels.
+        ValueError: If the runs have different clips or labels, or only one speaker.
     """
-    if set(first[0].files) != set(second[0].files) or first[0].labels != second[0].labels:
-        raise ValueError(
-            "the runs were judged on different clips or labels, so they cannot be paired: compare runs of the same "
-            "protocol and corpus"
-        )
-    truths = [dict(zip(run.files, run.truth, strict=True)) for run in (*first, *second)]
-    if any(truth != truths[0] for truth in truths):
-        raise ValueError("the runs hold other labels to be right, or other clips in some seed: they cannot be paired")
+    _refuse_unpaired(first, second)
     speakers = np.unique(first[0].speakers)
     if len(speakers) < 2:
-        raise ValueError("the runs were judged on one speaker: that says nothing of others")
+        raise ValueError("the runs were evaluated on one speaker: a comparison needs at least two speakers")
     counts = [speaker_counts(runs, speakers) for runs in (first, second)]
-    pooled = [float(uar_of(part.sum(1)).mean()) for part in counts]
-    own = [uar_of(part).mean(0) for part in counts]
-    found = None
+    pooled = [float(uar_of(run.sum(1)).mean()) for run in counts]
+    by_speaker = [uar_of(run).mean(0) for run in counts]
+    interval = None
     if enough_speakers(len(speakers)):
-        without = [leaving_out(part, uar_of) for part in counts]
-        found = jackknifed(pooled[1] - pooled[0], without[1] - without[0]).interval()
+        without = [leaving_out(run, uar_of) for run in counts]
+        interval = jackknifed(pooled[1] - pooled[0], without[1] - without[0]).interval()
     return {
         "uar": pooled,
         "difference": float(_rounded(pooled[1] - pooled[0])),
-        "interval": found,
-        "method": found and METHOD,
+        "interval": interval,
+        "method": interval and METHOD,
         "speakers": len(speakers),
-        "wilcoxon": _wilcoxon(_rounded(own[1] - own[0])),
+        "wilcoxon": _wilcoxon(_rounded(by_speaker[1] - by_speaker[0])),
     }
 
 
+def _refuse_unpaired(first: list[Predictions], second: list[Predictions]) -> None:
+    if set(first[0].files) != set(second[0].files) or first[0].labels != second[0].labels:
+        raise ValueError(
+            "the runs were evaluated on different clips or labels, so they cannot be paired: compare runs with the "
+            "same protocol and corpus"
+        )
+    truths = [dict(zip(run.files, run.truth, strict=True)) for run in (*first, *second)]
+    if any(truth != truths[0] for truth in truths):
+        raise ValueError(
+            "the runs have different true labels, or a seed has different clips, so they cannot be paired: compare "
+            "runs with the same protocol and corpus"
+        )
+
+
 def _rounded(difference):
-    """Means of the same figures in another order differ by 1e-17: that is no difference."""
+    """Remove differences of 1e-17 between means of the same figures in another order."""
     return np.round(difference, 12) + 0.0
 
 
 def compare_runs(first: str | Path, second: str | Path) -> dict:
-    """`compare` two runs that `evaluate.py` has judged.
+    """`compare` two runs that `evaluate.py` has evaluated.
 
     Args:
-        first: One run's folder.
-        second: The other's.
+        first: Folder of one run.
+        second: Folder of the other run.
 
     Raises:
-        ValueError: As `compare`, if they were judged by different protocols, or one had heard the judged speakers.
+        ValueError: See `compare`; also if the runs have different protocols, or only one was trained on test speakers.
     """
-    judged = [load_judged(run) for run in (first, second)]
     protocols = [protocols_of(run) for run in (first, second)]
-    both = set(protocols[0]) & set(protocols[1])
-    if not both or any(protocols[0][seed] != protocols[1][seed] for seed in both):
-        raise ValueError(f"{first} and {second} were judged by different protocols or folds: they cannot be paired")
+    seeds = set(protocols[0]) & set(protocols[1])
+    if not seeds or any(protocols[0][seed] != protocols[1][seed] for seed in seeds):
+        raise ValueError(f"{first} and {second} have different protocols or folds, so they cannot be paired")
     heard = [heard_of(run) for run in (first, second)]
     if heard[0] != heard[1]:
         raise ValueError(
-            f"{first} and {second} differ in what their weights had heard of the judged speakers, {heard[0]} and "
-            f"{heard[1]}: their difference would be of that too, so they cannot be compared"
+            f"{first} and {second} differ in whether the test speakers were heard in training ({heard[0]} and "
+            f"{heard[1]}), which would contribute to the difference, so they cannot be compared"
         )
-    return compare(*judged)
+    return compare(load_predictions(first), load_predictions(second))
 
 
 def _wilcoxon(differences: np.ndarray) -> dict | None:
-    """Wilcoxon's signed-rank test of speakers that differ, or None where they are too few."""
+    """Wilcoxon's signed-rank test on the speakers that differ; None if there are fewer than `FEWEST_PAIRS`."""
     differing = differences[differences != 0]
     pairs = len(differing)
     if pairs < FEWEST_PAIRS:
@@ -118,18 +124,18 @@ def _wilcoxon(differences: np.ndarray) -> dict | None:
 
 
 def signed_rank_p(differences: np.ndarray) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test, exact with ties as well; never below `2 / 2**pairs`.
+    """Two-sided p value of Wilcoxon's signed-rank test, exact with ties too.
 
-    SciPy's exact method takes the ranks to be 1, 2, 3, ... and its approximation may fall below the least p that is
-    possible. Here the ranks are as they are, ties sharing their mean, and all assignments of signs are counted.
+    The exact method of SciPy assumes the ranks 1, 2, 3, ..., and its approximation can be below the smallest possible
+    p value, `2 / 2**pairs`. This function uses mean ranks for ties and counts all assignments of signs.
 
     Args:
-        differences: Differences of the pairs, none of them zero, `(pairs,)`.
+        differences: Differences of the pairs, without zeros, `(pairs,)`.
 
     Returns:
-        The probability, if signs were tossed, of a sum of ranks as far from its middle as this one, or further.
+        The probability, with random signs, of a sum of ranks at least as far from its mean as the observed one.
     """
-    doubled = np.rint(2 * scipy.stats.rankdata(np.abs(differences))).astype(int)  # a shared rank is a half at most
+    doubled = np.rint(2 * scipy.stats.rankdata(np.abs(differences))).astype(int)  # mean ranks are multiples of 1/2
     ways = np.zeros(doubled.sum() + 1)
     ways[0] = 1.0
     for rank in doubled:
@@ -140,34 +146,48 @@ def signed_rank_p(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * tail))
 
 
-def as_text(found: dict, names: tuple[str, str]) -> str:
-    """A comparison in words."""
-    figures = f"UAR {100 * found['uar'][0]:.1f} ({names[0]}), {100 * found['uar'][1]:.1f} ({names[1]})"
-    bounds = found["interval"]
-    if found["difference"] == 0 or (bounds and bounds[0] <= 0 <= bounds[1]):
-        verdict = "they cannot be told apart"
+def as_text(comparison: dict, names: tuple[str, str]) -> str:
+    """Describe a comparison.
+
+    Args:
+        comparison: Result of `compare`.
+        names: Names of the two runs.
+    """
+    bounds, test = comparison["interval"], comparison["wilcoxon"]
+    if comparison["difference"] == 0 or (bounds and bounds[0] <= 0 <= bounds[1]):
+        verdict = "the runs cannot be distinguished"
     else:
-        verdict = "the interval does not hold 0" if bounds else "no verdict"
-    lines = [figures, f"difference {difference_text(found)}, over {found['speakers']} speakers: {verdict}"]
-    test = found["wilcoxon"]
+        verdict = "the interval excludes 0" if bounds else "no verdict"
+    wilcoxon = f"Wilcoxon: not computed with fewer than {FEWEST_PAIRS} pairs that differ"
     if test:
-        lines.append(
-            f"Wilcoxon p = {test['p']:.3g} ({test['pairs']} pairs; the least possible is {test['floor']:.2g})"
+        wilcoxon = (
+            f"Wilcoxon p = {test['p']:.3g} ({test['pairs']} pairs; the smallest possible is {test['floor']:.2g})"
         )
-    else:
-        lines.append(f"Wilcoxon: not with fewer than {FEWEST_PAIRS} pairs that differ")
-    return "\n".join(lines)
+    uar = [100 * value for value in comparison["uar"]]
+    return (
+        f"UAR {uar[0]:.1f} ({names[0]}), {uar[1]:.1f} ({names[1]})\n"
+        f"difference {difference_text(comparison)}, {comparison['speakers']} speakers: {verdict}\n{wilcoxon}"
+    )
 
 
-def difference_text(found: dict) -> str:
-    """A difference of UAR in points with its 95 % interval, or why it has none."""
-    return f"{100 * found['difference']:+.1f} ({interval_text(found['interval'], found['speakers'], sign='+')})"
+def difference_text(comparison: dict) -> str:
+    """Format the difference of UAR in points with its 95 % interval, or explain why there is none.
+
+    Args:
+        comparison: Result of `compare`.
+    """
+    interval = interval_text(comparison["interval"], comparison["speakers"], sign="+")
+    return f"{100 * comparison['difference']:+.1f} ({interval})"
 
 
 def main(argv: list[str]) -> None:
-    """Compare two evaluated runs."""
+    """Compare two evaluated runs.
+
+    Args:
+        argv: Command line without the name of the program.
+    """
     parser = OneSentence(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs=2, type=expanded, metavar="RUN", help="folder that evaluate.py has judged")
+    parser.add_argument("runs", nargs=2, type=expanded, metavar="RUN", help="folder evaluated by evaluate.py")
     runs = parser.parse_args(argv).runs
     print(as_text(compare_runs(*runs), tuple(runs)))
 

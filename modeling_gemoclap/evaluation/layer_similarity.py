@@ -1,47 +1,51 @@
-"""How alike clips of one emotion are, and clips of two, layer by layer of an audio tower (Xiang's Figure 4)."""
+"""Similarity of clips with the same and with different emotions in each layer of an encoder (Xiang, Figure 4)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from tqdm.auto import tqdm
-from transformers import PretrainedConfig, set_seed
 
-from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.files import write_json
 from ..corpora.manifest import Corpus
-from ..corpora.protocols import Protocol
 from ..corpora.provenance import Heard, merged
-from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
-from ..pipeline_gemoclap import in_batches, load_clip
-from ..towers_gemoclap import load_whole
-from .answers import is_control, refuse_seen_speakers
-from .fold_identity import refuse_fold_of_another_run
+from ..towers_gemoclap import load_complete_model
+from .clips import EvaluationOptions
+from .layers import LayerMeans, layer_means, starting_point
 from .protocol_runs import clips_of_run, read_run
+from .seen_speakers import is_control, refuse_seen_speakers
+from .trained_folds import check_fold, folds_of, recorded_protocol
 
 LAYERS = "layer_similarity.json"
-KINDS = {"positive": "one emotion", "positive_across": "one emotion, two corpora", "negative": "two emotions"}
+PICTURE = "layer_similarity.png"
+MOMENTS = ("before", "after")
+KINDS = {
+    "positive": "same emotion",
+    "positive_across": "same emotion, different corpora",
+    "negative": "different emotions",
+}
 
 
 def pair_sums(means: np.ndarray, emotions: list[str], corpora: list[int]) -> dict[str, tuple[np.ndarray, int]]:
-    """Sums of the cosines of all pairs of clips, by kind of pair, without making the pairs.
+    """Sums of the cosine similarities of all pairs of clips, by kind of pair.
 
-    With `u` of unit length, the sum over the pairs of a group is `(|sum u|^2 - n) / 2`.
+    The pairs are not formed: for vectors `u` of unit length, the sum over the pairs of a group is
+    `(|sum u|^2 - n) / 2`.
 
     Args:
-        means: A clip's mean frame in each layer, `(clips, layers, hidden_size)`.
+        means: Mean frame of each clip in each layer, `(clips, layers, hidden_size)`.
         emotions: Emotion of each clip.
-        corpora: Corpus of each clip.
+        corpora: Number of the corpus of each clip.
 
     Returns:
-        For each kind of pair the sum `(layers,)` and the number of pairs.
+        For each kind of pair the sum in each layer, `(layers,)`, and the number of pairs.
     """
     units = means.astype(np.float64)
     units /= np.linalg.norm(units, axis=-1, keepdims=True).clip(1e-12)
@@ -49,198 +53,176 @@ def pair_sums(means: np.ndarray, emotions: list[str], corpora: list[int]) -> dic
     def within(groups: list) -> tuple[np.ndarray, int]:
         total, count = np.zeros(units.shape[1]), 0
         for group in sorted(set(groups)):
-            mine = units[[own == group for own in groups]]
-            total += (np.square(mine.sum(0)).sum(-1) - len(mine)) / 2
-            count += len(mine) * (len(mine) - 1) // 2
+            members = units[[name == group for name in groups]]
+            total += (np.square(members.sum(0)).sum(-1) - len(members)) / 2
+            count += len(members) * (len(members) - 1) // 2
         return total, count
 
-    every, same = within([0] * len(units)), within(emotions)
-    near = within(list(zip(emotions, corpora, strict=True)))
+    all_pairs, same_emotion = within([0] * len(units)), within(emotions)
+    same_corpus = within(list(zip(emotions, corpora, strict=True)))
     return {
-        "positive": same,
-        "positive_across": (same[0] - near[0], same[1] - near[1]),
-        "negative": (every[0] - same[0], every[1] - same[1]),
+        "positive": same_emotion,
+        "positive_across": (same_emotion[0] - same_corpus[0], same_emotion[1] - same_corpus[1]),
+        "negative": (all_pairs[0] - same_emotion[0], all_pairs[1] - same_emotion[1]),
     }
 
 
-def layer_means(
-    model: GEmoClapPreTrainedModel,
-    extractor: GEmoClapFeatureExtractor,
-    corpus: Corpus,
-    batch_size: int = 16,
-    on_bad_audio: str = "raise",
-) -> tuple[np.ndarray, list[int], list[str]]:
-    """The mean frame of each clip in each layer: what goes into the first Transformer layer, then what each gives.
+@dataclass
+class _Sums:
+    """Sums over pairs of clips, added up over the folds of a run.
 
     Args:
-        model: Any model of ours.
-        extractor: Its extractor.
-        corpus: The clips.
-        batch_size: Clips that go through the model together.
-        on_bad_audio: `"raise"`, or `"skip"`.
-
-    Returns:
-        `(clips, layers + 1, hidden_size)`, the places of these clips in the corpus, and what is wrong with others.
-
-    Raises:
-        AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`.
+        sums: For each kind of pair the sum in each layer and the number of pairs.
+        clips: Number of clips.
     """
 
-    @torch.no_grad()
-    def answer(clips: list) -> list:
-        inputs = extractor.collate(clips).to(model.device)
-        return list(model.layer_means(**inputs).float().cpu().numpy())
+    sums: dict[str, tuple[np.ndarray, int]] = field(default_factory=dict)
+    clips: int = 0
 
-    stream = in_batches(
-        corpus.recordings(), batch_size, lambda clip: load_clip(extractor, clip, None, "return"), answer
-    )
-    found = list(tqdm(stream, total=len(corpus), desc="encoding"))
-    bad = [item["error"] for item in found if isinstance(item, dict)]
-    kept = [place for place, item in enumerate(found) if not isinstance(item, dict)]
-    if bad and (on_bad_audio == "raise" or not kept):
-        raise AudioError(f"{corpus.cannot_be_used(bad)}or give --on_bad_audio skip to go on without")
-    return np.stack([found[place] for place in kept]), kept, bad
+    def add(self, layers: LayerMeans, corpus: Corpus) -> None:
+        """Add the pairs of clips of a corpus."""
+        emotions, parts = corpus.column("emotion").to_pylist(), corpus.part_numbers()
+        sums = pair_sums(layers.means, [emotions[row] for row in layers.rows], [parts[row] for row in layers.rows])
+        for kind, (total, count) in sums.items():
+            known = self.sums.get(kind, (np.zeros(len(total)), 0))
+            self.sums[kind] = (known[0] + total, known[1] + count)
+        self.clips += len(layers.rows)
 
+    @property
+    def pairs(self) -> dict[str, int]:
+        """Number of pairs of each kind that occurs."""
+        return {kind: count for kind, (_, count) in self.sums.items() if count}
 
-def before(config: GEmoClapConfig, name: str | None) -> tuple[GEmoClapPreTrainedModel, str, list[dict] | None]:
-    """An encoder as it was before training, what it is, in words, and the records of what it has heard.
-
-    Args:
-        config: Of the trained one.
-        name: A checkpoint of ours or a pretrained encoder; None: an encoder with fresh weights, where the trained one
-            started from such.
-
-    Raises:
-        ValueError: If it started from another checkpoint of ours or from a pretrained encoder, which is not named. A
-            configuration says which, but a file does not choose what is fetched.
-    """
-    if not name and any("stage" in record for record in config.training_data or []):
-        raise ValueError("it was trained from another checkpoint: name that by --before")
-    if not name and (start := getattr(config.audio_config, "_name_or_path", "")):
-        raise ValueError(f"it was trained from a pretrained encoder, it says from {start!r}: name that by --before")
-    if name and PretrainedConfig.get_config_dict(name)[0].get("model_type") == GEmoClapConfig.model_type:
-        model = load_whole(GEmoClapForXVector, name)
-        return model, name, model.config.training_data
-    if name:
-        model = GEmoClapForXVector.from_audio_pretrained(name)
-        return model, name, _records_of_encoder(model.config.audio_config, name)
-    set_seed(0)
-    return GEmoClapForXVector(GEmoClapConfig(audio_config=config.audio_config)).eval(), "fresh weights", []
-
-
-def _records_of_encoder(config: PretrainedConfig, name: str) -> list[dict]:
-    """The records that a tower of ours keeps, or the name of a pretrained encoder, which keeps none."""
-    own = getattr(config, "training_data", None)
-    return [{"encoder": Path(name).name if Path(name).exists() else name}] if own is None else own
+    @property
+    def means(self) -> dict[str, list[float]]:
+        """Mean cosine similarity of each kind of pair in each layer."""
+        return {kind: (self.sums[kind][0] / count).tolist() for kind, count in self.pairs.items()}
 
 
 def checkpoints_of(root: Path, corpus: Corpus, allow_seen: bool) -> Iterator[tuple[Path, Corpus, Heard]]:
-    """Each checkpoint, the clips to compare, and whether it has heard their speakers, if that is allowed.
+    """List the checkpoints to compare: a single one, or each fold of a run with its test clips.
 
-    Of a protocol's run every fold with what that judges.
+    Args:
+        root: A checkpoint, or a run of a protocol.
+        corpus: The clips.
+        allow_seen: Whether a single checkpoint may be evaluated on speakers that it was trained on.
+
+    Yields:
+        The folder of the checkpoint, its clips, and which of their speakers it was trained on.
 
     Raises:
-        ValueError: If a fold is not trained to its end, or is of another run.
-        SeenSpeakersError: If a checkpoint has heard the speakers, and that is not allowed.
+        ValueError: If the training of a fold is not complete, or the fold belongs to another run.
+        SeenSpeakersError: If a checkpoint was trained on test speakers and that is not allowed.
     """
     if not (root / "run.json").is_file():
         records = GEmoClapConfig.from_pretrained(root).training_data
         yield root, corpus, refuse_seen_speakers(corpus, records, allow_seen)
         return
-    corpus = clips_of_run(root, corpus)
-    run = read_run(root)
-    for seed, found in run["protocols"].items():
-        protocol = Protocol(
-            **{name: found[name] for name in ("name", "corpus", "folds", "seed", "by") if name in found}
-        )
-        for fold in range(len(protocol.folds)):
-            folder = root / f"fold_{fold}" / f"seed_{seed}"
-            refuse_fold_of_another_run(root, run, protocol, fold, folder)
-            clips = protocol.test(corpus, fold)
-            records = GEmoClapConfig.from_pretrained(folder).training_data
-            yield folder, clips, refuse_seen_speakers(clips, records, not protocol.speaker_independent)
+    corpus, run = clips_of_run(root, corpus), read_run(root)
+    for seed in run["protocols"]:
+        protocol = recorded_protocol(run, seed)
+        for fold in folds_of(root, protocol, int(seed)):
+            check_fold(fold, run)
+            clips = protocol.test(corpus, fold.number)
+            records = GEmoClapConfig.from_pretrained(fold.folder).training_data
+            yield fold.folder, clips, refuse_seen_speakers(clips, records, not protocol.speaker_independent)
 
 
-def judge_layers(
-    root: Path,
-    corpus: Corpus,
-    start: str | None = None,
-    device: str | None = None,
-    batch_size: int = 16,
-    on_bad_audio: str = "raise",
-    allow_seen: bool = False,
+def compare_layers(
+    root: Path, corpus: Corpus, start: str | None = None, options: EvaluationOptions | None = None
 ) -> dict:
-    """Mean cosine of positive and negative pairs in every layer, before and after training.
+    """Mean cosine similarity of positive and negative pairs of clips in each layer, before and after training.
 
     Args:
-        root: A checkpoint, or a protocol's run, whose folds' pairs are put together.
-        corpus: Clips; pairs are those of clips with an emotion.
-        start: As `before` has it.
-        device: Where the models run.
-        batch_size: Clips that go through a model together.
-        on_bad_audio: As for `layer_means`.
-        allow_seen: Judge even on speakers that were trained on.
+        root: A checkpoint, or a run of a protocol, whose folds are pooled.
+        corpus: The clips. Clips without an emotion are ignored.
+        start: What the training started from; see `starting_point`.
+        options: How clips are evaluated.
 
     Returns:
-        `before` and `after`: for each kind of pair a list, a number a layer; `pairs`, `clips` (of all seeds together),
-        `before_is`, `heard` (by either of the two), `control` (trained on shuffled labels), `skipped`.
+        A dict with `before` and `after`: for each kind of pair a list with one number for each layer; `pairs`; `clips`
+        (over all seeds); `before_is`; `heard` (by either encoder); `control` (trained on shuffled labels); `skipped`.
 
     Raises:
-        ValueError: If there are no pairs, or what is compared has other layers.
+        ValueError: If there are no pairs, or the two encoders have different numbers of layers.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    sums: dict[str, dict] = {"before": {}, "after": {}}
-    skipped, answers, clips, was, control = [], [], 0, "", False
-    for folder, judged, heard in checkpoints_of(root, corpus, allow_seen):
-        judged = judged.where("emotion", bool)
+    options = options or EvaluationOptions()
+    sums = {moment: _Sums() for moment in MOMENTS}
+    skipped, heard, start_name, control = [], [], "", False
+    for folder, clips, heard_by_trained in checkpoints_of(root, corpus, options.allow_seen_speakers):
+        clips = clips.where("emotion", bool)
         config, extractor = (kind.from_pretrained(folder) for kind in (GEmoClapConfig, GEmoClapFeatureExtractor))
-        first, was, records = before(config, start)
-        allow = allow_seen or bool(heard.speakers)  # what the trained one may have heard, the other may too
-        answers += [heard, refuse_seen_speakers(judged, records, allow, f"--before {start}")]
-        control = control or is_control(config.training_data)
-        emotions, corpora = judged.column("emotion").to_pylist(), judged.part_numbers()
-        for when, model in (("before", first), ("after", load_whole(GEmoClapForXVector, str(folder)))):
-            options = (extractor, judged, batch_size, on_bad_audio)
-            means, kept, bad = layer_means(model.to(device).eval(), *options)
-            found = pair_sums(means, [emotions[place] for place in kept], [corpora[place] for place in kept])
-            for kind, (total, count) in found.items():
-                known = sums[when].get(kind, (np.zeros(len(total)), 0))
-                sums[when][kind] = (known[0] + total, known[1] + count)
-        skipped, clips = skipped + bad, clips + len(kept)
-    pairs = {kind: count for kind, (_, count) in sums["after"].items() if count}
-    if not {"positive", "negative"} <= set(pairs):
-        raise ValueError(f"{corpus.name}: these clips make no pairs of one emotion and of two; give more of them")
-    record = {when: {kind: (sums[when][kind][0] / pairs[kind]).tolist() for kind in pairs} for when in sums}
-    layers = {when: len(record[when]["negative"]) for when in record}
-    if layers["before"] != layers["after"]:
-        raise ValueError(f"{was} has {layers['before'] - 1} layers, {root} {layers['after'] - 1}: --before another")
-    record |= {"pairs": pairs, "clips": clips, "before_is": was, "heard": merged(answers).to_dict()}
-    return record | {"control": control, "skipped": skipped}
+        before = starting_point(config, start)
+        start_name, control = before.name, control or is_control(config.training_data)
+        # What the trained encoder may have heard, the other may have heard too.
+        allow = options.allow_seen_speakers or bool(heard_by_trained.speakers)
+        heard_before = refuse_seen_speakers(clips, before.training_data, allow, f"--before {start}")
+        heard += [heard_by_trained, heard_before]
+        for moment, model in (
+            ("before", before.model),
+            ("after", load_complete_model(GEmoClapForXVector, str(folder))),
+        ):
+            layers = layer_means(model, extractor, clips, options)
+            sums[moment].add(layers, clips)
+        skipped += layers.skipped
+    _refuse_incomparable(sums, corpus, (start_name, root))
+    return {
+        **{moment: sums[moment].means for moment in MOMENTS},
+        "pairs": sums["after"].pairs,
+        "clips": sums["after"].clips,
+        "before_is": start_name,
+        "heard": merged(heard).to_dict(),
+        "control": control,
+        "skipped": skipped,
+    }
+
+
+def _refuse_incomparable(sums: dict[str, _Sums], corpus: Corpus, names: tuple) -> None:
+    if not {"positive", "negative"} <= set(sums["after"].pairs):
+        raise ValueError(
+            f"{corpus.name}: there must be pairs of clips with the same emotion and with different emotions; give "
+            f"more clips"
+        )
+    layers = [len(sums[moment].means["negative"]) - 1 for moment in MOMENTS]
+    if layers[0] != layers[1]:
+        raise ValueError(
+            f"{names[0]} has {layers[0]} layers, but {names[1]} has {layers[1]}: give the encoder that the training "
+            f"started from with --before"
+        )
 
 
 def write_layers(record: dict, folder: Path) -> str:
     """Write `layer_similarity.json` and `layer_similarity.png`.
 
+    Args:
+        record: Result of `compare_layers`, with further fields.
+        folder: Folder for the files.
+
     Returns:
-        The numbers as a table.
+        The figures as a Markdown table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "layer_similarity.png").unlink(missing_ok=True)  # no old picture beside new numbers
+    (folder / PICTURE).unlink(missing_ok=True)  # an old picture must not remain beside new figures
     write_json(folder / LAYERS, record)
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, when in zip(figure.subplots(1, 2, sharey=True), ("before", "after"), strict=True):
-        for kind, values in record[when].items():
-            axes.plot(range(len(values)), values, marker="o", markersize=3, label=KINDS[kind])
-        axes.set_title(f"{when}: {record['before_is']}" if when == "before" else when, fontsize=10)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("layer (0: what goes into the first)")
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("mean cosine of pairs of clips")
-    figure.axes[0].legend(fontsize=8)
-    figure.savefig(folder / "layer_similarity.png", dpi=150)
-    head = [f"{when}: {KINDS[kind]}" for when in ("before", "after") for kind in record[when]]
-    lines = [f"| layer | {' | '.join(head)} |", f"|{'---|' * (len(head) + 1)}"]
-    columns = [record[when][kind] for when in ("before", "after") for kind in record[when]]
-    for layer, values in enumerate(zip(*columns, strict=True)):
+    _plot_layers(record, folder / PICTURE)
+    columns = [(moment, kind) for moment in MOMENTS for kind in record[moment]]
+    header = " | ".join(f"{moment}: {KINDS[kind]}" for moment, kind in columns)
+    lines = [f"| layer | {header} |", f"|{'---|' * (len(columns) + 1)}"]
+    for layer, values in enumerate(zip(*(record[moment][kind] for moment, kind in columns), strict=True)):
         lines.append(f"| {layer} | {' | '.join(f'{value:.3f}' for value in values)} |")
     return "\n".join(lines)
+
+
+def _plot_layers(record: dict, path: Path) -> None:
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    titles = (f"before training: {record['before_is']}", "after training")
+    for axes, moment, title in zip(figure.subplots(1, 2, sharey=True), MOMENTS, titles, strict=True):
+        for kind, values in record[moment].items():
+            axes.plot(range(len(values)), values, marker="o", markersize=3, label=KINDS[kind])
+        axes.set_title(title, fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("layer (0: input of the first layer)")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("mean cosine similarity of pairs")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=150)

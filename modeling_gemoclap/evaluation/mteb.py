@@ -1,12 +1,13 @@
-"""MTEB's public RavdessZeroshot task, as a protocol of this package.
+"""MTEB's public task RavdessZeroshot as a protocol of this package.
 
-All 1,440 spoken clips of RAVDESS, the eight prompts below word for word, accuracy; nothing of RAVDESS may have been
-trained on.
+The task uses all 1,440 speech clips of RAVDESS, exactly the eight prompts below, and accuracy. The checkpoint must not
+have been trained on RAVDESS.
 """
 
 from __future__ import annotations
 
 from ..corpora.manifest import Corpus
+from .clips import Candidates
 
 NAME = "ravdess-zeroshot"
 PROMPT = "this person is feeling {}"
@@ -24,30 +25,35 @@ CLIPS = 1440
 
 
 def refuse_skipped(skipped: list[str]) -> None:
-    """Make sure that no clip was left out.
+    """Check that no clip was skipped.
+
+    Args:
+        skipped: Error message of each skipped clip.
 
     Raises:
-        ValueError: If one was.
+        ValueError: If a clip was skipped.
     """
     if skipped:
-        raise ValueError(f"{NAME} is all {CLIPS} clips, and {len(skipped)} could not be used: {skipped[0]}")
+        raise ValueError(
+            f"{NAME} needs all {CLIPS} clips, but {len(skipped)} could not be used, the first with: {skipped[0]}"
+        )
 
 
-def ravdess_zeroshot(corpus: Corpus) -> dict:
-    """What `evaluate_clips` is to choose between.
+def ravdess_zeroshot(corpus: Corpus) -> Candidates:
+    """Check the corpus and build the candidates of the task.
 
     Args:
         corpus: RAVDESS.
 
     Returns:
-        Its keyword arguments `labels` and `words`: the prompts themselves, put into a template that adds nothing.
+        The labels. Their words are the complete prompts, with a template that adds nothing.
 
     Raises:
-        ValueError: If the corpus is not the whole of RAVDESS's speech.
+        ValueError: If the corpus is not the complete speech part of RAVDESS.
     """
     if corpus.known is None or corpus.known.name != "ravdess" or len(corpus) != CLIPS:
         raise ValueError(
-            f"{NAME} is all {CLIPS} spoken clips of RAVDESS; {corpus.name} has {len(corpus)}: give that corpus, "
-            f"whole, without --speakers"
+            f"{NAME} needs all {CLIPS} speech clips of RAVDESS; {corpus.name} has {len(corpus)} clips: give the "
+            f"complete corpus, without --speakers"
         )
-    return {"labels": list(WORDS), "words": ([PROMPT.format(word) for word in WORDS.values()], "{}")}
+    return Candidates(list(WORDS), [PROMPT.format(word) for word in WORDS.values()], "{}")

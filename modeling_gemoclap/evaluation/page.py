@@ -1,4 +1,4 @@
-"""`report.html`: one file with everything in it."""
+"""`report.html`: a self-contained page with the tables and figures of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .statistics import FEWEST_SPEAKERS, interval_text
 
 
 def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list[tuple[str, str]], path: Path) -> None:
-    """Write the report as one page, pictures and all.
+    """Write the report as one page with embedded figures.
 
     Args:
-        record: What `results.json` says.
+        record: Content of `results.json`.
         remarks: Sentences below the table.
-        calibrated: How scores were calibrated.
-        pictures: Names of PNGs beside `path`, and what they show.
-        path: Where the page goes.
+        calibrated: Description of the calibration of scores.
+        pictures: File names of PNGs in the folder of `path`, and their captions.
+        path: The page.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
@@ -26,12 +26,12 @@ def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list
     environment.globals.update(fewest=FEWEST_SPEAKERS, interval_text=interval_text)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     images = [
-        {"name": name, "shows": shows, "data": base64.b64encode((path.parent / name).read_bytes()).decode()}
-        for name, shows in pictures
+        {"caption": caption, "data": base64.b64encode((path.parent / name).read_bytes()).decode()}
+        for name, caption in pictures
     ]
-    rows = [("model", record), ("constant answer", record["controls"]["constant"])]
+    rows = [("model", record), ("constant baseline", record["controls"]["constant"])]
     if record["controls"]["shuffled_labels"]:
-        rows.append(("shuffled labels", record["controls"]["shuffled_labels"]))
+        rows.append(("trained on shuffled labels", record["controls"]["shuffled_labels"]))
     page = environment.get_template("report_page.html").render(
         record=record, remarks=remarks, images=images, rows=rows, calibrated=calibrated
     )

@@ -1,256 +1,233 @@
-"""Judges a run of `train.py --protocol`: every fold by its own checkpoint, on speakers that this has not heard."""
+"""Evaluation of a run of `train.py --protocol`: each fold with its own checkpoint, on its own test clips."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ..corpora.files import read_object, require
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol, absent_classes, not_judged, protocol_of
 from ..corpora.provenance import Heard, merged
-from .answers import evaluate_clips, labelled, refuse_one_emotion
-from .fold_identity import CONTROL, refuse_fold_of_another_run
-from .statistics import Judged
-from .stored import answers_identity, answers_of, judged_of, store, stored
+from .clips import EvaluationOptions
+from .folds import evaluate_fold
+from .label_checks import refuse_one_emotion, with_emotion
+from .prediction_files import FoldPredictions, predictions_of_rows
+from .statistics import Predictions
+from .trained_folds import CONTROL_FOLDER, TrainedFold, check_fold, folds_of, recorded_protocol
 
 
 @dataclass
-class JudgedRun:
-    """What is known of a run once it is judged.
+class ExampleFold:
+    """The fold whose embeddings are drawn.
+
+    Args:
+        checkpoint: Folder of its checkpoint.
+        predictions: Its predictions.
+        embeddings: Audio embeddings of its test clips, `(clips, projection_dim)`.
+        title: Its name in the report.
+    """
+
+    checkpoint: Path
+    predictions: Predictions
+    embeddings: np.ndarray
+    title: str
+
+
+@dataclass
+class RunEvaluation:
+    """Evaluation of all folds and seeds of a run.
 
     Args:
         protocols: Protocol of each seed.
         settings: Settings of the training.
-        commands: The commands of the training.
-        runs: Pooled answers of each seed.
-        rows: Rows of each seed, as they are written.
-        constant: What the most frequent emotion of each training part would have answered, for each seed.
-        shuffled: Answers of the models that were trained on shuffled labels, or None.
+        commands: Commands of the training.
+        predictions: Pooled predictions of each seed.
+        rows: Rows of `predictions_seed_S.csv`, for each seed.
+        constant: For each seed the baseline that always predicts the most frequent emotion of the training clips.
+        shuffled: Predictions of the control models, trained on shuffled labels; None if there are none.
         no_control: Why there are none.
-        embeddings: Those of one fold's test clips, `(clips, size)`, for a picture; and these clips.
-        probe: True and probed gender of each clip, of all seeds.
-        checkpoint: The checkpoint of that fold.
-        skipped: What was wrong with clips that were left out.
-        notes: What is to be told beside the figures.
-        method: How answers were chosen.
+        gender_probe: True and predicted gender of each clip of all seeds.
+        example: The fold whose embeddings are drawn.
+        skipped: Error message of each clip that could not be used.
+        notes: Notes for the report.
+        method: How the checkpoints predict, in words.
         temperatures: Calibration temperature of each fold and seed; None where none was fitted.
-        heard: Whether a fold's checkpoint was trained or developed on the speakers it is judged on.
+        heard: Test speakers that a fold's checkpoint was trained or developed on, and what is unknown.
     """
 
     protocols: dict[int, Protocol]
     settings: dict
     commands: list[str]
-    runs: list[Judged] = field(default_factory=list)
+    predictions: list[Predictions] = field(default_factory=list)
     rows: list[list[dict]] = field(default_factory=list)
-    constant: list[Judged] = field(default_factory=list)
-    shuffled: Judged | None = None
+    constant: list[Predictions] = field(default_factory=list)
+    shuffled: Predictions | None = None
     no_control: str = ""
-    embeddings: np.ndarray | None = None
-    pictured: Judged | None = None
-    probe: list[tuple[str, str]] = field(default_factory=list)
-    checkpoint: Path | None = None
+    gender_probe: list[tuple[str, str]] = field(default_factory=list)
+    example: ExampleFold | None = None
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     method: str = ""
     temperatures: list[float | None] = field(default_factory=list)
     heard: Heard = field(default_factory=Heard)
 
+    def add_seed(self, folds: list[FoldPredictions]) -> None:
+        """Add the predictions of all folds of one seed."""
+        rows = [row | {"fold": number} for number, fold in enumerate(folds) for row in fold.rows]
+        records = [fold.record for fold in folds]
+        self.rows.append(rows)
+        self.predictions.append(predictions_of_rows(rows))
+        self.gender_probe += [(row["gender"], row["gender_probe"]) for row in rows if row["gender_probe"]]
+        self.skipped += [error for record in records for error in record["skipped"]]
+        self.heard = merged([self.heard, *(Heard.from_dict(record["heard"]) for record in records)])
+        self.temperatures += [record["made_of"]["temperature"] for record in records]
+        self.method = self.method or records[0]["method"]
+
 
 def read_run(root: Path) -> dict:
-    """What `RUN/run.json` says.
+    """Read and check `RUN/run.json`.
 
     Raises:
-        ValueError: If the folder holds no run of a protocol.
+        ValueError: If the folder is not a run of a protocol, or the file is damaged.
     """
     path = root / "run.json"
     if not path.is_file():
-        raise ValueError(f"{root}: no run.json there: --protocol judges a run of train.py --protocol")
+        raise ValueError(f"{root}: no run.json there: --protocol evaluates a run of train.py --protocol")
     run = read_object(path, corpus=str, manifest_sha256=str, settings=dict, protocols=dict, commands=list)
     lists = dict.fromkeys(("exclude_speakers", "emotions"), (list, NoneType))
     require(run["settings"], f"{path}, settings", **lists, drop_other_emotions=bool)
     for seed, protocol in run["protocols"].items():
         if not seed.isdecimal() or not isinstance(protocol, dict):
-            raise ValueError(f"{path}: protocols must have an object for each seed; fetch or make it anew")
+            raise ValueError(f"{path}: protocols must have an object for each seed: copy or train the run again")
         require(protocol, f"{path}, protocol of seed {seed}", name=str, corpus=str, folds=list)
     return run
 
 
 def clips_of_run(root: Path, corpus: Corpus) -> Corpus:
-    """The clips of a corpus that a run is about.
+    """Select the clips of a corpus that a run uses.
+
+    Args:
+        root: Folder of the run.
+        corpus: The corpus of the run.
 
     Raises:
-        ValueError: If the run is of another corpus.
+        ValueError: If the run used another corpus.
     """
     run = read_run(root)
     if run["manifest_sha256"] not in corpus.hashes:
         raise ValueError(
-            f"{root} was trained on another version of {run['corpus']} (hash of the manifest): give that --data_dir"
+            f"{root} was trained on another version of {run['corpus']} (the hash of the manifest differs): give its "
+            f"--data_dir"
         )
     corpus = corpus.of_speakers(exclude=run["settings"]["exclude_speakers"])
     return corpus.of_emotions(run["settings"]["emotions"] or corpus.emotions, run["settings"]["drop_other_emotions"])
 
 
-def judge_protocol(
+def evaluate_protocol(
     root: Path,
-    name: str,
+    name: str | None,
     corpus: Corpus,
-    load: Callable,
+    options: EvaluationOptions | None = None,
     seeds: list[int] | None = None,
     folds_file: str | None = None,
-    batch_size: int = 16,
-    on_bad_audio: str = "raise",
-) -> JudgedRun:
-    """Judge every fold and seed; what was judged before is not judged again.
+) -> RunEvaluation:
+    """Evaluate every fold and seed. Predictions of an earlier evaluation are reused where they are still valid.
 
     Args:
         root: Folder of the run.
         name: The protocol.
-        corpus: The clips.
-        load: From a checkpoint's folder to its pipeline or classifier.
-        seeds: Judge these alone; None: all that were trained.
-        folds_file: As it was trained with.
-        batch_size: Clips that go through the model together.
-        on_bad_audio: As for `evaluate_clips`.
+        corpus: The corpus of the run.
+        options: How clips are evaluated.
+        seeds: Seeds to evaluate; None evaluates all trained seeds.
+        folds_file: The folds file of the training, if it had one.
 
     Returns:
-        The answers, pooled.
+        The predictions, pooled over folds.
 
     Raises:
-        ValueError: If the run is of another protocol or corpus, or a fold is not trained to its end.
+        ValueError: If the run used another protocol or corpus, or the training of a fold is not complete.
     """
-    run = read_run(root)
-    corpus = clips_of_run(root, corpus)
-    excluded = run["settings"]["exclude_speakers"]
-    _, unlabelled = labelled(corpus)
+    options = options or EvaluationOptions()
+    run, corpus = read_run(root), clips_of_run(root, corpus)
+    notes = _corpus_notes(corpus, run)
     seeds = seeds or sorted(map(int, run["protocols"]))
     protocols = {seed: protocol_of(name, corpus, seed, folds_file) for seed in seeds}
+    _refuse_other_protocols(root, run, protocols)
+    folds = {seed: folds_of(root, protocol, seed) for seed, protocol in protocols.items()}
+    notes += [note for seed in folds for fold in folds[seed] if (note := check_fold(fold, run))]
+    evaluation = RunEvaluation(protocols, run["settings"], run["commands"])
+    for seed in seeds:
+        predictions = [evaluate_fold(fold, corpus, options) for fold in folds[seed]]
+        evaluation.add_seed(predictions)
+        evaluation.example = evaluation.example or _example(folds[seed][0], predictions[0])
+    refuse_one_emotion([row["emotion"] for row in evaluation.rows[0]], corpus, evaluation.skipped)
+    evaluation.notes = list(dict.fromkeys(notes + _fold_notes(protocols, corpus)))
+    pairs = zip(protocols.values(), evaluation.predictions, strict=True)
+    evaluation.constant = [_constant_baseline(protocol, corpus, predictions) for protocol, predictions in pairs]
+    evaluation.shuffled, evaluation.no_control = _evaluate_control(root, run, corpus, options)
+    return evaluation
+
+
+def _corpus_notes(corpus: Corpus, run: dict) -> list[str]:
+    _, unlabelled = with_emotion(corpus)
+    excluded = run["settings"]["exclude_speakers"]
+    return [*corpus.notes, *unlabelled, *([f"speakers {', '.join(excluded)} are excluded"] if excluded else [])]
+
+
+def _refuse_other_protocols(root: Path, run: dict, protocols: dict[int, Protocol]) -> None:
     for seed, protocol in protocols.items():
         if run["protocols"].get(str(seed)) != protocol.to_dict():
             raise ValueError(f"{root} was not trained by {protocol.name} with seed {seed}; see its run.json")
-    found = JudgedRun(protocols, run["settings"], run["commands"], notes=[*corpus.notes, *unlabelled])
-    found.notes += [f"speakers {', '.join(excluded)} have no part in this"] if excluded else []
-    options = (load, batch_size, on_bad_audio)
-    found.notes += _refuse_other_folds(root, run, protocols)
-    for seed, protocol in protocols.items():
-        answers = [_judge_fold(root, protocol, corpus, fold, seed, options) for fold in range(len(protocol.folds))]
-        found.rows.append([row | {"fold": fold} for fold, (rows, *_) in enumerate(answers) for row in rows])
-        found.runs.append(judged_of(found.rows[-1]))
-        found.probe += [(row["gender"], row["gender_probe"]) for row in found.rows[-1] if row["gender_probe"]]
-        found.skipped += [error for *_, record in answers for error in record["skipped"]]
-        found.heard = merged([found.heard, *(Heard.from_dict(record["heard"]) for *_, record in answers)])
-        found.temperatures += [record["made_of"]["temperature"] for *_, record in answers]
-        if found.embeddings is None:
-            rows, found.embeddings, record = answers[0]
-            found.pictured, found.method = judged_of(rows), record["method"]
-            found.checkpoint = root / "fold_0" / f"seed_{seed}"
-    refuse_one_emotion([row["emotion"] for row in found.rows[0]], corpus, found.skipped)
-    found.notes = list(dict.fromkeys(found.notes + _not_in_every_fold(protocols, corpus)))
-    found.constant = [
-        _constant(protocol, corpus, judged) for protocol, judged in zip(protocols.values(), found.runs, strict=True)
-    ]
-    found.shuffled, found.no_control = _control(root, run, corpus, options)
-    return found
 
 
-def _not_in_every_fold(protocols: dict[int, Protocol], corpus: Corpus) -> list[str]:
-    """Clips that no fold judges, and emotions that a fold lacks."""
+def _example(fold: TrainedFold, predictions: FoldPredictions) -> ExampleFold:
+    title = f"fold {fold.number} of seed {fold.seed}"
+    return ExampleFold(fold.folder, predictions_of_rows(predictions.rows), predictions.embeddings, title)
+
+
+def _fold_notes(protocols: dict[int, Protocol], corpus: Corpus) -> list[str]:
+    """Notes about clips that are in no fold, and emotions that a fold lacks."""
     notes = []
     for seed, protocol in protocols.items():
-        if left := not_judged(protocol, corpus):
-            notes.append(f"no fold judges {', '.join(left[:20])}")
-        start = f"seed {seed}, " * (len(protocols) > 1)
-        notes += [f"{start}{note}" for note in absent_classes(protocol, corpus)]
+        if absent := not_judged(protocol, corpus):
+            notes.append(f"no fold evaluates {', '.join(absent[:20])}")
+        prefix = f"seed {seed}, " if len(protocols) > 1 else ""
+        notes += [f"{prefix}{note}" for note in absent_classes(protocol, corpus)]
     return notes
 
 
-def _refuse_other_folds(root: Path, run: dict, protocols: dict[int, Protocol]) -> list[str]:
-    """What is unknown of the folds, before any is judged; a fold of another run is refused."""
-    folders = [
-        (protocol, fold, root / f"fold_{fold}" / f"seed_{seed}")
-        for seed, protocol in protocols.items()
-        for fold in range(len(protocol.folds))
-    ]
-    unknown = [refuse_fold_of_another_run(root, run, *place) for place in folders]
-    return [note for note in dict.fromkeys(unknown) if note]
-
-
-def _judge_fold(root: Path, protocol: Protocol, corpus: Corpus, fold: int, seed: int, options, probe: bool = True):
-    load, batch_size, on_bad_audio = options
-    folder = root / f"fold_{fold}" / f"seed_{seed}"
-    dev = read_object(folder / "fold.json", dev=list)["dev"]
-    config = read_object(folder / "config.json")
-    test = protocol.test(corpus, fold).where("emotion", bool)
-    made_of = answers_identity(
-        folder,
-        test,
-        protocol=protocol.sha256,
-        on_bad_audio=on_bad_audio,
-        temperature=config.get("calibration_temperature"),
-    )
-    if (known := stored(folder / "answers", made_of)) is None:
-        pipe = load(str(folder))
-        allow = not protocol.speaker_independent
-        evaluation = evaluate_clips(pipe, test, batch_size, on_bad_audio, allow)
-        train = protocol.training(corpus, fold)
-        train = train.of_speakers(exclude=dev) if dev else train
-        answers = _probe_gender(pipe, train, evaluation.embeddings, batch_size) if probe else None
-        extra = [{"gender_probe": answer} for answer in answers or [""] * len(evaluation.rows)]
-        store(folder / "answers", evaluation, made_of, extra)
-        return answers_of(folder / "answers")
-    return known
-
-
-def _probe_gender(pipe, train: Corpus, embeddings: list[np.ndarray], batch_size: int) -> list[str] | None:
-    """Gender of clips by logistic regression on frozen embeddings, learnt from the fold's training clips."""
-    train = train.where("gender", bool)
-    genders = train.column("gender").to_pylist()
-    if len(set(genders)) < 2:
-        return None
-    answers = pipe(train.recordings(), batch_size=batch_size, on_error="return", return_embeddings=True)
-    pairs = [
-        (answer["embedding"], gender) for answer, gender in zip(answers, genders, strict=True) if "error" not in answer
-    ]
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    probe.fit(np.stack([embedding for embedding, _ in pairs]), [gender for _, gender in pairs])
-    return probe.predict(np.stack(embeddings)).tolist()
-
-
-def _constant(protocol: Protocol, corpus: Corpus, run: Judged) -> Judged:
-    """What the most frequent emotion of each fold's training part would have answered."""
-    scores = np.zeros_like(run.scores)
-    for fold in range(len(protocol.folds)):
-        counts = Counter(protocol.training(corpus, fold).column("emotion").to_pylist())
+def _constant_baseline(protocol: Protocol, corpus: Corpus, predictions: Predictions) -> Predictions:
+    """Predict the most frequent emotion of the training clips of each fold."""
+    scores = np.zeros_like(predictions.scores)
+    for number in range(len(protocol.folds)):
+        counts = Counter(protocol.training(corpus, number).column("emotion").to_pylist())
         counts.pop("", None)
-        scores[run.folds == fold, run.labels.index(max(sorted(counts), key=counts.get))] = 1.0
-    return Judged(run.labels, run.files, run.speakers, run.genders, run.folds, run.truth, scores)
+        most_frequent = max(sorted(counts), key=counts.get)
+        scores[predictions.folds == number, predictions.labels.index(most_frequent)] = 1.0
+    baseline = predictions.where(slice(None))
+    baseline.scores = scores
+    return baseline
 
 
-def _control(root: Path, run: dict, corpus: Corpus, options) -> tuple[Judged | None, str]:
-    """Answers of the models that were trained on shuffled labels; or why there are none."""
-    root = root / CONTROL
-    seeds = sorted({int(path.name.removeprefix("seed_")) for path in root.glob("fold_*/seed_*")})
+def _evaluate_control(
+    root: Path, run: dict, corpus: Corpus, options: EvaluationOptions
+) -> tuple[Predictions | None, str]:
+    """Predictions of the models trained on shuffled labels, or the reason why there are none."""
+    seeds = sorted({int(path.name.removeprefix("seed_")) for path in (root / CONTROL_FOLDER).glob("fold_*/seed_*")})
     if not seeds:
         return None, "no model was trained on shuffled labels (train.py --control false)"
-    known = run["protocols"][str(seeds[0])]
-    protocol, rows = Protocol(**known), []
-    folders = [root / f"fold_{fold}" / f"seed_{seeds[0]}" for fold in range(len(protocol.folds))]
-    missing = [folder for folder in folders if not (folder / "fold.json").is_file()]
+    folds = folds_of(root, recorded_protocol(run, seeds[0]), seeds[0], control=True)
+    missing = [fold for fold in folds if not fold.is_complete]
     if missing:
-        return (
-            None,
-            f"the control of shuffled labels is not whole, {missing[0].name} of {missing[0].parent.name} lacks",
-        )
-    for fold, folder in enumerate(folders):
-        refuse_fold_of_another_run(root.parent, run, protocol, fold, folder)
-        answers, *_ = _judge_fold(root, protocol, corpus, fold, seeds[0], options, probe=False)
-        rows += [row | {"fold": fold} for row in answers]
-    return judged_of(rows), ""
+        place = f"fold_{missing[0].number}, seed_{missing[0].seed}"
+        return None, f"the control on shuffled labels is incomplete: {place} is missing"
+    rows = []
+    for fold in folds:
+        check_fold(fold, run)
+        rows += [row | {"fold": fold.number} for row in evaluate_fold(fold, corpus, options).rows]
+    return predictions_of_rows(rows), ""

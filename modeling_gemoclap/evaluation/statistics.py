@@ -1,4 +1,4 @@
-"""What predictions are worth, and how sure one can be of it: intervals over speakers, fairness, calibration."""
+"""Statistics of predictions: accuracies, confidence intervals over speakers, fairness and calibration."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BINS = 15
 
 
 @dataclass
-class Judged:
-    """Answers to clips, pooled over the folds of a protocol; each clip stands here once.
+class Predictions:
+    """Predictions for clips, pooled over the folds of a protocol. Each clip occurs once.
 
     Args:
-        labels: Emotions that were chosen between.
-        files: File of each clip.
-        speakers: Speaker of each clip.
-        genders: Gender of each clip; "" where it is not known.
-        folds: Fold of each clip.
-        truth: True emotion, as an index, `(clips,)`.
-        scores: Scores that sum to one over the labels, `(clips, labels)`.
+        labels: Candidate emotions.
+        files: File name of each clip, `(clips,)`.
+        speakers: Speaker of each clip, `(clips,)`.
+        genders: Gender of each clip, `(clips,)`; "" if unknown.
+        folds: Fold of each clip, `(clips,)`.
+        truth: Index of the true emotion in `labels`, `(clips,)`.
+        scores: Scores that sum to 1 over the labels, `(clips, labels)`.
     """
 
     labels: list[str]
@@ -45,59 +45,63 @@ class Judged:
 
     @property
     def predicted(self) -> np.ndarray:
-        """Index of the best label, `(clips,)`."""
+        """Index of the label with the highest score, `(clips,)`."""
         return self.scores.argmax(1)
 
-    def where(self, kept: np.ndarray) -> Judged:
-        """Some of the clips.
+    def where(self, selection: np.ndarray | slice) -> Predictions:
+        """Select clips.
 
         Args:
-            kept: Mask or indices.
+            selection: Boolean mask, indices or a slice.
         """
         columns = (self.files, self.speakers, self.genders, self.folds, self.truth, self.scores)
-        return Judged(self.labels, *(column[kept] for column in columns))
+        return Predictions(self.labels, *(column[selection] for column in columns))
 
     def confusion(self) -> np.ndarray:
-        """Counts, `(labels, labels)`; rows are true emotions."""
+        """Confusion counts, `(labels, labels)`. Rows are true emotions."""
         return sklearn.metrics.confusion_matrix(self.truth, self.predicted, labels=range(len(self.labels)))
 
 
-def scores_of(judged: Judged) -> dict:
-    """WAR, UAR, macro F1 and recall by emotion; means are taken over the emotions that occur."""
-    names = np.array(judged.labels)
-    result = war_uar(names[judged.predicted].tolist(), names[judged.truth].tolist())
-    present = np.unique(judged.truth)
-    f1 = sklearn.metrics.f1_score(judged.truth, judged.predicted, labels=present, average="macro", zero_division=0.0)
+def scores_of(predictions: Predictions) -> dict:
+    """WAR, UAR, macro F1 and the recall of each emotion. Means are over the emotions that occur."""
+    names = np.array(predictions.labels)
+    result = war_uar(names[predictions.predicted].tolist(), names[predictions.truth].tolist())
+    present = np.unique(predictions.truth)
+    f1 = sklearn.metrics.f1_score(
+        predictions.truth, predictions.predicted, labels=present, average="macro", zero_division=0.0
+    )
     return {**result, "macro_f1": float(f1)}
 
 
-def mean_scores(runs: list[Judged]) -> dict:
+def mean_scores(runs: list[Predictions]) -> dict:
     """`scores_of`, averaged over seeds."""
-    found = [scores_of(run) for run in runs]
-    result = {name: float(np.mean([one[name] for one in found])) for name in ("uar", "war", "macro_f1")}
-    return result | {
-        "recall": {name: float(np.mean([one["recall"][name] for one in found])) for name in found[0]["recall"]}
-    }
+    scores = [scores_of(run) for run in runs]
+    result = {name: float(np.mean([seed[name] for seed in scores])) for name in ("uar", "war", "macro_f1")}
+    recall = {label: float(np.mean([seed["recall"][label] for seed in scores])) for label in scores[0]["recall"]}
+    return result | {"recall": recall}
 
 
-def over_folds(runs: list[Judged]) -> dict:
-    """Mean and standard deviation of each fold's own UAR and WAR, over folds and seeds."""
-    values = [scores_of(run.where(run.folds == fold)) for run in runs for fold in np.unique(run.folds)]
-    deviation = (lambda found: float(np.std(found, ddof=1))) if len(values) > 1 else lambda found: 0.0
-    columns = {name: [value[name] for value in values] for name in ("uar", "war")}
-    return {name: {"mean": float(np.mean(column)), "std": deviation(column)} for name, column in columns.items()}
+def over_folds(runs: list[Predictions]) -> dict:
+    """Mean and standard deviation of the UAR and WAR of single folds, over all folds and seeds."""
+    folds = [scores_of(run.where(run.folds == fold)) for run in runs for fold in np.unique(run.folds)]
+
+    def summary(values: list[float]) -> dict[str, float]:
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        return {"mean": float(np.mean(values)), "std": deviation}
+
+    return {name: summary([fold[name] for fold in folds]) for name in ("uar", "war")}
 
 
-def speaker_counts(runs: list[Judged], speakers: np.ndarray) -> np.ndarray:
+def speaker_counts(runs: list[Predictions], speakers: np.ndarray) -> np.ndarray:
     """Confusion counts of each speaker, `(seeds, speakers, labels, labels)`."""
     return np.stack([[run.where(run.speakers == speaker).confusion() for speaker in speakers] for run in runs])
 
 
-def speaker_confusions(runs: list[Judged]) -> dict[str, list[list[str]]]:
-    """What intervals can be recomputed from: the confusion counts of each speaker, for JSON.
+def speaker_confusions(runs: list[Predictions]) -> dict[str, list[list[str]]]:
+    """Confusion counts of each speaker in a form for JSON. Intervals can be recomputed from them.
 
     Returns:
-        For each speaker and seed the rows of the matrix, the counts of a row with blanks between them.
+        For each speaker and seed the rows of the confusion matrix. The counts of a row are separated by spaces.
     """
     speakers = np.unique(runs[0].speakers)
     counts = speaker_counts(runs, speakers).swapaxes(0, 1)
@@ -108,31 +112,35 @@ def speaker_confusions(runs: list[Judged]) -> dict[str, list[list[str]]]:
 
 
 def recorded_counts(confusions: dict[str, list[list[str]]]) -> np.ndarray:
-    """The counts that `speaker_confusions` wrote, `(seeds, speakers, labels, labels)`; speakers in its order."""
+    """Parse the output of `speaker_confusions`.
+
+    Returns:
+        Counts, `(seeds, speakers, labels, labels)`, with speakers in the order of the dict.
+    """
     seeds = zip(*confusions.values(), strict=True)
     return np.array([[[row.split() for row in matrix] for matrix in speakers] for speakers in seeds], dtype=int)
 
 
 def uar_of(counts: np.ndarray) -> np.ndarray:
-    """UAR from confusion counts `(..., labels, labels)`, over the emotions that occur: `(...)`."""
+    """UAR from confusion counts `(..., labels, labels)`, over the emotions that occur, `(...)`."""
     total = counts.sum(-1)
     recall = np.diagonal(counts, axis1=-2, axis2=-1) / np.where(total == 0, np.nan, total)
     return np.nanmean(recall, -1)
 
 
 def war_of(counts: np.ndarray) -> np.ndarray:
-    """WAR from confusion counts `(..., labels, labels)`: `(...)`."""
+    """WAR from confusion counts `(..., labels, labels)`, `(...)`."""
     return np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-2, -1))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and how far it varies with the speakers that happen to be judged.
+    """A statistic with its standard error over speakers.
 
     Args:
-        value: The figure.
+        value: The statistic.
         error: Its standard error.
-        freedom: Degrees of freedom of the error.
+        freedom: Degrees of freedom of the standard error.
     """
 
     value: float
@@ -140,21 +148,27 @@ class Estimate:
     freedom: float
 
     def minus(self, other: Estimate) -> Estimate:
-        """The difference to a figure of other speakers; degrees of freedom by Welch and Satterthwaite."""
-        parts = [self.error**2, other.error**2]
-        weights = sum(part**2 / one.freedom for part, one in zip(parts, (self, other), strict=True))
-        freedom = sum(parts) ** 2 / weights if weights else self.freedom + other.freedom
-        return Estimate(self.value - other.value, sum(parts) ** 0.5, freedom)
+        """Difference from an independent estimate, with the degrees of freedom of Welch and Satterthwaite."""
+        variances = [self.error**2, other.error**2]
+        weights = sum(
+            variance**2 / freedom for variance, freedom in zip(variances, (self.freedom, other.freedom), strict=True)
+        )
+        freedom = sum(variances) ** 2 / weights if weights else self.freedom + other.freedom
+        return Estimate(self.value - other.value, sum(variances) ** 0.5, freedom)
 
     def interval(self) -> list[float] | None:
-        """The `LEVEL` interval of a difference, by Student's t; None where nothing varies."""
+        """Student's t interval of a difference at `LEVEL`; None if the standard error is 0."""
         if self.error == 0:
             return None
         reach = scipy.stats.t.ppf((1 + LEVEL) / 2, self.freedom) * self.error
         return [float(self.value - reach), float(self.value + reach)]
 
     def share_interval(self) -> list[float] | None:
-        """The `LEVEL` interval of a share, by Student's t on the logit scale, so that it lies between 0 and 1."""
+        """Student's t interval of a share at `LEVEL`, on the logit scale so that it lies between 0 and 1.
+
+        Returns:
+            The bounds; None if the standard error is 0 or the share is 0 or 1.
+        """
         if self.error == 0 or not 0 < self.value < 1:
             return None
         odds = self.value / (1 - self.value)
@@ -163,15 +177,15 @@ class Estimate:
 
 
 def enough_speakers(number: int) -> bool:
-    """The rule of all intervals: there is none below `FEWEST_SPEAKERS` speakers."""
+    """Whether there are enough speakers for an interval: at least `FEWEST_SPEAKERS`."""
     return number >= FEWEST_SPEAKERS
 
 
 def why_no_interval(*numbers: int) -> str:
-    """Why a figure has no interval.
+    """Explain why a statistic has no interval.
 
     Args:
-        numbers: How many speakers there are; of a difference between groups, in each of them.
+        numbers: Number of speakers; for a difference between two groups, the number in each group.
     """
     if all(map(enough_speakers, numbers)):
         return "no interval: the speakers do not differ"
@@ -179,11 +193,11 @@ def why_no_interval(*numbers: int) -> str:
 
 
 def interval_text(bounds: list[float] | None, *numbers: int, sign: str = "") -> str:
-    """An interval in per cent, or why there is none.
+    """Format an interval in per cent, or explain why there is none.
 
     Args:
-        bounds: The interval of a share or of a difference of shares.
-        numbers: As for `why_no_interval`.
+        bounds: Interval of a share or of a difference of shares.
+        numbers: See `why_no_interval`.
         sign: "+" for a difference.
     """
     if bounds is None:
@@ -192,88 +206,100 @@ def interval_text(bounds: list[float] | None, *numbers: int, sign: str = "") -> 
 
 
 def jackknifed(pooled: float, without: np.ndarray) -> Estimate:
-    """An estimate whose error comes from leaving out each speaker in turn.
+    """Jackknife estimate over speakers.
 
     Args:
-        pooled: The figure of all speakers.
-        without: The figure without each speaker, `(speakers,)`.
+        pooled: The statistic of all speakers.
+        without: The statistic with each speaker left out in turn, `(speakers,)`.
     """
     number = len(without)
-    spread = np.round(without - without.mean(), 12)  # sums in another order differ by 1e-17: that is no spread
-    return Estimate(float(pooled), float(np.sqrt((number - 1) / number * (spread**2).sum())), number - 1)
+    # Rounding removes differences of 1e-17 between sums in another order, which are no variation.
+    deviations = np.round(without - without.mean(), 12)
+    return Estimate(float(pooled), float(np.sqrt((number - 1) / number * (deviations**2).sum())), number - 1)
 
 
-def estimate(counts: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """A figure of pooled answers, seeds averaged, and its standard error over speakers.
+def estimate(counts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """A statistic of pooled predictions, averaged over seeds, with its standard error over speakers.
 
     Args:
         counts: Confusion counts of each speaker, `(seeds, speakers, labels, labels)`.
-        figure: `uar_of` or `war_of`.
+        statistic: `uar_of` or `war_of`.
     """
-    return jackknifed(figure(counts.sum(1)).mean(), leaving_out(counts, figure))
+    return jackknifed(statistic(counts.sum(1)).mean(), leaving_out(counts, statistic))
 
 
-def leaving_out(counts: np.ndarray, figure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A figure of pooled answers without each speaker, seeds averaged, `(speakers,)`; `counts` as in `estimate`."""
-    return figure(counts.sum(1, keepdims=True) - counts).mean(0)
+def leaving_out(counts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A statistic of pooled predictions with each speaker left out in turn, averaged over seeds.
+
+    Args:
+        counts: See `estimate`.
+        statistic: See `estimate`.
+
+    Returns:
+        `(speakers,)`.
+    """
+    return statistic(counts.sum(1, keepdims=True) - counts).mean(0)
 
 
-def intervals(runs: list[Judged]) -> dict:
-    """Intervals of the pooled UAR and WAR over *speakers*, seeds averaged; None below `FEWEST_SPEAKERS` speakers."""
+def intervals(runs: list[Predictions]) -> dict:
+    """Intervals over speakers of the pooled UAR and WAR, seeds averaged; None below `FEWEST_SPEAKERS` speakers."""
     speakers = np.unique(runs[0].speakers)
     if not enough_speakers(len(speakers)):
         return {"uar": None, "war": None, "method": None}
     counts = speaker_counts(runs, speakers)
-    found = {name: estimate(counts, figure) for name, figure in (("uar", uar_of), ("war", war_of))}
-    return {name: one.share_interval() for name, one in found.items()} | {"method": METHOD}
+    bounds = {name: estimate(counts, of).share_interval() for name, of in (("uar", uar_of), ("war", war_of))}
+    return bounds | {"method": METHOD}
 
 
-def fairness(runs: list[Judged]) -> dict | None:
-    """UAR for women and for men, their gap (women minus men) and its interval; None if only one gender occurs.
+def fairness(runs: list[Predictions]) -> dict | None:
+    """UAR for women and for men, and the gap (women minus men) with its interval.
 
-    A mean is over the emotions that occur in each gender. The gap has an interval where each gender has
-    `FEWEST_SPEAKERS` speakers.
+    The UAR of a gender is over the emotions that occur for it.
+
+    Returns:
+        The figures. `gap_interval` is None if a gender has fewer than `FEWEST_SPEAKERS` speakers. None if only one
+        gender occurs.
     """
-    genders = dict(sorted(zip(runs[0].speakers, runs[0].genders, strict=True)))  # "" comes before "female"
+    genders = dict(sorted(zip(runs[0].speakers, runs[0].genders, strict=True)))  # "" sorts before "female"
     groups = [sorted(speaker for speaker in genders if genders[speaker] == gender) for gender in ("female", "male")]
     if not all(groups):
         return None
     counts = [speaker_counts(runs, np.array(group)) for group in groups]
-    values = [float(uar_of(part.sum(1)).mean()) for part in counts]
-    found = None
+    uar_female, uar_male = (float(uar_of(group.sum(1)).mean()) for group in counts)
+    gap_interval = None
     if all(enough_speakers(len(group)) for group in groups):
-        women, men = (estimate(part, uar_of) for part in counts)
-        found = women.minus(men).interval()
+        women, men = (estimate(group, uar_of) for group in counts)
+        gap_interval = women.minus(men).interval()
     return {
-        "uar_female": values[0],
-        "uar_male": values[1],
-        "gap": values[0] - values[1],
-        "gap_interval": found,
-        "method": found and METHOD,
+        "uar_female": uar_female,
+        "uar_male": uar_male,
+        "gap": uar_female - uar_male,
+        "gap_interval": gap_interval,
+        "method": gap_interval and METHOD,
         "num_female": len(groups[0]),
         "num_male": len(groups[1]),
     }
 
 
-def calibration(runs: list[Judged]) -> dict:
-    """Expected calibration error of the best score, in `BINS` bins of equal width, all seeds together.
+def calibration(runs: list[Predictions]) -> dict:
+    """Expected calibration error of the highest score, in `BINS` bins of equal width, over all seeds together.
 
     `ECE = Σ_b n_b / n |accuracy_b - confidence_b|`.
 
     Returns:
-        A dict with `ece`, `confidence` (mean best score), `accuracy`, and `bins`: of each that is not empty its number
-        of answers, mean confidence and accuracy.
+        A dict with `ece`, `confidence` (mean highest score), `accuracy` and `bins`: for each non-empty bin its number
+        of predictions `n`, mean `confidence` and `accuracy`.
     """
     best = np.concatenate([run.scores.max(1) for run in runs])
     right = np.concatenate([run.predicted == run.truth for run in runs])
-    places = np.clip(np.ceil(best * BINS).astype(int) - 1, 0, BINS - 1)
+    bin_numbers = np.clip(np.ceil(best * BINS).astype(int) - 1, 0, BINS - 1)
     bins = [
         {
-            "n": int((places == place).sum()),
-            "confidence": float(best[places == place].mean()),
-            "accuracy": float(right[places == place].mean()),
+            "n": int((bin_numbers == number).sum()),
+            "confidence": float(best[bin_numbers == number].mean()),
+            "accuracy": float(right[bin_numbers == number].mean()),
         }
-        for place in np.unique(places)
+        for number in np.unique(bin_numbers)
     ]
-    error = sum(one["n"] * abs(one["accuracy"] - one["confidence"]) for one in bins) / len(best)
+    error = sum(entry["n"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins) / len(best)
     return {"ece": float(error), "confidence": float(best.mean()), "accuracy": float(right.mean()), "bins": bins}

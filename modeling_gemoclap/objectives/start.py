@@ -14,7 +14,7 @@ from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..safety_gemoclap import tensors_sha256
-from ..towers_gemoclap import load_whole
+from ..towers_gemoclap import load_complete_model
 from ..training.arguments import ModelArguments
 from ..training.history import SUPERVISED
 from .tower_fields import check_config_fields, check_feature_fields
@@ -74,7 +74,7 @@ def load_start(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapF
                 f"--init_from {name} has {field} {str(theirs).lower()}, and --{field} is {str(mine).lower()}: give "
                 f"--{field} {str(theirs).lower()} to take its pooling over, or a checkpoint that pools as you want"
             )
-    model, extractor = load_whole(GEmoClapForXVector, name), GEmoClapFeatureExtractor.from_pretrained(name)
+    model, extractor = load_complete_model(GEmoClapForXVector, name), GEmoClapFeatureExtractor.from_pretrained(name)
     given = {
         option: json_object(getattr(arguments, option), f"--{option}") for option in ("audio_config", "feature_config")
     }

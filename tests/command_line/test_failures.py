@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 from modeling_gemoclap import AudioError
 from modeling_gemoclap.command_line import failures, places
 from modeling_gemoclap.command_line.failures import sentence_for
-from modeling_gemoclap.runs.preflight import PushError, push, try_first
+from modeling_gemoclap.runs.preflight import PushError, check_places, push
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", ROOT / "configs/accelerate/cpu.yaml")
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results/figure.png")
@@ -264,10 +264,10 @@ def test_what_training_reports_to_is_there(tmp_path):
     for name, package in (("wandb", "wandb"), ("no-such", "no-such")):
         arguments = TrainingArguments(str(tmp_path), report_to=[name], use_cpu=True)
         with pytest.raises(ValueError, match=f"--report_to {name}: .*pip install {package}"):
-            try_first(SimpleNamespace(feature_cache_dir=None), arguments)
+            check_places(SimpleNamespace(feature_cache_dir=None), arguments)
     for name in ("none", "all", "tensorboard"):
         arguments = TrainingArguments(str(tmp_path), report_to=name, use_cpu=True)
-        try_first(SimpleNamespace(feature_cache_dir=str(tmp_path)), arguments)
+        check_places(SimpleNamespace(feature_cache_dir=str(tmp_path)), arguments)
 
 
 def test_several_processes_tell_it_once(tones, tmp_path):

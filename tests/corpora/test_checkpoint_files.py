@@ -13,17 +13,20 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapProcessor
 from modeling_gemoclap.command_line.failures import sentence_for
-from modeling_gemoclap.safety_gemoclap import refuse_code_of_others, refuse_compiled_families
-from modeling_gemoclap.towers_gemoclap import FIXED_LENGTH, PADDING_SAFE, build_text_tower, load_text_tower
+from modeling_gemoclap.encoding_gemoclap import FIXED_LENGTH, PADDING_SAFE
+from modeling_gemoclap.safety_gemoclap import refuse_compiled_families, refuse_foreign_code
+from modeling_gemoclap.towers_gemoclap import build_text_tower, load_text_tower
 
 
 @pytest.mark.parametrize("file", ["processor_config.json", "tokenizer_config.json", "config.json"])
 def test_trust_remote_code_covers_only_the_folder_of_the_processor(make_model, make_processor, tmp_path, file):
     make_processor(make_model()).save_pretrained(tmp_path)
     edit(tmp_path / file, auto_map={"AutoTokenizer": [None, f"{tmp_path}--mine.Class"]})
-    refuse_code_of_others(str(tmp_path), {})
+    refuse_foreign_code(str(tmp_path), {})
     edit(tmp_path / file, auto_map={"AutoTokenizer": [None, "stranger/repository--x.Class"]})
-    with pytest.raises(ValueError, match=f"auto_map in {file} names code of another place, 'stranger/repository'"):
+    with pytest.raises(
+        ValueError, match=f"auto_map in {file} names code of another repository, 'stranger/repository'"
+    ):
         GEmoClapProcessor.from_pretrained(tmp_path, trust_remote_code=True)
 
 
@@ -35,7 +38,7 @@ def test_an_index_must_not_name_files_in_other_folders(make_model, tmp_path, sha
     load_text_tower(str(tmp_path))
     (tmp_path / "model.safetensors.index.json").rename(tmp_path / index)
     edit(tmp_path / index, weight_map={"a": shard})
-    with pytest.raises(ValueError, match=re.escape(f"{index} names {shard!r}, which is no file beside it")):
+    with pytest.raises(ValueError, match=re.escape(f"{index} names {shard!r}, which is not a file in its folder")):
         load_text_tower(str(tmp_path))
 
 
@@ -86,9 +89,12 @@ def test_reference_compile_in_a_file_is_ignored():
     [
         (b"", "is not whole"),
         (b"PK\x03\x04 of an archive", "is not whole"),
-        (b"<html>not found</html>", "holds a pickle of more than tensors, which may run code, or no tensors at all"),
-        (pickle.dumps(Opens("nothing")), "holds a pickle of more than tensors"),
-        (pickle.dumps(np.ones(3)), "holds a pickle of more than tensors"),
+        (
+            b"<html>not found</html>",
+            "is a pickle of objects other than tensors, which may run code, or contains no tensors",
+        ),
+        (pickle.dumps(Opens("nothing")), "is a pickle of objects other than tensors"),
+        (pickle.dumps(np.ones(3)), "is a pickle of objects other than tensors"),
     ],
 )
 def test_the_error_for_an_unsafe_file_names_it_and_does_not_advise_unpickling(tmp_path, content, words):

@@ -13,9 +13,9 @@ from modeling_gemoclap.corpora.files import MAX_DEPTH, read_json, read_object, w
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
 from modeling_gemoclap.evaluation.loading import load_pipeline
+from modeling_gemoclap.evaluation.prediction_files import load_fold_if_valid, load_predictions, protocols_of
 from modeling_gemoclap.evaluation.protocol_runs import read_run
 from modeling_gemoclap.evaluation.report import refuse_other_results
-from modeling_gemoclap.evaluation.stored import load_judged, protocols_of, stored
 from modeling_gemoclap.objectives.start import config_of
 from modeling_gemoclap.runs.identity import read_identity
 from modeling_gemoclap.runs.provenance import history_of_start
@@ -50,8 +50,8 @@ def test_errors_for_files_that_hold_no_object(content, tmp_path):
     refused(lambda: read_object(path), path)
     for name, action in {
         "run.json": lambda: read_run(tmp_path),
-        "results.json": lambda: load_judged(tmp_path),
-        "answers.json": lambda: stored(tmp_path, {}),
+        "results.json": lambda: load_predictions(tmp_path),
+        "answers.json": lambda: load_fold_if_valid(tmp_path, {}),
         "run_identity.json": lambda: read_identity(tmp_path),
         "trainer_state.json": lambda: find_best_again(str(tmp_path), str(tmp_path)),
         "layers.json": lambda: refuse_other_results({"model": "x"}, tmp_path, name="layers.json"),

@@ -401,7 +401,7 @@ def test_an_encoder_without_labels_has_no_emotions(make_model, tmp_path):
     config = GEmoClapConfig.from_pretrained(tmp_path)
     assert config.emotions == [] and config.num_labels == 0
     for model_class in (GEmoClapForAudioClassification, GEmoClapModel):
-        with pytest.raises(ValueError, match="names no emotions, as that of an encoder .* give emotions="):
+        with pytest.raises(ValueError, match="names no emotions, like that of an encoder .* give emotions="):
             model_class(config)
     head = GEmoClapForAudioClassification.from_pretrained(tmp_path, emotions=list(TONES))
     assert head.config.id2label == dict(enumerate(TONES)) and head.classifier[-1].out_features == 3

@@ -1,4 +1,4 @@
-"""The metric, `evaluate.py`, and what it refuses."""
+"""The metric, and evaluations and errors of `evaluate.py`."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def test_metric_equals_scikit_learn():
     assert result["war"] == pytest.approx((references == predictions).mean())
 
 
-def test_what_an_evaluation_leaves_behind(judge, trained, tones, tmp_path, capsys):
+def test_the_files_of_an_evaluation(judge, trained, tones, tmp_path, capsys):
     judge("--model", trained, "--data_dir", tones, "--speakers", "04", "--output_dir", tmp_path / "out")
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert {"war", "uar", "recall", "n", "protocol"} <= set(results)
@@ -62,7 +62,7 @@ def test_what_an_evaluation_leaves_behind(judge, trained, tones, tmp_path, capsy
 
 
 def test_a_pair_of_speakers_has_no_interval(judge, trained, tones, tmp_path, capsys):
-    """A bootstrap of two speakers has their two UARs as its bounds; every report says why it has none."""
+    """The bounds of a bootstrap would be the UARs of the two speakers. Every report states why it has no interval."""
     options = ("--model", trained, "--data_dir", tones, "--speakers", "03", "04", "--allow_seen_speakers")
     judge(*options, "--output_dir", tmp_path / "out")
     results = json.loads((tmp_path / "out/results.json").read_text())
@@ -78,7 +78,7 @@ def test_a_pair_of_speakers_has_no_interval(judge, trained, tones, tmp_path, cap
     assert counts.sum((0, 1)).tolist() == results["confusion"]
 
 
-def test_seen_speakers_are_refused_unless_allowed_and_then_told(judge, trained, tones, tmp_path):
+def test_seen_speakers_are_refused_unless_allowed_and_then_reported(judge, trained, tones, tmp_path):
     options = ("--model", trained, "--data_dir", tones, "--output_dir", tmp_path / "out")
     with pytest.raises(ValueError, match="trained or developed on its speakers 01, 02, 03.*--speakers 04"):
         judge(*options)
@@ -90,7 +90,7 @@ def test_seen_speakers_are_refused_unless_allowed_and_then_told(judge, trained, 
     assert results["protocol"].count("NOT speaker-independent") == 1 and results["seen_speakers"] == ["01", "02", "03"]
 
 
-def test_bad_clips(judge, trained, tmp_path):
+def test_unusable_clips(judge, trained, tmp_path):
     corpus = write_corpus(tmp_path / "others")
     soundfile.write(corpus / "audio/01_sad_0.wav", np.zeros(RATE), RATE)
     (corpus / "audio/02_sad_0.wav").unlink()
@@ -104,7 +104,7 @@ def test_bad_clips(judge, trained, tmp_path):
     assert results["n"] == 46 and len(results["skipped"]) == 2
 
 
-def test_corpora_that_do_not_fit(judge, trained, tmp_path):
+def test_corpora_that_do_not_fit_the_checkpoint(judge, trained, tmp_path):
     corpus = write_corpus(tmp_path / "one", clips=1, salt="n")
     rows = list(csv.reader(open(corpus / "metadata.csv")))
 
@@ -121,9 +121,9 @@ def test_corpora_that_do_not_fit(judge, trained, tmp_path):
         judge(*options)
     judge(*options, "--drop_other_emotions")
     notes = json.loads((tmp_path / "out/results.json").read_text())["notes"]
-    assert any(note.startswith("no clip is sad: answers so are wrong") for note in notes)
+    assert any(note.startswith("no clip is sad: these predictions are wrong") for note in notes)
     rewrite(lambda row: [row[0] if row[1] == "sad" else f"gone/{row[0]}", row[1], "", "x"])
-    with pytest.raises(ValueError, match="without the 8 bad clips fewer than two"):
+    with pytest.raises(ValueError, match="without the 8 unusable clips fewer than two"):
         judge(*options, "--on_bad_audio", "skip", "--overwrite_output")
     rewrite(lambda row: [row[0], "", "", "x"])
     with pytest.raises(ValueError, match="all clips are without an emotion"):
@@ -131,7 +131,7 @@ def test_corpora_that_do_not_fit(judge, trained, tmp_path):
     rewrite(lambda row: [row[0], "" if row[1] == "sad" else row[1], "", "x"])
     judge(*options, "--overwrite_output")
     results = json.loads((tmp_path / "out/results.json").read_text())
-    assert results["n"] == 8 and "4 clips have no emotion to compare with, and were not judged" in results["notes"]
+    assert results["n"] == 8 and "4 clips have no emotion label and were not evaluated" in results["notes"]
     with pytest.raises(ValueError, match="no config.json"):
         judge("--model", tmp_path, "--data_dir", corpus)
     with pytest.raises(ValueError, match="absent: no such folder, and no such model"):
@@ -141,7 +141,7 @@ def test_corpora_that_do_not_fit(judge, trained, tmp_path):
 
 
 def test_from_the_command_line_and_beside_the_library(trained, tones, tmp_path):
-    """`evaluate.py` runs from the root, where its name hides the library that it uses."""
+    """`evaluate.py` runs from the root, where its name shadows the library that it uses."""
     options = ("--model", trained, "--data_dir", tones, "--output_dir", tmp_path / "out", "--speakers")
     done = run_script("evaluate.py", *options, "04")
     assert "| WAR | UAR |" in done.stdout
@@ -157,8 +157,8 @@ def test_from_the_command_line_and_beside_the_library(trained, tones, tmp_path):
     assert "function load" in done.stdout
 
 
-def test_other_emotions_by_words_alone(judge, trained, tones, tmp_path):
-    """A corpus with emotions that were never trained on, and words of one's own."""
+def test_other_emotions_as_prompts(judge, trained, tones, tmp_path):
+    """A corpus with emotions that were not in training, and labels given by the user."""
     shutil.copytree(tones, tmp_path / "others")
     path = tmp_path / "others/metadata.csv"
     path.write_text(path.read_text().replace(",happy,", ",surprise,"))
@@ -172,17 +172,17 @@ def test_other_emotions_by_words_alone(judge, trained, tones, tmp_path):
     assert json.loads((tmp_path / "words/results.json").read_text())["labels"] == ["angry", "sad", "calm", "surprise"]
 
 
-def test_ravdess_zeroshot_is_mtebs_task(judge, trained, tones, tmp_path, monkeypatch):
+def test_ravdess_zeroshot_is_the_task_of_mteb(judge, trained, tones, tmp_path, monkeypatch):
     folder = ravdess_tree(tmp_path / "ravdess")
     options = ("--model", trained, "--protocol", "ravdess-zeroshot")
-    with pytest.raises(ValueError, match="all 1440 spoken clips of RAVDESS; tones has 48"):
+    with pytest.raises(ValueError, match="all 1440 speech clips of RAVDESS; tones has 48"):
         judge(*options, "--data_dir", tones, "--allow_seen_speakers", "--output_dir", tmp_path / "out")
     with pytest.raises(ValueError, match="ravdess has 192"):
         judge(*options, "--data_dir", folder, "--output_dir", tmp_path / "out")
     corpus = load_corpus(folder)
     monkeypatch.setattr(mteb, "CLIPS", len(corpus))
-    words, template = mteb.ravdess_zeroshot(corpus)["words"]
-    prompts = GEmoClapConfig.from_pretrained(trained).class_prompts(words, template)
+    candidates = mteb.ravdess_zeroshot(corpus)
+    prompts = GEmoClapConfig.from_pretrained(trained).class_prompts(candidates.words, candidates.template)
     named = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
     assert prompts == [[f"this person is feeling {word}"] for word in named]
     judge(*options, "--data_dir", folder, "--output_dir", tmp_path / "out")
@@ -191,7 +191,7 @@ def test_ravdess_zeroshot_is_mtebs_task(judge, trained, tones, tmp_path, monkeyp
     assert results["labels"] == list(mteb.WORDS) and set(results["recall"]) == set(mteb.WORDS)
 
 
-def test_results_of_another_run_are_not_written_over(judge, trained, tones, tmp_path):
+def test_results_of_another_run_are_not_overwritten(judge, trained, tones, tmp_path):
     options = ("--model", trained, "--data_dir", tones, "--speakers", "04", "--output_dir", tmp_path / "out")
     judge(*options)
     judge(*options)

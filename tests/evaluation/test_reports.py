@@ -1,4 +1,4 @@
-"""What an evaluation's files claim, and which files it writes over."""
+"""Statements in the files of an evaluation, and the files that it overwrites."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from conftest import load_script, write_corpus
 from modeling_gemoclap import GEmoClapForXVector
 from modeling_gemoclap.evaluation import report
 from modeling_gemoclap.evaluation.comparison import compare_runs
-from modeling_gemoclap.evaluation.layer_similarity import before
+from modeling_gemoclap.evaluation.layers import starting_point
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def judge():
 
 
 def changed_record(checkpoint, folder, *more, **changes):
-    """A copy of a checkpoint whose first record is another, and which has further records."""
+    """Copy a checkpoint with changes to its first training record and with further records."""
     shutil.copytree(checkpoint, folder)
     config = json.loads((folder / "config.json").read_text())
     config["training_data"] = [config["training_data"][0] | changes, *more]
@@ -27,7 +27,7 @@ def changed_record(checkpoint, folder, *more, **changes):
     return folder
 
 
-def test_what_the_encoder_had_heard_before_is_asked_too(judge, trained, tones, tmp_path, capsys):
+def test_training_data_of_the_starting_point_are_checked_too(judge, trained, tones, tmp_path, capsys):
     heard = changed_record(trained, tmp_path / "heard", speakers=["01", "04"])
     options = ("--model", trained, "--data_dir", tones, "--layer_similarity", "--speakers", "04")
     options += ("--output_dir", tmp_path / "out", "--overwrite_output")
@@ -45,11 +45,11 @@ def test_what_the_encoder_had_heard_before_is_asked_too(judge, trained, tones, t
 def test_a_pretrained_encoder_before_is_named(make_model, tmp_path):
     model = make_model("wavlm-base", model_class=GEmoClapForXVector)
     model.audio_model.save_pretrained(tmp_path / "encoder")
-    assert before(model.config, str(tmp_path / "encoder"))[2] == [{"encoder": "encoder"}]
-    assert before(make_model().config, None)[2] == []
+    assert starting_point(model.config, str(tmp_path / "encoder")).training_data == [{"encoder": "encoder"}]
+    assert starting_point(make_model().config, None).training_data == []
 
 
-def test_a_control_is_called_one_and_what_starts_from_it_is_not(judge, trained, tones, tmp_path, capsys):
+def test_a_control_is_reported_but_not_a_model_that_starts_from_it(judge, trained, tones, tmp_path, capsys):
     control = changed_record(trained, tmp_path / "control", labels_shuffled=True)
     options = ("--data_dir", tones, "--speakers", "04", "--output_dir", tmp_path / "out", "--overwrite_output")
     for more in ((), ("--layer_similarity", "--before", trained)):
@@ -61,8 +61,8 @@ def test_a_control_is_called_one_and_what_starts_from_it_is_not(judge, trained, 
     assert "A CONTROL" not in capsys.readouterr().out
 
 
-def test_runs_of_different_answers_are_not_compared(judge, trained, tones, tmp_path):
-    """Protocol runs as single checkpoints: speaker-independent against unknown says nothing."""
+def test_runs_that_differ_in_speaker_independence_are_not_compared(judge, trained, tones, tmp_path):
+    """A speaker-independent run is not compared with one of unknown independence."""
     for name, answer in (("one", "not heard"), ("two", "unknown"), ("three", "not heard")):
         folder = tmp_path / name
         if name == "one":
@@ -75,7 +75,7 @@ def test_runs_of_different_answers_are_not_compared(judge, trained, tones, tmp_p
         record["heard"]["answer"] = answer
         (folder / "results.json").write_text(json.dumps(record))
     assert compare_runs(tmp_path / "one", tmp_path / "three")["difference"] == 0
-    with pytest.raises(ValueError, match="two differ in what their weights had heard.*not heard and unknown"):
+    with pytest.raises(ValueError, match="two differ in whether the test speakers were heard.*not heard and unknown"):
         compare_runs(tmp_path / "one", tmp_path / "two")
 
 

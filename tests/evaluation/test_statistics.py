@@ -1,4 +1,4 @@
-"""Figures against scikit-learn, SciPy and numbers worked out by hand."""
+"""Statistics compared with scikit-learn, SciPy and results computed by hand."""
 
 import json
 from itertools import product
@@ -12,7 +12,7 @@ from simulated_speakers import CASES
 
 from modeling_gemoclap.evaluation.comparison import as_text, compare, signed_rank_p
 from modeling_gemoclap.evaluation.statistics import (
-    Judged,
+    Predictions,
     calibration,
     estimate,
     fairness,
@@ -34,15 +34,15 @@ from modeling_gemoclap.runs.calibration import temperature_of
 LABELS = ["angry", "happy", "sad"]
 
 
-def judged(truth, predicted, speakers, genders=None, confidence=None, folds=None, labels=LABELS):
-    """Answers with a given best score; the rest is shared out."""
+def predictions_of(truth, predicted, speakers, genders=None, confidence=None, folds=None, labels=LABELS):
+    """Predictions with a given highest score; the other labels share the rest."""
     truth, predicted = np.array(truth), np.array(predicted)
     confidence = np.full(len(truth), 0.6) if confidence is None else np.array(confidence)
     scores = np.repeat((1 - confidence)[:, None] / (len(labels) - 1), len(labels), 1)
     scores[np.arange(len(truth)), predicted] = confidence
     genders = np.array([""] * len(truth) if genders is None else genders)
     files = np.array([f"{number}.wav" for number in range(len(truth))])
-    return Judged(
+    return Predictions(
         labels,
         files,
         np.array(list(speakers)),
@@ -58,7 +58,9 @@ def random_run(seed, clips=240, speakers=8, skill=0.5):
     own = np.repeat(np.arange(speakers), clips // speakers)
     truth = np.random.default_rng(1).integers(0, 3, clips)
     predicted = np.where(generator.random(clips) < skill, truth, generator.integers(0, 3, clips))
-    return judged(truth, predicted, [f"{s:02}" for s in own], np.where(own % 2, "male", "female"), folds=own // 2)
+    return predictions_of(
+        truth, predicted, [f"{s:02}" for s in own], np.where(own % 2, "male", "female"), folds=own // 2
+    )
 
 
 def test_scores_equal_scikit_learns():
@@ -74,13 +76,13 @@ def test_scores_equal_scikit_learns():
 
 
 def test_an_emotion_that_does_not_occur_is_no_zero():
-    run = judged([0, 0, 1, 1], [0, 1, 1, 2], "aabb")
+    run = predictions_of([0, 0, 1, 1], [0, 1, 1, 2], "aabb")
     assert scores_of(run)["uar"] == pytest.approx(0.5) and set(scores_of(run)["recall"]) == {"angry", "happy"}
     assert uar_of(run.confusion()) == pytest.approx(0.5)
 
 
 def test_folds_by_hand():
-    run = judged([0, 1, 0, 1], [0, 1, 0, 0], "aabb", folds=[0, 0, 1, 1])
+    run = predictions_of([0, 1, 0, 1], [0, 1, 0, 0], "aabb", folds=[0, 0, 1, 1])
     assert over_folds([run])["uar"] == {"mean": pytest.approx(0.75), "std": pytest.approx(np.std([1, 0.5], ddof=1))}
     assert over_folds([run])["war"]["mean"] == pytest.approx(0.75)
 
@@ -101,8 +103,8 @@ def test_the_standard_error_equals_the_slow_jackknife():
         assert intervals(runs)[name] == pytest.approx(bounds) and bounds[0] < found.value < bounds[1]
 
 
-def test_of_equal_parts_the_jackknife_is_the_t_interval_of_a_mean():
-    """Where every speaker has the same clips, the pooled WAR is the mean over speakers, whose t interval is known."""
+def test_the_jackknife_of_equal_groups_is_the_t_interval_of_a_mean():
+    """If every speaker has equally many clips, the pooled WAR is the mean over speakers, whose t interval is known."""
     run = random_run(3, clips=240, speakers=8)
     own = np.array([scores_of(run.where(run.speakers == speaker))["war"] for speaker in np.unique(run.speakers)])
     found = estimate(speaker_counts([run], np.unique(run.speakers)), war_of)
@@ -112,7 +114,7 @@ def test_of_equal_parts_the_jackknife_is_the_t_interval_of_a_mean():
 
 @pytest.mark.parametrize("speakers", range(1, 9))
 def test_no_interval_below_five_speakers(speakers):
-    """Evaluation and comparison follow one rule; of fairness each gender follows it for itself."""
+    """Evaluation and comparison use the same rule; fairness applies it to each gender."""
     first, second = (random_run(seed, clips=840, speakers=speakers) for seed in (0, 2))
     allowed = speakers >= 5
     assert [bool(intervals([first])[name]) for name in ("uar", "war")] == [allowed] * 2
@@ -139,32 +141,32 @@ def test_the_gap_s_interval_needs_five_speakers_of_each_gender():
 
 
 def test_the_gap_s_interval_is_welch_s():
-    """Where every speaker has the same clips of one emotion, the UAR is a mean and the gap's interval is Welch's."""
+    """If all clips have one emotion and every speaker has equally many, UAR is a mean and the interval is Welch's."""
     generator = np.random.default_rng(0)
     right = generator.random((12, 20)) < np.linspace(0.3, 0.9, 12)[:, None]
     women = np.arange(12) < 5
     speakers = np.repeat([f"{number:02}" for number in range(12)], 20)
     genders = np.repeat(np.where(women, "female", "male"), 20)
-    found = fairness([judged(np.zeros(240, int), np.where(right.ravel(), 0, 1), speakers, genders)])
+    found = fairness([predictions_of(np.zeros(240, int), np.where(right.ravel(), 0, 1), speakers, genders)])
     own = right.mean(1)
     expected = scipy.stats.ttest_ind(own[women], own[~women], equal_var=False).confidence_interval(0.95)
     assert found["gap_interval"] == pytest.approx([expected.low, expected.high])
     assert found["gap"] == pytest.approx(own[women].mean() - own[~women].mean())
 
 
-def test_where_nothing_varies_there_is_no_interval():
+def test_no_interval_without_variation():
     truth = [0, 1, 2] * 6
     speakers = np.repeat(list("abcdef"), 3)
-    perfect, same = judged(truth, truth, speakers), judged(truth, [0, 1, 1] * 6, speakers)
+    perfect, same = predictions_of(truth, truth, speakers), predictions_of(truth, [0, 1, 1] * 6, speakers)
     for run in (perfect, same):
         assert intervals([run])["uar"] is None
     assert interval_text(None, 6) == "no interval: the speakers do not differ"
     found = compare([same], [perfect])
     assert found["interval"] is None and found["difference"] == pytest.approx(1 / 3)
-    assert "they cannot be told apart" in as_text(compare([same], [same]), ("a", "b"))
+    assert "the runs cannot be distinguished" in as_text(compare([same], [same]), ("a", "b"))
 
 
-def test_what_a_record_keeps_is_enough_for_its_intervals():
+def test_intervals_can_be_recomputed_from_a_record():
     runs = [random_run(0), random_run(7)]
     kept = json.loads(json.dumps(speaker_confusions(runs)))
     counts = recorded_counts(kept)
@@ -174,7 +176,7 @@ def test_what_a_record_keeps_is_enough_for_its_intervals():
 
 
 def as_counts(right, number):
-    """Confusion counts `(1, speakers, labels, labels)`: what is wrong goes to the next label."""
+    """Confusion counts `(1, speakers, labels, labels)`; errors are predictions of the next label."""
     labels = right.shape[-1]
     counts = right[..., None] * np.eye(labels, dtype=int)
     return (counts + (number - right)[..., None] * np.roll(np.eye(labels, dtype=int), 1, 1))[None]
@@ -183,7 +185,7 @@ def as_counts(right, number):
 @pytest.mark.parametrize(("speakers", "least"), [(5, 0.9), (10, 0.9), (24, 0.92)])
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_intervals_cover_the_truth(case, speakers, least):
-    """Of 400 simulated corpora; a percentile bootstrap holds the truth in 82 to 84 % with five speakers."""
+    """Coverage over 400 simulated corpora. A percentile bootstrap of five speakers covers 82 to 84 %."""
     drawn = case.draw(np.random.default_rng(1), 400, speakers)
     found = [estimate(as_counts(*one), uar_of).share_interval() for one in zip(*drawn, strict=True)]
     truth = case.truth
@@ -192,7 +194,7 @@ def test_intervals_cover_the_truth(case, speakers, least):
 
 
 def test_intervals_of_differences_cover_the_truth():
-    """Two runs that are equally good, on the same ten speakers."""
+    """Two equally good runs on the same ten speakers."""
     first, number = next(iter(CASES.values())).draw(np.random.default_rng(2), 400, 10)
     generator = np.random.default_rng(3)
     second = generator.binomial(number, np.clip((first + 0.5) / (number + 1), 0, 1))
@@ -208,15 +210,15 @@ def test_intervals_of_differences_cover_the_truth():
 
 
 def test_calibration_by_hand():
-    run = judged([0, 0, 0, 0, 1], [0, 0, 0, 1, 1], "aaaaa", confidence=[0.9, 0.9, 0.9, 0.9, 0.62])
-    found = calibration([run])  # four answers of 0.9, three of them right, and one of 0.62, right
+    run = predictions_of([0, 0, 0, 0, 1], [0, 0, 0, 1, 1], "aaaaa", confidence=[0.9, 0.9, 0.9, 0.9, 0.62])
+    found = calibration([run])  # four predictions with score 0.9, three of them correct, and a correct one with 0.62
     assert found["ece"] == pytest.approx(0.8 * abs(0.75 - 0.9) + 0.2 * abs(1 - 0.62))
     assert [(one["n"], one["accuracy"]) for one in found["bins"]] == [(1, 1.0), (4, 0.75)]
     generator = np.random.default_rng(0)
     confidence = generator.uniform(0.4, 1, 40_000)
     right = generator.random(40_000) < confidence
-    run = judged(np.where(right, 0, 1), np.zeros(40_000, int), ["a"] * 40_000, confidence=confidence)
-    assert calibration([run])["ece"] < 0.02, "scores that mean what they say"
+    run = predictions_of(np.where(right, 0, 1), np.zeros(40_000, int), ["a"] * 40_000, confidence=confidence)
+    assert calibration([run])["ece"] < 0.02, "calibrated scores"
 
 
 def test_temperature_is_found_again():
@@ -226,7 +228,9 @@ def test_temperature_is_found_again():
     assert temperature_of(logits, labels) == pytest.approx(2.5, rel=0.03)
     labels[:15_000] = -1
     assert temperature_of(logits, labels) == pytest.approx(2.5, rel=0.06), "unknown emotions are left out"
-    assert temperature_of(logits, logits.argmax(-1)) is None, "all right: no temperature is the best"
+    assert temperature_of(logits, logits.argmax(-1)) is None, (
+        "all predictions are correct: no finite temperature is optimal"
+    )
     assert temperature_of(logits, logits.argmin(-1)) is None
     with pytest.raises(ValueError, match="no development clip has an emotion"):
         temperature_of(logits, torch.full((20_000,), -1))
@@ -236,7 +240,7 @@ def test_comparison_is_paired_by_speaker():
     weak, strong = random_run(0, skill=0.4), random_run(0, skill=0.8)
     found = compare([weak], [strong])
     assert found["difference"] == pytest.approx(scores_of(strong)["uar"] - scores_of(weak)["uar"])
-    assert found["interval"][0] > 0 and "the interval does not hold 0" in as_text(found, ("weak", "strong"))
+    assert found["interval"][0] > 0 and "the interval excludes 0" in as_text(found, ("weak", "strong"))
     assert found["interval"][0] < found["difference"] < found["interval"][1] and found["method"] == "t over speakers"
     own = [
         [
@@ -246,24 +250,26 @@ def test_comparison_is_paired_by_speaker():
         for r in (weak, strong)
     ]
     assert found["wilcoxon"]["p"] == pytest.approx(scipy.stats.wilcoxon(np.array(own[1]) - np.array(own[0])).pvalue)
-    assert found["wilcoxon"]["floor"] == 2 / 2**8 and "the least possible is 0.0078" in as_text(found, ("a", "b"))
+    assert found["wilcoxon"]["floor"] == 2 / 2**8 and "the smallest possible is 0.0078" in as_text(found, ("a", "b"))
     same = compare([weak], [weak])
     assert same["difference"] == 0 and same["wilcoxon"] is None
-    assert "cannot be told apart" in as_text(same, ("a", "b")) and "not with fewer than 6" in as_text(same, ("a", "b"))
+    assert "cannot be distinguished" in as_text(same, ("a", "b")) and "not computed with fewer than 6" in as_text(
+        same, ("a", "b")
+    )
 
 
 def test_wilcoxon_drops_zeros_first():
-    """Six equal differences and ten zeros: SciPy's approximation gives 0.0143, below the least that is possible."""
+    """Six equal differences and ten zeros: the approximation of SciPy gives 0.0143, below the smallest possible p."""
     truth = np.tile([0, 1], 32)
     speakers = np.repeat([f"{number:02}" for number in range(16)], 4)
     worse = np.where((np.repeat(np.arange(16), 4) < 6) & (np.arange(64) % 4 == 0), 1 - truth, truth)
-    found = compare([judged(truth, worse, speakers)], [judged(truth, truth, speakers)])
+    found = compare([predictions_of(truth, worse, speakers)], [predictions_of(truth, truth, speakers)])
     assert found["wilcoxon"] == {"p": 0.03125, "floor": 0.03125, "pairs": 6}
     assert scipy.stats.wilcoxon([0.25] * 6 + [0.0] * 10, method="asymptotic").pvalue < 0.02
 
 
 def test_the_signed_rank_p_is_exact():
-    """Against SciPy where no ranks are shared, and against all assignments of signs where some are."""
+    """Compared with SciPy without ties, and with all assignments of signs with ties."""
     generator = np.random.default_rng(0)
     for number in (6, 7, 10, 24, 40):
         differences = generator.standard_normal(number) + 0.3
@@ -286,12 +292,12 @@ def test_the_signed_rank_p_is_never_below_its_floor_and_falls_with_agreement():
         signs = generator.choice([-1, 1], size=number)
         p = signed_rank_p(sizes * signs)
         assert 2 / 2**number <= p <= 1 or number == 1
-        assert p == pytest.approx(signed_rank_p(-sizes * signs)), "both sides count alike"
+        assert p == pytest.approx(signed_rank_p(-sizes * signs)), "the test is two-sided"
         ranks = scipy.stats.rankdata(sizes)
         if ranks[signs > 0].sum() >= ranks.sum() / 2:
             for index in np.flatnonzero(signs < 0)[:3]:
                 agreeing = np.where(np.arange(number) == index, 1, signs)
-                assert signed_rank_p(sizes * agreeing) <= p, "one speaker more for what most are for"
+                assert signed_rank_p(sizes * agreeing) <= p, "one more speaker agrees with the majority"
     assert signed_rank_p(np.full(6, 0.1)) == 2 / 2**6
 
 
@@ -304,11 +310,11 @@ def test_seeds_are_averaged_first():
 
 
 def test_the_order_of_seeds_is_no_difference():
-    """Sums of the same figures differ by 1e-17."""
+    """Sums of the same figures in another order differ by 1e-17."""
     seeds = [random_run(seed, skill=0.95) for seed in range(3)]
     found = compare(seeds, [seeds[1], seeds[2], seeds[0]])
     assert found["difference"] == 0 and found["interval"] is None and found["wilcoxon"] is None
-    assert "cannot be told apart" in as_text(found, ("a", "b"))
+    assert "cannot be distinguished" in as_text(found, ("a", "b"))
 
 
 def test_a_clip_of_unknown_gender_does_not_hide_its_speaker():
@@ -317,11 +323,11 @@ def test_a_clip_of_unknown_gender_does_not_hide_its_speaker():
     assert fairness([run])["num_male"] == 4
 
 
-def test_what_cannot_be_paired():
+def test_unpaired_runs_are_refused():
     run = random_run(0)
     other = run.where(slice(None))
     other.truth = 2 - run.truth
-    with pytest.raises(ValueError, match="other labels to be right"):
+    with pytest.raises(ValueError, match="different true labels"):
         compare([run], [other])
     with pytest.raises(ValueError, match="different clips"):
         compare([run], [run.where(np.arange(len(run)) > 3)])

@@ -22,8 +22,8 @@ from modeling_gemoclap import AudioError, GEmoClapForXVector
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import sample_clips
 from modeling_gemoclap.evaluation import cluster_analysis
+from modeling_gemoclap.evaluation.actions import refuse_idle_options
 from modeling_gemoclap.evaluation.cluster_analysis import agreement, analyse, purity
-from modeling_gemoclap.evaluation.judging import refuse_idle_options
 from modeling_gemoclap.objectives.speaker_clusters import embeddings as embeddings_module
 from modeling_gemoclap.objectives.speaker_clusters.clusters import Clusters, cluster_within_speakers
 from modeling_gemoclap.objectives.speaker_clusters.embeddings import speaker_embeddings

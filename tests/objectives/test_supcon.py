@@ -18,7 +18,9 @@ from test_distributed import AUDIO, TORCHRUN
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
-from modeling_gemoclap.evaluation.layer_similarity import before, judge_layers, pair_sums
+from modeling_gemoclap.evaluation.clips import EvaluationOptions
+from modeling_gemoclap.evaluation.layer_similarity import compare_layers, pair_sums
+from modeling_gemoclap.evaluation.layers import starting_point
 from modeling_gemoclap.objectives.audio_encoder import freeze_parts
 from modeling_gemoclap.runs.provenance import start_of_fold
 from modeling_gemoclap.runs.recipe import parse_recipe
@@ -154,15 +156,15 @@ def test_the_figure(stages, both, tmp_path):
     record = json.loads((tmp_path / "layer_similarity.json").read_text())
     assert record["before"] == record["after"] and record["pairs"]["positive"] == 18
     later = GEmoClapConfig.from_pretrained(stages[1])
-    with pytest.raises(ValueError, match="from another checkpoint: name that by --before"):
-        before(later, None)
+    with pytest.raises(ValueError, match="from another checkpoint: give that with --before"):
+        starting_point(later, None)
     done = run_script("evaluate.py", *options, "--allow_seen_speakers", "--overwrite_output")
     assert (
         "NOT speaker-independent: trained on speakers first/01, first/02, first/03, second/s01, second/s02, second/s03"
         in done.stdout
     )
     refused = run_script("evaluate.py", "--model", stages[0], "--data_dir", *both, check=False)
-    assert refused.returncode == 1 and "names no emotion" in refused.stderr
+    assert refused.returncode == 1 and "predicts no emotions" in refused.stderr
 
 
 def test_sums_over_pairs_against_a_loop():
@@ -278,7 +280,9 @@ def test_protocols_of_both_stages(both, train, tmp_path):
     run_script(
         *("evaluate.py", "--model", tmp_path / "two", "--data_dir", both[1], "--protocol", "2-folds-by-speaker"),
     )
-    record = judge_layers(tmp_path / "one", load_corpora(list(map(str, both))), device="cpu")
+    record = compare_layers(
+        tmp_path / "one", load_corpora(list(map(str, both))), options=EvaluationOptions(device="cpu")
+    )
     assert record["clips"] == 96, "every clip is judged by a fold that has not heard its speaker"
     with pytest.raises(ValueError, match="was trained on.*whom fold 0 judges"):
         train(*options, "--seeds", 1, "--init_from", tmp_path / "one/fold_0/seed_42", "--data_dir", both[1],
@@ -288,7 +292,7 @@ def test_protocols_of_both_stages(both, train, tmp_path):
         train(*options, "--seeds", 7, "--data_dir", both[1], "--output_dir", tmp_path / "three")
     shutil.rmtree(tmp_path / "one/fold_1")
     with pytest.raises(ValueError, match="fold_1.*not trained to its end"):
-        judge_layers(tmp_path / "one", load_corpora(list(map(str, both))), device="cpu")
+        compare_layers(tmp_path / "one", load_corpora(list(map(str, both))), options=EvaluationOptions(device="cpu"))
 
 
 @pytest.mark.parametrize(

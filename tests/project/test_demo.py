@@ -1,4 +1,4 @@
-"""The spoken corpus of the demo: voices and sentences are kept apart, and the flat variants are flat."""
+"""The synthesized corpus of the demo: training and test share no voice and no sentence; flat variants are flat."""
 
 import sys
 
@@ -14,8 +14,8 @@ from modeling_gemoclap.corpora.manifest import load_corpus  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def speaker():
-    return espeak_corpus.Speaker()
+def synthesizer():
+    return espeak_corpus.Synthesizer()
 
 
 def loudness(wave, rate):
@@ -23,10 +23,10 @@ def loudness(wave, rate):
     return np.sqrt((frames**2).mean(1))
 
 
-def test_training_and_test_share_no_voice_and_no_sentence(speaker, tmp_path, monkeypatch):
+def test_training_and_test_share_no_voice_and_no_sentence(synthesizer, tmp_path, monkeypatch):
     monkeypatch.setattr(espeak_corpus, "TRAIN_VOICES", espeak_corpus.TRAIN_VOICES[::4])
     monkeypatch.setattr(espeak_corpus, "TEST_VOICES", espeak_corpus.TEST_VOICES[::2])
-    espeak_corpus.build(tmp_path / "all", speaker, "all")
+    espeak_corpus.build(tmp_path / "all", synthesizer, "all")
     corpus = load_corpus(tmp_path / "all")
     sentences = {}
     for clip in corpus.clips:
@@ -40,16 +40,16 @@ def test_training_and_test_share_no_voice_and_no_sentence(speaker, tmp_path, mon
     assert set(corpus.clips["gender"]) == {"female", "male"}
 
 
-def test_a_voice_repeats_itself_and_flat_energy_is_flat(speaker):
+def test_a_voice_repeats_itself_and_flat_energy_is_flat(synthesizer):
     manner = espeak_corpus.MANNERS["angry"]
-    wave = speaker.say("We will paint the door.", "en+f2", manner)
-    again = speaker.say("We will paint the door.", "en+f2", manner)
-    levels = [loudness(each, speaker.sampling_rate) for each in (wave, again)]
-    assert len(wave) == len(again) and np.corrcoef(*levels)[0, 1] > 0.95  # to the sample it does not: it breathes
-    assert 0.5 < len(wave) / speaker.sampling_rate < 4
-    flat = espeak_corpus.shape_energy(wave, speaker.sampling_rate, -1.0)
-    ratio = loudness(flat, speaker.sampling_rate), loudness(wave, speaker.sampling_rate)
+    wave = synthesizer.say("We will paint the door.", "en+f2", manner)
+    again = synthesizer.say("We will paint the door.", "en+f2", manner)
+    levels = [loudness(samples, synthesizer.sampling_rate) for samples in (wave, again)]
+    assert len(wave) == len(again) and np.corrcoef(*levels)[0, 1] > 0.95  # espeak-ng adds noise
+    assert 0.5 < len(wave) / synthesizer.sampling_rate < 4
+    flat = espeak_corpus.shape_energy(wave, synthesizer.sampling_rate, -1.0)
+    ratio = loudness(flat, synthesizer.sampling_rate), loudness(wave, synthesizer.sampling_rate)
     spread = [np.std(np.log(level[level > 0.01])) for level in ratio]
     assert spread[0] < 0.5 * spread[1]
     with pytest.raises(ValueError, match="no voice"):
-        speaker.say("x", "nobody", manner)
+        synthesizer.say("x", "nobody", manner)

@@ -1,4 +1,4 @@
-"""Figures in documents: quotients are those of their neighbours, and what prose quotes stands in a record."""
+"""Figures in documents: quotients agree with their neighbours, and figures in prose come from a record."""
 
 import json
 import re
@@ -9,11 +9,16 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import data_at_scale  # noqa: E402
-import evidence_markdown  # noqa: E402
+import documents  # noqa: E402
 import evidence_tables  # noqa: E402
+import gradient_caching  # noqa: E402
 import interval_coverage  # noqa: E402
+import scaling  # noqa: E402
+from documents import BLOCK, render  # noqa: E402
+from evidence_intervals import gap_interval, uar_interval, widening  # noqa: E402
+from evidence_record import load  # noqa: E402
 from evidence_runs import PLAN  # noqa: E402
+from harness import machine  # noqa: E402
 
 from modeling_gemoclap.evaluation.statistics import METHOD  # noqa: E402
 
@@ -28,14 +33,14 @@ def tables_of(text):
 
 
 def bounds(cell):
-    """Between what a printed number may have been before it was rounded."""
+    """The smallest and the largest number that is printed like this."""
     text = NUMBER.search(cell)[0]
     half = 0.5 * 10 ** -len(text.partition(".")[2])
     return float(text) - half, float(text) + half
 
 
 def wrong_quotients(text):
-    """Rows whose column "A over B" is not the quotient of the columns A and B, and differences that are none."""
+    """Rows whose column "A over B" is not the quotient of the columns A and B."""
     wrong = []
     for head, rows in tables_of(text):
         for place, name in enumerate(head):
@@ -56,29 +61,91 @@ def test_quotients_are_those_of_their_neighbours(name):
     assert wrong_quotients(text) == []
 
 
-def test_a_wrong_quotient_is_found():
+def test_a_wrong_quotient_is_detected():
     head = "| input | files | shards | shards over files |\n|---|---|---|---|\n"
     text = head + "| waves | 399 clips/s | 525 clips/s | {} |\n"
     assert wrong_quotients(text.format("1.10")) and not wrong_quotients(text.format("1.32"))
-    for local, streamed in product((399.4, 17.6, 2374.2), (525.3, 208.1)):
-        row = data_at_scale.table_row("waves", local, streamed)
-        assert not wrong_quotients(f"{head}{row}\n")
+
+
+@pytest.mark.parametrize("first, second", product((399.4, 17.6, 2374.2), (525.3, 208.1)))
+def test_templates_write_quotients_of_their_figures(first, second):
+    manifest = {
+        "rows": 1000,
+        "selected": 10,
+        "seconds": {"open": 6.4, "select": 0.1},
+        "mib": {"before": 1, "above": 2},
+    }
+    rates = [{"input": "waves", "files": first, "shards": second}]
+    text = render("data_at_scale", manifest=manifest, rates=rates, workers=2, batch=32, clips=768, rounds=5)
+    assert f"{first:.0f} clips/s | {second:.0f} clips/s | {second / first:.2f} |" in text
+    checks = {name: scaling.Check(first, second) for name in ("memory", "speed")}
+    tables = [text, render("scaling_checks", values=checks, seconds=4.0)]
+    assert all(len(list(tables_of(f"{table}\n"))) == 1 and not wrong_quotients(f"{table}\n") for table in tables)
+
+
+def test_the_section_of_gradient_caching_has_every_measurement(monkeypatch):
+    measured = {(32, None): {"mib": 3102.4, "seconds": 25.2}, (512, 32): {"mib": 3728.1, "seconds": 561.3}}
+    monkeypatch.setattr(gradient_caching, "measure_step_alone", lambda batch, chunk, *_: measured[batch, chunk])
+    monkeypatch.setattr(gradient_caching, "time_of", lambda *_: (58.04, 1.06))
+    monkeypatch.setattr(gradient_caching, "accumulation_error", {2: 0.16, 4: 0.26, 8: 0.5}.get)
+    text = gradient_caching.section([1.0], "cpu", 5)
+    assert [row[3:] for row in next(tables_of(text))[1]] == [
+        ["3102 MiB", "1", "25 s"],
+        ["3728 MiB", f"{3728.1 / 3102.4:.3f}", "561 s"],
+    ]
+    assert "1.06 times" in text and "58.0 s" in text and "16% with 2 parts, 26% with 4 parts, 50% with 8 parts" in text
+
+
+@pytest.mark.parametrize(
+    "document, templates",
+    {
+        "benchmarks/RESULTS.md": ("gradient_caching", "data_at_scale"),
+        "docs/scaling.md": ("scaling_encoders", "scaling_checks", "scaling_prediction"),
+        "docs/encoders.md": ("encoders",),
+    }.items(),
+)
+def test_measured_documents_have_the_text_of_their_templates(document, templates):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for template in templates:
+        source = (ROOT / f"benchmarks/templates/{template}.md").read_text(encoding="utf-8")
+        for line in source.splitlines():
+            fixed = [part for part in re.split(r"{[{%].*?[%}]}", line) if len(part) > 12 or part == line]
+            assert all(part in text for part in fixed), f"{template}: {line}"
+
+
+def test_a_section_of_results_is_replaced_or_added(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "RESULTS", tmp_path / "RESULTS.md")
+    documents.RESULTS.write_text("# Results\n\n## `a`\n\nold\n\n## `b`\n\nother\n")
+    documents.write_section("a", "new")
+    documents.write_section("c", "last")
+    text = documents.RESULTS.read_text()
+    assert text.replace(f"Machine: {machine()}.\n\n", "") == (
+        "# Results\n\n## `a`\n\nnew\n\n## `b`\n\nother\n\n## `c`\n\nlast\n"
+    )
+
+
+def test_blocks_keep_their_markers_and_blank_lines():
+    text = "<!-- evidence: x -->\n\nold\n\n<!-- end of evidence -->\n<!-- y -->\nold\n<!-- /y -->\n<!-- /z -->\n"
+    assert documents.with_blocks(text, {"x": "new", "y": "newer"}.get) == text.replace("old", "new", 1).replace(
+        "old", "newer"
+    )
+    assert documents.with_blocks(text, lambda name: None) == text
 
 
 def test_memory_over_plain_is_the_quotient():
     head, rows = next(
-        found for found in tables_of((ROOT / "benchmarks/RESULTS.md").read_text()) if "over plain" in found[0]
+        table for table in tables_of((ROOT / "benchmarks/RESULTS.md").read_text()) if "memory over plain" in table[0]
     )
-    memory, over, chunks = (head.index(name) for name in ("memory", "over plain", "chunks of"))
+    memory, over, chunks = (head.index(name) for name in ("memory", "memory over plain", "chunk"))
     for plain, row in zip(rows[::2], rows[1::2], strict=True):
-        assert plain[chunks] == "(plain)"
+        assert plain[chunks] == "plain"
         (low, high), (least, most), (smallest, largest) = map(bounds, (row[memory], plain[memory], row[over]))
         assert low / most <= largest and smallest <= high / least
 
 
 def test_differences_are_those_of_their_neighbours():
     for part in PLAN["tables"]:
-        head, rows = next(tables_of(evidence_tables.table(part)))
+        head, rows = next(tables_of(evidence_tables.block(part, PLAN)))
         uar, less = (next(i for i, name in enumerate(head) if name.startswith(text)) for text in ("UAR", "UAR minus"))
         for row in rows[1:]:
             printed = float(row[less].split()[0])
@@ -102,33 +169,30 @@ def test_the_documented_coverage_is_that_of_the_results():
 
 def test_intervals_of_records_follow_the_rule():
     old = {"speakers": 10, "uar": 0.8, "intervals": {"uar": [0.7, 0.88], "war": None}}
-    found = evidence_markdown.uar_interval(old)
-    assert found == pytest.approx([0.8 - 0.1 * 1.2166, 0.8 + 0.08 * 1.2166], abs=1e-3)
-    assert evidence_markdown.uar_interval(old | {"speakers": 4}) is None
+    assert uar_interval(old) == pytest.approx([0.8 - 0.1 * 1.2166, 0.8 + 0.08 * 1.2166], abs=1e-3)
+    assert uar_interval(old | {"speakers": 4}) is None
     new = old | {"intervals": {"uar": [0.7, 0.88], "war": None, "method": METHOD}}
-    assert evidence_markdown.uar_interval(new) == [0.7, 0.88]
+    assert uar_interval(new) == [0.7, 0.88]
     fair = {"gap": 0.1, "gap_interval": [0.0, 0.2], "num_female": 5, "num_male": 5}
-    assert evidence_markdown.gap_interval(fair)[0] < -0.02
-    assert evidence_markdown.gap_interval(fair | {"num_male": 4}) is None
-    assert evidence_markdown.gap_interval(fair | {"method": METHOD}) == [0.0, 0.2]
-    head, rows = next(tables_of(evidence_tables.table("ablation")))
+    assert gap_interval(fair)[0] < -0.02
+    assert gap_interval(fair | {"num_male": 4}) is None
+    assert gap_interval(fair | {"method": METHOD}) == [0.0, 0.2]
+    head, rows = next(tables_of(evidence_tables.block("ablation", PLAN)))
     assert not [cell for row in rows for cell in row[1:] if "to" in cell], "four speakers have no interval"
 
 
 def test_published_figures_name_their_file_and_commit():
-    published = [one for row in PLAN["rows"].values() for one in row.get("beside", [])]
-    assert published and all(re.fullmatch(r"[0-9a-f]{40}", one["commit"]) for one in published)
-    assert all(
-        one["path"].startswith("results/") and one["path"].endswith("RavdessZeroshot.json") for one in published
-    )
-    compared = evidence_markdown.load("opensmile")
+    published = [model for row in PLAN["rows"].values() for model in row.get("beside", [])]
+    assert published and all(re.fullmatch(r"[0-9a-f]{40}", model["commit"]) for model in published)
+    assert all(re.fullmatch(r"results/.*RavdessZeroshot\.json", model["path"]) for model in published)
+    compared = load("opensmile")
     assert "opensmile_baseline.py" in compared["command"] and "opensmile" in compared["versions"]
-    for one in compared["rows"].values():
-        assert {"eGeMAPS"} <= set(one) <= {"eGeMAPS", "ComParE"}
+    for features in compared["rows"].values():
+        assert {"eGeMAPS"} <= set(features) <= {"eGeMAPS", "ComParE"}
 
 
 def scalars(value):
-    """All numbers of a record, lists of losses as their mean as well."""
+    """All numbers of a record, and the mean of each list of losses."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key == "losses":
@@ -157,31 +221,29 @@ def records_with_seeds(value):
 
 
 def quotable(parts):
-    """Numbers that prose beside some parts may quote, as it would print them."""
-    found = set()
+    """Numbers that the prose of some parts may quote, as it would print them."""
+    numbers = set()
     for part in parts:
-        record = evidence_markdown.load(part)
+        record = load(part)
         for value in map(abs, scalars(record)):
-            found |= {f"{value:.1f}", f"{value:.2f}", f"{value:.3f}", f"{100 * value:.1f}"}
+            numbers |= {f"{value:.1f}", f"{value:.2f}", f"{value:.3f}", f"{100 * value:.1f}"}
         for group in records_with_seeds(record):
-            for one, other in combinations(group, 2):
-                found |= {f"{100 * abs(a - b):.1f}" for a, b in zip(one, other, strict=False)}
+            for first, second in combinations(group, 2):
+                numbers |= {f"{100 * abs(a - b):.1f}" for a, b in zip(first, second, strict=False)}
         for layers in (record["layers"][when] for when in ("before", "after") if "layers" in record):
-            found.add(f"{layers['positive'][-1] - layers['negative'][-1]:.3f}")
-    return found | {"0.001"}  # of which prose says that a p is below it
+            numbers.add(f"{layers['positive'][-1] - layers['negative'][-1]:.3f}")
+    return numbers | {"0.001"}  # prose gives smaller p values as below 0.001
 
 
 def quoted(text):
-    """Numbers with decimals in prose; what is made from records, code, links, tables and headings left out."""
-    lines = [
-        line for line in evidence_tables.BLOCK.sub("", text).splitlines() if not line.startswith(("|", "#", "!["))
-    ]
+    """Numbers with decimals in prose, without generated blocks, code, links, tables and headings."""
+    lines = [line for line in BLOCK.sub("", text).splitlines() if not line.startswith(("|", "#", "!["))]
     prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|<!--.*?-->", " ", "\n".join(lines), flags=re.DOTALL)
     return re.findall(r"(?<![\d.\w])\d+\.\d+(?![\d\w]|\.\d)", prose)
 
 
 def not_in_a_record(text):
-    """Numbers that a section's prose quotes and neither its tables nor the records of its parts have."""
+    """Numbers in the prose of sections that are neither in their tables nor in the records of their parts."""
     missing = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE):
         parts = re.findall(r"<!-- evidence: ([\w-]+) -->", section)
@@ -193,7 +255,7 @@ def not_in_a_record(text):
         files += [part for part in parts if (ROOT / f"docs/evidence/{part}.json").is_file()]
         allowed = quotable(files)
         allowed |= {number for line in section.splitlines() if line[:1] == "|" for number in NUMBER.findall(line)}
-        allowed |= {f"{evidence_markdown.widening(number):.2f}" for number in (10, 24)}
+        allowed |= {f"{widening(number):.2f}" for number in (10, 24)}
         counts = json.loads((ROOT / "docs/evidence/corpora.json").read_text())["corpora"]["ravdess"]
         allowed |= {f"{100 * number / counts['clips']:.1f}" for number in counts["clips_of_an_emotion"].values()}
         missing += [number for number in quoted(section) if number not in allowed]

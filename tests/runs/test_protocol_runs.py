@@ -16,7 +16,7 @@ from test_distributed import TORCHRUN
 
 from modeling_gemoclap import GEmoClapFeatureExtractor
 from modeling_gemoclap.evaluation.comparison import compare_runs
-from modeling_gemoclap.evaluation.stored import load_judged
+from modeling_gemoclap.evaluation.prediction_files import load_predictions
 
 SMALL = (*TINY, "--num_train_epochs", "4", "--seed", "0")
 FOLDS = ("--protocol", "4-folds-by-speaker")
@@ -108,7 +108,7 @@ def test_the_page_holds_everything(run):
     assert 'src="data:image/png;base64,' in page and not re.search(r"(src|href)=\"(?!data:)", page), "self-contained"
     assert (
         'name="viewport"' in page
-        and "By the protocol, each fold" in page
+        and "By the protocol, the checkpoint of each fold" in page
         and "shuffled labels" in page
         and "evaluate.py" in page
         and "train.py --config" in page
@@ -120,7 +120,7 @@ def test_the_page_holds_everything(run):
 
 def test_runs_are_compared(run):
     done = run_script("-m", "modeling_gemoclap.evaluation.comparison", run, run)
-    assert "difference +0.0" in done.stdout and "cannot be told apart" in done.stdout
+    assert "difference +0.0" in done.stdout and "cannot be distinguished" in done.stdout
     done = run_script("-m", "modeling_gemoclap.evaluation.comparison", run, ROOT, check=False)
     assert done.returncode == 1 and "no results.json there" in done.stderr
 
@@ -148,7 +148,7 @@ def test_what_training_refuses(run, tones, options, message):
 def test_what_judging_refuses(run, tones, trained, tmp_path):
     assert "was not trained by 3-folds" in judge(run, tones, "--protocol", "3-folds-by-speaker", check=False).stderr
     assert "not trained by 4-folds-by-speaker with seed 7" in judge(run, tones, "--seeds", "7", check=False).stderr
-    assert "--protocol says what is judged" in judge(run, tones, "--speakers", "01", check=False).stderr
+    assert "--protocol determines what is evaluated" in judge(run, tones, "--speakers", "01", check=False).stderr
     assert "leave out --allow_seen" in judge(run, tones, "--allow_seen_speakers", check=False).stderr
     assert (
         "holds the results of another run, with another seeds" in judge(run, tones, "--seeds", 0, check=False).stderr
@@ -204,7 +204,7 @@ def test_folds_without_an_identity_are_judged_and_told_of(quick_runs, tones, tmp
     assert "do not record which run" not in (tmp_path / "run/results/results.md").read_text()
     (tmp_path / "run/fold_1/seed_0/run_identity.json").unlink()
     judge(tmp_path / "run", tones, *OF_TWO)
-    assert "Some folds do not record which run they are of" in (tmp_path / "run/results/results.md").read_text()
+    assert "Some folds do not record which run they belong to" in (tmp_path / "run/results/results.md").read_text()
 
 
 def test_selection_and_calibration_see_development_speakers_alone(tones, tmp_path):
@@ -233,19 +233,20 @@ def test_the_control_and_the_seeds_that_are_judged(run, tones, tmp_path):
     judge(folder, tones, "--seeds", 1, "--overwrite_output")
     results = figures(folder)
     assert results["controls"]["shuffled_labels"] == figures(run)["controls"]["shuffled_labels"], "that of seed 0"
-    assert not (folder / "results/predictions_seed_0.csv").exists() and len(load_judged(folder)) == 1
+    assert not (folder / "results/predictions_seed_0.csv").exists() and len(load_predictions(folder)) == 1
     (folder / "shuffled_labels/fold_1/seed_0/fold.json").unlink()
     judge(folder, tones, "--seeds", 1)
     assert (
-        "The control of shuffled labels is not whole, seed_0 of fold_1" in (folder / "results/results.md").read_text()
+        "The control on shuffled labels is incomplete: fold_1, seed_0 is missing"
+        in (folder / "results/results.md").read_text()
     )
     two = ("--data_dir", tones, "--protocol", "2-folds-by-speaker")
     options = ("--exclude_speakers", "04", "--control", "false", "--output_dir", tmp_path / "two")
     run_script("train.py", *SMALL, *two, *options)
     run_script("evaluate.py", "--model", tmp_path / "two", *two)
     results = figures(tmp_path / "two")
-    assert results["speakers"] == ["01", "02", "03"] and "speakers 04 have no part in this" in results["notes"]
-    with pytest.raises(ValueError, match="judged by different protocols"):
+    assert results["speakers"] == ["01", "02", "03"] and "speakers 04 are excluded" in results["notes"]
+    with pytest.raises(ValueError, match="have different protocols"):
         compare_runs(run, tmp_path / "two")
 
 

@@ -17,8 +17,9 @@ from families import AUDIO
 from safetensors.torch import load_file
 
 from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor
+from modeling_gemoclap.encoding_gemoclap import ignores_padding
 from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
-from modeling_gemoclap.towers_gemoclap import ignores_padding, transformer_layers
+from modeling_gemoclap.towers_gemoclap import transformer_layers
 from modeling_gemoclap.training.checkpoints import latest_complete_checkpoint
 from modeling_gemoclap.training.lora import add_lora, load_adapter, save_adapter
 from modeling_gemoclap.training.optimizer import layerwise_groups

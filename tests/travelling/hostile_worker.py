@@ -1,9 +1,9 @@
-"""Loads checkpoints in every way there is, runs each model once, and prints what it all started and opened.
+"""Load checkpoints in every way, run each model once, and print the started processes and the opened files.
 
     python hostile_worker.py trusted|untrusted FORBIDDEN_FOLDER HARMLESS CHECKPOINT...
 
-The harmless one is loaded first, unwatched, so that what is imported late is there. FORBIDDEN_FOLDER stands for what a
-hostile file names: nothing below it may be opened.
+The harmless checkpoint is loaded first, without reports, so that lazy imports are done. FORBIDDEN_FOLDER stands for a
+folder that a hostile file names: no file in it may be opened.
 """
 
 import json
@@ -23,8 +23,8 @@ def hook(event, arguments):
         events.append(f"{event} {arguments[:2]!r}")
     elif event == "exec":
         file = getattr(arguments[0], "co_filename", "")
-        mine = "transformers_modules" in file and (not TRUSTED or "payload" in file)
-        if mine or file.startswith((watched, FORBIDDEN)):
+        is_untrusted = "transformers_modules" in file and (not TRUSTED or "payload" in file)
+        if is_untrusted or file.startswith((watched, FORBIDDEN)):
             events.append(f"exec {file}")
     elif event == "open" and str(arguments[0]).startswith(FORBIDDEN):
         events.append(f"open {arguments[0]}")
@@ -44,20 +44,22 @@ ways = {
 ways["pipeline"] = lambda folder: transformers.pipeline(task, model=folder, **trust)
 if not TRUSTED:
     import modeling_gemoclap
-    from modeling_gemoclap.evaluation.layer_similarity import before
+    from modeling_gemoclap.evaluation.layers import starting_point
     from modeling_gemoclap.evaluation.loading import load_pipeline
 
     for name in ("GEmoClapConfig", "GEmoClapModel", "GEmoClapProcessor", "GEmoClapFeatureExtractor"):
         ways[name] = getattr(modeling_gemoclap, name).from_pretrained
     ways["load_pipeline"] = lambda folder: load_pipeline(folder, "cpu")
-    ways["before"] = lambda folder: before(modeling_gemoclap.GEmoClapConfig.from_pretrained(folder), None)
+    ways["starting_point"] = lambda folder: starting_point(
+        modeling_gemoclap.GEmoClapConfig.from_pretrained(folder), None
+    )
     ways["from_audio_pretrained"] = modeling_gemoclap.GEmoClapFeatureExtractor.from_audio_pretrained
     ways["load_tokenizer"] = modeling_gemoclap.GEmoClapProcessor.load_tokenizer
 
 
 @torch.no_grad()
 def run_once(loaded):
-    """One forward of what was loaded, where it is or has a model: some code is fetched or compiled only then."""
+    """Run the loaded model once, because some code is fetched or compiled only in the forward pass."""
     model = getattr(loaded, "model", loaded)
     if hasattr(model, "get_text_features"):
         model.get_text_features(torch.tensor([[5, 6, 7]]))

@@ -1,4 +1,4 @@
-"""As much of the Hub as pushing and loading a model needs, on the loopback, in memory."""
+"""A local server with the part of the Hub's API that pushing and loading a model requires."""
 
 import base64
 import hashlib
@@ -52,12 +52,12 @@ class Hub:
             return 200, {"name": "me", "type": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}}
         if path == "/api/agent-harnesses":
             return 200, {}
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/(revision|tree)/(.*))?", path):
-            repository, kind = found[1], found[2]
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/(revision|tree)/(.*))?", path):
+            repository, kind = match[1], match[2]
             if repository not in self.files:
                 return 404, b"", {"X-Error-Code": "RepoNotFound"}
             if kind == "tree":
-                if "/" in found[3]:
+                if "/" in match[3]:
                     return 404, b"", {"X-Error-Code": "EntryNotFound"}
                 items = self.files[repository].items()
                 return 200, [
@@ -71,12 +71,12 @@ class Hub:
                 "tags": [],
                 "private": False,
             }
-        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
-            data = self.files.get(found[1], {}).get(found[2])
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            data = self.files.get(match[1], {}).get(match[2])
             if data is None:
                 return 404, b"", {"X-Error-Code": "EntryNotFound"}
             etag = hashlib.sha1(data).hexdigest()
-            return 200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": self.sha(found[1])}
+            return 200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": self.sha(match[1])}
         return 404, b""
 
     def post(self, path, body):
@@ -88,14 +88,14 @@ class Hub:
             return (409 if known else 200), {"url": f"{self.url}/{name}", "name": name, "id": name}
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/.+", path):
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/.+", path):
             names = [file["path"] for file in json.loads(body)["files"]]
             return 200, {"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]}
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/.+", path):
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/.+", path):
             for line in filter(None, body.splitlines()):
                 entry = json.loads(line)
                 if entry["key"] == "file":
-                    self.files[found[1]][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-            sha = self.sha(found[1])
-            return 200, {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{found[1]}/commit/{sha}"}
+                    self.files[match[1]][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            sha = self.sha(match[1])
+            return 200, {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{match[1]}/commit/{sha}"}
         return 404, b""

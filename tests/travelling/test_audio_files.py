@@ -1,4 +1,4 @@
-"""Audio files as the tools of real life write them: what is read whole, with a remark, and what is refused."""
+"""Audio files of common tools: complete files, files that cause a warning, and files that are refused."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ SIZE = len(WAV) - 44
 
 
 def with_sizes(data, riff=None):
-    """The WAV with other sizes in its header."""
+    """A WAV file with other sizes in its header."""
     riff = len(WAV) - 8 if riff is None else riff
     return WAV[:4] + struct.pack("<I", riff) + WAV[8:40] + struct.pack("<I", data) + WAV[44:]
 
@@ -57,7 +57,7 @@ PLACEHOLDERS = [0, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFD4, 0x7FFF0000, 0x7FFFFFFF, 0
 
 
 @pytest.mark.parametrize("size", [*PLACEHOLDERS, 0xFFFFF000, 0xFFFFFFDB], ids=hex)
-def test_wav_from_a_pipe_is_read_to_its_end(size, remarks):
+def test_streamed_wav_is_read_to_its_end(size, remarks):
     for riff in (size, min(size + 36, 2**32 - 1), 0):
         assert whole(with_sizes(size, riff), strict=True)
     assert not remarks
@@ -78,7 +78,7 @@ STREAMED = {  # format: the chunk that holds the size, the size's place in it, i
 
 @pytest.mark.parametrize(("format", "size"), [(name, size) for name, case in STREAMED.items() for size in case[-1]])
 @pytest.mark.parametrize("outer", [False, True])
-def test_other_formats_from_a_pipe_are_read_to_their_end(format, size, outer, remarks):
+def test_other_streamed_formats_are_read_to_their_end(format, size, outer, remarks):
     chunk, place, layout, _ = STREAMED[format]
     data = encoded(format=format)
     data = put(data, data.index(chunk) + place, layout, size)
@@ -101,7 +101,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_header_is_a_remark(case, remarks, tmp_path):
+def test_wrong_header_causes_a_warning(case, remarks, tmp_path):
     path = tmp_path / "clip.wav"
     path.write_bytes(with_sizes(*WRONG[case]))
     assert whole(path)
@@ -113,7 +113,7 @@ def test_a_wrong_header_is_a_remark(case, remarks, tmp_path):
         GEmoClapFeatureExtractor(strict=True).load(path)
 
 
-def test_strictness_is_saved(tmp_path):
+def test_strict_is_saved(tmp_path):
     GEmoClapFeatureExtractor(strict=True).save_pretrained(tmp_path)
     assert GEmoClapFeatureExtractor.from_pretrained(tmp_path).strict is True
     assert GEmoClapFeatureExtractor().strict is False
@@ -123,16 +123,16 @@ WITH_LENGTH = {"WAV": 44, "AIFF": 100, "AU": 30, "CAF": 4200, "W64": 140, "RF64"
 
 
 @pytest.mark.parametrize("format", WITH_LENGTH)
-@pytest.mark.parametrize("kept", [0.02, 0.3, 0.7, 0.99])
-def test_truncated_files_are_refused(format, kept, remarks):
+@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.7, 0.99])
+def test_truncated_files_are_refused(format, fraction, remarks):
     data = encoded(format=format)
     start = WITH_LENGTH[format]
     with pytest.raises(AudioError, match="clip: truncated"):
-        read_audio(data[: start + int(kept * (len(data) - start)) + 1], name="clip")
+        read_audio(data[: start + int(fraction * (len(data) - start)) + 1], name="clip")
     assert not remarks
 
 
-def test_a_truncated_file_with_chunks_before_and_behind():
+def test_truncated_file_with_chunks_before_and_after_the_samples():
     extra = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf60.16.100\0"
     data = WAV[:36] + extra + WAV[36:] + extra
     data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
@@ -150,8 +150,8 @@ WRITABLE = [
 
 
 @pytest.mark.parametrize(("format", "subtype"), WRITABLE)
-def test_whole_files_of_every_format_pass_strictly(format, subtype, remarks):
-    """No false alarm: whatever libsndfile writes is read whole, and without a remark."""
+def test_complete_files_of_every_format_pass_strict_checks(format, subtype, remarks):
+    """Files of libsndfile are read completely and without a warning."""
     rate = 8000 if subtype in ("GSM610", "G721_32", "G723_24", "G723_40", "NMS_ADPCM_16", "NMS_ADPCM_24") else RATE
     rate = 8000 if format == "WVE" else rate
     try:
@@ -167,25 +167,25 @@ def test_whole_files_of_every_format_pass_strictly(format, subtype, remarks):
 def streamed_flac():
     data = bytearray(encoded(format="FLAC"))
     assert data[:4] == b"fLaC" and data[4] & 127 == 0
-    data[21] &= 0xF0  # the number of samples: 36 bits, 0 where it is not known
+    data[21] &= 0xF0  # the number of samples: 36 bits, 0 if it is unknown
     data[22:26] = bytes(4)
     return bytes(data)
 
 
-def test_streamed_flac_is_whole():
+def test_streamed_flac_is_complete():
     assert whole(streamed_flac(), strict=True)
 
 
 @pytest.mark.parametrize("data", [encoded(format="FLAC"), streamed_flac()], ids=["known", "streamed"])
-@pytest.mark.parametrize("kept", [0.3, 0.55, 0.98])
-def test_cut_flac_is_refused(data, kept):
+@pytest.mark.parametrize("fraction", [0.3, 0.55, 0.98])
+def test_truncated_flac_is_refused(data, fraction):
     if data == streamed_flac() and soundfile.__libsndfile_version__ < "1.2.2":
         pytest.skip("this version of libsndfile does not see the end of a FLAC stream that does not tell its length")
     with pytest.raises(AudioError, match="clip: truncated"):
-        read_audio(data[: int(kept * len(data))], name="clip")
+        read_audio(data[: int(fraction * len(data))], name="clip")
 
 
-def test_gsm_is_whole():
+def test_gsm_is_complete():
     data = encoded(rate=8000, format="WAV", subtype="GSM610")
     wave, rate = read_audio(data, strict=True)
     assert rate == 8000 and 0 <= len(wave) - len(WAVE) <= 320
@@ -194,7 +194,7 @@ def test_gsm_is_whole():
 
 
 def uncounted(data):
-    """The same MP3 without its first frame, which holds its Xing or Info header."""
+    """An MP3 file without its first frame, which is the Xing or Info header."""
     tag = data.index(b"Xing") if b"Xing" in data[:200] else data.index(b"Info")
     starts = (
         i for i in range(tag + 120, len(data)) if data[i : i + 2] == data[:2] and not (data[i + 2] ^ data[2]) & 12
@@ -218,7 +218,7 @@ MP3_TAGS = {
 
 @pytest.mark.parametrize("tags", MP3_TAGS)
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16000, 2), (22050, 1), (44100, 1), (48000, 2)])
-def test_mp3_with_an_estimated_length_is_whole(tags, rate, channels, remarks):
+def test_mp3_with_an_estimated_length_is_complete(tags, rate, channels, remarks):
     first, tag = MP3_TAGS[tags]
     for wave in (WAVE, QUIET_THEN_LOUD, QUIET_THEN_LOUD[::-1]):
         data = encoded(np.stack([wave] * channels, axis=1), rate, "MP3", None)
@@ -228,22 +228,22 @@ def test_mp3_with_an_estimated_length_is_whole(tags, rate, channels, remarks):
     assert not remarks
 
 
-def test_mp3_without_a_counted_length_that_ends_within_a_frame(remarks):
+def test_mp3_without_a_frame_count_that_ends_within_a_frame(remarks):
     data = uncounted(MP3)
     wave, _ = read_audio(data[: len(data) * 2 // 3], name="clip")
     assert 0.5 * len(WAVE) < len(wave) < len(WAVE)
-    assert len(remarks) == 1 and "clip: its last frame is not whole" in remarks[0]
+    assert len(remarks) == 1 and "clip: its last frame is incomplete" in remarks[0]
     with pytest.raises(AudioError, match="clip: its last frame"):
         read_audio(data[: len(data) * 2 // 3], name="clip", strict=True)
 
 
-@pytest.mark.parametrize("kept", [0.3, 0.5, 0.8])
-def test_cut_mp3_with_a_counted_length_is_refused(kept):
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.8])
+def test_truncated_mp3_with_a_frame_count_is_refused(fraction):
     with pytest.raises(AudioError, match="clip: truncated"):
-        read_audio(MP3[: int(kept * len(MP3))], name="clip")
+        read_audio(MP3[: int(fraction * len(MP3))], name="clip")
 
 
-def test_mp3_with_a_wrong_count_and_the_right_size_is_read(remarks):
+def test_mp3_with_a_wrong_frame_count_and_the_right_size_is_read(remarks):
     at = MP3.index(b"Xing") + 8
     frames, size = struct.unpack_from(">II", MP3, at)
     assert size == pytest.approx(len(MP3), abs=1000)
@@ -254,7 +254,7 @@ def test_mp3_with_a_wrong_count_and_the_right_size_is_read(remarks):
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
-def test_ogg_is_a_row_of_pages(subtype, remarks):
+def test_ogg_pages(subtype, remarks):
     data = encoded(np.tile(WAVE, 8), format="OGG", subtype=subtype)
     pages = [index for index in range(len(data)) if data.startswith(b"OggS", index)]
     assert len(read_audio(data, strict=True)[0]) == 8 * len(WAVE)
@@ -269,42 +269,42 @@ def test_ogg_is_a_row_of_pages(subtype, remarks):
 
 
 @pytest.mark.parametrize(("format", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
-def test_files_that_were_joined_are_read_to_the_end(format, subtype, remarks):
+def test_concatenated_files_are_read_to_the_end(format, subtype, remarks):
     data, other = (encoded(wave, format=format, subtype=subtype) for wave in (WAVE, WAVE[:16000]))
     wave, _ = read_audio(data + other + data, name="clip")
     expected = np.concatenate([WAVE, WAVE[:16000], WAVE])
     assert 0 <= len(wave) - len(expected) < 6 * 1152
     assert np.abs(wave[-6000:]).max() > 0.2
-    assert len(remarks) == (format == "MP3")  # a chain of Ogg is as it should be
+    assert len(remarks) == (format == "MP3")  # a chained Ogg file is valid
     with pytest.raises(AudioError, match="clip: truncated" if format == "OGG" else "clip: "):
         read_audio(data + other[: len(other) // 2], name="clip", strict=True)
 
 
-def test_joined_files_of_two_rates_are_refused():
+def test_concatenated_files_of_two_rates_are_refused():
     with pytest.raises(AudioError, match="clip: its rate or number of channels changes"):
         read_audio(encoded(format="OGG", subtype="VORBIS") + encoded(WAVE, 8000, "OGG", "VORBIS"), name="clip")
 
 
 @pytest.mark.parametrize("behind", [WAV, bytes(512), b"TAG" + bytes(125)], ids=["wav", "zeros", "tag"])
-def test_what_is_behind_the_end_of_a_wav_is_told(behind, remarks):
+def test_bytes_after_the_end_of_a_wav_cause_a_warning(behind, remarks):
     assert whole(WAV + behind)
-    assert len(remarks) == 1 and f"clip: {len(behind)} bytes behind" in remarks[0].replace(",", "")
+    assert len(remarks) == 1 and f"clip: {len(behind)} bytes after" in remarks[0].replace(",", "")
 
 
-# ---- bounds ---------------------------------------------------------------------------------------------------------
+# ---- limits ---------------------------------------------------------------------------------------------------------
 def with_rate(rate):
     return WAV[:24] + struct.pack("<I", rate) + WAV[28:]
 
 
 @pytest.mark.parametrize("rate", [0, 1, 100, 999, 768_001, 2**31 - 1, 2**32 - 1])
-def test_absurd_rates_are_refused(rate):
+def test_invalid_rates_are_refused(rate):
     with pytest.raises(AudioError, match="clip.wav: "):
         GEmoClapFeatureExtractor().load(with_rate(rate), name="clip.wav")
-    with pytest.raises(AudioError, match="clip.wav: .* Hz is impossible"):
+    with pytest.raises(AudioError, match="clip.wav: .* Hz is invalid"):
         GEmoClapFeatureExtractor().load(WAVE, rate, name="clip.wav")
 
 
-def test_absurd_channels_and_lengths_are_refused(monkeypatch):
+def test_invalid_channels_and_lengths_are_refused(monkeypatch):
     channels = 200
     wide = WAV[:22] + struct.pack("<HIIH", channels, RATE, RATE * channels * 2, channels * 2) + WAV[34:]
     with pytest.raises(AudioError, match="clip: 200 channels"):
@@ -317,7 +317,7 @@ def test_absurd_channels_and_lengths_are_refused(monkeypatch):
         read_audio(WAV, name="clip")
 
 
-def test_the_resampled_length_is_bounded(monkeypatch):
+def test_resampled_length_is_bounded(monkeypatch):
     from modeling_gemoclap import feature_extraction_gemoclap
 
     monkeypatch.setattr(feature_extraction_gemoclap, "MAX_SAMPLES", 300_000)
@@ -326,7 +326,7 @@ def test_the_resampled_length_is_bounded(monkeypatch):
         GEmoClapFeatureExtractor().load(with_rate(1000), name="clip")
 
 
-def test_absurd_samples_are_refused():
+def test_invalid_samples_are_refused():
     with pytest.raises(AudioError, match="clip: .*1.0e.30"):
         read_audio(np.full(5000, 1e30), RATE, name="clip")
     with pytest.raises(AudioError, match="clip: .*NaN or infinite"):
@@ -335,7 +335,7 @@ def test_absurd_samples_are_refused():
 
 # ---- channels -------------------------------------------------------------------------------------------------------
 OTHER = (0.3 * np.random.default_rng(1).standard_normal(24000)).astype(np.float32)
-CHANNELS = {  # channels, and which of them is taken (None: their mean)
+CHANNELS = {  # channels, and the selected channel (None: their mean)
     "the same": ([WAVE, WAVE], None),
     "one silent": ([WAVE, 0 * WAVE], None),
     "independent": ([WAVE, OTHER], None),
@@ -372,7 +372,7 @@ def test_opposed_channels_are_not_silent(remarks):
     assert np.abs(GEmoClapFeatureExtractor().load_speech(data)).max() > 0.2 and remarks
 
 
-# ---- whatever decoders raise ----------------------------------------------------------------------------------------
+# ---- exceptions of decoders -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("error", [ValueError, MemoryError, OSError, OverflowError, TypeError, ZeroDivisionError])
 @pytest.mark.parametrize("where", ["__init__", "read"])
 def test_every_exception_of_the_decoder_names_the_file(error, where, monkeypatch, tmp_path):
@@ -385,12 +385,12 @@ def test_every_exception_of_the_decoder_names_the_file(error, where, monkeypatch
     path.write_bytes(WAV)
     monkeypatch.setattr(soundfile.SoundFile, where, fail)
     monkeypatch.setattr(soundfile.SoundFile, "__del__", lambda self: None)
-    found = _examine({"path": str(path)}, GEmoClapFeatureExtractor())
-    assert "clip.wav: " in found["error"] and "0x" not in found["error"] and "\n" not in found["error"]
+    result = _examine({"path": str(path)}, GEmoClapFeatureExtractor())
+    assert "clip.wav: " in result["error"] and "0x" not in result["error"] and "\n" not in result["error"]
 
 
 @pytest.mark.parametrize("data", [b"no audio" * 20, b"OggS" * 20, b"fLaC" + bytes(60), b"\xff\xfb" * 9, b"FORM"])
-def test_messages_hold_no_addresses(data, no_ffmpeg):
+def test_messages_contain_no_memory_addresses(data, no_ffmpeg):
     with pytest.raises(AudioError, match="^clip: ") as error:
         read_audio(data, name="clip")
     assert "0x" not in str(error.value) and "BytesIO" not in str(error.value)
@@ -404,7 +404,7 @@ NOT_RECORDINGS = {
 
 
 @pytest.mark.parametrize("data", NOT_RECORDINGS)
-def test_what_stands_in_the_place_of_a_recording_is_named(data, tmp_path):
+def test_files_that_replace_a_recording_are_named(data, tmp_path):
     path = tmp_path / "clip.wav"
     path.write_bytes(data)
     with pytest.raises(AudioError, match=f"clip.wav: a {NOT_RECORDINGS[data]}"):
@@ -430,7 +430,7 @@ SAMPLES = [
     cut=st.none() | st.integers(0, 2**20),
     random=st.none() | st.binary(max_size=300),
 )
-def test_damaged_files_give_samples_or_one_sentence(sample, flips, header, cut, random, no_ffmpeg):
+def test_damaged_files_return_samples_or_raise_an_audio_error(sample, flips, header, cut, random, no_ffmpeg):
     data = bytearray(sample)
     for place, value in flips:
         data[place % (64 if header else len(data))] = value
@@ -462,7 +462,7 @@ open({record!r}, "a").write(json.dumps([sys.argv[1:], os.getcwd(), open("input",
 
 
 @pytest.mark.parametrize("case", ONLY_FFMPEG)
-def test_without_ffmpeg_one_sentence_names_it(case, no_ffmpeg):
+def test_missing_ffmpeg_is_named(case, no_ffmpeg):
     with pytest.raises(AudioError, match=r"^clip: [^\n]*ffmpeg[^\n]*gemoclap\[ffmpeg\]") as error:
         read_audio(ONLY_FFMPEG[case], name="clip")
     assert str(error.value).count("ffmpeg") >= 2
@@ -470,7 +470,7 @@ def test_without_ffmpeg_one_sentence_names_it(case, no_ffmpeg):
 
 @pytest.fixture
 def fake_ffmpeg(tmp_path, monkeypatch):
-    """Puts a program of that name on the PATH; returns how often, and how, it was called."""
+    """Put a program named ffmpeg on the PATH; return a function that lists its calls."""
 
     def install(body):
         folder, record = tmp_path / "bin", tmp_path / "calls"
@@ -487,7 +487,7 @@ def fake_ffmpeg(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script")
 class TestFakeFfmpeg:
-    def test_it_is_called_safely(self, fake_ffmpeg, remarks):
+    def test_arguments_are_safe(self, fake_ffmpeg, remarks):
         import os
 
         calls = fake_ffmpeg("ANSWER")
@@ -496,11 +496,11 @@ class TestFakeFfmpeg:
         assert bytes.fromhex(given) == ONLY_FFMPEG["m4a"]
         before = arguments[: arguments.index("-i")]
         assert "-nostdin" in before and before[before.index("-protocol_whitelist") + 1] == "file"
-        assert before[before.index("-f") + 1] == "mov"  # its own probing would find playlists
+        assert before[before.index("-f") + 1] == "mov"  # detection by ffmpeg would accept playlists
         assert arguments[arguments.index("-i") + 1] == "file:input" and arguments[-1] == "pipe:1"
         assert "-fs" in arguments and not os.path.exists(folder)
 
-    def test_it_is_not_called_for_what_soundfile_reads_or_for_what_is_no_audio(self, fake_ffmpeg):
+    def test_not_called_for_formats_of_soundfile_and_for_other_files(self, fake_ffmpeg):
         calls = fake_ffmpeg("ANSWER")
         for data in (WAV, MP3, encoded(format="FLAC"), encoded(format="OGG", subtype="VORBIS")):
             read_audio(data)
@@ -522,7 +522,7 @@ class TestFakeFfmpeg:
             ("import time; time.sleep(60)", "clip: ffmpeg took more than 0.5 s"),
         ],
     )
-    def test_its_failures_name_the_file(self, fake_ffmpeg, monkeypatch, body, message):
+    def test_failures_name_the_file(self, fake_ffmpeg, monkeypatch, body, message):
         monkeypatch.setattr(audio_files_gemoclap, "FFMPEG_SECONDS", 0.5)
         if "sleep" not in body:
             monkeypatch.setattr(audio_files_gemoclap, "FFMPEG_SECONDS", 60)
@@ -531,20 +531,20 @@ class TestFakeFfmpeg:
             read_audio(ONLY_FFMPEG["m4a"], name="clip")
         assert "@ 0x" not in str(error.value)
 
-    def test_what_it_complains_of_is_a_remark(self, fake_ffmpeg, remarks):
+    def test_messages_become_a_warning(self, fake_ffmpeg, remarks):
         fake_ffmpeg("ANSWER; sys.stderr.write('[aac @ 0x5] Number of bands exceeds limit\\n')")
         assert whole(ONLY_FFMPEG["aac"])
         assert len(remarks) == 1 and "clip: " in remarks[0] and "Number of bands" in remarks[0]
         with pytest.raises(AudioError, match="Number of bands"):
             read_audio(ONLY_FFMPEG["aac"], name="clip", strict=True)
 
-    def test_an_endless_answer_is_refused(self, fake_ffmpeg, monkeypatch):
+    def test_unbounded_output_is_refused(self, fake_ffmpeg, monkeypatch):
         monkeypatch.setattr(audio_files_gemoclap, "FFMPEG_BYTES", 2**20 + 1000)
         fake_ffmpeg("ANSWER")
         with pytest.raises(AudioError, match="clip: longer than"):
             read_audio(ONLY_FFMPEG["m4a"], name="clip")
 
-    def test_one_that_cannot_be_run_is_named(self, tmp_path, monkeypatch):
+    def test_program_that_cannot_be_run_is_named(self, tmp_path, monkeypatch):
         (tmp_path / "ffmpeg").write_bytes(b"\x7fELF no program")
         (tmp_path / "ffmpeg").chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
@@ -558,14 +558,14 @@ CODECS = {"m4a": ["-c:a", "aac"], "aac": ["-c:a", "aac"], "webm": ["-c:a", "libo
 
 @pytest.mark.skipif(REAL is None, reason="no ffmpeg on the PATH, and imageio-ffmpeg is not installed")
 @pytest.mark.parametrize("kind", CODECS)
-def test_the_real_ffmpeg(kind, tmp_path, remarks):
+def test_real_ffmpeg(kind, tmp_path, remarks):
     import subprocess
 
     (tmp_path / "in.wav").write_bytes(WAV)
     path = tmp_path / f"clip.{kind}"
     subprocess.run([REAL, "-v", "error", "-i", tmp_path / "in.wav", *CODECS[kind], path], check=True)
     wave, rate = read_audio(path, strict=True)
-    assert len(wave) / rate == pytest.approx(len(WAVE) / RATE, abs=0.15)  # the codecs pad
+    assert len(wave) / rate == pytest.approx(len(WAVE) / RATE, abs=0.15)  # the codecs add padding
     spectrum = np.abs(np.fft.rfft(wave))
     tone = RATE / 6 / (2 * np.pi)
     assert np.argmax(spectrum) * rate / len(wave) == pytest.approx(tone, abs=2)

@@ -1,4 +1,4 @@
-"""Save, load, save again, push and load from a Hub: every family, through remote code, where the package is not."""
+"""Save, load, save again, push to and load from a Hub: every family, as remote code, without the package."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def embed(source):
         return model, processor, model.get_audio_features(**processor(audio=WAVES, sampling_rate=16000)).tolist()
 
 WAVES = [np.load(path) for path in sys.argv[2:]]
-root, found = sys.argv[1], {}
+root, results = sys.argv[1], {}
 for name in json.load(open(f"{root}/names.json")):
     model, processor, here = embed(f"{root}/{name}")
     for part in (model, processor):
@@ -43,7 +43,7 @@ for name in json.load(open(f"{root}/names.json")):
     stock = pipeline("audio-classification", model=f"{root}/class-{name}", trust_remote_code=True)
     classifier = AutoModelForAudioClassification.from_pretrained(f"{root}/class-{name}", trust_remote_code=True)
     classifier.save_pretrained(f"{root}/class-again-{name}")
-    found[name] = {
+    results[name] = {
         "loaded": here,
         "resaved": embed(f"{root}/again-{name}")[2],
         "hub": embed(f"me/{name}")[2],
@@ -52,12 +52,12 @@ for name in json.load(open(f"{root}/names.json")):
         "stock_class": type(stock).__module__,
         "by_clap": [[s["score"] for s in answer] for answer in by_clap],
     }
-json.dump(found, open(f"{root}/found.json", "w"))
+json.dump(results, open(f"{root}/results.json", "w"))
 """
 
 
 def tokenizer_of(config, folder):
-    """A tokenizer of the text encoder's kind: BERT's adds a third input."""
+    """A tokenizer for the text encoder; BERT's returns a third input."""
     if config.text_config.model_type != "bert":
         return build_tokenizer(config)
     words = "[PAD] [UNK] [CLS] [SEP] [MASK] this person is feeling angry happy sad female male"
@@ -68,7 +68,7 @@ def tokenizer_of(config, folder):
     return tokenizer
 
 
-# Every audio family with RoBERTa, and every text encoder with one of them.
+# Every audio family with RoBERTa, and every text encoder with one audio family.
 PAIRS = {family: (family, "roberta") for family in AUDIO} | {text: ("hubert-base", text) for text in TEXT}
 
 
@@ -83,7 +83,7 @@ def waves(tmp_path_factory):
 
 
 @pytest.mark.timeout(600)
-def test_every_family_travels(make_model, waves, tmp_path):
+def test_every_family_loads_without_the_package(make_model, waves, tmp_path):
     arrays, paths = waves
     expected = {}
     for name, (family, text) in PAIRS.items():
@@ -106,16 +106,16 @@ def test_every_family_travels(make_model, waves, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     hub.server.shutdown()
     assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert set(found) == set(PAIRS)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results) == set(PAIRS)
     for name, (embeds, probabilities) in expected.items():
         for way in ("loaded", "resaved", "hub"):
-            assert (torch.tensor(found[name][way]) - embeds).abs().max() < 1e-5, (name, way)
-        assert len(found[name]["by_clap"]) == len(arrays)
-        assert all(sum(scores) == pytest.approx(1) and len(scores) == 3 for scores in found[name]["by_clap"])
-        assert len(found[name]["scores"]) == 3 and sum(found[name]["scores"]) == pytest.approx(1)
-        assert (torch.tensor(found[name]["stock"]) - probabilities).abs().max() < 1e-5, name
-        assert found[name]["stock_class"] == "transformers.pipelines.audio_classification"
+            assert (torch.tensor(results[name][way]) - embeds).abs().max() < 1e-5, (name, way)
+        assert len(results[name]["by_clap"]) == len(arrays)
+        assert all(sum(scores) == pytest.approx(1) and len(scores) == 3 for scores in results[name]["by_clap"])
+        assert len(results[name]["scores"]) == 3 and sum(results[name]["scores"]) == pytest.approx(1)
+        assert (torch.tensor(results[name]["stock"]) - probabilities).abs().max() < 1e-5, name
+        assert results[name]["stock_class"] == "transformers.pipelines.audio_classification"
         for again in (f"again-{name}", f"class-again-{name}"):
             travelled = {path.name for path in (tmp_path / again).glob("*.py")}
             assert travelled == {path.name for path in (tmp_path / name).glob("*.py")}

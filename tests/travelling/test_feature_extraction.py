@@ -1,4 +1,4 @@
-"""From recordings of any kind to model inputs, and what is refused."""
+"""Feature extraction from recordings of all accepted types, and invalid recordings."""
 
 import io
 
@@ -32,7 +32,7 @@ def wav(tmp_path):
     return path
 
 
-def test_all_kinds_of_input_agree(extractor, wav):
+def test_all_types_of_input_agree(extractor, wav):
     kinds = [
         wav,
         str(wav),
@@ -48,8 +48,8 @@ def test_all_kinds_of_input_agree(extractor, wav):
     batch = extractor(kinds)
     assert batch["input_values"].shape == (len(kinds), 16000) and batch["audio_attention_mask"].all()
     assert (batch["input_values"] - torch.from_numpy(WAVE)).abs().max() < 1e-4
-    one = extractor(WAVE, sampling_rate=16000)["input_values"]
-    assert torch.equal(one[0], torch.from_numpy(WAVE))
+    values = extractor(WAVE, sampling_rate=16000)["input_values"]
+    assert torch.equal(values[0], torch.from_numpy(WAVE))
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
@@ -75,7 +75,7 @@ def test_channels_are_averaged():
     assert rate == 8000 and np.allclose(wave, 2 * WAVE)
 
 
-def test_normalisation_is_the_clips_own():
+def test_normalisation_is_per_clip():
     extractor = GEmoClapFeatureExtractor()
     quiet = {"array": 0.1 * WAVE[:8000] + 0.2, "sampling_rate": 16000}
     batch = extractor([quiet, {"array": WAVE, "sampling_rate": 16000}])
@@ -91,7 +91,7 @@ def test_log_mel_shapes_and_level():
     assert batch["input_features"].shape == (2, 98, 40)
     assert batch["audio_attention_mask"].sum(1).tolist() == [98, 29]
     louder = extractor(0.5 * WAVE, sampling_rate=16000)["input_features"]
-    assert torch.allclose(louder, batch["input_features"][:1], atol=1e-2)  # do_normalize: the level is gone
+    assert torch.allclose(louder, batch["input_features"][:1], atol=1e-2)  # do_normalize removes the level
 
 
 def test_saved_and_loaded(tmp_path):
@@ -116,10 +116,10 @@ BAD = {
     "nan": (lambda p: written(p, encoded(np.where(WAVE > 0.29, np.nan, WAVE), subtype="FLOAT")), "NaN"),
     "rate zero": (lambda p: {"array": WAVE, "sampling_rate": 0}, "0 Hz"),
     "negative rate": (lambda p: {"array": WAVE, "sampling_rate": -8000}, "-8000 Hz"),
-    "rate is a word": (lambda p: {"array": WAVE, "sampling_rate": "16000"}, "no number"),
+    "rate is a word": (lambda p: {"array": WAVE, "sampling_rate": "16000"}, "not a number"),
     "integers of unknown scale": (lambda p: {"array": [0, 5, 9], "sampling_rate": 16000}, "int64 is not audio"),
-    "rate unknown": (lambda p: WAVE, "not known"),
-    "dict without rate": (lambda p: {"array": WAVE}, "not known"),
+    "rate unknown": (lambda p: WAVE, "sampling rate is unknown"),
+    "dict without rate": (lambda p: {"array": WAVE}, "sampling rate is unknown"),
     "dict without audio": (lambda p: {"sampling_rate": 8000}, "'array', 'bytes' or 'path'"),
     "too many channels": (lambda p: {"array": WAVE.reshape(-1, 40), "sampling_rate": 16000}, "up to 32 channels"),
     "three axes": (lambda p: {"array": WAVE.reshape(2, 2, -1), "sampling_rate": 16000}, "shape"),
@@ -157,7 +157,7 @@ def test_streamed_wav_without_a_length_is_read(extractor):
     assert extractor(bytes(data))["input_values"].shape[1] == 16000
 
 
-def test_silence_is_no_speech(extractor):
+def test_silence_is_refused(extractor):
     with pytest.raises(AudioError, match="quiet.wav: silent"):
         extractor.load_speech(np.zeros(16000), 16000, name="quiet.wav")
     with pytest.raises(AudioError, match="silent"):
@@ -165,14 +165,14 @@ def test_silence_is_no_speech(extractor):
     assert len(extractor.load_speech(WAVE * 1e-3, 16000)) == 16000
 
 
-def test_without_soxr_another_rate_names_it(extractor, monkeypatch):
+def test_missing_soxr_is_named(extractor, monkeypatch):
     monkeypatch.setattr(feature_extraction_gemoclap, "soxr", None)
     assert extractor(WAVE, sampling_rate=16000)["input_values"].shape == (1, 16000)
     with pytest.raises(ImportError, match="44100 Hz.*soxr"):
         extractor(WAVE, sampling_rate=44100)
 
 
-def test_without_soundfile_files_name_it(extractor, monkeypatch, wav):
+def test_missing_soundfile_is_named(extractor, monkeypatch, wav):
     monkeypatch.setattr(audio_files_gemoclap, "soundfile", None)
     with pytest.raises(ImportError, match="soundfile"):
         extractor(wav)

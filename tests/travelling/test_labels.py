@@ -1,4 +1,4 @@
-"""Labels in whatever form they come, prompts that differ, and options that messages name."""
+"""Labels of all types, distinct prompts, and the options that messages name."""
 
 import ast
 import copy
@@ -23,8 +23,7 @@ from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.objectives.registry import OBJECTIVES
 from modeling_gemoclap.prompts_gemoclap import check_templates, check_words, refuse_shared_prompts
 from modeling_gemoclap.runs.calibration import fit_temperature
-from modeling_gemoclap.runs.recipe import option_names
-from modeling_gemoclap.training.arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
+from modeling_gemoclap.runs.recipe import parse_recipe
 from modeling_gemoclap.training.card import TrainingFacts, write_model_card
 from modeling_gemoclap.training.clips import AudioCollator
 
@@ -40,7 +39,7 @@ def clip():
 
 
 class Series:
-    """What pandas' Series is to us."""
+    """A stand-in for pandas' Series."""
 
     def __init__(self, values):
         self.values = values
@@ -69,12 +68,12 @@ class Series:
     ],
     ids=lambda labels: type(labels).__name__,
 )
-def test_every_collection_of_labels(pipe, labels):
-    found = {item["label"]: item["score"] for item in pipe(clip(), candidate_labels=labels)}
-    assert found == {item["label"]: item["score"] for item in pipe(clip(), candidate_labels=["angry", "sad"])}
+def test_types_of_collections_of_labels(pipe, labels):
+    scores = {item["label"]: item["score"] for item in pipe(clip(), candidate_labels=labels)}
+    assert scores == {item["label"]: item["score"] for item in pipe(clip(), candidate_labels=["angry", "sad"])}
 
 
-def test_labels_are_kept_for_later_calls(make_model, make_processor):
+def test_labels_of_the_constructor_apply_to_calls(make_model, make_processor):
     model = make_model()
     labels = (word for word in ["sad", "angry"])
     pipe = ZeroShotEmotionPipeline(model=model, processor=make_processor(model), candidate_labels=labels)
@@ -84,33 +83,33 @@ def test_labels_are_kept_for_later_calls(make_model, make_processor):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("sad", "names 'sad' alone, which every clip would then be"),
+        ("sad", "names only 'sad', which every clip would then be"),
         ("", "must be a non-empty list of words"),
         ([], "must be a non-empty list of words"),
-        (7, "must be a list of words, or one string with commas between them, got 7"),
+        (7, "must be a list of words or one comma-separated string, got 7"),
         (np.array(3), "must be a list of words"),
         (b"sad", "must be a list of words"),
         ({"sad": 0, "angry": 1}, "must be a list of words"),
         (["sad", ""], "'' is not a word"),
         (["sad", None], "None is not a word"),
         (np.array([["sad", "angry"]]), r"\['sad', 'angry'\] is not a word"),
-        (["sad", "{}"], "'{}' has braces"),
-        (["sad", "{gender}"], "'{gender}' has braces"),
+        (["sad", "{}"], "'{}' contains braces"),
+        (["sad", "{gender}"], "'{gender}' contains braces"),
         (["sad", "Sad"], "names a word twice: 'sad' and 'Sad'"),
         (["very  sad", "very sad"], "names a word twice"),
         (["fear", "fearful", "anxiety", "sad"], "'fear', 'fearful', 'anxiety' are all 'fearful' in a prompt"),
         (["joy", "sad", "happiness"], "'joy', 'happiness' are all 'happy' in a prompt"),
     ],
 )
-def test_labels_that_cannot_be_told_apart(pipe, labels, message):
+def test_invalid_labels_are_refused(pipe, labels, message):
     with pytest.raises(ValueError, match=f"^candidate_labels.*{message}"):
         pipe(clip(), candidate_labels=labels)
 
 
-def test_templates_that_differ():
+def test_repeated_templates_are_refused():
     assert check_templates("x", "a {}", ("{}",)) == ["a {}"]
     for twice in (["a {} voice", "a {} voice"], ["A {} voice", "a {}  voice"]):
-        with pytest.raises(ValueError, match="twice, but for capitals and blanks"):
+        with pytest.raises(ValueError, match="twice, up to case and whitespace"):
             check_templates("x", twice, ("{}",))
     with pytest.raises(ValueError, match="3 is not a template"):
         check_templates("x", ["a {}", 3], ("{}",))
@@ -142,7 +141,7 @@ def by_optimizer(model):
 
 
 class Backwards:
-    """Another tokenizer with as many tokens."""
+    """Another tokenizer with the same number of tokens."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -155,14 +154,14 @@ class Backwards:
 
 
 @pytest.mark.parametrize("change", [in_place, by_data, by_state, by_optimizer])
-def test_class_embeddings_follow_the_text_tower(pipe, make_processor, change):
+def test_class_embeddings_are_updated_with_the_text_tower(pipe, make_processor, change):
     before = pipe(clip())
     change(pipe.model)
     fresh = ZeroShotEmotionPipeline(model=pipe.model, processor=pipe.processor, device="cpu")
     assert pipe(clip()) == fresh(clip()) != before
 
 
-def test_class_embeddings_follow_the_tokenizer_and_the_pooling(pipe):
+def test_class_embeddings_are_updated_with_tokenizer_and_pooling(pipe):
     before = pipe(clip())
     pipe.model.config.text_pooling = "mean"
     pooled = pipe(clip())
@@ -171,7 +170,7 @@ def test_class_embeddings_follow_the_tokenizer_and_the_pooling(pipe):
     assert pipe(clip()) != pooled
 
 
-def test_nothing_is_embedded_twice(pipe, monkeypatch):
+def test_class_embeddings_are_cached(pipe, monkeypatch):
     calls, embed = [], type(pipe.model).get_class_embeddings
     monkeypatch.setattr(type(pipe.model), "get_class_embeddings", lambda self, *a: calls.append(a) or embed(self, *a))
     for _ in range(3):
@@ -182,25 +181,23 @@ def test_nothing_is_embedded_twice(pipe, monkeypatch):
 
 # ---- options that messages name -------------------------------------------------------------------------------------
 PACKAGE = ROOT / "modeling_gemoclap"
-OF_VERSION_4 = {"warmup_ratio"}  # of transformers, which version 5 has no more
-OF_TRAINING = {"label_fraction", "num_dev_speakers"}  # of protocols, which train.py alone deals
+OF_VERSION_4 = {"warmup_ratio"}  # an option of transformers that version 5 removed
+OF_TRAINING = {"label_fraction", "num_dev_speakers"}  # options of protocols, which only train.py has
 
 
 def options_of(program) -> set[str]:
-    """The options of a program, without dashes; those of train.py for all objectives."""
-    if program == "train":
-        groups = [objective.Options for objective in OBJECTIVES.values()]
-        groups += [ModelArguments, DataArguments, GEmoClapTrainingArguments]
-        return {"help", "config"}.union(*map(option_names, groups))
+    """The options of a program without dashes."""
     seen = []
-    with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("argparse.ArgumentParser.print_help", lambda self, file=None: seen.append(self))
-        load_script(program).parse(["--help"])
-    return {option.removeprefix("--") for action in seen[0]._actions for option in action.option_strings}
+    heads = [("--head", head) for head in OBJECTIVES] if program == "train" else [()]
+    for head in heads:
+        with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("argparse.ArgumentParser.print_help", lambda self, file=None: seen.append(self))
+            (parse_recipe if program == "train" else load_script(program).parse)([*head, "--help"])
+    return {word.removeprefix("--") for parser in seen for action in parser._actions for word in action.option_strings}
 
 
 def messages(path):
-    """The texts of a module that are no docstrings, f-strings among them, and the lines they stand in."""
+    """The string literals and f-strings of a module without docstrings, with their lines."""
     tree = ast.parse(path.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     docs = {
@@ -215,36 +212,35 @@ def messages(path):
             yield node.lineno, node.value
 
 
-def test_messages_name_options_that_their_program_has():
-    """The program that a message names last before the option, else the one whose part it comes from, else both."""
+def test_options_in_messages_exist():
+    """An option belongs to the last program that the message names before it, else to that of the module or both."""
     options = {name: options_of(name) for name in ("train", "evaluate", "grid")}
-    of_part = dict.fromkeys(("training", "objectives", "runs"), ["train"]) | {"evaluation": ["evaluate"]}
+    of_part = dict.fromkeys(("objectives", "runs", "training"), ["train"]) | {"evaluation": ["evaluate"]}
     named = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
-        if part == "command_line":  # its messages name the options of each program
+        if part == "command_line":  # its messages name options of all programs
             continue
         for line, text in messages(path):
             programs = of_part.get(part, ["train"] if part.endswith("_gemoclap.py") else ["train", "evaluate"])
             if path.name == "grid.py":
                 programs = ["grid"]
-            text = re.sub(r"--no-[A-Z]+", "", text)  # of any field
-            if re.fullmatch(r"--[a-z_]+", text):
-                continue  # a piece of a command line that is put together
-            for found in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
-                option = found.removeprefix("--").removeprefix("no-")
-                if option == found:
-                    programs = [found.removesuffix(".py")]
+            if re.fullmatch(r"--[a-z_]+|--no-X", text):
+                continue  # a part of a command line
+            for term in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
+                option = term.removeprefix("--").removeprefix("no-")
+                if option == term:
+                    programs = [term.removesuffix(".py")]
                     continue
                 for program in ["train"] if option in OF_TRAINING else programs:
-                    where = f"{path.name}, line {line}: {program}.py has no {found}: {text!r}"
+                    where = f"{path.name}, line {line}: {program}.py has no {term}: {text!r}"
                     assert option in options[program] | OF_VERSION_4, where
                 named.add(option)
     assert {"labels", "drop_other_emotions", "emotions", "on_bad_audio", "init_from", "control"} <= named
 
 
 @pytest.mark.parametrize("option", ["drop_other_emotions", "allow_seen_speakers", "overwrite_output"])
-def test_switches_are_as_in_training(option):
+def test_boolean_options_are_parsed_as_in_training(option):
     parse = load_script("evaluate").parse
     for given, value in (([], False), ([f"--{option}"], True), ([f"--{option}", "true"], True)):
         assert getattr(parse(["--data_dir", "x", *given]), option) is value
@@ -259,7 +255,7 @@ WORDS = ["angry", "Freude", "sad"]
 
 
 def one_thing(config, emotions):
-    """Whether all four names say the same."""
+    """Whether the four fields agree."""
     assert config.emotions == emotions and config.id2label == dict(enumerate(emotions))
     assert config.label2id == {word: place for place, word in enumerate(emotions)}
     assert config.num_labels == len(emotions)
@@ -268,14 +264,14 @@ def one_thing(config, emotions):
 
 @pytest.fixture
 def classifier(make_model, tmp_path):
-    """A calibrated classifier of four emotions, saved."""
+    """A saved, calibrated classifier of four emotions."""
     fields = {"emotions": ["angry", "fear", "happy", "sad"], "calibration_temperature": 2.0, "calibrated_on": "clips"}
     make_model(model_class=GEmoClapForAudioClassification, **fields).save_pretrained(tmp_path / "four")
     return tmp_path / "four"
 
 
 @pytest.mark.parametrize("auto", [AutoModelForAudioClassification, GEmoClapForAudioClassification])
-def test_a_head_for_other_classes(classifier, auto, caplog):
+def test_head_for_other_classes(classifier, auto, caplog):
     with pytest.raises((ValueError, RuntimeError), match="mismatch"):
         auto.from_pretrained(classifier, num_labels=3, **THREE)
     model = auto.from_pretrained(classifier, num_labels=3, **THREE, ignore_mismatched_sizes=True)
@@ -300,7 +296,7 @@ def _saved(model, folder):
         lambda config: setattr(config, "label2id", {"Trauer": 3, "Wut": 0, "Angst": 1, "Freude": 2}),
     ],
 )
-def test_renamed_labels_survive(classifier, rename):
+def test_renamed_labels_are_saved(classifier, rename):
     model = GEmoClapForAudioClassification.from_pretrained(classifier)
     assert model.config.calibration_temperature == 2.0 and one_thing(model.config, ["angry", "fear", "happy", "sad"])
     rename(model.config)
@@ -313,7 +309,7 @@ def test_renamed_labels_survive(classifier, rename):
     assert stored["emotions"] == list(stored["id2label"].values()) == words
 
 
-def test_labels_by_argument(classifier):
+def test_labels_as_arguments_of_from_pretrained(classifier):
     words = ["Wut", "Angst", "Freude", "Trauer"]
     for options in ({"emotions": words}, {"id2label": dict(enumerate(words))}, {"emotions": words, "num_labels": 4}):
         model = GEmoClapForAudioClassification.from_pretrained(classifier, **options)
@@ -332,14 +328,14 @@ def test_labels_by_argument(classifier):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_labels": 3}, "num_labels=3, but the checkpoint's emotions are angry, fear, happy, sad"),
-        ({"num_labels": 4, **THREE}, "num_labels=4, and id2label names 3: angry, Freude, sad"),
+        ({"num_labels": 3}, "num_labels=3, but the emotions of the checkpoint are angry, fear, happy, sad"),
+        ({"num_labels": 4, **THREE}, "num_labels=4, but id2label names 3: angry, Freude, sad"),
         ({"emotions": ["sad", "angry"], **THREE}, "emotions and id2label disagree"),
-        ({"id2label": {0: "a", 2: "b"}}, "must have one word for each place 0, 1, 2, ..."),
-        ({"id2label": {0: "a", "x": "b"}}, "must have one word for each place"),
-        ({"id2label": {0: "a", 1: "a"}}, "must have one word for each place"),
-        ({"label2id": {"a": 0, "b": 0}}, "must have one word for each place"),
-        ({"id2label": {0: "a"}}, "emotions names 'a' alone"),
+        ({"id2label": {0: "a", 2: "b"}}, "must have one word for each index 0, 1, 2, ..."),
+        ({"id2label": {0: "a", "x": "b"}}, "must have one word for each index"),
+        ({"id2label": {0: "a", 1: "a"}}, "must have one word for each index"),
+        ({"label2id": {"a": 0, "b": 0}}, "must have one word for each index"),
+        ({"id2label": {0: "a"}}, "emotions names only 'a'"),
     ],
 )
 def test_labels_that_disagree(classifier, options, message):
@@ -367,7 +363,7 @@ def test_assignments_and_files_that_disagree(classifier):
         GEmoClapForAudioClassification.from_pretrained(classifier)
 
 
-def test_a_zero_shot_model_takes_other_words(make_model, make_processor, tmp_path):
+def test_emotions_of_a_zero_shot_model_can_be_replaced(make_model, make_processor, tmp_path):
     model = make_model(calibration_temperature=2.0)
     folder = _saved(model, tmp_path / "m")
     same = GEmoClapModel.from_pretrained(folder)
@@ -381,7 +377,7 @@ def test_a_zero_shot_model_takes_other_words(make_model, make_processor, tmp_pat
 
 
 def test_logits_of_both_models_are_calibrated_outside_of_training(make_model):
-    """Whoever takes a softmax of them, transformers' own pipelines among them, has the calibrated scores."""
+    """A softmax over the logits, as in the pipelines of transformers, returns calibrated scores."""
     ids = torch.tensor([[5, 6, 7], [5, 8, 9]])
     for model, text, name in (
         (make_model(), {"input_ids": ids}, "logits_per_audio"),
@@ -405,8 +401,8 @@ def test_logits_of_both_models_are_calibrated_outside_of_training(make_model):
 
 @pytest.fixture
 def trainers(make_model, make_processor, tmp_path):
-    """Of both kinds, with clips that they answer neither all right nor all wrong."""
-    found = []
+    """Trainers of both models, whose accuracy on the clips is neither 0 nor 1."""
+    trainers = []
     rng = np.random.default_rng(0)
     labels = [0, 1, 2, 0, 1, 2, 0, 1, 2, -1]
     clips = [{"clip": rng.standard_normal((20, 16)).astype(np.float32), "emotion_label": label} for label in labels]
@@ -419,14 +415,14 @@ def trainers(make_model, make_processor, tmp_path):
         collator = AudioCollator(processor.feature_extractor)
         arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], per_device_train_batch_size=9)
         if model_class is GEmoClapModel:
-            clips = [{**each, "gender_label": -1} for each in clips]
+            clips = [{**clip, "gender_label": -1} for clip in clips]
             collator = GEmoClapCollator(processor, model.config)
         data = {"train_dataset": clips[:9], "eval_dataset": clips, "data_collator": collator}
-        found.append(trainer_class(model, arguments, processing_class=processor, **data))
-    return found
+        trainers.append(trainer_class(model, arguments, processing_class=processor, **data))
+    return trainers
 
 
-def test_fitting_twice_is_fitting_once(trainers, monkeypatch):
+def test_fitting_the_temperature_twice_does_not_change_it(trainers, monkeypatch):
     from modeling_gemoclap.runs import calibration
 
     monkeypatch.setattr(calibration, "temperature_of", lambda logits, labels: logits.abs().mean().item() + 1)
@@ -439,7 +435,7 @@ def test_fitting_twice_is_fitting_once(trainers, monkeypatch):
         assert config.calibration_temperature == first
 
 
-def test_a_checkpoint_that_is_trained_on_is_not_calibrated(trainers):
+def test_further_training_removes_the_calibration(trainers):
     for trainer in trainers:
         trainer.args.max_steps = 1
         trainer.model.config.calibration_temperature, trainer.model.config.calibrated_on = 2.0, "clips"
@@ -449,7 +445,7 @@ def test_a_checkpoint_that_is_trained_on_is_not_calibrated(trainers):
         assert trainer.model.config.calibration_temperature is trainer.model.config.calibrated_on is None
 
 
-def test_a_card_tells_what_the_stock_pipeline_wants(make_model, tmp_path):
+def test_card_documents_the_pipeline_of_transformers(make_model, tmp_path):
     model = make_model(emotions=["fear", "sad"], calibration_temperature=2.0)
     assert model.config.prompt_words == ["fearful", "sad"]
     card = write_model_card(

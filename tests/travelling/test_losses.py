@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from modeling_gemoclap.losses_gemoclap import (
+    ContrastiveBatch,
+    LossSettings,
     contrastive_loss,
     emo_clap_loss,
     kl_contrastive,
@@ -116,7 +118,7 @@ def test_targets_by_hand():
 
 @pytest.mark.parametrize(("classes", "share"), [(4, 0.475), (7, 0.312)])
 def test_softmax_targets_are_nearly_flat(classes, share):
-    """The share of a row's mass on its own class, with balanced classes."""
+    """The fraction of a row's mass on its class, with balanced classes."""
     labels = torch.arange(classes).repeat(8)
     row = soft_targets(match_matrix(labels, labels), "softmax")[0]
     assert row[labels == 0].sum().item() == pytest.approx(share, abs=1e-3)
@@ -125,32 +127,34 @@ def test_softmax_targets_are_nearly_flat(classes, share):
 def test_kl_by_hand():
     logits = torch.log(torch.tensor([[0.5, 0.5], [0.25, 0.75]]))
     targets = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
-    assert kl_contrastive(logits, targets).item() == pytest.approx(math.log(2) / 2)  # rows: ln 2 and 0; 0 log 0 is 0
+    assert kl_contrastive(logits, targets).item() == pytest.approx(
+        math.log(2) / 2
+    )  # rows: ln 2 and 0, because 0 log 0 is 0
     assert target_entropy(targets).item() == pytest.approx(0.5 * -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)))
 
 
 def test_emo_by_hand():
-    """Two clips of two classes, audio equal to text: logits are s on the diagonal and 0 beside it."""
+    """Two clips of two classes, audio equal to text: logits are s on the diagonal and 0 elsewhere."""
     eye = torch.eye(2)
     loss = emo_clap_loss(eye, eye, torch.tensor(1.0), torch.tensor(1.0), torch.tensor([0, 1]), targets="softmax")
-    assert loss.item() == pytest.approx(0.0, abs=1e-7)  # the best logits of softmax targets are one apart
+    assert loss.item() == pytest.approx(0.0, abs=1e-7)  # the optimal logits for softmax targets differ by one
     loss = emo_clap_loss(eye, eye, torch.tensor(2.0), torch.tensor(3.0), torch.tensor([0, 1]), targets="row")
     assert loss.item() == pytest.approx(0.5 * (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-3))))
 
 
 @pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
-def test_nothing_known_is_zero_with_a_graph(objective):
+def test_loss_without_known_labels_is_zero_with_a_graph(objective):
     embeds = [torch.nn.functional.normalize(torch.randn(3, 4), dim=-1).requires_grad_() for _ in range(3)]
     scale = torch.tensor(2.0, requires_grad=True)
     unknown = torch.full((3,), -1)
-    terms = objective_terms(objective, *embeds[:2], scale, scale, unknown, unknown, embeds[2])
-    loss = contrastive_loss(terms)
+    batch = ContrastiveBatch(*embeds[:2], scale, scale, unknown, unknown, embeds[2])
+    loss = contrastive_loss(objective_terms(objective, batch, LossSettings()))
     assert loss.item() == 0.0 and loss.requires_grad
     loss.backward()
     assert all(embed.grad is not None and not embed.grad.any() for embed in embeds[:2])
 
 
-def test_unknown_emotion_is_left_out_row_and_column():
+def test_unknown_emotions_are_omitted():
     rng = torch.Generator().manual_seed(0)
     audio, text = (torch.nn.functional.normalize(torch.randn(6, 5, generator=rng), dim=-1) for _ in range(2))
     emotion, gender = torch.tensor([0, 1, -1, 0, 1, -1]), torch.tensor([0, 1, 1, 1, 0, 0])
@@ -173,8 +177,8 @@ def gender_gradient(similarity, text_of_clip, genders):
     return torch.autograd.grad(loss, audio)[0]
 
 
-def test_sl_with_emotion_texts_does_not_see_gender():
-    """First fact: all columns of one emotion are one text, so a balanced batch's gradient is blind to gender."""
+def test_gradient_of_sl_with_emotion_texts_is_independent_of_gender():
+    """All columns of an emotion are the same text, so the gradient of a balanced batch does not depend on gender."""
     one_text_an_emotion = torch.tensor([0, 0, 1, 1, 2, 2])
     balanced, swapped = torch.tensor([0, 1, 0, 1, 0, 1]), torch.tensor([0, 1, 1, 0, 0, 1])
     plain = gender_gradient("cross", one_text_an_emotion, balanced)
@@ -185,7 +189,7 @@ def test_sl_with_emotion_texts_does_not_see_gender():
 
 
 def test_sl_with_emotion_texts_is_emo_with_smoothed_labels():
-    """The same fact from the other side: SL's audio gradient is that of targets with gender averaged out."""
+    """The audio gradient of SL is that of targets averaged over gender."""
     emotions, genders = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 0, 1, 0, 1])
     rng = torch.Generator().manual_seed(4)
     audio = torch.nn.functional.normalize(
@@ -203,8 +207,8 @@ def test_sl_with_emotion_texts_is_emo_with_smoothed_labels():
     assert torch.allclose(sl, emo, atol=1e-14, rtol=0)
 
 
-def test_intra_does_not_change_when_all_texts_are_rotated():
-    """Second fact: eq. 3 as printed ties no text to any clip."""
+def test_intra_is_invariant_to_a_rotation_of_all_texts():
+    """Eq. 3 as printed does not relate texts to clips."""
     rng = torch.Generator().manual_seed(5)
     audio, text = (
         torch.nn.functional.normalize(torch.randn(6, 5, generator=rng, dtype=torch.float64), dim=-1) for _ in range(2)
@@ -223,16 +227,17 @@ def test_intra_does_not_change_when_all_texts_are_rotated():
     assert losses["both"][0] == pytest.approx((losses["cross"][0] + losses["intra"][0]) / 2)
 
 
-def test_floor_and_loss_make_cross_entropy():
+def test_cross_entropy_is_floor_plus_loss():
     rng = torch.Generator().manual_seed(6)
     audio, text = (torch.nn.functional.normalize(torch.randn(6, 5, generator=rng), dim=-1) for _ in range(2))
     scale = torch.tensor(5.0)
-    terms = objective_terms("emo", audio, text, scale, scale, torch.tensor([0, 1, 2, 0, 1, 2]))
+    batch = ContrastiveBatch(audio, text, scale, scale, torch.tensor([0, 1, 2, 0, 1, 2]))
+    terms = objective_terms("emo", batch, LossSettings())
     by_hand = sum(0.5 * -(term.targets * term.logits.log_softmax(-1)).sum(-1).mean() for term in terms)
     assert (contrastive_loss(terms) + loss_floor(terms)).item() == pytest.approx(by_hand.item(), abs=1e-5)
 
 
-def test_loss_is_taken_in_float32():
+def test_loss_is_computed_in_float32():
     audio = torch.nn.functional.normalize(torch.randn(4, 8), dim=-1)
     loss = emo_clap_loss(
         audio.bfloat16(), audio.bfloat16(), torch.tensor(5.0), torch.tensor(5.0), torch.tensor([0, 1, 0, 1])

@@ -1,4 +1,4 @@
-"""The model: shapes, pooling, independence of the batch, loading of pretrained towers."""
+"""The model: shapes, pooling, batch independence, pretrained towers, configuration."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_compact_encoder_has_hidden_states_and_a_size():
     assert isinstance(model(torch.randn(1, 20, 64), return_dict=False), tuple)
 
 
-def test_spec_augment_masks_in_training_alone_and_spares_half_a_second():
+def test_spec_augment_masks_only_in_training():
     model = GEmoClapAudioModel(GEmoClapAudioConfig(hidden_dropout=0.0, conv_dropout=0.0))
     features, mask = torch.ones(8, 50, 64), torch.ones(8, 50)
     masked = model._spec_augment(features, mask.bool())
@@ -53,7 +53,7 @@ def test_spec_augment_masks_in_training_alone_and_spares_half_a_second():
     assert torch.isfinite(model.train()(torch.randn(2, 8, 64)).last_hidden_state).all()
 
 
-def test_pooling_is_the_mean_over_true_frames(make_model):
+def test_pooling_is_the_mean_over_valid_frames(make_model):
     model = make_model("wavlm-large")
     batch, clips = batch_of(model, [16000, 8000])
     hidden = model.audio_model(clips[1][None]).last_hidden_state.mean(1)
@@ -68,7 +68,7 @@ def test_text_is_the_first_token(make_model):
     assert torch.allclose(model.get_text_features(ids), model.text_projection(hidden))
 
 
-def test_scales_are_bounded_and_take_their_initial_value(make_model):
+def test_scales_are_bounded_and_initialised(make_model):
     model = make_model(logit_scale_init_value=1.5)
     assert model.audio_logit_scale.item() == pytest.approx(1.5)
     assert model.text_scale.item() == pytest.approx(math.exp(1.5))
@@ -78,7 +78,7 @@ def test_scales_are_bounded_and_take_their_initial_value(make_model):
     assert not make_model(logit_scale_trainable=False).audio_logit_scale.requires_grad
 
 
-def test_class_embeddings_are_means_of_unit_templates(make_model, make_processor):
+def test_class_embeddings_are_means_of_normalised_prompts(make_model, make_processor):
     model = make_model(objective="emo", emotion_templates=["a {} voice", "somebody who is {}"])
     tokenizer = make_processor(model).tokenizer
     classes = model.get_class_embeddings(model.config.class_prompts(), tokenizer)
@@ -96,11 +96,11 @@ def test_ml_needs_gender_prompts(make_model):
     with pytest.raises(ValueError, match="gender_input_ids"):
         model(**audio, input_ids=ids, **labels)
     assert model(**audio, input_ids=ids, gender_input_ids=ids, **labels).loss.isfinite()
-    with pytest.raises(ValueError, match="one text and one label a clip"):
+    with pytest.raises(ValueError, match="one text and one label for each clip"):
         model(**audio, input_ids=ids[:1], gender_input_ids=ids[:1], **labels)
 
 
-def test_ready_towers_keep_their_attention_and_take_fields(tmp_path):
+def test_ready_towers_keep_their_attention_and_accept_fields(tmp_path):
     transformers.HubertModel(audio_config("hubert-large")).save_pretrained(tmp_path / "audio")
     transformers.RobertaModel(text_config()).save_pretrained(tmp_path / "text")
     names = (str(tmp_path / "audio"), str(tmp_path / "text"))
@@ -115,7 +115,7 @@ def test_ready_towers_keep_their_attention_and_take_fields(tmp_path):
     assert half.get_audio_features(torch.randn(1, 8000)).dtype == torch.bfloat16
 
 
-def test_the_fields_of_the_output_stand_in_order(make_model):
+def test_fields_of_the_output_are_in_order(make_model):
     model = make_model()
     audio, _ = batch_of(model, [8000, 8000])
     ids, labels = torch.randint(5, 300, (2, 6)), torch.tensor([0, 1])
@@ -136,7 +136,7 @@ def test_the_fields_of_the_output_stand_in_order(make_model):
         {"sl_texts": "none"},
         {"pooling": "max"},
         {"text_pooling": "last"},
-        {"use_weighted_layer_sum": True},  # the default tower has layer drop
+        {"use_weighted_layer_sum": True},  # the layerdrop of the default tower is not 0
         {"alpha": 1.5},
         {"emotions": ["sad", "sad"]},
         {"emotion_templates": ["no place"]},
@@ -145,15 +145,15 @@ def test_the_fields_of_the_output_stand_in_order(make_model):
         {"logit_scale_init_value": 10.0},
     ],
 )
-def test_configuration_refuses(fields):
+def test_invalid_configurations_are_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         GEmoClapConfig(**fields)
 
 
-def test_synonyms_are_for_training_alone():
+def test_synonyms_are_used_only_in_training():
     synonyms = {"angry": ["furious"], "fear": ["afraid", "scared"]}
     config = GEmoClapConfig(emotions=["angry", "sad"], objective="emo", emotion_synonyms=synonyms)
-    assert config.emotion_synonyms == {"angry": ["furious"]}, "those of its own emotions"
+    assert config.emotion_synonyms == {"angry": ["furious"]}, "synonyms of its emotions"
     assert config.emotion_prompts("angry", synonyms=True) == [
         "this person is feeling angry",
         "this person is feeling furious",
@@ -169,10 +169,10 @@ def test_synonyms_are_for_training_alone():
             GEmoClapConfig(emotions=["angry", "sad"], emotion_synonyms=wrong)
 
 
-def test_words_that_a_text_tower_never_saw():
+def test_unknown_words():
     config = GEmoClapConfig(known_words=["this", "person", "is", "feeling", "angry"])
     assert config.unknown_words(["This person is feeling livid!", "feeling livid"]) == ["livid"]
-    assert GEmoClapConfig().unknown_words(["whatever"]) == [], "a pretrained one has seen most words"
+    assert GEmoClapConfig().unknown_words(["whatever"]) == [], "a pretrained text tower knows most words"
 
 
 def test_configuration_prompts():

@@ -1,4 +1,4 @@
-"""Where there is nothing to pool there is no NaN, in values and in gradients."""
+"""Values and gradients are finite for clips without frames and texts without tokens."""
 
 import numpy as np
 import pytest
@@ -8,24 +8,27 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from modeling_gemoclap import GEmoClapForXVector, GEmoClapProcessor
-from modeling_gemoclap.base_gemoclap import GEmoClapAudioPooling
+from modeling_gemoclap.encoding_gemoclap import encode_text
+from modeling_gemoclap.heads_gemoclap import GEmoClapAudioPooling
 from modeling_gemoclap.losses_gemoclap import contrastive_loss
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
-from modeling_gemoclap.towers_gemoclap import build_text_tower, encode_text
+from modeling_gemoclap.towers_gemoclap import build_text_tower
 
 POOLINGS = ("mean", "mean_std", "self_attention")
 
 
 def finite(value: torch.Tensor, module: torch.nn.Module) -> bool:
-    """Whether a value and its gradients in a module are."""
+    """Whether a value and its gradients in a module are finite."""
     module.zero_grad()
     value.square().sum().backward()
-    gradients = [each.grad for each in module.parameters() if each.grad is not None]
-    return bool(value.isfinite().all()) and gradients and all(bool(each.isfinite().all()) for each in gradients)
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return (
+        bool(value.isfinite().all()) and gradients and all(bool(gradient.isfinite().all()) for gradient in gradients)
+    )
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_pooling_of_no_frame_is_zero(make_model, pooling):
+def test_pooling_without_frames_is_zero(make_model, pooling):
     config = make_model(pooling=pooling, use_weighted_layer_sum=True).config
     module = GEmoClapAudioPooling(config)
     states = [torch.randn(2, 5, 16, requires_grad=True) for _ in range(3)]
@@ -36,8 +39,8 @@ def test_pooling_of_no_frame_is_zero(make_model, pooling):
 
 
 @pytest.mark.parametrize("family", AUDIO)
-def test_a_clip_of_padding_alone(make_model, family):
-    """Its frames are none; the clip beside it is what it is alone."""
+def test_clip_of_padding_only(make_model, family):
+    """It has no valid frames, and the other clip has the same embedding as alone."""
     model = make_model(family, model_class=GEmoClapForXVector)
     if family in ("whisper", "ast", "wav2vec2-bert"):
         name = "input_values" if family == "ast" else "input_features"
@@ -57,7 +60,7 @@ def test_a_clip_of_padding_alone(make_model, family):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("pooling", ["first", "mean"])
 @pytest.mark.parametrize("name", ["roberta", "bert"])
-def test_a_text_of_no_token(name, pooling, attention):
+def test_text_without_tokens(name, pooling, attention):
     config = text_config(name)
     config._attn_implementation = attention
     tower = build_text_tower(config).train()
@@ -70,7 +73,7 @@ def test_a_text_of_no_token(name, pooling, attention):
 
 
 def without_special_tokens(model) -> PreTrainedTokenizerFast:
-    """A tokenizer that makes no token of an empty text, as those of decoders do."""
+    """A tokenizer that returns no tokens for an empty text, like those of decoders."""
     words = sorted({word for prompt in model.config.training_prompts() for word in prompt.split()})
     made = Tokenizer(models.WordLevel({word: place for place, word in enumerate(["<pad>", "<unk>", *words])}, "<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -101,10 +104,10 @@ def test_unlabelled_clips_and_a_tokenizer_without_special_tokens(make_model, mak
 
 
 @pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
-def test_the_prompt_that_is_left_out_has_no_part(make_model, make_processor, objective, monkeypatch):
-    """Loss and gradients are those of an empty text in its place, of which this tokenizer makes tokens."""
+def test_omitted_prompts_have_no_effect(make_model, make_processor, objective, monkeypatch):
+    """Loss and gradients equal those with an empty text instead, for which this tokenizer returns tokens."""
     model = make_model(objective=objective, text_pooling="mean")
-    examples, found = clips_of([(0, 0), (1, 1), (-1, 0), (2, -1), (0, 1)]), []
+    examples, results = clips_of([(0, 0), (1, 1), (-1, 0), (2, -1), (0, 1)]), []
     for left_out in (None, ""):
         collator = GEmoClapCollator(make_processor(model), model.config)
         if left_out is not None:
@@ -114,7 +117,7 @@ def test_the_prompt_that_is_left_out_has_no_part(make_model, make_processor, obj
         labels = batch.pop("emotion_labels"), batch.pop("gender_labels")
         loss = contrastive_loss(model.objective_terms(model(**batch), *labels))
         loss.backward()
-        found.append((loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
-    (loss, gradients), (before, others) = found
+        results.append((loss.item(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    (loss, gradients), (before, others) = results
     assert loss == pytest.approx(before, rel=1e-6) and len(gradients) == len(others) > len(TONES)
-    assert all(torch.allclose(mine, other, atol=1e-7) for mine, other in zip(gradients, others, strict=True))
+    assert all(torch.allclose(gradient, other, atol=1e-7) for gradient, other in zip(gradients, others, strict=True))

@@ -1,4 +1,4 @@
-"""The pipeline `zero-shot-emotion-recognition`, run by the installed package."""
+"""The pipeline `zero-shot-emotion-recognition` of the installed package."""
 
 import re
 
@@ -26,7 +26,7 @@ def clips(tones):
 TRUTH = [emotion for emotion in TONES for _ in range(4)]
 
 
-def test_right_answers_in_order(pipe, clips):
+def test_predictions_are_right_and_in_order(pipe, clips):
     assert isinstance(pipe, ZeroShotEmotionPipeline)
     answers = pipe(clips, batch_size=5)
     assert [answer[0]["label"] for answer in answers] == TRUTH
@@ -36,7 +36,7 @@ def test_right_answers_in_order(pipe, clips):
         assert {item["label"] for item in answer} == set(TONES)
 
 
-def test_batch_size_and_order_change_nothing(pipe, clips):
+def test_results_are_independent_of_batch_size_and_order(pipe, clips):
     def scores(answer):
         return {item["label"]: pytest.approx(item["score"], abs=1e-5) for item in answer}
 
@@ -46,7 +46,7 @@ def test_batch_size_and_order_change_nothing(pipe, clips):
     assert [{i["label"]: i["score"] for i in answer} for answer in backwards] == [scores(answer) for answer in whole]
 
 
-def test_all_kinds_of_input(pipe, clips):
+def test_all_types_of_input(pipe, clips):
     wave, rate = soundfile.read(clips[0], dtype="float32")
     data = open(clips[0], "rb").read()
     expected = pipe(clips[0])[0]["score"]
@@ -59,7 +59,7 @@ def test_all_kinds_of_input(pipe, clips):
     ):
         assert pipe(audio)[0]["score"] == pytest.approx(expected, abs=1e-5)
     assert pipe(wave, sampling_rate=rate)[0]["score"] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(AudioError, match="sampling rate is not known"):
+    with pytest.raises(AudioError, match="sampling rate is unknown"):
         pipe(wave)
 
 
@@ -77,7 +77,7 @@ def test_streams_are_lazy(pipe, clips):
     assert pipe([]) == []
 
 
-def test_texts_are_embedded_once_a_label_set(pipe, clips, monkeypatch):
+def test_texts_are_embedded_once_for_each_label_set(pipe, clips, monkeypatch):
     calls = []
     original = GEmoClapModel.get_class_embeddings
     monkeypatch.setattr(GEmoClapModel, "get_class_embeddings", lambda self, *a: calls.append(a) or original(self, *a))
@@ -90,7 +90,7 @@ def test_texts_are_embedded_once_a_label_set(pipe, clips, monkeypatch):
     assert len(calls) == 2
 
 
-def test_labels_and_templates_of_ones_own(pipe, clips):
+def test_candidate_labels_and_templates(pipe, clips):
     answer = pipe(clips[0], candidate_labels=["sadness", "anger"], hypothesis_template="this person is feeling {}")
     assert [item["label"] for item in answer] == ["anger", "sadness"]
     assert [item["label"] for item in pipe(clips[0], ["sad", "angry"])] == ["angry", "sad"]
@@ -101,7 +101,7 @@ def test_labels_and_templates_of_ones_own(pipe, clips):
         pipe(clips[0], hypothesis_template="no place")
     with pytest.raises(ValueError, match="twice"):
         pipe(clips[0], candidate_labels=["sad", "sad"])
-    with pytest.raises(ValueError, match="'sad' alone, which every clip would then be: give two or more"):
+    with pytest.raises(ValueError, match="names only 'sad', which every clip would then be: give two or more"):
         pipe(clips[0], candidate_labels=["sad"])
 
 
@@ -138,7 +138,7 @@ def test_gender_and_embeddings(pipe, clips):
     assert answer["embedding"].shape == (64,) and np.linalg.norm(answer["embedding"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_bad_items_carry_their_error(pipe, clips, tmp_path):
+def test_errors_are_returned_with_on_error(pipe, clips, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     soundfile.write(tmp_path / "short.wav", tone("sad", 0)[:100], RATE)
     bad = [str(tmp_path / name) for name in ("silent.wav", "short.wav", "missing.wav")]
@@ -155,7 +155,7 @@ def test_bad_items_carry_their_error(pipe, clips, tmp_path):
 
 
 @pytest.mark.parametrize("value", ["1", "2", 1.5, -1, 0, True, [1]])
-def test_numbers_that_are_no_counts_are_refused(pipe, clips, value):
+def test_invalid_counts_are_refused(pipe, clips, value):
     words = re.escape(f"={value!r} must be a whole number of at least 1")
     for name in ("top_k", "batch_size"):
         with pytest.raises(ValueError, match=f"^{name}{words}"):
@@ -166,20 +166,20 @@ def test_numbers_that_are_no_counts_are_refused(pipe, clips, value):
 
 
 @pytest.mark.parametrize("value", [3, 1.5, True])
-def test_what_is_no_template_is_refused(pipe, clips, value):
-    with pytest.raises(ValueError, match=f"^hypothesis_template={value!r} is not a template, nor a list of them"):
+def test_invalid_templates_are_refused(pipe, clips, value):
+    with pytest.raises(ValueError, match=f"^hypothesis_template={value!r} is neither a template nor a list"):
         pipe(clips[0], hypothesis_template=value)
-    with pytest.raises(ValueError, match=f"^emotion_templates={value!r} is not a template"):
+    with pytest.raises(ValueError, match=f"^emotion_templates={value!r} is neither a template nor a list"):
         GEmoClapConfig(emotion_templates=value)
 
 
 @pytest.mark.parametrize("text", [[], (), 3, ["a", 3], [["a"]], [None]])
-def test_what_is_no_prompt_is_refused(pipe, text):
-    with pytest.raises(ValueError, match="must be a prompt, or a list of one or more prompts"):
+def test_invalid_prompts_are_refused(pipe, text):
+    with pytest.raises(ValueError, match="must be a prompt or a non-empty list of prompts"):
         pipe.processor(text=text)
 
 
 @pytest.mark.parametrize("labels", [{"id2label": ["a", "b"]}, {"label2id": ["a", "b"]}, {"id2label": "ab"}])
-def test_labels_that_are_no_dict_are_refused(labels):
-    with pytest.raises(ValueError, match="must be a dict of all labels; a list of them is given as emotions"):
+def test_labels_must_be_a_dict(labels):
+    with pytest.raises(ValueError, match="must be a dict of all labels; give a list of labels as emotions"):
         GEmoClapConfig(**labels)

@@ -1,4 +1,4 @@
-"""Towers that are handed over ready, and configurations that are shared."""
+"""Ready towers, shared configurations, and invalid towers."""
 
 import json
 
@@ -9,7 +9,8 @@ from conftest import BIN, RATE, audio_config, batch_of, text_config
 from safetensors.torch import load_file, save_file
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel
-from modeling_gemoclap.towers_gemoclap import ignores_padding, load_audio_tower, load_text_tower
+from modeling_gemoclap.encoding_gemoclap import ignores_padding
+from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
 
 
 def save_text(folder, **fields):
@@ -19,14 +20,14 @@ def save_text(folder, **fields):
 
 
 @pytest.mark.parametrize("family", ["hubert-base", "wavlm-base", "data2vec-large"])
-def test_a_ready_tower_leaks_no_padding_and_keeps_its_attention(family):
+def test_ready_towers_ignore_padding_and_keep_their_attention(family):
     torch.manual_seed(0)
     audio = transformers.AutoModel.from_config(audio_config(family)).eval()
     attention = audio.config._attn_implementation
     text = transformers.RobertaModel(text_config(), add_pooling_layer=False)
     config = GEmoClapConfig(audio_config=audio.config, text_config=text.config, projection_dim=8)
     model = GEmoClapModel(config, audio_model=audio, text_model=text).eval()
-    again = GEmoClapModel(config, audio_model=model.audio_model, text_model=text).eval()  # closed once, not twice
+    again = GEmoClapModel(config, audio_model=model.audio_model, text_model=text).eval()  # layers are replaced once
     assert again.audio_model.config._attn_implementation == attention in ("eager", "sdpa")
     assert set(model.state_dict()) == set(again.state_dict())
     batch, clips = batch_of(model, [RATE, RATE // 3, RATE // 2])
@@ -36,7 +37,7 @@ def test_a_ready_tower_leaks_no_padding_and_keeps_its_attention(family):
     assert (together - alone).abs().max() < 1e-4
 
 
-def test_hubert_with_batch_norm_before_its_positions_runs_by_length():
+def test_hubert_with_batch_norm_is_batched_by_length():
     config = audio_config("hubert-large", conv_pos_batch_norm=True)
     assert not ignores_padding(config) and ignores_padding(audio_config("hubert-large"))
     torch.manual_seed(0)
@@ -49,14 +50,14 @@ def test_hubert_with_batch_norm_before_its_positions_runs_by_length():
         assert (model.get_audio_features(**batch) - alone).abs().max() < 1e-4
 
 
-def test_a_classifier_leaves_a_shared_configuration_alone(make_model, tmp_path):
+def test_classifier_does_not_change_a_shared_configuration(make_model, tmp_path):
     model = make_model()
     GEmoClapForAudioClassification(model.config)
     model.save_pretrained(tmp_path)
     assert "zero-shot-emotion-recognition" in json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]
 
 
-def test_where_a_checkpoint_lies_holds_for_configuration_and_weights(tmp_path):
+def test_hub_options_apply_to_configuration_and_weights(tmp_path):
     for folder, seed in ((tmp_path / "audio", 0), (tmp_path / "audio/sub", 1)):
         torch.manual_seed(seed)
         transformers.HubertModel(audio_config("hubert-base")).save_pretrained(folder)
@@ -71,7 +72,7 @@ def test_where_a_checkpoint_lies_holds_for_configuration_and_weights(tmp_path):
 
 @pytest.mark.parametrize("kind", ["torch.bfloat16", torch.bfloat16, "bfloat16"])
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
-def test_precision_as_transformers_spells_it(tmp_path, kind, name):
+def test_dtype_options(tmp_path, kind, name):
     transformers.HubertModel(audio_config("hubert-base")).save_pretrained(tmp_path / "audio")
     text = save_text(tmp_path / "text")
     model = GEmoClapModel.from_audio_text_pretrained(str(tmp_path / "audio"), text, **{name: kind})
@@ -80,15 +81,15 @@ def test_precision_as_transformers_spells_it(tmp_path, kind, name):
     assert {p.dtype for p in classifier.parameters()} == {torch.float32}
     with pytest.raises(ValueError, match="dtype='half-ish'"):
         GEmoClapModel.from_audio_text_pretrained(str(tmp_path / "audio"), text, **{name: "half-ish"})
-    with pytest.raises(ValueError, match="one precision"):
+    with pytest.raises(ValueError, match="the same dtype"):
         GEmoClapModel.from_audio_text_pretrained(str(tmp_path / "audio"), text, audio_torch_dtype="float16")
 
 
-# ---- what is no tower -----------------------------------------------------------------------------------------------
-def test_a_causal_text_encoder_is_refused_for_its_first_token(tmp_path):
+# ---- invalid towers -------------------------------------------------------------------------------------------------
+def test_first_token_of_a_causal_text_encoder_is_refused(tmp_path):
     small = {"vocab_size": 300, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 66}
     transformers.GPT2Model(transformers.GPT2Config(**small)).save_pretrained(tmp_path / "gpt2")
-    with pytest.raises(ValueError, match="gpt2: its first token hears none of the others: give text_pooling='mean'"):
+    with pytest.raises(ValueError, match="gpt2: its first token does not attend to .*: give text_pooling='mean'"):
         load_text_tower(str(tmp_path / "gpt2"))
     assert load_text_tower(str(tmp_path / "gpt2"), "mean").config.model_type == "gpt2"
     transformers.T5Config().save_pretrained(tmp_path / "t5")
@@ -96,7 +97,7 @@ def test_a_causal_text_encoder_is_refused_for_its_first_token(tmp_path):
         load_text_tower(str(tmp_path / "t5"))
 
 
-def test_a_codec_is_no_encoder(tmp_path):
+def test_audio_codecs_are_refused(tmp_path):
     fields = {"hidden_size": 8, "num_filters": 4, "codebook_size": 16, "target_bandwidths": [1.5]}
     transformers.EncodecModel(transformers.EncodecConfig(**fields)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'encodec' model, not an audio encoder"):
@@ -104,7 +105,7 @@ def test_a_codec_is_no_encoder(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["safetensors", BIN, "pointer"])
-def test_a_file_that_is_cut_off_is_named(tmp_path, form):
+def test_truncated_weight_files_are_named(tmp_path, form):
     transformers.HubertModel(audio_config("hubert-base")).save_pretrained(tmp_path / "audio")
     path = tmp_path / "audio/model.safetensors"
     if form == "bin":
@@ -115,7 +116,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, form):
     data = path.read_bytes()
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     path.write_bytes(pointer if form == "pointer" else data[: len(data) // 2])
-    # transformers 4 has a message of its own for the old form
+    # transformers 4 has another message for the old format
     with pytest.raises(
         (ValueError, OSError),
         match=r"audio: its weights cannot be read.*again|Unable to load .*audio|a pointer of git-lfs",
@@ -123,7 +124,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, form):
         load_audio_tower(str(tmp_path / "audio"))
 
 
-def test_a_checkpoint_that_lacks_weights_is_not_judged(make_model, make_processor, tones, tmp_path):
+def test_evaluate_refuses_a_checkpoint_without_all_weights(make_model, make_processor, tones, tmp_path):
     from conftest import run_script
 
     model = make_model()

@@ -1,4 +1,4 @@
-"""What is given as a recording: paths, files, arrays, pairs, decoders and rows of datasets; and what is not."""
+"""Types of recordings: paths, files, arrays, pairs, decoders, rows of datasets, and invalid objects."""
 
 import io
 import pathlib
@@ -21,7 +21,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor
 from modeling_gemoclap.feature_extraction_gemoclap import is_one_recording, read_audio
-from modeling_gemoclap.pipeline_gemoclap import in_batches, load_clip
+from modeling_gemoclap.pipeline_gemoclap import load_clip, process_in_batches
 
 RATE = 16000
 WAVE = (0.3 * np.sin(np.arange(8000) / 6)).astype(np.float32)
@@ -32,7 +32,7 @@ WAV = BUFFER.getvalue()
 
 
 class Decoder:
-    """As torchcodec's `AudioDecoder`; that of `datasets` also tells where it comes from."""
+    """A stand-in for torchcodec's `AudioDecoder`; that of `datasets` also has the path."""
 
     def __init__(self, data=STEREO, error=None, path=None):
         self.data, self.error = torch.from_numpy(data), error
@@ -43,12 +43,12 @@ class Decoder:
             raise self.error
         return SimpleNamespace(data=self.data, sample_rate=RATE)
 
-    def __getitem__(self, key):  # that of datasets answers as a dict does
+    def __getitem__(self, key):  # the decoder of `datasets` supports keys
         raise AssertionError("it is to be decoded once, as a whole")
 
 
 class Unseekable(io.RawIOBase):
-    """A raw stream that gives less than it is asked for, as sockets do."""
+    """A raw stream that returns fewer bytes than requested, like a socket."""
 
     def __init__(self, data):
         self.rest = data
@@ -75,7 +75,7 @@ def at_its_end(data):
     return file
 
 
-MONO = {  # all of them are WAVE; given the path of its file
+MONO = {  # functions from the path of WAVE's file to types of the same recording
     "path": lambda path: path,
     "text": lambda path: str(path),
     "bytes path in a dict": lambda path: {"path": bytes(path)},
@@ -122,7 +122,7 @@ MONO = {  # all of them are WAVE; given the path of its file
 
 
 @pytest.mark.parametrize("case", MONO)
-def test_every_kind_is_one_recording_and_the_same(case, path):
+def test_all_types_are_read_as_the_same_recording(case, path):
     wave, rate = read_audio(MONO[case](path))
     assert rate == RATE and wave.dtype == np.float32 and wave.shape == WAVE.shape
     assert np.abs(wave - WAVE).max() < 2e-3
@@ -133,7 +133,7 @@ def test_every_kind_is_one_recording_and_the_same(case, path):
     assert np.array_equal(load_clip(extractor, MONO[case](path), on_error="return"), values[0].numpy())
 
 
-def test_open_files_are_left_as_they_were(path):
+def test_position_of_open_files_is_restored(path):
     with open(path, "rb") as file, open(path, "rb", buffering=0) as raw:
         file.seek(5)
         for _ in range(2):
@@ -152,19 +152,19 @@ CHANNELS = {
 
 
 @pytest.mark.parametrize("case", CHANNELS)
-def test_channels_are_told_from_time(case):
+def test_axis_of_channels_is_detected(case):
     wave, _ = read_audio(CHANNELS[case])
     assert np.abs(wave - 0.75 * WAVE).max() < 1e-4
 
 
-def test_a_rate_of_its_own_takes_precedence():
+def test_rate_of_the_recording_takes_precedence():
     for audio in ((WAVE, 8000), {"array": WAVE, "sampling_rate": 8000}, {"audio": (8000, WAVE)}):
         assert read_audio(audio, 44100)[1] == 8000
     for audio in (WAVE, {"array": WAVE}, {"array": WAVE, "sampling_rate": None}):
         assert read_audio(audio, 44100)[1] == 44100
 
 
-# ---- one or several -------------------------------------------------------------------------------------------------
+# ---- collections ----------------------------------------------------------------------------------------------------
 SEVERAL = {
     "list of paths": lambda path: [str(path), path],
     "tuple of two paths": lambda path: (str(path), str(path)),
@@ -198,7 +198,7 @@ def test_collections(case, path):
     assert not is_one_recording(SEVERAL[case](path))
     extractor = GEmoClapFeatureExtractor()
     assert extractor(SEVERAL[case](path), RATE)["input_values"].shape == (2, len(WAVE))
-    answers = in_batches(
+    answers = process_in_batches(
         SEVERAL[case](path),
         2,
         lambda audio: load_clip(extractor, audio, RATE, "return"),
@@ -207,16 +207,16 @@ def test_collections(case, path):
     assert list(answers) == [len(WAVE)] * 2
 
 
-def test_an_empty_list_holds_no_recording():
+def test_empty_list_is_refused():
     for empty in ([], (), np.array([], dtype=object), iter(())):
         assert not is_one_recording(empty)
         with pytest.raises(AudioError, match="the list of recordings is empty"):
             GEmoClapFeatureExtractor()(empty)
 
 
-# ---- what is refused ------------------------------------------------------------------------------------------------
+# ---- invalid recordings ---------------------------------------------------------------------------------------------
 class Later:
-    """What reading an asynchronous file gives."""
+    """The result of reading an asynchronous file."""
 
 
 def closed():
@@ -226,7 +226,7 @@ def closed():
 
 
 class Odd:
-    """An object whose methods all fail; without a `__repr__` of its own."""
+    """An object whose methods raise exceptions, with the default `__repr__`."""
 
     def __array__(self, *args, **kwargs):
         raise RuntimeError("no array: <Odd object at 0x7f0012345678>")
@@ -240,9 +240,9 @@ def recursive():
 
 REFUSED = {
     "None": (None, "None is not a recording"),
-    "number": (5, "int is not a kind of recording"),
-    "bool": (True, "bool is not a kind of recording"),
-    "object": (object(), "object is not a kind of recording"),
+    "number": (5, "int is not an accepted type of recording"),
+    "bool": (True, "bool is not an accepted type of recording"),
+    "object": (object(), "object is not an accepted type of recording"),
     "function": (len, "builtin_function_or_method is not"),
     "dict of None": ({"array": None, "bytes": None, "path": None}, "a dict needs 'array', 'bytes' or 'path'"),
     "empty dict": ({}, "it has nothing"),
@@ -254,20 +254,20 @@ REFUSED = {
     "bytes that are a list": ({"bytes": [82, 73]}, "'bytes' of the dict is list, not bytes"),
     "batch of rows": ({"audio": ["a.wav", "b.wav"]}, "is not audio"),
     "recursive dict": (recursive(), "RecursionError"),
-    "address": ("https://example.org/clip.wav", "an address.*download it first"),
+    "address": ("https://example.org/clip.wav", "a URL.*download it first"),
     "folder": (pathlib.Path(__file__).parent, "travelling: a folder"),
     "name with a NUL": ("a\0b", "no such file"),
     "empty name": ("", "no such file"),
-    "NaN rate": ((float("nan"), WAVE), "nan Hz is impossible"),
-    "infinite rate": ((WAVE, float("inf")), "inf Hz is impossible"),
-    "bool rate": ((True, WAVE), "True is no number"),
-    "NumPy's bool rate": ((np.bool_(True), WAVE), "True.* is no number"),
-    "complex rate": ((8000j, WAVE), "8000j is no number"),
-    "broken rate": ((Fraction(16001, 2), WAVE), "16001/2 Hz is impossible"),
-    "huge rate": ((10**400, WAVE), "Hz is impossible"),
-    "rate that is text": ({"array": WAVE, "sampling_rate": "16000"}, "'16000' is no number"),
-    "rate that is a list": ({"array": WAVE, "sampling_rate": [16000]}, "is no number"),
-    "no rate": (WAVE, "sampling rate is not known"),
+    "NaN rate": ((float("nan"), WAVE), "nan Hz is invalid"),
+    "infinite rate": ((WAVE, float("inf")), "inf Hz is invalid"),
+    "bool rate": ((True, WAVE), "True is not a number"),
+    "NumPy's bool rate": ((np.bool_(True), WAVE), "True.* is not a number"),
+    "complex rate": ((8000j, WAVE), "8000j is not a number"),
+    "broken rate": ((Fraction(16001, 2), WAVE), "16001/2 Hz is invalid"),
+    "huge rate": ((10**400, WAVE), "Hz is invalid"),
+    "rate that is text": ({"array": WAVE, "sampling_rate": "16000"}, "'16000' is not a number"),
+    "rate that is a list": ({"array": WAVE, "sampling_rate": [16000]}, "is not a number"),
+    "no rate": (WAVE, "sampling rate is unknown"),
     "0-d array": (np.array(0.5), "shape .. is not"),
     "0-d tensor": (torch.tensor(0.5), "shape .. is not"),
     "0-d object": (np.array(None), "array of object is not audio"),
@@ -279,7 +279,7 @@ REFUSED = {
     "bytes samples": (np.array([b"RIFF"] * 3), "is not audio"),
     "objects": ((np.array([WAVE, None], dtype=object), RATE), "is not audio"),
     "mixed list": ([0.1, None, "a"], "is not audio"),
-    "ragged": ([[0.1, 0.2], [0.3]], "cannot be made an array"),
+    "ragged": ([[0.1, 0.2], [0.3]], "cannot be converted to samples"),
     "complex": ((WAVE.astype(np.complex64), RATE), "complex64 is not audio"),
     "bools": ((WAVE > 0, RATE), "bool is not audio"),
     "uint8": (np.frombuffer(WAV, np.uint8), "uint8 is not audio.*tobytes"),
@@ -288,16 +288,16 @@ REFUSED = {
     "records": (np.zeros(9, dtype=[("left", "f4")]), "is not audio"),
     "dates": (np.zeros(9, dtype="datetime64[s]"), "is not audio"),
     "masked": (np.ma.masked_array(WAVE, WAVE > 0.2), "masked"),
-    "sparse": (torch.from_numpy(WAVE).to_sparse(), "cannot be made an array"),
-    "meta": (torch.zeros(9000, device="meta"), "cannot be made an array"),
+    "sparse": (torch.from_numpy(WAVE).to_sparse(), "cannot be converted to samples"),
+    "meta": (torch.zeros(9000, device="meta"), "cannot be converted to samples"),
     "NaN": ((np.where(WAVE > 0.29, np.nan, WAVE), RATE), "NaN or infinite"),
     "infinite": ((np.where(WAVE > 0.29, np.inf, WAVE), RATE), "NaN or infinite"),
     "failing array": (Odd(), "no array"),
     "closed file": (closed(), "closed file"),
-    "text file": (io.StringIO("RIFF"), "gives str, not bytes.*'rb'"),
+    "text file": (io.StringIO("RIFF"), "returns str, not bytes.*'rb'"),
     "file without a byte": (io.BytesIO(), "empty"),
     "write-only file": (SimpleNamespace(read=None), "cannot be read"),
-    "asynchronous file": (SimpleNamespace(read=lambda size: Later()), "gives Later, not bytes"),
+    "asynchronous file": (SimpleNamespace(read=lambda size: Later()), "returns Later, not bytes"),
     "failing decoder": (
         Decoder(error=RuntimeError("bad at 0x7f0012345678"), path="a/b.wav"),
         "a/b.wav: cannot be dec",
@@ -307,7 +307,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused_is_refused_everywhere_in_one_sentence(case):
+def test_invalid_recordings_raise_the_same_error_everywhere(case):
     audio, message = REFUSED[case]
     rate = None if case in ("no rate", "bool rate", "NaN rate") else RATE
     extractor = GEmoClapFeatureExtractor()
@@ -328,11 +328,11 @@ def test_what_is_refused_is_refused_everywhere_in_one_sentence(case):
 @pytest.mark.parametrize(
     "audio", [None, 5, object(), {}, np.array(0.5), torch.tensor(0.5), "no.wav", io.BytesIO(), (RATE, WAVE)]
 )
-def test_what_cannot_be_iterated_is_one_item(audio):
+def test_objects_that_cannot_be_iterated_are_one_item(audio):
     assert is_one_recording(audio)
 
 
-def test_the_name_is_that_of_the_recording(tmp_path):
+def test_messages_name_the_recording(tmp_path):
     named = tmp_path / "named.wav"
     named.write_bytes(b"no audio")
     for audio in (
@@ -375,7 +375,7 @@ KEYS = st.sampled_from(["array", "raw", "bytes", "path", "audio", "sampling_rate
     ),
     rate=st.sampled_from([None, RATE, 8000.0, float("nan"), "16000"]),
 )
-def test_whatever_is_given_is_read_or_refused_in_one_sentence(audio, rate):
+def test_any_object_is_read_or_raises_an_audio_error(audio, rate):
     extractor = GEmoClapFeatureExtractor()
     several = not is_one_recording(audio)
     for item in audio if several else [audio]:
@@ -386,14 +386,14 @@ def test_whatever_is_given_is_read_or_refused_in_one_sentence(audio, rate):
             assert answer.dtype == np.float32 and np.isfinite(answer).all()
 
 
-def test_errors_of_the_program_are_not_taken_for_bad_items(monkeypatch):
+def test_other_errors_are_not_returned_as_results(monkeypatch):
     extractor = GEmoClapFeatureExtractor()
     monkeypatch.setattr(GEmoClapFeatureExtractor, "features", lambda self, wave: int("no number"))
     with pytest.raises(ValueError, match="invalid literal"):
         load_clip(extractor, WAV, on_error="return")
 
 
-def test_a_clip_shorter_than_a_frame_is_a_bad_item():
+def test_clip_shorter_than_a_frame_is_refused():
     extractor = GEmoClapFeatureExtractor(feature_type="log_mel", min_seconds=0.0)
     for samples in (2, 100, 399):
         answer = load_clip(extractor, WAVE[:samples], RATE, "return")
@@ -402,7 +402,7 @@ def test_a_clip_shorter_than_a_frame_is_a_bad_item():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
-def test_files_that_are_no_files_are_not_read(tmp_path):
+def test_paths_that_are_not_regular_files_are_refused(tmp_path):
     import os
 
     os.mkfifo(tmp_path / "pipe.wav")
@@ -411,7 +411,7 @@ def test_files_that_are_no_files_are_not_read(tmp_path):
             read_audio(path)
 
 
-def test_the_pipeline_takes_them_all(make_model, make_processor):
+def test_pipeline_accepts_all_types(make_model, make_processor):
     from transformers import pipeline
 
     model = make_model()

@@ -1,4 +1,4 @@
-"""A checkpoint in a process that does not have the package: everything must travel with it."""
+"""A checkpoint in a process without the package: its folder must contain all code."""
 
 import json
 import subprocess
@@ -16,6 +16,8 @@ FACE = {
     "audio_files_gemoclap.py",
     "audio_headers_gemoclap.py",
     "base_gemoclap.py",
+    "encoding_gemoclap.py",
+    "heads_gemoclap.py",
     "feature_extraction_gemoclap.py",
     "processing_gemoclap.py",
     "modeling_gemoclap.py",
@@ -68,26 +70,26 @@ def elsewhere(trained, tones, tmp_path_factory):
     return json.loads(done.stdout.strip().splitlines()[-1]), clips, folder / "resaved"
 
 
-def test_all_files_travel_also_when_saved_again(trained, elsewhere):
+def test_all_code_files_are_saved(trained, elsewhere):
     for folder in (trained, elsewhere[2]):
         assert {path.name for path in folder.glob("*.py")} == FACE
 
 
-def test_answers_equal_the_installed_packages(trained, elsewhere):
-    found, clips, _ = elsewhere
+def test_results_equal_those_of_the_installed_package(trained, elsewhere):
+    results, clips, _ = elsewhere
     model, processor = GEmoClapModel.from_pretrained(trained), GEmoClapProcessor.from_pretrained(trained)
     embeds = model.get_audio_features(**processor(audio=clips)).detach().numpy()
-    assert np.abs(np.array(found["embeds"]) - embeds).max() < 1e-5
+    assert np.abs(np.array(results["embeds"]) - embeds).max() < 1e-5
     ours = ZeroShotEmotionPipeline(model=model, processor=processor)(clips)
-    for there, here in zip(found["own"], ours, strict=True):
+    for there, here in zip(results["own"], ours, strict=True):
         assert [item["label"] for item in there] == [item["label"] for item in here]
         assert [i["score"] for i in there] == pytest.approx([i["score"] for i in here], abs=1e-5)
-    assert found["own_class"] == found["inferred"] == "ZeroShotEmotionPipeline"
-    assert found["tokens"] == processor.tokenizer("this person is feeling sad")["input_ids"]
-    assert found["feature_extractor"] == "GEmoClapFeatureExtractor"
+    assert results["own_class"] == results["inferred"] == "ZeroShotEmotionPipeline"
+    assert results["tokens"] == processor.tokenizer("this person is feeling sad")["input_ids"]
+    assert results["feature_extractor"] == "GEmoClapFeatureExtractor"
 
 
-def test_the_stock_pipeline_is_transformers_own_and_right(elsewhere):
-    found, _, _ = elsewhere
-    assert found["stock_class"].startswith("transformers.pipelines.zero_shot_audio")
-    assert [answer[0]["label"] for answer in found["stock"]] == [emotion for emotion in TONES for _ in range(2)]
+def test_pipeline_of_transformers(elsewhere):
+    results, _, _ = elsewhere
+    assert results["stock_class"].startswith("transformers.pipelines.zero_shot_audio")
+    assert [answer[0]["label"] for answer in results["stock"]] == [emotion for emotion in TONES for _ in range(2)]

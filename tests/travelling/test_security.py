@@ -1,4 +1,4 @@
-"""Files of a checkpoint choose no code: hostile ones are loaded in another process that writes down what happens."""
+"""Files of a checkpoint do not select code: another process loads hostile checkpoints and reports all events."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from modeling_gemoclap import (
 from modeling_gemoclap.command_line.failures import sentence_for
 from modeling_gemoclap.evaluation.page import write_page
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
-from modeling_gemoclap.safety_gemoclap import EXTRACTORS, own_extractor_class, own_settings
+from modeling_gemoclap.safety_gemoclap import EXTRACTORS, constructor_settings, encoder_extractor_class
 from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
 from modeling_gemoclap.training.card import TrainingFacts, write_model_card
 from modeling_gemoclap.training.clips import AudioCollator
@@ -50,19 +50,19 @@ class Opens:
 
 
 def edit(path: Path, **values):
-    """Change a JSON file; `a__b` is the field b of a."""
-    found = json.loads(path.read_text()) if path.is_file() else {}
+    """Change fields of a JSON file; `a__b` is the field `b` of `a`."""
+    content = json.loads(path.read_text()) if path.is_file() else {}
     for name, value in values.items():
         *parents, name = name.split("__")
-        place = found
+        section = content
         for parent in parents:
-            place = place.setdefault(parent, {})
-        place[name] = value
-    path.write_text(json.dumps(found))
+            section = section.setdefault(parent, {})
+        section[name] = value
+    path.write_text(json.dumps(content))
 
 
 def edit_extractor(folder: Path, **values):
-    """Change the feature extractor's settings: in transformers 4 a file, in version 5 a part of the processor's."""
+    """Change the settings of the feature extractor, which transformers 5 saves in those of the processor."""
     if (folder / "preprocessor_config.json").is_file():
         edit(folder / "preprocessor_config.json", **values)
     else:
@@ -94,7 +94,7 @@ def runs_a_pipeline(payload: str) -> dict:
     return {"feature_extractor_type": "pipeline", "model": payload, "trust_remote_code": True, "task": "fill-mask"}
 
 
-# Name -> what is done to a checkpoint, given its folder, the payload's folder and the file that code of it writes.
+# Name -> change of a checkpoint, given its folder, the folder of the payload and the file that the payload writes.
 HOSTILE = {
     "own_extractor": lambda folder, payload, mark: edit_extractor(
         folder, feature_type="own", own=runs_a_pipeline(payload)
@@ -163,54 +163,54 @@ HOSTILE = {
         "{{ cycler.__init__.__globals__.os.system('touch " + mark + "') }}"
     ),
 }
-# What a checkpoint's own code is: with trust_remote_code it runs.
+# Code of the checkpoint itself, which runs with trust_remote_code.
 OWN_CODE = ("tokenizer_code", "config_code", "other_repository")
-# What transformers does before it asks for any class of ours: it loads weights of an audio tokenizer, and, with trust,
-# looks for code of another place.
+# Events of transformers before it calls a class of this package: it loads the weights of an audio tokenizer, and,
+# with trust_remote_code, looks for code of another repository.
 BEFORE_US = {
     ("audio_tokenizer", "AutoProcessor"),
     ("audio_tokenizer", "pipeline"),
     ("part_of_other_place", "AutoFeatureExtractor"),
 }
-# What must be refused, by the way that comes upon it, and how the error begins.
+# (checkpoint, way of loading) -> a part of the error message.
 REFUSED = {
-    ("own_extractor", "GEmoClapProcessor"): "feature_extractor_type 'pipeline' is not known",
-    ("own_extractor", "GEmoClapFeatureExtractor"): "feature_extractor_type 'pipeline' is not known",
-    ("own_extractor", "load_pipeline"): "feature_extractor_type 'pipeline' is not known",
-    ("own_extractor", "AutoProcessor"): "feature_extractor_type 'pipeline' is not known",
-    ("own_extractor", "AutoFeatureExtractor"): "feature_extractor_type 'pipeline' is not known",
-    ("own_model", "load_pipeline"): "feature_extractor_type 'BertModel' is not known",
+    ("own_extractor", "GEmoClapProcessor"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_extractor", "GEmoClapFeatureExtractor"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_extractor", "load_pipeline"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_extractor", "AutoProcessor"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_extractor", "AutoFeatureExtractor"): "feature_extractor_type 'pipeline' is unknown",
+    ("own_model", "load_pipeline"): "feature_extractor_type 'BertModel' is unknown",
     ("feature_extractor_type", "load_pipeline"): "feature_extractor_type 'AutoModelForCausalLM' in p",
     ("feature_extractor_type", "from_audio_pretrained"): "feature_extractor_type 'AutoModelForCausalLM' in p",
     ("audio_tokenizer", "load_pipeline"): "processor_config.json names an audio tokenizer",
     ("tokenizer_class", "load_pipeline"): "tokenizer_class 'AutoModelForCausalLM' in tokenizer_config.json is not",
     ("tokenizer_class", "load_tokenizer"): "tokenizer_class 'AutoModelForCausalLM' in tokenizer_config.json is not",
     ("tokenizer_code", "load_pipeline"): "Please pass the argument `trust_remote_code=True`",
-    ("tower_type", "load_pipeline"): "model_type 'evil' of a tower is not known",
-    ("names", "before"): "name that by --before",
+    ("tower_type", "load_pipeline"): "model_type 'evil' of a tower is unknown",
+    ("names", "starting_point"): "give that with --before",
     ("attention", "load_pipeline"): "attn_implementation names 'stranger/kernel'",
     ("attention", "AutoModel"): "attn_implementation names 'stranger/kernel'",
     ("tower_attention", "GEmoClapModel"): "_attn_implementation names 'kernels-community/flash-attn2'",
     ("compiler", "GEmoClapModel"): "attn_implementation names 'flex_attention'",
     ("compiler", "AutoModel"): "attn_implementation names 'flex_attention'",
     ("compiler", "load_pipeline"): "attn_implementation names 'flex_attention'",
-    ("compiling_family", "GEmoClapModel"): "text_config: a 'yoso' model fetches files or compiles code while it is",
-    ("compiling_family", "AutoModel"): "text_config: a 'yoso' model fetches files or compiles code while it is built",
+    ("compiling_family", "GEmoClapModel"): "text_config: a 'yoso' model fetches files or compiles code when it is",
+    ("compiling_family", "AutoModel"): "text_config: a 'yoso' model fetches files or compiles code when it is built",
     ("quantizer", "GEmoClapModel"): "quantization by 'mxfp4' is not supported",
     ("adapter", "GEmoClapModel"): "is a LoRA adapter",
     ("adapter", "load_pipeline"): "is a LoRA adapter",
-    ("shard_elsewhere", "GEmoClapModel"): "config.json', which is no file beside it",
-    ("shard_elsewhere", "AutoModel"): "config.json', which is no file beside it",
-    ("shard_elsewhere", "load_pipeline"): "config.json', which is no file beside it",
-    ("pickles", "GEmoClapModel"): "its file of weights holds a pickle of more than tensors, which may run code",
-    ("pickles", "AutoModel"): "its file of weights holds a pickle of more than tensors, which may run code",
-    ("pickles", "load_pipeline"): "its file of weights holds a pickle of more than tensors, which may run code",
+    ("shard_elsewhere", "GEmoClapModel"): "config.json', which is not a file in its folder",
+    ("shard_elsewhere", "AutoModel"): "config.json', which is not a file in its folder",
+    ("shard_elsewhere", "load_pipeline"): "config.json', which is not a file in its folder",
+    ("pickles", "GEmoClapModel"): "its weight file is a pickle of objects other than tensors, which may run code",
+    ("pickles", "AutoModel"): "its weight file is a pickle of objects other than tensors, which may run code",
+    ("pickles", "load_pipeline"): "its weight file is a pickle of objects other than tensors, which may run code",
 }
 
 
 @pytest.fixture
 def hostile(make_model, make_processor, tmp_path):
-    """Checkpoints by name, the payload's folder, and the file that is there once code of a stranger ran."""
+    """The checkpoints, the folder of the payload, and the file that exists if the payload has run."""
     model = make_model()
     harmless, payload, mark = tmp_path / "harmless", tmp_path / "payload", tmp_path / "mark"
     model.save_pretrained(harmless)
@@ -226,11 +226,11 @@ def hostile(make_model, make_processor, tmp_path):
 
 
 def loaded(hostile, tmp_path, trusted: str) -> dict:
-    """What loading each of them in each way came to."""
+    """The result of loading each checkpoint in each way."""
     folders, payload, _ = hostile
     shutil.copy(ROOT / "tests" / "travelling" / "hostile_worker.py", tmp_path / "worker.py")
     path = os.pathsep.join([str(ROOT)] * (trusted == "untrusted") + [os.environ.get("PYTHONPATH", "")])
-    # Online, towards a port where nobody listens: whoever wants to connect is seen.
+    # Online, with a closed port, so that attempts to connect are reported.
     online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
         [sys.executable, tmp_path / "worker.py", trusted, payload, *folders],
@@ -244,7 +244,7 @@ def loaded(hostile, tmp_path, trusted: str) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def test_loading_a_hostile_checkpoint_does_nothing_else(hostile, tmp_path):
+def test_loading_a_hostile_checkpoint_runs_no_code(hostile, tmp_path):
     report = loaded(hostile, tmp_path, "untrusted")
     assert report.keys() == {"harmless", *HOSTILE}
     for (name, way), message in REFUSED.items():
@@ -255,45 +255,48 @@ def test_loading_a_hostile_checkpoint_does_nothing_else(hostile, tmp_path):
     assert happened.keys() <= BEFORE_US and not hostile[2].exists()
 
 
-def test_trust_in_the_code_of_a_checkpoint_is_no_trust_in_its_data(hostile, tmp_path):
+def test_trusting_code_does_not_imply_trusting_data(hostile, tmp_path):
     folders = [folder for folder in hostile[0] if folder.name not in OWN_CODE]
     report = loaded((folders, *hostile[1:]), tmp_path, "trusted")
     assert {outcome for outcome, _ in report["harmless"].values()} == {"loaded"}
     for name in ("own_extractor", "own_model", "feature_extractor_type", "tokenizer_class", "attention"):
         assert report[name]["pipeline"][0] != "loaded"
     for way in ("AutoProcessor", "pipeline"):
-        assert "auto_map in processor_config.json names code of another place" in report["part_of_other_place"][way][0]
+        assert (
+            "auto_map in processor_config.json names code of another repository"
+            in report["part_of_other_place"][way][0]
+        )
     happened = {(name, way): seen for name, ways in report.items() for way, (_, seen) in ways.items() if seen}
     assert happened.keys() <= BEFORE_US and not hostile[2].exists()
 
 
-def test_evaluate_runs_nothing_of_a_hostile_checkpoint(hostile, tones):
+def test_evaluate_runs_no_code_of_a_hostile_checkpoint(hostile, tones):
     [folder] = [folder for folder in hostile[0] if folder.name == "own_extractor"]
     refused = run_script("evaluate.py", "--model", folder, "--data_dir", tones, check=False)
-    assert refused.returncode == 1 and "feature_extractor_type 'pipeline' is not known" in refused.stderr
+    assert refused.returncode == 1 and "feature_extractor_type 'pipeline' is unknown" in refused.stderr
     assert not hostile[2].exists()
 
 
 @pytest.mark.parametrize("name", ["pipeline", "BertModel", "AutoModel", "__loader__", "Trainer", None, ["x"], 7])
-def test_an_extractor_is_one_of_those_that_are_known(name):
-    with pytest.raises(ValueError, match="is not known as the extractor of an audio encoder; known are AST"):
+def test_unknown_extractors_are_refused(name):
+    with pytest.raises(ValueError, match="is unknown as the extractor of an audio encoder; choose one of AST"):
         GEmoClapFeatureExtractor(feature_type="own", own={"feature_extractor_type": name, "model": "x"})
 
 
 @pytest.mark.parametrize("name", EXTRACTORS)
-def test_known_extractors_open_no_files(name):
-    """Their settings are numbers, switches and names of windows; a new one of another kind is to be looked at."""
-    found = own_extractor_class(name)
+def test_settings_of_known_extractors_name_no_files(name):
+    """Settings are numbers, booleans and names of windows; a setting of another type requires a review."""
+    extractor_class = encoder_extractor_class(name)
     settings = {"feature_extractor_type": name, "vocab_file": "x", "_get_features": "x", "n_samples": -1}
-    assert own_settings(found, settings) == {}
-    made = found()
-    for setting in own_settings(found, made.to_dict()):
-        assert isinstance(getattr(made, setting), (int, float, bool, str, type(None))), setting
+    assert constructor_settings(extractor_class, settings) == {}
+    extractor = extractor_class()
+    for setting in constructor_settings(extractor_class, extractor.to_dict()):
+        assert isinstance(getattr(extractor, setting), (int, float, bool, str, type(None))), setting
         assert not {"file", "path", "name", "dir"} & set(setting.split("_")), setting
 
 
-def test_kernels_are_for_those_who_ask(make_model, tmp_path):
-    """A file chooses between the two that compile nothing; a user may ask for any other by the argument."""
+def test_kernels_require_an_argument(make_model, tmp_path):
+    """A file selects one of two implementations that do not compile code; users select others by an argument."""
     for values in (
         {"text_config": {"attn_implementation": "flex_attention"}},
         {"audio_config": {"_attn_implementation_internal": "flex_attention"}},
@@ -302,25 +305,25 @@ def test_kernels_are_for_those_who_ask(make_model, tmp_path):
     ):
         with pytest.raises(ValueError, match="which may load or compile code"):
             GEmoClapConfig.from_dict(values)
-    file = GEmoClapConfig.from_dict({"attn_implementation": "eager"})  # transformers 4 takes it from nowhere
+    file = GEmoClapConfig.from_dict({"attn_implementation": "eager"})  # transformers 4 does not read it from a file
     assert file._attn_implementation in ("eager", None)
     assert GEmoClapConfig.from_dict({}, attn_implementation="a/b")._attn_implementation == "a/b"
     make_model().save_pretrained(tmp_path)
     eager = {"audio_config": "eager", "text_config": "eager"}
     model = GEmoClapModel.from_pretrained(tmp_path, attn_implementation=eager)
     assert model.config.text_config._attn_implementation == "eager"
-    if model.text_model._supports_flex_attn:  # RoBERTa does since transformers 5
+    if model.text_model._supports_flex_attn:  # true for RoBERTa in transformers 5
         flex = {"audio_config": "eager", "text_config": "flex_attention"}
         model = GEmoClapModel.from_pretrained(tmp_path, attn_implementation=flex)
         assert model.text_model.config._attn_implementation == "flex_attention"
 
 
-def test_an_adapter_imports_nothing(tmp_path):
+def test_adapters_import_no_modules(tmp_path):
     from modeling_gemoclap.training.lora import load_adapter
 
     pytest.importorskip("peft")
     edit(tmp_path / "adapter_config.json", peft_type="LORA", megatron_config={"x": 1}, megatron_core="antigravity")
-    with pytest.raises(ValueError, match="adapter_config.json: not an adapter that train.py made"):
+    with pytest.raises(ValueError, match="adapter_config.json: not an adapter of train.py"):
         load_adapter(tmp_path, "audio", "text")
     assert "antigravity" not in sys.modules
 
@@ -328,13 +331,13 @@ def test_an_adapter_imports_nothing(tmp_path):
 NASTY = "x | y\n\n---\nlicense: mit\n---\n# h <script>alert(1)</script> ![i](http://h/p.png) `{{ 7 * 7 }}` {% raw %}"
 
 
-def test_a_card_holds_what_data_says_as_text(make_model, tmp_path):
-    """Names of corpora, speakers and labels make no markup, no cell, no front matter, and are no template."""
+def test_card_escapes_names_from_data(make_model, tmp_path):
+    """Names of corpora, speakers and labels are not interpreted as markup, table cells, front matter or templates."""
     record = {"corpus": NASTY, "licence": NASTY, "num_clips": 1, "speakers": [NASTY], "manifest_sha256": NASTY}
     words = NASTY.replace("{", "(").replace("}", ")")
     config = {"training_data": [record], "calibration_temperature": 2.0, "calibrated_on": NASTY}
     model = make_model(emotions=["angry", words], **config)
-    model.config.audio_config._name_or_path = NASTY + "x" * 300  # no file has so long a name
+    model.config.audio_config._name_or_path = NASTY + "x" * 300  # longer than any file name
     path = write_model_card(
         str(tmp_path / "run"),
         model,
@@ -344,7 +347,7 @@ def test_a_card_holds_what_data_says_as_text(make_model, tmp_path):
     plain, text = ModelCard.load(path).data.to_dict(), path.read_text(encoding="utf-8")
     assert "license" not in plain and plain["base_model"] == [NASTY + "x" * 300]
     _, front, body = re.split(r"^---$", text, maxsplit=2, flags=re.M)
-    body = re.sub(r"(?<!`)(`+)(?!`)[^\n]+?(?<!`)\1(?!`)", "", body)  # code is text
+    body = re.sub(r"(?<!`)(`+)(?!`)[^\n]+?(?<!`)\1(?!`)", "", body)  # code is not markup
     assert "<script" not in body.replace("\\<script", "") and "![i](" not in body and "49" not in body
     assert not re.search(r"^(---|# h|license)", body, re.M)
     assert "| angry, " in body
@@ -352,7 +355,7 @@ def test_a_card_holds_what_data_says_as_text(make_model, tmp_path):
     assert len(re.findall(r"(?<!\\)\|", row)) == 6, "five cells"
 
 
-def test_a_report_holds_what_data_says_as_text(tmp_path):
+def test_report_escapes_names_from_data(tmp_path):
     calibration, interval = {"ece": 0.1}, {"uar": [0.1, 0.9], "war": None}
     figures = {"uar": 0.5, "war": 0.5, "macro_f1": 0.5, "recall": {NASTY: 0.5}, "intervals": interval}
     record = dict.fromkeys(("corpus", "protocol", "licence", "citation", "command", "training_command"), NASTY)
@@ -368,18 +371,20 @@ def test_a_report_holds_what_data_says_as_text(tmp_path):
     assert "<script" not in page and "&lt;script&gt;" in page and "49" not in page.replace(".49", "")
 
 
-def test_what_training_began_with_is_fetched_by_whoever_names_it(make_model):
-    """Not by what a configuration says."""
-    from modeling_gemoclap.evaluation.layer_similarity import before
+def test_initial_weights_are_not_fetched_by_configuration(make_model):
+    """The name of the initial weights in a configuration is ignored."""
+    from modeling_gemoclap.evaluation.layers import starting_point
 
     config = make_model().config
-    assert before(config, None)[1] == "fresh weights"
+    assert starting_point(config, None).name == "fresh weights"
     config.audio_config._name_or_path = "stranger/repository"
-    with pytest.raises(ValueError, match="it says from 'stranger/repository': name that by --before"):
-        before(config, None)
+    with pytest.raises(
+        ValueError, match="'stranger/repository' according to its configuration: give that with --before"
+    ):
+        starting_point(config, None)
 
 
-def test_a_tower_of_a_stranger_chooses_no_kernel(make_model, tmp_path):
+def test_pretrained_towers_select_no_kernel(make_model, tmp_path):
     model = make_model("wavlm-base")
     for load, tower in ((load_audio_tower, model.audio_model), (load_text_tower, model.text_model)):
         tower.save_pretrained(tmp_path / "tower")
@@ -391,7 +396,7 @@ def test_a_tower_of_a_stranger_chooses_no_kernel(make_model, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_going_on_from_a_strangers_folder_unpickles_nothing(make_model, make_processor, tmp_path, file):
+def test_resuming_from_an_untrusted_folder_unpickles_nothing(make_model, make_processor, tmp_path, file):
     model = make_model(model_class=GEmoClapForAudioClassification)
     extractor = make_processor(make_model()).feature_extractor
     clips = [{"clip": np.ones((20, 16), np.float32), "emotion_label": label} for label in (0, 1)]
@@ -406,4 +411,4 @@ def test_going_on_from_a_strangers_folder_unpickles_nothing(make_model, make_pro
         trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     assert not mark.exists()
     sentence = sentence_for(refused.value)
-    assert re.fullmatch(rf"\S*{re.escape(file)} holds a pickle of more than tensors, .*; go on from .*", sentence)
+    assert re.fullmatch(rf"\S*{re.escape(file)} is a pickle of objects other than .*; go on from .*", sentence)

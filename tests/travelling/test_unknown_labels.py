@@ -1,4 +1,4 @@
-"""Labels as numbers: negative ones are unknown, those beyond the classes errors; and names that disagree."""
+"""Labels as indices: negative labels are unknown, labels out of range raise errors; names of labels that disagree."""
 
 import pytest
 import torch
@@ -6,7 +6,13 @@ from conftest import batch_of
 from torch.nn import functional as F
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification
-from modeling_gemoclap.losses_gemoclap import contrastive_loss, known_labels, objective_terms
+from modeling_gemoclap.losses_gemoclap import (
+    ContrastiveBatch,
+    LossSettings,
+    contrastive_loss,
+    known_labels,
+    objective_terms,
+)
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.objectives.two_stage.sampler import SupConSampler
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
@@ -15,7 +21,7 @@ IDS = torch.tensor([[5, 6, 7], [5, 8, 9], [5, 6, 9], [5, 9, 9]])
 
 
 @pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
-def test_a_loss_takes_every_negative_label_for_unknown(make_model, objective):
+def test_every_negative_label_is_unknown_to_the_loss(make_model, objective):
     model = make_model(objective=objective)
     audio, _ = batch_of(model, [8000] * 4)
     text = {"input_ids": IDS, "gender_input_ids": IDS.flip(0)}
@@ -31,19 +37,20 @@ def test_a_loss_takes_every_negative_label_for_unknown(make_model, objective):
 
 
 @pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
-def test_a_trainers_terms_take_every_negative_label_for_unknown(objective):
+def test_every_negative_label_is_unknown_to_objective_terms(objective):
     torch.manual_seed(0)
     audio, text, gender = F.normalize(torch.randn(3, 4, 6), dim=-1)
     scale = torch.tensor(5.0)
 
-    def loss(*labels):
-        labels = [torch.tensor(each) for each in labels]
-        return contrastive_loss(objective_terms(objective, audio, text, scale, scale, *labels, gender))
+    def loss(emotions, genders):
+        labels = (torch.tensor(emotions), torch.tensor(genders))
+        batch = ContrastiveBatch(audio, text, scale, scale, *labels, gender)
+        return contrastive_loss(objective_terms(objective, batch, LossSettings()))
 
     assert torch.equal(loss([0, 0, -100, -100], [1, -9, -9, 0]), loss([0, 0, -1, -1], [1, -1, -1, 0]))
 
 
-def test_a_classifier_leaves_every_negative_label_out(make_model):
+def test_classifier_ignores_every_negative_label(make_model):
     model = make_model(model_class=GEmoClapForAudioClassification)
     audio, _ = batch_of(model, [8000] * 3)
     with torch.no_grad():
@@ -53,7 +60,7 @@ def test_a_classifier_leaves_every_negative_label_out(make_model):
     assert torch.equal(*losses) and torch.isclose(losses[0], F.cross_entropy(logits[[0, 2]], torch.tensor([1, 0])))
 
 
-def test_a_label_beyond_the_classes_is_named(make_model, make_processor):
+def test_labels_out_of_range_are_named(make_model, make_processor):
     model, classifier = make_model(objective="ml"), make_model(model_class=GEmoClapForAudioClassification)
     audio, _ = batch_of(model, [8000] * 4)
     beyond, known = torch.tensor([0, 1, 99, -1]), torch.zeros(4, dtype=torch.long)
@@ -71,7 +78,7 @@ def test_a_label_beyond_the_classes_is_named(make_model, make_processor):
         GEmoClapCollator(make_processor(model), model.config)(examples)
 
 
-def test_what_training_draws_takes_every_negative_label_for_unknown(make_model, make_processor):
+def test_every_negative_label_is_unknown_to_the_collator(make_model, make_processor):
     model = make_model()
     examples = [{"clip": torch.zeros(20, 16).numpy(), "emotion_label": -100, "gender_label": -100}] * 2
     batch = GEmoClapCollator(make_processor(model), model.config)(examples)
@@ -96,7 +103,7 @@ def test_what_training_draws_takes_every_negative_label_for_unknown(make_model, 
 def test_labels_changed_in_place_are_not_saved(make_model, tmp_path, change, saved):
     model = make_model(model_class=GEmoClapForAudioClassification)
     change(model.config)
-    with pytest.raises(ValueError, match="labels were changed in place, and what is saved could not be loaded"):
+    with pytest.raises(ValueError, match="labels were changed in place, so the saved .* could not be loaded"):
         (model if saved == "model" else model.config).save_pretrained(tmp_path / "saved")
     assert not list(tmp_path.glob("saved/*.json")) and not list(tmp_path.glob("saved/*.safetensors"))
     model.config.id2label = {0: "furious", 1: "sad"}
@@ -105,7 +112,7 @@ def test_labels_changed_in_place_are_not_saved(make_model, tmp_path, change, sav
 
 
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
-def test_a_problem_of_another_type_is_refused(problem, tmp_path):
+def test_other_problem_types_are_refused(problem, tmp_path):
     config = GEmoClapConfig(problem_type="single_label_classification")
     config.save_pretrained(tmp_path)
     for ask in (

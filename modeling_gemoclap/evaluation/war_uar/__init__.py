@@ -1,1 +1,1 @@
-"""The metric `war_uar`, self-contained: `evaluate.load` copies its file alone."""
+"""The metric `war_uar`. Its file is self-contained because `evaluate.load` copies only this file."""

@@ -6,19 +6,19 @@ import sklearn.metrics
 import evaluate
 
 _DESCRIPTION = """
-Weighted average recall (WAR) is accuracy; unweighted average recall (UAR) is the mean of the recalls of the classes
-that occur among the references, each counting the same however often it occurs.
+Weighted average recall (WAR) is accuracy. Unweighted average recall (UAR) is the mean recall of the classes that occur
+among the references, with equal weight for every class.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions: Predicted classes, all words or all integers.
-    references: True classes, likewise.
+    predictions: Predicted classes, all strings or all integers.
+    references: True classes, of the same type.
 
 Returns:
-    war: Share of predictions that are right.
-    uar: Mean recall over the classes that occur among the references.
-    recall: Recall of each of these classes, by class.
+    war: Share of correct predictions.
+    uar: Mean recall of the classes that occur among the references.
+    recall: Recall of each of these classes, a dict by class.
 
 Examples:
     >>> metric = evaluate.load("modeling_gemoclap/evaluation/war_uar")

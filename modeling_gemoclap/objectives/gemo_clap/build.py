@@ -8,10 +8,11 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaConfig, RobertaTokenizerFast
 
 from ...command_line.files import json_object
-from ...configuration_gemoclap import GEmoClapConfig, words_in
+from ...configuration_gemoclap import GEmoClapConfig
 from ...corpora.checkpoint_files import check_checkpoint_files
 from ...modeling_gemoclap import GEmoClapModel
 from ...processing_gemoclap import GEmoClapProcessor
+from ...prompts_gemoclap import words_in
 from ...towers_gemoclap import load_text_tower
 from ...training.arguments import ModelArguments
 from ...training.history import settle_history

@@ -16,7 +16,7 @@ import torch
 from torch.utils.checkpoint import get_device_states, set_device_states
 from transformers.utils import logging
 
-from ...towers_gemoclap import FIXED_LENGTH
+from ...encoding_gemoclap import FIXED_LENGTH
 
 logger = logging.get_logger(__name__)
 

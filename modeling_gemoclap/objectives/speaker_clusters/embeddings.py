@@ -20,7 +20,7 @@ from ...corpora.files import write_atomically
 from ...corpora.manifest import Corpus, ManifestError
 from ...feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ...fingerprint import AUDIO_LIBRARIES, digest, fingerprint
-from ...towers_gemoclap import load_whole
+from ...towers_gemoclap import load_complete_model
 
 RESEMBLYZER = "resemblyzer"
 KEPT_AFTER = 500  # new embeddings: what is computed is not lost with a run that is killed
@@ -137,7 +137,7 @@ def _x_vector(source: str, device: str) -> _SpeakerModel:
                 f"the speaker model {source} is no x-vector model ({', '.join(architectures) or 'nothing known'}): "
                 f"give one, as microsoft/wavlm-base-plus-sv, or {RESEMBLYZER} ({INSTALL})"
             )
-        model = load_whole(AutoModelForAudioXVector, source).to(device).eval()
+        model = load_complete_model(AutoModelForAudioXVector, source).to(device).eval()
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(source)
     except OSError as error:
         raise ValueError(
