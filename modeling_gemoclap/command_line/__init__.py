@@ -1,1 +1,1 @@
-"""What the commands share: options and their ranges, YAML and JSON, writable folders, and how a command fails."""
+"""Code that all commands share: options, ranges, YAML and JSON, checks of folders, and error messages."""

@@ -1,4 +1,4 @@
-"""How the commands are started: as scripts of the repository, or by `python -m modeling_gemoclap`."""
+"""Commands are started as scripts of the repository or by `python -m modeling_gemoclap`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def command_words(name: str) -> list[str]:
-    """The words after `python` that start a command in the way in which the present one was started.
+    """The words after `python` that start a command in the same way as this process was started.
 
     Args:
         name: `train`, `evaluate` or `grid`.

@@ -1,4 +1,4 @@
-"""YAML and JSON that say what they mean: text stays as it is written, and nothing is dropped in silence."""
+"""Reading of YAML and JSON without implicit conversion of text, and with an error for duplicate keys."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 import yaml
 
 NULL = ("", "~", "null", "Null", "NULL")
-INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")  # no leading zero: 01 is a name
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")  # no leading zero: 01 is an identifier
 NUMBER = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 NOT_FINITE = re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE)
 WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
 class Plain(str):
-    """A scalar that stood without quotes: `typed` may read a number in it."""
+    """An unquoted scalar, which `typed` may convert to a number or a boolean."""
 
     __slots__ = ()
 
 
-class _AsWritten(yaml.BaseLoader):
-    """Keeps every scalar as text, but for a plain null, and refuses a key that stands twice in a mapping."""
+class _TextLoader(yaml.BaseLoader):
+    """Loads all scalars as text, except for an unquoted null. Refuses duplicate keys."""
 
     def construct_scalar(self, node):
         text = super().construct_scalar(node)
@@ -36,9 +36,9 @@ class _AsWritten(yaml.BaseLoader):
         for key, _ in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
             if name is None:
-                raise yaml.constructor.ConstructorError(None, None, "a key that is not a word", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "a key that is not text", key.start_mark)
             if name in seen:
-                problem = f"the key {name!r} stands twice, first in line {seen[name].line + 1}"
+                problem = f"duplicate key {name!r}, first in line {seen[name].line + 1}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen[name] = key.start_mark
         return {
@@ -48,40 +48,40 @@ class _AsWritten(yaml.BaseLoader):
 
 
 def read_yaml(path: str | Path) -> dict:
-    """Read a YAML file that is a mapping. `01`, `no` and `1e5` are text, as they are written.
+    """Read a YAML file with a mapping. All scalars are text: `01`, `no` and `1e5` are not converted.
 
     Args:
         path: The file.
 
     Returns:
-        Its content: mappings, lists, text, and None for `~`, `null` and an empty value.
+        The content: mappings, lists, text, and None for `~`, `null` and an empty value.
 
     Raises:
-        ValueError: If it cannot be read, is no mapping, or has a key twice.
+        ValueError: If the file is not valid YAML in UTF-8, is not a mapping, or has a duplicate key.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=_AsWritten)
+        values = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=_TextLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from None
     except RecursionError:
-        raise ValueError(f"{path}: nested too deep to be a configuration") from None
+        raise ValueError(f"{path}: nested too deeply for a configuration") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
     if values is not None and not isinstance(values, dict):
         kind = {"list": "a list"}.get(type(values).__name__, "text")
-        raise ValueError(f"{path}: a configuration is a mapping of fields to values, not {kind}")
+        raise ValueError(f"{path}: a configuration must be a mapping of fields to values, not {kind}")
     return values or {}
 
 
 def typed(value, keys: bool = False):
-    """Numbers, true and false in what `read_yaml` gave, where no option's type says what a scalar is.
+    """Convert unquoted scalars of `read_yaml` to numbers and booleans, for values without a declared type.
 
     Args:
-        value: A part of what `read_yaml` gave.
-        keys: Whether keys are converted too; those of JSON are text.
+        value: A value, list or mapping from `read_yaml`.
+        keys: Whether keys are converted too. Keys of JSON are text.
 
     Returns:
-        The same, plain scalars converted by the rules of JSON: `0x1F`, `01`, `1_000`, `no` and `12:30` stay text.
+        The converted value, by the rules of JSON: `0x1F`, `01`, `1_000`, `no` and `12:30` stay text.
     """
     if isinstance(value, dict):
         return {typed(key) if keys else str(key): typed(item, keys) for key, item in value.items()}
@@ -99,14 +99,14 @@ def typed(value, keys: bool = False):
 
 
 def json_object(text: str | None, name: str) -> dict:
-    """A JSON object that was given as an option.
+    """Parse the JSON object of an option.
 
     Args:
         text: The JSON; None is an empty object.
-        name: What it was given as, for the error: `--audio_config`.
+        name: Name of the option, for messages: `--audio_config`.
 
     Raises:
-        ValueError: If it is no JSON object, has a key twice, or a number that is not finite.
+        ValueError: If it is not a JSON object, or has a duplicate key or a number that is not finite.
     """
 
     def refuse_number(word: str):
@@ -116,14 +116,14 @@ def json_object(text: str | None, name: str) -> dict:
         return float(word) if math.isfinite(float(word)) else refuse_number(word)
 
     def pairs(items: list[tuple]) -> dict:
-        if twice := sorted({key for key, _ in items if sum(key == other for other, _ in items) > 1}):
-            raise ValueError(f"{name}: the key {', '.join(map(repr, twice))} stands twice: {text}")
+        if repeated := sorted({key for key, _ in items if sum(key == other for other, _ in items) > 1}):
+            raise ValueError(f"{name}: duplicate key {', '.join(map(repr, repeated))}: {text}")
         return dict(items)
 
     try:
         values = json.loads(text or "{}", parse_constant=refuse_number, parse_float=finite, object_pairs_hook=pairs)
     except RecursionError:
-        raise ValueError(f"{name}: nested too deep") from None
+        raise ValueError(f"{name}: nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}: not JSON ({error}): {text}") from None
     if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""Options from dataclasses, read from a YAML file and the command line, which takes precedence."""
+"""Parser of options: dataclasses from a YAML file and the command line, which takes precedence."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .files import json_object, read_yaml, typed
 from .ranges import Range, out_of_range, refuse
 from .shipped import shipped_config
 
-LONGEST = 25  # letters of an option in the help
+OPTION_WIDTH = 25  # width of the column of options in the help
 UNSET = ("none", "null", "~")
-MEANS_NONE = ("report_to",)  # options of transformers to which `none` is a value
+NONE_IS_VALUE = ("report_to",)  # options of transformers for which `none` is a value
 
 
 def option(default, help: str, **metadata):
     """A field of a dataclass of options.
 
     Args:
-        default: Its default.
+        default: The default value.
         help: One line of help.
-        **metadata: What `OptionParser` and argparse know: `within`, `path`, `as_json`, `choices`, `nargs`.
+        **metadata: Metadata of `OptionParser` and argparse: `within`, `path`, `as_json`, `choices`, `nargs`.
     """
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: default, metadata={"help": help, **metadata})
@@ -37,12 +37,12 @@ def option(default, help: str, **metadata):
 
 @dataclasses.dataclass(frozen=True)
 class Inherited:
-    """What a parser knows of the options that a dataclass inherits from a library.
+    """Metadata of options that a dataclass inherits from a library.
 
     Args:
-        within: Ranges.
-        paths: Those that are paths, whose `~` is expanded.
-        may_be_json: Those that may be JSON objects.
+        within: Ranges by option.
+        paths: Options that are paths, whose `~` is expanded.
+        may_be_json: Options that may be JSON objects.
     """
 
     within: dict[str, Range] = dataclasses.field(default_factory=dict)
@@ -50,32 +50,32 @@ class Inherited:
     may_be_json: tuple[str, ...] = ()
 
 
-class OneSentence(argparse.ArgumentParser):
-    """A parser whose errors are `ValueError`s, without the usage of all options before them."""
+class RaisingParser(argparse.ArgumentParser):
+    """An argument parser that raises a `ValueError` instead of printing the usage and exiting."""
 
     def error(self, message: str) -> None:
-        """Raise instead of ending the program.
+        """Raise an error.
 
         Raises:
-            ValueError: Always.
+            ValueError: Always, with the message.
         """
         raise ValueError(message.removeprefix("argument "))
 
 
-class OptionParser(OneSentence, HfArgumentParser):
-    """Reads dataclasses from a YAML file and the command line.
+class OptionParser(RaisingParser, HfArgumentParser):
+    """Parses dataclasses from a YAML file and the command line.
 
-    The metadata of a field may have `within` (a `Range`), `path` (whether it names a file or folder, whose `~` is
-    expanded) and `as_json` (whether it is a JSON object). For every field there is `--no-FIELD`: false for a switch,
-    otherwise the default; an optional field is also unset by `--FIELD none`.
+    The metadata of a field may have `within` (a `Range`), `path` (whether it is a file or folder, whose `~` is
+    expanded) and `as_json` (whether it is a JSON object). Every field has an option `--no-FIELD`, which sets a switch
+    to false and any other field to its default. `--FIELD none` unsets an optional field too.
 
-    `HfArgumentParser.parse_yaml_file` is not used: it reads `01` as 1 and `no` as false, drops a key that is given
-    twice, and checks neither types nor ranges.
+    `HfArgumentParser.parse_yaml_file` is not used: it reads `01` as 1 and `no` as false, ignores duplicate keys, and
+    checks neither types nor ranges.
 
     Args:
-        groups: The dataclasses; the first line of the docstring is the title of a group in the help.
-        inherited: What is known of the fields that a dataclass inherits.
-        elsewhere: Options that this parser does not know, each with the reason; an error gives it.
+        groups: The dataclasses. The first line of a docstring is the title of a group in the help.
+        inherited: Metadata of inherited fields.
+        elsewhere: Options of other commands or objectives, each with the end of the error message for it.
         **kwargs: As for `argparse.ArgumentParser`.
     """
 
@@ -86,19 +86,19 @@ class OptionParser(OneSentence, HfArgumentParser):
         super().__init__(groups, allow_abbrev=False, **kwargs)
 
     def format_help(self) -> str:
-        """One line for each option, by group; of inherited options nothing but that they exist."""
+        """The help: one line for each option, by group. Inherited options are not listed."""
         lines = [f"usage: {self.prog} --config FILE [--FIELD VALUE ...]", "", self.description or ""]
         for group in self.dataclass_types:
             lines += ["", (group.__doc__ or group.__name__).partition("\n")[0]]
             options = [field for field in dataclasses.fields(group) if field.name in vars(group)["__annotations__"]]
-            lines += [f"  --{field.name:<{LONGEST}}  {_help_of(field)}" for field in options]
+            lines += [f"  --{field.name:<{OPTION_WIDTH}}  {_help_text(field)}" for field in options]
         return "\n".join([*lines, "", self.epilog or ""])
 
     def add_argument(self, *flags: str, within: Range | None = None, path=False, as_json=False, **kwargs):
-        """As argparse's, with this parser's metadata, and with `--no-FIELD` for every option that has a type."""
+        """As `ArgumentParser.add_argument`, with metadata of a field, and `--no-FIELD` for options with a type."""
         name = flags[0].removeprefix("--")
         if kwargs.get("action") == "store_false" and name.startswith("no_"):
-            return None  # HfArgumentParser's own for some switches: all of them have one below
+            return None  # HfArgumentParser adds it for some switches; below it is added for all
         if within is not None:
             self.within[name] = within
         self.paths |= {name} if path else set()
@@ -106,9 +106,9 @@ class OptionParser(OneSentence, HfArgumentParser):
         default, convert = kwargs.get("default"), kwargs.get("type")
         if convert is None:
             return super().add_argument(*flags, **kwargs)
-        if default is None and name not in MEANS_NONE:
+        if default is None and name not in NONE_IS_VALUE:
             self.optional.add(name)
-            if not (kwargs.get("nargs") and convert is str):  # several words may have `none` among them, as a name
+            if not (kwargs.get("nargs") and convert is str):  # in a list of words, `none` may be a name
                 kwargs["type"] = _or_none(convert)
             if "choices" in kwargs:
                 kwargs["choices"] = [*kwargs["choices"], None]
@@ -120,17 +120,17 @@ class OptionParser(OneSentence, HfArgumentParser):
         return action
 
     def read(self, argv: list[str], left_out: Collection[str] = ()) -> tuple:
-        """Read `[--config FILE] [--field value ...]`.
+        """Parse `[--config FILE] [--field value ...]`.
 
         Args:
-            argv: The command line without the program's name.
-            left_out: Fields of the file that are not read.
+            argv: The command line without the program name.
+            left_out: Fields of the file to ignore.
 
         Returns:
             The dataclasses.
 
         Raises:
-            ValueError: If the file or an option cannot be read, is not known, or has a value that it may not have.
+            ValueError: If the file cannot be read, or an option is unknown or has a wrong value.
         """
         values, groups = self.values(argv, left_out), []
         for group in self.dataclass_types:
@@ -139,9 +139,9 @@ class OptionParser(OneSentence, HfArgumentParser):
         return tuple(groups)
 
     def values(self, argv: list[str], left_out: Collection[str] = ()) -> dict:
-        """As `read`, for all fields together and without making the dataclasses."""
+        """As `read`, but return the values of all fields by name."""
         config = config_of(argv)
-        words = self._words_of(config, left_out) if config else []
+        words = self._file_words(config, left_out) if config else []
         try:
             self._namespace(words)
         except ValueError as error:
@@ -149,14 +149,14 @@ class OptionParser(OneSentence, HfArgumentParser):
         values = vars(self._namespace([*words, *argv]))
         for name in self.paths:
             values[name] = expanded(values.get(name))
-        refuse(self._what_is_wrong(values))
+        refuse(self._problems(values))
         return values
 
     def _fields(self) -> list[str]:
         return [field.name for group in self.dataclass_types for field in dataclasses.fields(group)]
 
-    def _words_of(self, path: str, left_out: Collection[str]) -> list[str]:
-        """The file's fields as options, so that file and command line are checked by the same parser."""
+    def _file_words(self, path: str, left_out: Collection[str]) -> list[str]:
+        """The fields of the file as options, so that they are parsed and checked as the command line is."""
         words, known = [], self._fields()
         for name, value in read_yaml(path).items():
             if name in left_out:
@@ -166,7 +166,7 @@ class OptionParser(OneSentence, HfArgumentParser):
             if name not in known:
                 raise ValueError(f"{path}: no field {name!r}{near_name(name, [*known, *self.elsewhere])}")
             if isinstance(value, list) and not all(isinstance(item, str) for item in value):
-                raise ValueError(f"{path}: {name} must be a list of plain values, not of lists, mappings or nothing")
+                raise ValueError(f"{path}: {name} must be a list of plain values, without lists, mappings or null")
             try:
                 words += words_of(name, value)
             except ValueError as error:
@@ -186,63 +186,66 @@ class OptionParser(OneSentence, HfArgumentParser):
             if isinstance(value, list) and len(value) == 1 and name in self.optional and value[0] in (None, *UNSET):
                 setattr(namespace, name, None)
             elif isinstance(value, list) and None in value:
-                raise ValueError(f"--{name}: none stands alone, to unset it")
+                raise ValueError(f"--{name}: none cannot be combined with other values")
         return namespace
 
-    def _what_is_wrong(self, values: dict) -> list[str]:
-        found = out_of_range(values, self.within, "--")
+    def _problems(self, values: dict) -> list[str]:
+        """Messages for values that are out of range or invalid JSON."""
+        problems = out_of_range(values, self.within, "--")
         for name in sorted(self.as_json | self.may_be_json):
             value = values.get(name)
             if isinstance(value, str) and (name in self.as_json or value.lstrip()[:1] == "{"):
                 try:
                     json_object(value, f"--{name}")
                 except ValueError as error:
-                    found.append(str(error))
-        return found
+                    problems.append(str(error))
+        return problems
 
 
 def config_of(argv: list[str]) -> str | None:
-    """The file of `--config` on a command line; None without one.
+    """The path of `--config` on a command line, or None.
 
     Raises:
-        ValueError: If there is no such file, neither here nor among the shipped ones.
+        ValueError: If neither such a file nor such a configuration of the package exists.
     """
-    parser = OneSentence(add_help=False, allow_abbrev=False)
+    parser = RaisingParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     path = expanded(parser.parse_known_args(argv)[0].config)
     return shipped_config(path) if path else None
 
 
-def _help_of(field: dataclasses.Field) -> str:
+def _help_text(field: dataclasses.Field) -> str:
     default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-    shown = str(default).lower() if default is None or isinstance(default, bool) else default
-    shown = f"{shown:.4g}" if isinstance(shown, float) else shown
+    text = str(default).lower() if default is None or isinstance(default, bool) else default
+    text = f"{text:.4g}" if isinstance(text, float) else text
     choices = field.metadata.get("choices")
-    more = f" ({', '.join(choices)})" if choices else ""
-    return f"{field.metadata['help']}{more}" + (f" [{shown}]" if not isinstance(shown, list) else "")
+    listing = f" ({', '.join(choices)})" if choices else ""
+    return f"{field.metadata['help']}{listing}" + (f" [{text}]" if not isinstance(text, list) else "")
 
 
 def words_of(name: str, value) -> list[str]:
-    """A field of `read_yaml` as words of a command line.
+    """Convert a field of `read_yaml` to words of a command line.
 
     Args:
         name: The field.
-        value: Text, a list of texts, a mapping, or None, which is left out.
+        value: Text, a list of texts, a mapping, or None, which gives no words.
 
     Raises:
-        ValueError: If an item of a list would be read as an option.
+        ValueError: If an item of a list would be parsed as an option.
     """
     if value is None:
         return []
     if isinstance(value, list):
         if options := [item for item in value if isinstance(item, str) and item.startswith("--")]:
-            raise ValueError(f"{name}: the item {options[0]!r} would be read as an option; items cannot begin with --")
+            raise ValueError(
+                f"{name}: the item {options[0]!r} would be parsed as an option; items cannot begin with --"
+            )
         return [f"--{name}", *value]
     return [f"--{name}={json.dumps(typed(value)) if isinstance(value, dict) else value}"]
 
 
 def number(convert: Callable[[str], float], allowed: Range) -> Callable[[str], float]:
-    """A `type` for `argparse` that checks a range.
+    """Create a `type` for `argparse` that checks a range.
 
     Args:
         convert: `int` or `float`.
@@ -260,13 +263,15 @@ def number(convert: Callable[[str], float], allowed: Range) -> Callable[[str], f
 
 
 def expanded(value):
-    """A path, or a list of paths, with the home folder in place of `~`; anything else as it is."""
+    """Replace `~` by the home folder in a path or a list of paths. Other values are returned unchanged."""
     if isinstance(value, list):
         return [expanded(item) for item in value]
     return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _or_none(convert: Callable) -> Callable:
+    """A `type` for `argparse` that also accepts `none`."""
+
     def read(text):
         return None if isinstance(text, str) and text.lower() in UNSET else convert(text)
 
@@ -275,12 +280,15 @@ def _or_none(convert: Callable) -> Callable:
 
 
 def near_name(name: str, known: list[str], prefix: str = "") -> str:
-    """A question after the known name that is nearest to an unknown one, or "" if none is near.
+    """Suggest the known name that is most similar to an unknown name.
 
     Args:
         name: The unknown name.
         known: The known names.
-        prefix: What the question puts before the name: `--` for options.
+        prefix: Prefix of names in the question: `--` for options.
+
+    Returns:
+        A question for the end of a message, or "" if no name is similar.
     """
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {prefix}{near[0]}?" if near else ""
+    matches = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {prefix}{matches[0]}?" if matches else ""

@@ -1,4 +1,4 @@
-"""Whether what a command will need at its end can be had, tried before it begins."""
+"""Checks before a command starts: writable folders, the device, and packages for reporting."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import torch
 
 
 def refuse_unwritable(places: Mapping[str, str | Path | None]) -> None:
-    """Try to write into folders: a probe is created, written, renamed and removed. Nothing of it is left.
+    """Check that folders can be written: create, write, rename and remove a temporary file.
 
-    Of a folder that does not exist the nearest one above it is tried.
+    If a folder does not exist, its nearest existing parent is checked.
 
     Args:
-        places: Folders by what names them, as `--output_dir`; None is passed over.
+        places: Folders by their name in messages, for example `--output_dir`. None is ignored.
 
     Raises:
-        ValueError: If a file cannot be written there. The message names all such places.
+        ValueError: If a folder cannot be written. The message lists all such folders.
     """
-    found = []
+    problems = []
     for name, place in places.items():
         if place is None:
             continue
         try:
-            _try_to_write(Path(place))
+            _check_writable(Path(place))
         except OSError as error:
-            found.append(f"{name} {place}: cannot be written ({error.strerror or error})")
-    if found:
-        raise ValueError("; ".join(found) + ": give a folder that can be written")
+            problems.append(f"{name} {place}: cannot be written ({error.strerror or error})")
+    if problems:
+        raise ValueError("; ".join(problems) + ": give a folder that can be written")
 
 
-def _try_to_write(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -52,10 +52,10 @@ def _try_to_write(folder: Path) -> None:
 
 
 def cache_folders(features: str | None = None) -> dict[str, str]:
-    """The caches that reading recordings and computing metrics write into.
+    """The cache folders for features and metrics, by their name in messages.
 
     Args:
-        features: `--feature_cache_dir`, which is then in the place of the cache of `datasets`.
+        features: Value of `--feature_cache_dir`, which replaces the cache of `datasets`.
     """
     import datasets
 
@@ -68,13 +68,13 @@ def cache_folders(features: str | None = None) -> dict[str, str]:
 
 
 def refuse_missing_device(device: str | None) -> None:
-    """Make sure that tensors can be made on a device.
+    """Check that a device is available.
 
     Args:
-        device: As torch names it, as `cuda:1`; None is passed over.
+        device: A device of torch, for example `cuda:1`; None is accepted.
 
     Raises:
-        ValueError: If there is no such device here.
+        ValueError: If the device is not available.
     """
     if device is None:
         return
@@ -83,24 +83,24 @@ def refuse_missing_device(device: str | None) -> None:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = "no such device" if "device type at start" in str(error) else str(error).partition("\n")[0]
-        raise ValueError(f"--device {device}: {reason}; give cpu, or leave it out to use what there is") from None
+        raise ValueError(f"--device {device}: {reason}; give cpu, or leave it out for the default device") from None
     if kind == "meta":
-        raise ValueError("--device meta: nothing is computed there; give cpu, or leave it out to use what there is")
+        raise ValueError("--device meta: it computes nothing; give cpu, or leave it out for the default device")
 
 
 def refuse_missing_reporters(report_to: list[str]) -> None:
-    """Make sure that what training reports to is installed.
+    """Check that the reporting integrations are installed.
 
     Args:
         report_to: `TrainingArguments.report_to`.
 
     Raises:
-        ValueError: If a package is missing.
+        ValueError: If an integration is unknown or not installed.
     """
     from transformers.integrations import get_available_reporting_integrations
 
-    there = get_available_reporting_integrations()
+    available = get_available_reporting_integrations()
     for name in report_to:
-        if name not in (*there, "none", "all", "flyte"):
+        if name not in (*available, "none", "all", "flyte"):
             package = "'gemoclap[tensorboard]'" if name == "tensorboard" else name
-            raise ValueError(f"--report_to {name}: it is not installed or not known: pip install {package}")
+            raise ValueError(f"--report_to {name}: not installed or unknown: pip install {package}")

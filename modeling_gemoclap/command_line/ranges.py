@@ -1,4 +1,4 @@
-"""Ranges of numbers: declared beside a field, and checked in one place."""
+"""Ranges of numbers: declared in the metadata of a field, and checked here."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
-LARGEST_SEED = 2**32 - 1  # of NumPy
+MAX_SEED = 2**32 - 1  # limit of NumPy
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a number may have. NaN and infinity are in no range.
+    """A range of allowed numbers. NaN and infinity are in no range.
 
     Args:
-        at_least: Least value, itself allowed.
-        at_most: Greatest value, itself allowed.
-        above: Bound below, itself not allowed.
-        below: Bound above, itself not allowed.
-        besides: Values outside of the bounds that are allowed too.
+        at_least: Lower bound, inclusive.
+        at_most: Upper bound, inclusive.
+        above: Lower bound, exclusive.
+        below: Upper bound, exclusive.
+        also_allowed: Allowed values outside of the bounds.
     """
 
     at_least: float | None = None
     at_most: float | None = None
     above: float | None = None
     below: float | None = None
-    besides: tuple[float, ...] = ()
+    also_allowed: tuple[float, ...] = ()
 
     def __contains__(self, value: float) -> bool:
-        """Whether a number lies in the range."""
-        if value in self.besides:
+        """Whether a number is in the range."""
+        if value in self.also_allowed:
             return True
         return (
             math.isfinite(value)
@@ -40,10 +40,10 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """The range in words, as `above 0 and at most 1`."""
+        """The range as text, for example `above 0 and at most 1`."""
         bounds = (("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below))
         words = " and ".join(f"{name} {value:.10g}" for name, value in bounds if value is not None)
-        return " or ".join([words or "finite", *(f"{value:.10g}" for value in self.besides)])
+        return " or ".join([words or "finite", *(f"{value:.10g}" for value in self.also_allowed)])
 
 
 FINITE = Range()
@@ -53,49 +53,49 @@ FACTOR = Range(above=0, at_most=1)
 POSITIVE = Range(above=0)
 NOT_NEGATIVE = Range(at_least=0)
 COUNT = Range(at_least=1)
-SEED = Range(at_least=0, at_most=LARGEST_SEED)
+SEED = Range(at_least=0, at_most=MAX_SEED)
 
 
 def ranges_of(*groups: type) -> dict[str, Range]:
-    """The ranges that stand in the metadata of dataclasses' fields, as `within`."""
-    every = (field for group in groups for field in fields(group))
-    return {field.name: field.metadata["within"] for field in every if "within" in field.metadata}
+    """The ranges in the metadata of the fields of dataclasses, by field name."""
+    all_fields = (field for group in groups for field in fields(group))
+    return {field.name: field.metadata["within"] for field in all_fields if "within" in field.metadata}
 
 
 def out_of_range(values: Mapping[str, object], ranges: Mapping[str, Range], prefix: str = "") -> list[str]:
-    """Say which numbers are out of their range.
+    """Find the numbers that are out of their range.
 
     Args:
-        values: Numbers by name; lists of numbers are checked item by item. None and text are passed over.
+        values: Numbers, or lists of numbers, by name. None and text are ignored.
         ranges: Ranges by name.
-        prefix: Put before a name: `--` for options.
+        prefix: Prefix of names in messages: `--` for options.
 
     Returns:
-        One clause for each name that has a value out of its range, as `--alpha 2 must be at least 0 and at most 1`.
+        A message for each name with a value out of its range, as `--alpha 2 must be at least 0 and at most 1`.
     """
-    found = []
+    problems = []
     for name, allowed in ranges.items():
         value = values.get(name)
         items = value if isinstance(value, (list, tuple)) else [value]
         numbers = [item for item in items if isinstance(item, (int, float))]
         if any(number not in allowed for number in numbers):
-            said = " ".join(map(str, numbers))
+            text = " ".join(map(str, numbers))
             finite = "" if all(map(math.isfinite, numbers)) else "finite and "
-            found.append(f"{prefix}{name} {said} must be {finite}{allowed}")
-    return found
+            problems.append(f"{prefix}{name} {text} must be {finite}{allowed}")
+    return problems
 
 
 def refuse_out_of_range(values: Mapping[str, object], ranges: Mapping[str, Range], prefix: str = "") -> None:
-    """Make sure that all numbers lie in their ranges; arguments as `out_of_range`.
+    """Check that all numbers are in their ranges. For the arguments see `out_of_range`.
 
     Raises:
-        ValueError: If one does not. The message names all of them, each with its value and range.
+        ValueError: If a number is out of its range. The message lists all such numbers with their ranges.
     """
     refuse(out_of_range(values, ranges, prefix))
 
 
 def check_values(group: type, **values: object) -> None:
-    """Check values that are given in Python against the ranges in a dataclass of options.
+    """Check values against the ranges in the metadata of a dataclass of options.
 
     Args:
         group: The dataclass.
@@ -104,17 +104,17 @@ def check_values(group: type, **values: object) -> None:
     Raises:
         ValueError: If a value is out of its range.
     """
-    refuse_out_of_range(values, {name: each for name, each in ranges_of(group).items() if name in values})
+    refuse_out_of_range(values, {name: allowed for name, allowed in ranges_of(group).items() if name in values})
 
 
-def refuse(found: Iterable[str]) -> None:
-    """Raise one error for everything that was found to be wrong.
+def refuse(problems: Iterable[str]) -> None:
+    """Raise one error for several problems.
 
     Args:
-        found: What is wrong, a clause each.
+        problems: Messages.
 
     Raises:
-        ValueError: If anything is.
+        ValueError: If there is at least one message.
     """
-    if found := list(found):
-        raise ValueError("; ".join(found))
+    if problems := list(problems):
+        raise ValueError("; ".join(problems))

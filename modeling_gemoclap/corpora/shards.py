@@ -9,11 +9,11 @@ import json
 import os
 from pathlib import Path
 
-from ..command_line.failures import run_main, tell_failures
-from ..command_line.parser import OneSentence, expanded
+from ..command_line.failures import report_uncaught_errors, run_main
+from ..command_line.parser import RaisingParser, expanded
 
 if __name__ == "__main__":
-    tell_failures("shards")  # also the failures of the imports below
+    report_uncaught_errors("shards")  # also the failures of the imports below
 
 import numpy as np
 import pyarrow as pa
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
     Raises:
         ManifestError: See `load_corpus` and `write_shards`.
     """
-    parser = OneSentence("shards", description="Write a corpus as Parquet shards.")
+    parser = RaisingParser("shards", description="Write a corpus as Parquet shards.")
     parser.add_argument("corpus", type=expanded, help="a corpus as downloaded, or a folder with metadata.csv")
     parser.add_argument("folder", type=expanded, help="the folder for the shards; it must not hold shards")
     parser.add_argument("--corpus_name", help="the name of the corpus, as for train.py; default: detected")

@@ -15,7 +15,7 @@ import argparse
 import shlex
 
 from ..command_line.commands import command_words
-from ..command_line.parser import OneSentence, expanded, number
+from ..command_line.parser import RaisingParser, expanded, number
 from ..command_line.ranges import COUNT, SEED, Range
 
 
@@ -41,7 +41,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """
     on_or_off = {"nargs": "?", "const": True, "default": False, "type": switch, "metavar": "true|false"}
     form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = OneSentence("evaluate.py", description=__doc__, **form)
+    parser = RaisingParser("evaluate.py", description=__doc__, **form)
     for option, text in {
         "--model": "checkpoint, a folder or a name on the Hub; or the run of a protocol",
         "--output_dir": "default: results/MODEL/CORPUS; for the run of a protocol RUN/results",

@@ -12,15 +12,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..command_line.failures import run_main, tell_failures
+from ..command_line.failures import report_uncaught_errors, run_main
 
 if __name__ == "__main__":
-    tell_failures("comparison")  # reports errors of the imports below too
+    report_uncaught_errors("comparison")  # reports errors of the imports below too
 
 import numpy as np
 import scipy.stats
 
-from ..command_line.parser import OneSentence, expanded
+from ..command_line.parser import RaisingParser, expanded
 from .prediction_files import heard_of, load_predictions, protocols_of
 from .statistics import (
     METHOD,
@@ -186,7 +186,7 @@ def main(argv: list[str]) -> None:
     Args:
         argv: Command line without the name of the program.
     """
-    parser = OneSentence(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RaisingParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs=2, type=expanded, metavar="RUN", help="folder evaluated by evaluate.py")
     runs = parser.parse_args(argv).runs
     print(as_text(compare_runs(*runs), tuple(runs)))

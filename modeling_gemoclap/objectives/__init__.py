@@ -1,1 +1,1 @@
-"""What a model is taught: one file or folder an objective, behind the interface in `base`."""
+"""Training objectives: one file or folder for each, behind the interface in `base`."""

@@ -1,4 +1,4 @@
-"""The audio encoder that all objectives share, and which parts of it are frozen."""
+"""Building and freezing the audio encoder that all objectives share."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..training.arguments import ModelArguments
 from ..training.history import settle_history
-from .start import load_start, take_over
+from .initial_checkpoint import copy_pooling_and_history, load_initial_checkpoint
 from .tower_fields import check_config_fields, check_feature_fields, check_pretrained_fields, compact_features
 
 logger = logging.get_logger(__name__)
 
 
-def fields_of(options, *names: str) -> list[dict]:
-    """The JSON objects in options of these names."""
+def parse_json_fields(options, *names: str) -> list[dict]:
+    """Parse the options with these names, each a JSON object."""
     return [json_object(getattr(options, name), f"--{name}") for name in names]
 
 
-def prefixed(tower: str, fields: dict) -> dict:
-    """Fields as keyword arguments of `from_audio_text_pretrained` and its like: `audio_...`."""
+def with_prefix(tower: str, fields: dict) -> dict:
+    """Return fields of a tower as keyword arguments of `from_audio_text_pretrained`: `audio_...` or `text_...`."""
     return {f"{tower}_{key}": value for key, value in fields.items()}
 
 
 def compact_config(fields: dict) -> GEmoClapAudioConfig:
-    """The configuration of a compact encoder with these fields."""
+    """Return the configuration of a compact encoder with these fields."""
     check_config_fields("audio_config", fields, GEmoClapAudioConfig())
     return GEmoClapAudioConfig(**fields)
 
 
 def compact_extractor(config: GEmoClapConfig, features: dict) -> GEmoClapFeatureExtractor:
-    """The feature extractor of a model with a compact encoder."""
+    """Return the feature extractor of a model with a compact encoder."""
     return GEmoClapFeatureExtractor(**compact_features(config, features))
 
 
 def check_pretrained_audio(model: ModelArguments, audio: dict, features: dict) -> None:
-    """Check the files of a pretrained audio encoder, and the fields that change its configuration."""
+    """Check the files of a pretrained audio encoder and the fields that change its configuration."""
     check_checkpoint_files(model.audio_model)
     check_pretrained_fields("audio_config", audio, model.audio_model)
     check_feature_fields(features, pretrained=True)
@@ -48,25 +48,26 @@ def check_pretrained_audio(model: ModelArguments, audio: dict, features: dict) -
 def build_audio_model(
     model_class: type[GEmoClapPreTrainedModel], arguments: ModelArguments, values: dict
 ) -> tuple[GEmoClapPreTrainedModel, GEmoClapFeatureExtractor]:
-    """Build a model that has an audio encoder alone.
+    """Build a model that has only an audio encoder.
 
     Args:
-        model_class: Its class.
-        arguments: The audio encoder.
+        model_class: Class of the model.
+        arguments: Options of the audio encoder.
         values: Fields of `GEmoClapConfig`.
 
     Returns:
         The model in training mode, and its feature extractor.
     """
-    audio, features = fields_of(arguments, "audio_config", "feature_config")
+    audio, features = parse_json_fields(arguments, "audio_config", "feature_config")
     values = {name: getattr(arguments, name) for name in ("pooling", "use_weighted_layer_sum")} | values
     if arguments.init_from:
-        start, extractor = load_start(arguments)
+        start, extractor = load_initial_checkpoint(arguments)
         config = GEmoClapConfig(audio_config=start.config.audio_config, **values)
-        return take_over(model_class(config, start.audio_model), start, arguments.init_from).train(), extractor
+        model = model_class(config, start.audio_model)
+        return copy_pooling_and_history(model, start, arguments.init_from).train(), extractor
     if arguments.audio_model:
         check_pretrained_audio(arguments, audio, features)
-        model = model_class.from_audio_pretrained(arguments.audio_model, **prefixed("audio", audio), **values)
+        model = model_class.from_audio_pretrained(arguments.audio_model, **with_prefix("audio", audio), **values)
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
         return settle_history(model).train(), extractor
     config = GEmoClapConfig(audio_config=compact_config(audio), **values)
@@ -74,14 +75,14 @@ def build_audio_model(
 
 
 def freeze_parts(model: GEmoClapPreTrainedModel, arguments: ModelArguments) -> GEmoClapPreTrainedModel:
-    """Freeze the parts of the audio encoder that are not to be trained.
+    """Freeze the parts of the audio encoder that the options name.
 
     Args:
         model: The model.
         arguments: `freeze_*` and `unfreeze_last_n_layers`.
 
     Raises:
-        ValueError: If two of the options contradict each other, or an encoder from scratch would be frozen.
+        ValueError: If two of the options contradict each other, or if the encoder has random weights.
     """
     if arguments.unfreeze_last_n_layers is not None:
         if arguments.freeze_audio_encoder:

@@ -23,7 +23,7 @@ from .base import Objective
 class ClassifierOptions:
     """Classifier (--head classifier)."""
 
-    classifier_hidden_size: int | None = option(None, "Hidden width of the head; none: a linear head", within=COUNT)
+    classifier_hidden_size: int | None = option(None, "Hidden size of the head; none: a linear head", within=COUNT)
     classifier_dropout: float = option(0.0, "Dropout before the head", within=DROPOUT)
     cache_frozen_frames: bool = option(
         False, "With --freeze_audio_encoder true: compute the audio encoder's output once, not in every epoch"
@@ -31,16 +31,19 @@ class ClassifierOptions:
 
 
 class ClassifierTrainer(SpeechTrainer):
-    """Trains `GEmoClapForAudioClassification` by cross-entropy; batches are those of `AudioCollator`.
+    """Trains `GEmoClapForAudioClassification` by cross-entropy.
+
+    The loss is `-log softmax(logits)[label]`, averaged over the clips of known emotion in the global batch. Batches
+    come from `AudioCollator`.
 
     Args:
         model: The classifier.
-        args: `GEmoClapTrainingArguments`, or transformers' own.
-        *others: As for `transformers.Trainer`.
-        **kwargs: Likewise.
+        args: `GEmoClapTrainingArguments` or `transformers.TrainingArguments`.
+        *others: See `transformers.Trainer`.
+        **kwargs: See `transformers.Trainer`.
 
     Raises:
-        ValueError: If `check` does not pass.
+        ValueError: If `check` refuses the training arguments.
     """
 
     smooths_labels = True
@@ -54,7 +57,7 @@ class ClassifierTrainer(SpeechTrainer):
     )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Mean cross-entropy, with `label_smoothing_factor`, over the clips of the global batch of known emotion."""
+        """Return the mean cross-entropy, with `label_smoothing_factor`, of the labelled clips of the global batch."""
         labels = inputs["emotion_labels"].clamp_min(-1)
         outputs = model(**audio_inputs(inputs))
         known = gather((labels >= 0).sum()[None]).sum()
@@ -66,7 +69,7 @@ class ClassifierTrainer(SpeechTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Logits of a batch of clips: `(None, (batch, emotions), (batch,))`."""
+        """Return no loss, the logits `(batch, emotions)`, and the labels `(batch,)`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(**audio_inputs(inputs)).logits
@@ -74,13 +77,13 @@ class ClassifierTrainer(SpeechTrainer):
 
 
 class Classifier(Objective):
-    """Cross-entropy over the emotions."""
+    """The objective of `ClassifierTrainer`: cross-entropy over the emotions."""
 
     name, title = "classifier", "the classifier"
     Options, trainer_class = ClassifierOptions, ClassifierTrainer
 
     def check(self) -> None:
-        """Check that frames can be cached, if that is asked for."""
+        """Check that frames can be cached if `cache_frozen_frames` is set; see `Objective`."""
         model, data = self.recipe.model, self.recipe.data
         if not self.options.cache_frozen_frames:
             return
@@ -88,10 +91,10 @@ class Classifier(Objective):
             raise ValueError("--cache_frozen_frames needs --freeze_audio_encoder true")
         changed = [name for name in (*AUGMENTATIONS, "max_seconds") if getattr(data, name)]
         if changed or model.use_weighted_layer_sum:
-            wrong = ", ".join(f"--{name}" for name in changed) or "--use_weighted_layer_sum"
+            conflicts = ", ".join(f"--{name}" for name in changed) or "--use_weighted_layer_sum"
             raise ValueError(
                 f"--cache_frozen_frames stores the last layer's frames of complete, unaugmented clips: leave out "
-                f"{wrong}, or give --cache_frozen_frames false"
+                f"{conflicts}, or give --cache_frozen_frames false"
             )
 
     def build(self, emotions: list[str]) -> tuple:

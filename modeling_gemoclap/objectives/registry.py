@@ -1,4 +1,4 @@
-"""The objectives by name. A new objective is one file and one line here, or one call of `register`."""
+"""The objectives by name. To add one, write one file and add one line here, or call `register`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def register(objective: type[Objective]) -> type[Objective]:
-    """Add an objective that is defined outside of this package; usable as a decorator.
+    """Add an objective that is defined outside of this package. Can be used as a decorator.
 
     Args:
         objective: The objective. Its `name` becomes a value of `--head`.
 
     Raises:
-        ValueError: If another objective has its name, or one of its options is an option of all objectives.
+        ValueError: If another objective has the same name.
     """
     if OBJECTIVES.get(objective.name, objective) is not objective:
         raise ValueError(f"an objective {objective.name!r} exists already ({OBJECTIVES[objective.name].__name__})")
@@ -32,10 +32,10 @@ def register(objective: type[Objective]) -> type[Objective]:
 
 
 def objective_named(name: str) -> type[Objective]:
-    """The objective of `--head NAME`.
+    """Return the objective of `--head NAME`.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no objective has this name.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"--head {name}: no such objective; known are {', '.join(OBJECTIVES)}")

@@ -1,4 +1,4 @@
-"""The trainer for objectives whose sampler draws the clips of a whole step together."""
+"""The trainer of objectives whose sampler draws all clips of a step together."""
 
 from __future__ import annotations
 
@@ -7,44 +7,45 @@ from ..training.trainer import SpeechTrainer
 
 
 class StepTrainer(SpeechTrainer):
-    """Trains on the steps of a `StepSampler`, whose clips are compared with each other.
+    """Trains on the steps of a `StepSampler`. The loss compares the clips of a step with each other.
 
-    It names no emotion, so it is not evaluated during training.
+    The model predicts no emotion, so it is not evaluated during training.
 
     Args:
-        *args: As for `SpeechTrainer`.
-        **kwargs: Likewise.
+        *args: See `SpeechTrainer`.
+        **kwargs: See `SpeechTrainer`.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._sampler = self.deal(self.args.world_size * self.args.train_batch_size, self.args.world_size, seed)
+        clips_per_step = self.args.world_size * self.args.train_batch_size
+        self._sampler = self.create_step_sampler(clips_per_step, self.args.world_size, seed)
 
-    def deal(self, step: int, processes: int, seed: int) -> StepSampler:
-        """The sampler.
+    def create_step_sampler(self, clips_per_step: int, processes: int, seed: int) -> StepSampler:
+        """Return the sampler.
 
         Args:
-            step: Clips of a step, on all processes together.
-            processes: How many processes there are.
-            seed: Of all that is drawn.
+            clips_per_step: Number of clips of a step, on all processes together.
+            processes: Number of processes.
+            seed: Seed of all random draws.
         """
         raise NotImplementedError
 
     @classmethod
     def check(cls, args) -> None:
-        """As `SpeechTrainer.check`; the loss of a batch is not the sum of its parts' losses, and is not evaluated."""
+        """See `SpeechTrainer.check`. Also refuses gradient accumulation, other samplers, and evaluation."""
         super().check(args)
-        what = cls.__name__.removesuffix("Trainer")
+        title = cls.__name__.removesuffix("Trainer")
         if args.gradient_accumulation_steps > 1:
             raise ValueError(
-                f"{what} compares the clips of a batch with each other, so gradients of parts of it cannot be "
+                f"{title} compares the clips of a batch with each other, so gradients of parts of a batch cannot be "
                 f"accumulated: leave out gradient_accumulation_steps"
             )
         if getattr(args, "class_balanced_sampling", False):
-            raise ValueError(f"{what} has a sampler that composes batches: leave out class_balanced_sampling")
+            raise ValueError(f"{title} composes batches by another sampler: leave out class_balanced_sampling")
         if getattr(args.eval_strategy, "value", args.eval_strategy) != "no" or args.eval_on_start:
-            raise ValueError(f"{what} predicts no emotion to evaluate: leave out eval_strategy and eval_on_start")
+            raise ValueError(f"{title} predicts no emotion to evaluate: leave out eval_strategy and eval_on_start")
 
     def _get_train_sampler(self, *args, **kwargs):
         return self._sampler

@@ -1,6 +1,6 @@
-"""Checks of the fields in `--audio_config`, `--text_config` and `--feature_config` before anything is built of them.
+"""Checks of the fields in `--audio_config`, `--text_config` and `--feature_config` before a model is built.
 
-A configuration of transformers keeps a field of any name and any value. A misspelt one would have no effect.
+A configuration of transformers accepts a field of any name and value. A misspelt field would have no effect.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..safety_gemoclap import HUB_OPTIONS
 
-# Fields of every configuration that say nothing about a tower, or would break it.
-NOT_FIELDS = {
+# Fields of every configuration that do not describe a tower, or that would break it.
+EXCLUDED_FIELDS = {
     *("architectures", "dtype", "torch_dtype", "id2label", "label2id", "num_labels", "problem_type", "return_dict"),
     *("is_encoder_decoder", "is_decoder", "output_hidden_states", "output_attentions", "transformers_version"),
     *("self", "args", "kwargs"),
@@ -32,53 +32,56 @@ COUNTS = re.compile(
 SHARES = re.compile(r"\w*(dropout|layerdrop|_prob)")
 
 
-def refuse_unknown(option: str, fields: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Make sure that fields exist.
+def check_field_names(option: str, fields: Iterable[str], known: Iterable[str], owner: str) -> None:
+    """Check that fields exist.
 
     Args:
-        option: The option that they were given to.
-        fields: Their names.
-        known: The names that exist.
-        what: What has these.
+        option: Option with the fields.
+        fields: Names of the fields.
+        known: Names that exist.
+        owner: Object that has the known fields, for the error message.
 
     Raises:
-        ValueError: If one does not exist; the error names the one that is nearest.
+        ValueError: If a field does not exist. The error names the most similar field.
     """
     known = sorted(known)
     for name in fields:
         if name not in known:
-            raise ValueError(f"--{option}: {what} has no field {name!r}{near_name(name, known)}")
+            raise ValueError(f"--{option}: {owner} has no field {name!r}{near_name(name, known)}")
 
 
-def check_config_fields(option: str, fields: dict, config: PretrainedConfig, more: tuple[str, ...] = ()) -> None:
-    """Make sure that a tower's configuration has these fields, and may have these values in them.
+def check_config_fields(
+    option: str, fields: dict, config: PretrainedConfig, extra_names: tuple[str, ...] = ()
+) -> None:
+    """Check that a tower's configuration has these fields, and that their values have the right type and range.
 
     Args:
-        option: The option that they were given to: `audio_config` or `text_config`.
+        option: Option with the fields: `audio_config` or `text_config`.
         fields: The fields.
-        config: The configuration that they will change.
-        more: Names that are accepted beside its own.
+        config: The configuration that the fields will change.
+        extra_names: Names that are accepted in addition to the fields of `config`.
 
     Raises:
-        ValueError: If a field does not exist, has a value of another type than before, or one out of its range.
+        ValueError: If a field does not exist, or its value has another type than before or is out of range.
     """
     fields = dict(fields)
-    kind = fields.pop("model_type", config.model_type)
-    if kind != config.model_type:
+    model_type = fields.pop("model_type", config.model_type)
+    if model_type != config.model_type:
         raise ValueError(
-            f"--{option} model_type {kind!r}: the tower is a {config.model_type!r} model; leave it out, or name "
-            f"another pretrained tower by --audio_model and --text_model"
+            f"--{option} model_type {model_type!r}: the tower is a {config.model_type!r} model; leave model_type out, "
+            f"or name another pretrained tower by --audio_model and --text_model"
         )
     known = {*vars(config), *inspect.signature(type(config).__init__).parameters, *config.attribute_map}
-    known = {name for name in known - NOT_FIELDS if not name.startswith("_")} | {"attn_implementation", *more}
-    refuse_unknown(option, fields, known, f"a {config.model_type!r} configuration")
+    known = {name for name in known - EXCLUDED_FIELDS if not name.startswith("_")}
+    known |= {"attn_implementation", *extra_names}
+    check_field_names(option, fields, known, f"a {config.model_type!r} configuration")
     for name, value in fields.items():
-        if name not in more and (reason := _what_is_wrong(name, value, getattr(config, name, None))):
-            raise ValueError(f"--{option} {name} {value!r} must be {reason}")
+        if name not in extra_names and (constraint := _violated_constraint(name, value, getattr(config, name, None))):
+            raise ValueError(f"--{option} {name} {value!r} must be {constraint}")
 
 
-def _what_is_wrong(name: str, value, default) -> str:
-    """What a value must be and is not, by the name of its field and the value that the field has now; or ""."""
+def _violated_constraint(name: str, value, default) -> str:
+    """Return what the value of a field must be, or "" if it is; `default` is the present value of the field."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "true or false"
@@ -98,10 +101,10 @@ def _what_is_wrong(name: str, value, default) -> str:
 
 
 def check_pretrained_fields(option: str, fields: dict, name: str) -> None:
-    """As `check_config_fields`, for the configuration of a pretrained tower.
+    """Check fields against the configuration of a pretrained tower.
 
     Args:
-        option: The option that the fields were given to.
+        option: Option with the fields.
         fields: The fields.
         name: Name or path of the tower's checkpoint.
 
@@ -110,43 +113,43 @@ def check_pretrained_fields(option: str, fields: dict, name: str) -> None:
     """
     if not fields:
         return
-    where = {each: value for each, value in fields.items() if each in HUB_OPTIONS}
-    if PretrainedConfig.get_config_dict(name, **where)[0].get("model_type") == GEmoClapAudioConfig.model_type:
-        config = GEmoClapAudioConfig.from_pretrained(name, **where)
+    hub_options = {field: value for field, value in fields.items() if field in HUB_OPTIONS}
+    if PretrainedConfig.get_config_dict(name, **hub_options)[0].get("model_type") == GEmoClapAudioConfig.model_type:
+        config = GEmoClapAudioConfig.from_pretrained(name, **hub_options)
     else:
-        config = AutoConfig.from_pretrained(name, **where)
+        config = AutoConfig.from_pretrained(name, **hub_options)
     check_config_fields(option, fields, config, HUB_OPTIONS)
 
 
 def check_feature_fields(fields: dict, pretrained: bool = False) -> None:
-    """Make sure that the feature extractor has these fields, and that the audio tower does not decide them.
+    """Check that the feature extractor has these fields, and that the audio tower does not set them.
 
     Args:
         fields: The fields of `--feature_config`.
-        pretrained: Whether the extractor is that of a pretrained tower.
+        pretrained: Whether the extractor belongs to a pretrained tower.
 
     Raises:
-        ValueError: If a field does not exist, or the tower decides it.
+        ValueError: If a field does not exist, or the audio tower sets it.
     """
     parameters = inspect.signature(GEmoClapFeatureExtractor.__init__).parameters
-    refuse_unknown("feature_config", fields, {*parameters} - NOT_FIELDS, "the feature extractor")
-    for name, value in fields.items():  # its constructor checks numbers
+    check_field_names("feature_config", fields, {*parameters} - EXCLUDED_FIELDS, "the feature extractor")
+    for name, value in fields.items():  # the extractor's constructor checks numbers
         if isinstance(parameters[name].default, bool) and not isinstance(value, bool):
             raise ValueError(f"--feature_config {name} {value!r} must be true or false")
     for name in CHOSEN_BY_TOWER if pretrained else ():
         if name in fields:
-            raise ValueError(f"--feature_config {name} {fields[name]!r}: the audio tower decides it; leave it out")
+            raise ValueError(f"--feature_config {name} {fields[name]!r}: the audio tower sets it; leave it out")
 
 
 def compact_features(config: GEmoClapConfig, fields: dict) -> dict:
-    """The settings of the feature extractor of the compact encoder.
+    """Return the settings of the feature extractor of the compact encoder.
 
     Args:
         config: The model's configuration.
         fields: The fields of `--feature_config`.
 
     Raises:
-        ValueError: If a field does not exist, or does not agree with the encoder.
+        ValueError: If a field does not exist, or differs from the encoder's.
     """
     check_feature_fields(fields)
     settings = {"feature_type": "log_mel", "num_mel_bins": config.audio_config.num_mel_bins}

@@ -1,1 +1,1 @@
-"""What a run is: recipe, clips, identity, folder, folds, calibration; and how it is trained."""
+"""Runs: recipe, clips, identity, folder, protocol folds, calibration, and training."""

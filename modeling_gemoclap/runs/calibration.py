@@ -1,4 +1,4 @@
-"""Calibration: one temperature that makes scores probabilities, fitted on clips that the model was not trained on."""
+"""Calibration: fitting one temperature for the scores on clips that the model was not trained on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..training.gather import all_gather_object, release
 from ..training.history import record_development
 from .fit import fit
 from .folder import CALIBRATION
-from .provenance import heard_before
+from .provenance import seen_speakers_note
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -28,17 +28,16 @@ BOUNDS = (0.01, 100.0)
 
 
 def temperature_of(logits: torch.Tensor, labels: torch.Tensor) -> float | None:
-    """The temperature `T` with the least cross-entropy of `softmax(logits / T)`.
+    """Return the temperature `T` that minimises the cross-entropy of `softmax(logits / T)`.
 
-    The cross-entropy is convex in `1 / T`, so its slope has one root.
+    The cross-entropy is convex in `1 / T`, so its derivative has at most one root.
 
     Args:
         logits: `(clips, emotions)`.
-        labels: True emotions, `(clips,)`; negative labels are left out.
+        labels: True emotions, `(clips,)`. Negative labels are ignored.
 
     Returns:
-        The temperature; None if there is none: all answers are right, or no better than chance, so that the
-        cross-entropy only falls towards 0 or infinity.
+        The temperature; None if there is no minimum: all predictions are correct, or none is better than chance.
 
     Raises:
         ValueError: If no clip has a label, or a logit is not finite.
@@ -47,7 +46,9 @@ def temperature_of(logits: torch.Tensor, labels: torch.Tensor) -> float | None:
     if not known.any():
         raise ValueError("no development clip has an emotion to calibrate on")
     if bad := int((~logits[known].isfinite().all(dim=1)).sum()):
-        raise ValueError(f"{bad} of {int(known.sum())} answers to calibrate on are not finite: train the model again")
+        raise ValueError(
+            f"{bad} of {int(known.sum())} predictions to calibrate on are not finite: train the model again"
+        )
     logits, labels = logits[known].double(), labels[known]
 
     def slope(log_inverse: float) -> float:
@@ -61,28 +62,28 @@ def temperature_of(logits: torch.Tensor, labels: torch.Tensor) -> float | None:
     return temperature if 1.01 * BOUNDS[0] < temperature < 0.99 * BOUNDS[1] else None
 
 
-def fit_temperature(trainer, remark: str = "") -> None:
+def fit_temperature(trainer, note: str = "") -> None:
     """Fit `calibration_temperature` on the trainer's development clips and set it in the configuration.
 
-    It replaces an earlier temperature and does not depend on it.
+    It replaces an earlier temperature and is independent of it.
 
     Args:
         trainer: A trained `GEmoClapTrainer` or `ClassifierTrainer` with an `eval_dataset`.
-        remark: What the card says of these clips beside their number.
+        note: Text that the model card adds to the number of clips.
     """
     logits, labels = uncalibrated_logits(trainer)
     record_development(trainer.trained_model, trainer.eval_dataset)
-    calibrate(trainer, logits, labels, f"{len(trainer.eval_dataset)} clips of development speakers{remark}")
+    calibrate(trainer, logits, labels, f"{len(trainer.eval_dataset)} clips of development speakers{note}")
 
 
 def uncalibrated_logits(trainer) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits `(clips, emotions)`, without temperature, and labels `(clips,)` of the trainer's development clips."""
+    """Return logits without temperature, `(clips, emotions)`, and labels, `(clips,)`, of the development clips."""
     config = trainer.accelerator.unwrap_model(trainer.model).config
-    fitted, config.calibration_temperature = config.calibration_temperature, None  # a classifier would divide by it
+    temperature, config.calibration_temperature = config.calibration_temperature, None  # a classifier divides by it
     try:
         output = trainer.predict(trainer.eval_dataset)
     finally:
-        config.calibration_temperature = fitted
+        config.calibration_temperature = temperature
     return torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
 
 
@@ -90,40 +91,46 @@ def calibrate(trainer, logits: torch.Tensor, labels: torch.Tensor, source: str) 
     """Fit `calibration_temperature` on logits and set it in the configuration.
 
     Args:
-        trainer: Trainer of the model that is calibrated.
-        logits: `(clips, emotions)`, without temperature.
-        labels: `(clips,)`; negative labels are left out.
-        source: Where the logits come from, for the card.
+        trainer: Trainer of the model.
+        logits: Logits without temperature, `(clips, emotions)`.
+        labels: `(clips,)`. Negative labels are ignored.
+        source: Description of the clips for the model card.
     """
     config = trainer.accelerator.unwrap_model(trainer.model).config
     config.calibration_temperature = temperature_of(logits, labels)
     config.calibrated_on = source if config.calibration_temperature else None
     if config.calibration_temperature is None:
-        logger.warning(f"no calibration: the answers to {source} are all right, or none better than chance")
+        logger.warning(f"no calibration: the predictions for {source} are all correct, or none is better than chance")
 
 
 def out_of_fold_logits(run: Run) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """Logits of every training speaker by models that were trained without; finished folds are read from disk.
+    """Return logits for all training speakers, each from a model that was not trained on the speaker.
+
+    Logits of finished folds are read from disk.
 
     Args:
-        run: The run; `--calibration_folds` is how many folds.
+        run: The run; the option `calibration_folds` is the number of folds.
 
     Returns:
-        Logits `(clips, emotions)`, labels `(clips,)`, and a description of both.
+        Logits `(clips, emotions)`, labels `(clips,)`, and a description of the clips.
 
     Raises:
-        ValueError: If there are fewer speakers than folds, or development speakers too.
+        ValueError: If there are fewer speakers than folds, or if there are development speakers.
     """
     count = run.recipe.data.calibration_folds
     if run.dev:
-        raise ValueError("--calibration_folds calibrates on training speakers: leave out development speakers")
+        raise ValueError(
+            "--calibration_folds calibrates on training speakers: leave out --dev_speakers and --num_dev_speakers"
+        )
     if not 2 <= count <= len(run.train.speakers):
-        raise ValueError(f"--calibration_folds {count}: 2 to {len(run.train.speakers)} speakers")
+        raise ValueError(
+            f"--calibration_folds {count}: give 2 to {len(run.train.speakers)}, the number of training speakers"
+        )
     folds = deal_speakers(genders_of(run.train), count, run.training.seed)
     parts = [_fold_logits(_calibration_fold(run, number, speakers)) for number, speakers in enumerate(folds)]
     logits, labels = map(torch.cat, zip(*parts, strict=True))
-    heard = heard_before(run.recipe.model, run.train)
-    return logits, labels, f"out-of-fold answers to the training speakers, {len(folds)} folds{heard}"
+    note = seen_speakers_note(run.recipe.model, run.train)
+    return logits, labels, f"out-of-fold predictions for the training speakers, {len(folds)} folds{note}"
 
 
 def _calibration_fold(run: Run, number: int, speakers: list[str]) -> Run:
@@ -138,28 +145,28 @@ def _calibration_fold(run: Run, number: int, speakers: list[str]) -> Run:
 
 
 def _fold_logits(fold: Run) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and labels of a fold's development clips, from disk or by a training."""
+    """Return logits and labels of the development clips of a fold, from disk or by training."""
     path, key = fold.folder.with_suffix(".safetensors"), digest(fold.identity)
-    if not all_gather_object(stored_logits(path, key) is not None)[0]:
+    if not all_gather_object(load_logits(path, key) is not None)[0]:
         trainer, _ = fit(fold)
         logits, labels = uncalibrated_logits(trainer)
         if trainer.is_world_process_zero():
-            store_logits(path, key, logits, labels)
+            save_logits(path, key, logits, labels)
             remove_frames(fold.training)
         trainer.accelerator.wait_for_everyone()
         release(trainer)
-    return stored_logits(path, key)
+    return load_logits(path, key)
 
 
-def store_logits(path: Path, key: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
-    """Write logits and labels to a safetensors file, atomically; `key` is the hash of what they depend on."""
+def save_logits(path: Path, key: str, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    """Write logits and labels to a safetensors file atomically. `key` is the hash of the identity of the fold."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as part:
         save_file({"logits": logits.contiguous(), "labels": labels.contiguous()}, part, metadata={"made_of": key})
 
 
-def stored_logits(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Logits and labels that `store_logits` wrote with the same key; None if there are none."""
+def load_logits(path: Path, key: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Read the logits and labels that `save_logits` wrote with the same key; None if there are none."""
     if not path.is_file():
         return None
     with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""A run from its options to trained weights: check, build the model, read the clips, train."""
+"""Training a run: check the options, build the model, read the clips, train."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..evaluation.metrics import war_uar_of_scores
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..training.arguments import DataArguments
 from ..training.augmentation import AUGMENTATIONS, Augmentation
-from ..training.checkpoints import find_best_again
+from ..training.checkpoints import relocate_best_checkpoint
 from ..training.clips import ClipDataset, ClipOptions, read_parts, refuse_different_clips
 from ..training.frozen import collate_frames, frames_folder, frozen_frames
 from ..training.trainer import SpeechTrainer
 from ..training.trainer_options import refuse_evaluation
-from .provenance import heard_before
+from .provenance import seen_speakers_note
 from .run import Run
 
 logger = logging.get_logger(__name__)
 
 
 def fit(run: Run, checkpoint: str | None = None) -> tuple[SpeechTrainer, list[str]]:
-    """Train a run, from its first step or from a checkpoint. Nothing is saved but checkpoints to resume from.
+    """Train a run from its first step or from a checkpoint. Only checkpoints to resume from are saved.
 
     Args:
         run: The run.
         checkpoint: The `checkpoint-N` to resume from, or None.
 
     Returns:
-        The trainer, and the errors of the clips that were left out.
+        The trainer, and the errors of the clips that were skipped.
 
     Raises:
         ValueError: If options contradict each other, or the clips do not suffice.
@@ -40,33 +40,33 @@ def fit(run: Run, checkpoint: str | None = None) -> tuple[SpeechTrainer, list[st
     set_seed(run.training.seed)
     trainer, skipped = build_trainer(run, resumed=checkpoint is not None)
     if checkpoint and run.training.load_best_model_at_end:
-        find_best_again(checkpoint, run.training.output_dir)
-    run.training_begins()
+        relocate_best_checkpoint(checkpoint, run.training.output_dir)
+    run.on_training_start()
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, skipped
 
 
 def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
-    """Read the clips, build the model, and put both into the objective's trainer.
+    """Read the clips, build the model, and create the trainer of the objective.
 
     Args:
         run: The run.
-        resumed: Whether the weights will come from a checkpoint.
+        resumed: Whether the weights will be loaded from a checkpoint.
 
     Returns:
-        The trainer, and the errors of the clips that were left out.
+        The trainer, and the errors of the clips that were skipped.
 
     Raises:
-        ValueError: As for `fit`.
+        ValueError: See `fit`.
     """
     objective, training = run.objective, run.training
-    _check(run)
+    _check_run(run)
     with unsharded_weights(training):
         model, processor = objective.build(run.emotions)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
     train, dev, skipped = read_parts((run.train, run.dev), extractor, run.recipe.data, training)
     dataset, errors = objective.dataset(train, extractor, config, clip_options(run, extractor))
-    held_out = dev and ClipDataset(dev, extractor, config, ClipOptions(on_bad_audio=run.recipe.data.on_bad_audio))
+    dev_dataset = dev and ClipDataset(dev, extractor, config, ClipOptions(on_bad_audio=run.recipe.data.on_bad_audio))
     collator = objective.collator(processor, config)
     if not resumed:
         objective.initialise(model, dataset, collator)
@@ -74,15 +74,15 @@ def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
     if objective.caches_frozen_frames():
         module, collator = module.to(training.device), collate_frames
         with training.main_process_first(desc="encoding audio"):
-            dataset, held_out = (
-                clips and frozen_frames(module, clips, frames_folder(training)) for clips in (dataset, held_out)
+            dataset, dev_dataset = (
+                clips and frozen_frames(module, clips, frames_folder(training)) for clips in (dataset, dev_dataset)
             )
     trainer = objective.trainer_class(
         model=module,
         args=training,
         data_collator=collator,
         train_dataset=dataset,
-        eval_dataset=held_out,
+        eval_dataset=dev_dataset,
         processing_class=processor,
         compute_metrics=war_uar_of_scores,
         **objective.trainer_options(dataset),
@@ -93,10 +93,10 @@ def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
 
 @contextmanager
 def unsharded_weights(arguments: TrainingArguments) -> Iterator[None]:
-    """Within this context DeepSpeed ZeRO-3 does not shard new models: their weights are read and centred.
+    """Within this context DeepSpeed ZeRO-3 does not shard new models, so that their weights can be changed.
 
     Args:
-        arguments: Of the run; without DeepSpeed nothing changes.
+        arguments: Training arguments. Without DeepSpeed the context has no effect.
     """
     plugin = getattr(arguments, "deepspeed_plugin", None)
     if plugin is not None:
@@ -109,34 +109,35 @@ def unsharded_weights(arguments: TrainingArguments) -> Iterator[None]:
 
 
 def clip_options(run: Run, extractor: GEmoClapFeatureExtractor) -> ClipOptions:
-    """How training clips are drawn."""
+    """Return how training clips are cut and augmented."""
     data = run.recipe.data
     return ClipOptions(data.max_seconds, augmentation_of(data, extractor), run.training.seed, data.on_bad_audio)
 
 
 def augmentation_of(data: DataArguments, extractor: GEmoClapFeatureExtractor) -> Augmentation | None:
-    """The augmentation of training clips, or None."""
+    """Return the augmentation of training clips, or None."""
     features = {name: getattr(extractor, name) for name in ("log_mel_mean", "log_mel_std", "hop_seconds")}
     features |= {name: getattr(data, name) for name in (*AUGMENTATIONS, "noise_snr_db")}
     return Augmentation(**features) or None
 
 
-def _check(run: Run) -> None:
-    """Check options against the objective and the clips, before anything is read."""
+def _check_run(run: Run) -> None:
+    """Check options against the objective and the clips, before any recording is read."""
     objective, train, dev = run.objective, run.train, run.dev
     objective.trainer_class.check(run.training)
     refuse_evaluation(run.training, dev is not None)
     if not objective.predicts_emotions and (dev or run.recipe.data.calibration_folds):
         raise ValueError(
-            f"{objective.title} predicts no emotion, so there is nothing to develop on or to calibrate: leave out "
+            f"{objective.title} predicts no emotion, so it has no development clips and no calibration: leave out "
             "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
         )
     if train.shards and (not objective.reads_shards or objective.caches_frozen_frames()):
-        what = "--cache_frozen_frames does" if objective.reads_shards else f"{objective.title} does"
+        unsupported_by = "--cache_frozen_frames" if objective.reads_shards else objective.title
         raise ValueError(
-            f"{train.name}: shards are read in their order, which {what} not support: give the recordings"
+            f"{train.name}: shards are read in their order, which {unsupported_by} does not support; give the "
+            f"recordings"
         )
     objective.check()
     refuse_different_clips(train, dev)
-    if heard := heard_before(run.recipe.model, dev):
-        logger.warning(f"development clips{heard}: what is chosen or calibrated on them is too favourable")
+    if note := seen_speakers_note(run.recipe.model, dev):
+        logger.warning(f"development clips{note}: the epoch and the temperature chosen on them may be too favourable")

@@ -1,4 +1,4 @@
-"""The folder of a run: begun with its identity, cleared of an overwritten run, restored if the run cannot begin."""
+"""The folder of a run: it records the identity, is cleared of an overwritten run, and is restored after an error."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .identity import read_identity, refuse_another_run
 from .run import Run
 
 logger = logging.get_logger(__name__)
-CALIBRATION = "calibration"  # the folder of out-of-fold answers
-ASIDE = ".overwritten"  # where an overwritten run lies until the new one trains
-MOVING = ".overwritten_in_part"  # the same, until all of it has been moved
-# What a folder that holds a run, or a part of one, has at least one of.
-MARKS = (
+CALIBRATION = "calibration"  # folder of out-of-fold logits
+BACKUP = ".overwritten"  # folder of an overwritten run until the new run trains
+PARTIAL_BACKUP = ".overwritten_in_part"  # the same, while files are still being moved
+# Every folder that contains a run, or a part of one, has at least one of these.
+RUN_MARKERS = (
     *(IDENTITY, "run.json", "trainer_state.json", "training_args.bin", "checkpoint-*/"),
-    *(f"{CALIBRATION}/fold_*", ASIDE, MOVING),
+    *(f"{CALIBRATION}/fold_*", BACKUP, PARTIAL_BACKUP),
 )
-# What a run leaves behind.
-LEFT_BEHIND = (
+# All files and folders that a run writes. The identity is last, so it is moved and removed last.
+RUN_FILES = (
     *("checkpoint-*", CALIBRATION, "frozen_frames", "adapter", "encoder", "fold_*", "shuffled_labels", "results"),
     *("model*.safetensors", "model.safetensors.index.json", "config.json", "processor_config.json"),
     *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
@@ -36,26 +36,24 @@ LEFT_BEHIND = (
 )
 
 
-def holds_a_run(folder: Path) -> bool:
-    """Whether a folder holds a run, or a part of one."""
-    return any(any(folder.glob(pattern)) for pattern in MARKS)
+def contains_run(folder: Path) -> bool:
+    """Return whether a folder contains a run, or a part of one."""
+    return any(any(folder.glob(pattern)) for pattern in RUN_MARKERS)
 
 
 class RunFolder:
-    """Context in which a run begins; an error before its first step leaves the folder as it was.
+    """Context in which a run begins. An error before its first step, or Ctrl-C, restores the folder.
 
-    An interrupt (Ctrl-C) is such an error too.
-
-    With `overwrite_output` the files of the run in the folder are moved aside when the new run begins, and removed
-    when its training begins: the new run must not use old checkpoints, calibration answers or frames, and until its
-    own model is written, the old one would pass for it.
+    With `overwrite_output`, the files of the earlier run are moved to a backup when the new run begins, and removed
+    when its training starts. The new run must not use checkpoints, calibration logits or frames of the earlier run,
+    and the earlier model must not be mistaken for the new one.
 
     Args:
         run: The run; its training arguments give `output_dir` and `overwrite_output`.
-        begin: Records the run in the folder, in the main process; returns whether the run is new there.
+        begin: Function that records the run in the folder, called on the main process. Returns whether the run is new.
 
     Raises:
-        ValueError: As `begin`.
+        ValueError: If `begin` raises it.
     """
 
     def __init__(self, run: Run, begin: Callable[[Run], bool]):
@@ -64,7 +62,7 @@ class RunFolder:
         self._new = self._training = False
 
     def __enter__(self) -> Run:
-        """Begin the run, and become its guard."""
+        """Begin the run, and register for the start of its training."""
         self._new = run_on_main_process(self.run.training, self._begin)
         self.run.guard = self
         return self.run
@@ -73,77 +71,77 @@ class RunFolder:
         if error is not None and self._new and not self._training and self._main:
             self._restore()
 
-    def training_begins(self) -> None:
-        """Remove the overwritten run: the folder now belongs to the new one."""
+    def on_training_start(self) -> None:
+        """Remove the backup of the overwritten run."""
         if not self._training and self._main:
-            remove(self.folder / ASIDE)
+            remove(self.folder / BACKUP)
         self._training = True
 
     def _begin(self) -> bool:
-        undo_unrecorded_begin(self.folder)
+        undo_interrupted_begin(self.folder)
         if not self.run.training.overwrite_output:
             return self.begin(self.run)
         try:
-            put_aside(self.folder)
+            back_up_run(self.folder)
             return self.begin(self.run)
         except BaseException:
             self._restore()
             raise
 
     def _restore(self) -> None:
-        if not (self.folder / MOVING).is_dir():  # else what lies in the folder is the rest of the old run
+        if not (self.folder / PARTIAL_BACKUP).is_dir():  # otherwise the folder still has files of the earlier run
             remove_run(self.folder)
-        restore_overwritten(self.folder)
+        restore_backup(self.folder)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
 
-def put_aside(folder: Path) -> None:
-    """Put the run in a folder aside; one that was begun over it and never trained is removed instead.
+def back_up_run(folder: Path) -> None:
+    """Move the run in a folder to its backup. If there is a backup already, the run never trained and is removed.
 
     Args:
-        folder: Of the run, settled.
+        folder: Folder of a run, after `undo_interrupted_begin`.
     """
-    if (folder / ASIDE).is_dir():
+    if (folder / BACKUP).is_dir():
         remove_run(folder)
         return
-    move_run(folder, folder / MOVING)
-    if (folder / MOVING).is_dir():
-        (folder / MOVING).rename(folder / ASIDE)
+    move_run(folder, folder / PARTIAL_BACKUP)
+    if (folder / PARTIAL_BACKUP).is_dir():
+        (folder / PARTIAL_BACKUP).rename(folder / BACKUP)
 
 
-def restore_overwritten(folder: Path) -> None:
-    """Move what was put aside back into its folder."""
-    for aside in (folder / MOVING, folder / ASIDE):
-        if aside.is_dir():
-            move_run(aside, folder)
-            if not any(aside.iterdir()):
-                aside.rmdir()
+def restore_backup(folder: Path) -> None:
+    """Move the files of the backup back to the folder."""
+    for backup in (folder / PARTIAL_BACKUP, folder / BACKUP):
+        if backup.is_dir():
+            move_run(backup, folder)
+            if not any(backup.iterdir()):
+                backup.rmdir()
 
 
-def undo_unrecorded_begin(folder: Path) -> None:
-    """Undo a beginning that was killed before the new run was written down: the old one is given back.
+def undo_interrupted_begin(folder: Path) -> None:
+    """Restore the overwritten run if the new run was killed before its identity was written.
 
     Args:
-        folder: Of a run, or any other.
+        folder: Folder of a run, or any other folder.
     """
-    begun = any((folder / name).is_file() for name in (IDENTITY, "run.json"))
-    if (folder / MOVING).is_dir() or ((folder / ASIDE).is_dir() and not begun):
-        restore_overwritten(folder)
+    is_recorded = any((folder / name).is_file() for name in (IDENTITY, "run.json"))
+    if (folder / PARTIAL_BACKUP).is_dir() or ((folder / BACKUP).is_dir() and not is_recorded):
+        restore_backup(folder)
 
 
 def begin_run(run: Run, checkpoint: str | None) -> bool:
-    """Write the identity of a run into its folder; going on with another run is refused.
+    """Write the identity of a run to its folder, or check that the folder and the checkpoint belong to this run.
 
     Args:
         run: The run.
-        checkpoint: The `checkpoint-N` that it goes on from, or None.
+        checkpoint: The `checkpoint-N` to resume from, or None.
 
     Returns:
-        Whether the folder is new to the run.
+        Whether the folder had no identity.
 
     Raises:
-        ValueError: If `checkpoint`, or the run that was begun in the folder, is another one; it says what differs.
+        ValueError: If the folder or the checkpoint belongs to another run. The error names the differences.
     """
     if checkpoint:
         refuse_another_run(checkpoint, run.identity)
@@ -156,13 +154,13 @@ def begin_run(run: Run, checkpoint: str | None) -> bool:
 
 
 def move_run(folder: Path, target: Path) -> None:
-    """Move all that a run left in a folder, its identity last; files of other names stay.
+    """Move all files of a run, its identity last. Other files stay.
 
     Args:
-        folder: Where it lies.
-        target: Where it goes, in place of what has the same name there.
+        folder: Folder of the run.
+        target: Folder to move to. Files with the same names there are replaced.
     """
-    for pattern in LEFT_BEHIND:
+    for pattern in RUN_FILES:
         for path in sorted(folder.glob(pattern)):
             target.mkdir(exist_ok=True)
             remove(target / path.name)
@@ -170,14 +168,14 @@ def move_run(folder: Path, target: Path) -> None:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove all that a run left in a folder, its identity last; files of other names stay."""
-    for pattern in LEFT_BEHIND:
+    """Remove all files of a run, its identity last. Other files stay."""
+    for pattern in RUN_FILES:
         for path in folder.glob(pattern):
             remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder or a link, if it is there."""
+    """Remove a file, folder or link if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -185,58 +183,68 @@ def remove(path: Path) -> None:
 
 
 def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
-    """The checkpoint that a run goes on from, before anything is read; a folder that holds something else is refused.
+    """Return the checkpoint that a run resumes from, before any clip is read.
 
-    Whether the checkpoint is of the same run is for `RunFolder` to tell.
+    `RunFolder` checks later that the checkpoint belongs to the same run.
 
     Args:
         arguments: `output_dir`, `overwrite_output`, and `resume_from_checkpoint`: a path, or `true` for the latest
-            checkpoint that is whole.
+            complete checkpoint.
 
     Returns:
-        Its path; None to start with the first step.
+        The path of the checkpoint; None to start with the first step.
 
     Raises:
-        ValueError: If there is no folder to write to, it holds something else, there is nothing to go on from, or
-            processes would go on from different checkpoints.
+        ValueError: If there is no output folder, the folder contains other files, there is no checkpoint, or processes
+            would resume from different checkpoints.
     """
     if arguments.output_dir in (None, "trainer_output"):  # the second is transformers' default
         raise ValueError("give --output_dir, a folder for the checkpoint")
-    folder, wanted = Path(arguments.output_dir), _wanted(arguments.resume_from_checkpoint)
-    if wanted and arguments.overwrite_output:
+    resume = _parse_resume(arguments.resume_from_checkpoint)
+    if resume and arguments.overwrite_output:
         raise ValueError(
-            "--resume_from_checkpoint goes on with the run in the folder, --overwrite_output begins anew: give one"
+            "--resume_from_checkpoint resumes the run in the folder, --overwrite_output replaces it: give one of them"
         )
-    found = latest_complete_checkpoint(folder) if wanted is True else wanted
-    if found and not Path(found).is_dir():
+    folder = Path(arguments.output_dir)
+    checkpoint = latest_complete_checkpoint(folder) if resume is True else resume
+    if checkpoint and not Path(checkpoint).is_dir():
         raise ValueError(
-            f"--resume_from_checkpoint {found}: no such folder; give a checkpoint-N of the run, or true for the latest"
+            f"--resume_from_checkpoint {checkpoint}: no such folder; give a checkpoint-N of the run, or true for the "
+            f"latest one"
         )
-    begun = read_identity(folder) is not None
-    if wanted is True and found is None and not begun:
-        raise ValueError(
-            f"{folder} has no whole checkpoint to go on from: leave out --resume_from_checkpoint, "
-            f"and give --overwrite_output true if the folder is not empty"
-        )
-    if wanted is True and found is None:
-        logger.warning(f"{folder} has no whole checkpoint yet: the run in it begins with the first step")
-    elsewhere = found and Path(found).resolve().parent != folder.resolve()
-    if _is_filled(folder) and (elsewhere or not wanted) and not arguments.overwrite_output:
-        raise ValueError(
-            f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to go on "
-            f"with the run in it, or --overwrite_output true"
-        )
-    if _is_filled(folder) and arguments.overwrite_output and not holds_a_run(folder):
-        raise ValueError(
-            f"{folder} holds files but no run, and --overwrite_output removes runs alone: give another --output_dir"
-        )
-    refuse_differences(Path(found).name if found else "none", "the checkpoint to go on from")
-    return found
+    has_identity = read_identity(folder) is not None
+    if resume is True and checkpoint is None:
+        _check_begun(folder, has_identity)
+    in_folder = resume and not (checkpoint and Path(checkpoint).resolve().parent != folder.resolve())
+    if folder.is_dir() and any(folder.iterdir()) and not in_folder:
+        _refuse_filled_folder(folder, arguments.overwrite_output)
+    refuse_differences(Path(checkpoint).name if checkpoint else "none", "the checkpoint to resume from")
+    return checkpoint
 
 
-def _wanted(resume: str | bool | None) -> str | bool | None:
+def _parse_resume(resume: str | bool | None) -> str | bool | None:
+    """Return a path, True for the latest checkpoint, or None."""
     return {"true": True, "false": None}.get(resume.lower(), resume) if isinstance(resume, str) else resume or None
 
 
-def _is_filled(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+def _check_begun(folder: Path, has_identity: bool) -> None:
+    """Check that a folder without a complete checkpoint at least has the identity of a run."""
+    if not has_identity:
+        raise ValueError(
+            f"{folder} has no complete checkpoint to resume from: leave out --resume_from_checkpoint, "
+            f"and give --overwrite_output true if the folder is not empty"
+        )
+    logger.warning(f"{folder} has no complete checkpoint yet: the run in it starts with the first step")
+
+
+def _refuse_filled_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder with files, unless it contains a run that may be overwritten."""
+    if not overwrite:
+        raise ValueError(
+            f"{folder} is not empty: give another --output_dir, --resume_from_checkpoint true to resume the run in "
+            f"it, or --overwrite_output true"
+        )
+    if not contains_run(folder):
+        raise ValueError(
+            f"{folder} contains files but no run, and --overwrite_output removes only runs: give another --output_dir"
+        )

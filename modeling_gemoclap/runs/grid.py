@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..command_line.commands import command_words
 from ..command_line.files import read_yaml, typed
-from ..command_line.parser import OneSentence, expanded, number, words_of
+from ..command_line.parser import RaisingParser, expanded, number, words_of
 from ..command_line.places import refuse_unwritable
 from ..command_line.ranges import SEED
 from ..command_line.shipped import shipped_config
@@ -41,7 +41,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """
     argv, train = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = OneSentence("grid.py", description=__doc__, **form)
+    parser = RaisingParser("grid.py", description=__doc__, **form)
     parser.add_argument("--config", type=expanded, required=True, help="YAML file with base, protocol, cells and vary")
     parser.add_argument("--data_dir", type=expanded, required=True, nargs="+", help="corpus folder; several are mixed")
     parser.add_argument("--output_dir", type=expanded, required=True, help="gets a folder for each cell")

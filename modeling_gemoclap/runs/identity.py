@@ -1,4 +1,4 @@
-"""The identity of a run: all that its weights depend on. A run is resumed only if its identity is the same."""
+"""The identity of a run: everything that its weights depend on. A run is resumed only if its identity is unchanged."""
 
 from __future__ import annotations
 
@@ -23,24 +23,13 @@ from ..fingerprint import (
 from ..objectives.base import Objective
 from ..training.arguments import GEmoClapTrainingArguments, Recipe
 
+# Modules whose source code, with everything they import, the weights depend on.
 CODE = ("runs.train", "evaluation.metrics", "evaluation.war_uar.war_uar")
-LAYOUT = 2  # of run folders; those of an earlier one cannot be resumed
-# Options that the weights do not depend on, or that are recorded elsewhere: corpora, weights, protocols, seeds.
-NOT_SETTINGS = {
-    *(
-        "audio_model",
-        "data_dir",
-        "protocol",
-        "folds",
-        "seeds",
-        "folds_file",
-        "init_from",
-        "feature_cache_dir",
-        "speaker_embeddings",
-        "preprocessing_num_workers",
-        "control",
-        "text_model",
-    ),
+LAYOUT = 2  # version of run folders; runs of an earlier version cannot be resumed
+# Options that do not affect the weights, or that the identity records separately: corpora, weights, folds, seeds.
+EXCLUDED_OPTIONS = {
+    *("audio_model", "text_model", "init_from", "speaker_embeddings", "data_dir", "feature_cache_dir"),
+    *("protocol", "folds_file", "folds", "seeds", "control", "preprocessing_num_workers"),
     *("output_dir", "overwrite_output", "resume_from_checkpoint", "seed", "data_seed", "push_to_hub"),
     *("logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "report_to", "run_name"),
     *("save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node", "ddp_timeout"),
@@ -48,11 +37,11 @@ NOT_SETTINGS = {
     *("dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor", "skip_memory_metrics"),
     *("hub_private_repo", "log_level_replica", "trackio_space_id", "dataloader_num_workers", "local_rank"),
 }
-WEIGHT_OPTIONS = ("init_from", "audio_model")  # of all objectives
+WEIGHT_OPTIONS = ("init_from", "audio_model")  # shared by all objectives
 
 
 def identity_of(run) -> dict:
-    """All that the weights of a run depend on.
+    """Return everything that the weights of a run depend on.
 
     Args:
         run: A `Run`.
@@ -74,30 +63,30 @@ def identity_of(run) -> dict:
 
 
 def external_code(objective: Objective) -> str | None:
-    """SHA-256 of the file of an objective that is defined outside of this package; else None."""
+    """Return the SHA-256 of the file of an objective outside of this package; None for one of this package."""
     path = Path(inspect.getfile(type(objective))).resolve()
     return None if PACKAGE in path.parents else file_sha256(path)
 
 
 def settings_of(recipe: Recipe) -> dict:
-    """The options that change what is learnt; all folds and seeds of a protocol run share them."""
+    """Return the options that affect the weights. All folds and seeds of a protocol run share them."""
     values = recipe.to_dict()
     values["processes"] = recipe.training.world_size
     values["mixed_precision"] = mixed_precision(recipe.training)
-    values = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
+    values = {name: value for name, value in values.items() if name not in EXCLUDED_OPTIONS}
     return json.loads(json.dumps(values, sort_keys=True, default=str))
 
 
 def mixed_precision(arguments: GEmoClapTrainingArguments) -> str:
-    """The precision of a run, whether an option or `accelerate launch` sets it."""
+    """Return the precision of a run, set by an option or by `accelerate launch`."""
     option = "fp16" if arguments.fp16 else "bf16" if arguments.bf16 else None
     return option or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
 
 
 def initial_weights_of(recipe: Recipe, objective: Objective) -> dict:
-    """Name and content of each checkpoint or pretrained encoder that a run starts from.
+    """Return the identity of each checkpoint or pretrained encoder that a run starts from, by option.
 
-    A folder is identified by the content of its files, wherever it lies; a model on the Hub by its name and commit.
+    A folder is identified by the content of its files, not by its path, and a model on the Hub by name and commit.
     """
     names = {name: getattr(recipe.model, name) for name in WEIGHT_OPTIONS}
     names |= {name: getattr(recipe.options, name) for name in objective.weight_options}
@@ -109,17 +98,17 @@ def _checkpoint_state(name: str) -> str:
         return f"files {folder_sha256(name)}"
     if os.path.isfile(name):
         return f"file {file_sha256(name)}"
-    if "/" not in name and not os.path.exists(name):  # no name of a model on the Hub that has an owner: a keyword
+    if "/" not in name and not os.path.exists(name):  # a keyword such as "resemblyzer"
         return name
     try:
         path = cached_file(name, "config.json")
-    except OSError:  # whoever loads it says what is wrong
+    except OSError:  # loading the model reports the error
         return name
     return f"{name} {extract_commit_hash(path, None) or folder_sha256(Path(path).parent)}"
 
 
 def clips_of(corpus: Corpus) -> dict:
-    """The identity of clips: corpus, speakers, a hash of the rows in order, and a hash of the recordings."""
+    """Return the identity of clips: corpus, speakers, a hash of the rows in order, and a hash of the recordings."""
     return {
         "corpus": corpus.name,
         "speakers": corpus.speakers,
@@ -130,29 +119,28 @@ def clips_of(corpus: Corpus) -> dict:
 
 
 def read_identity(folder: str | Path) -> dict | None:
-    """The identity in the folder of a run or of one of its checkpoints; None if there is none."""
+    """Read the identity in the folder of a run or of one of its checkpoints; None if there is none."""
     path = Path(folder, IDENTITY)
     return read_object(path) if path.is_file() else None
 
 
 def refuse_another_run(folder: str | Path, identity: dict) -> None:
-    """Make sure that what lies in a folder is the run that is to go on.
+    """Check that a folder belongs to the run to resume.
 
     Args:
-        folder: The folder of a run, or a checkpoint of it.
-        identity: Of the run that is to go on.
+        folder: Folder of a run or of one of its checkpoints.
+        identity: Identity of the run to resume.
 
     Raises:
-        ValueError: If the folder holds another run, or does not tell.
+        ValueError: If the folder belongs to another run or has no identity.
     """
     recorded = read_identity(folder)
-    if recorded is not None:
-        refuse_earlier_layout(folder, recorded)
     if recorded is None:
         raise ValueError(
-            f"{folder} has no {IDENTITY}, so it is unknown which run left it (an earlier version of this package "
-            f"recorded none): begin anew in another --output_dir, or with --overwrite_output true"
+            f"{folder} has no {IDENTITY}, so its run is unknown (earlier versions of this package wrote none): start "
+            f"again in another --output_dir, or with --overwrite_output true"
         )
+    refuse_earlier_layout(folder, recorded)
     refuse_differing(folder, recorded, identity)
 
 
@@ -161,32 +149,32 @@ def refuse_earlier_layout(folder: str | Path, recorded: dict) -> None:
 
     Args:
         folder: The folder.
-        recorded: The identity in it.
+        recorded: Identity that the folder records.
 
     Raises:
         ValueError: If the run folder has an earlier layout.
     """
     if recorded.get("layout") != LAYOUT:
         raise ValueError(
-            f"{folder} was written by an earlier version of this package, whose runs cannot be resumed: begin anew in "
-            f"another --output_dir, or with --overwrite_output true. Its finished checkpoints still load"
+            f"{folder} was written by an earlier version of this package, whose runs cannot be resumed: start again "
+            f"in another --output_dir, or with --overwrite_output true. Finished checkpoints in it can still be loaded"
         )
 
 
 def refuse_differing(folder: str | Path, recorded: dict, present: dict) -> None:
-    """Make sure that what a folder records of itself is what is asked for now.
+    """Check that the record in a folder equals the present values.
 
     Args:
         folder: The folder.
-        recorded: What it records.
-        present: The same, as it is now.
+        recorded: Values that the folder records.
+        present: Present values.
 
     Raises:
-        ValueError: If they differ; it names what does.
+        ValueError: If they differ. The error names the differences.
     """
-    if found := differences(recorded, present):
-        shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
+    if changes := differences(recorded, present):
+        listed = "; ".join(changes[:8]) + (f"; and {len(changes) - 8} more" if len(changes) > 8 else "")
         raise ValueError(
-            f"{folder} is of another run, which differs in: {shown}. Restore these to go on with it, or begin anew in "
+            f"{folder} is of another run, which differs in: {listed}. Restore these to resume it, or start again in "
             f"another --output_dir, or with --overwrite_output true"
         )

@@ -1,4 +1,4 @@
-"""What a training needs at its end, tried before it begins, and what is done with a push that fails."""
+"""Checks before training for errors that would otherwise occur at its end, and pushing to the Hub."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class PushError(RuntimeError):
     """A finished checkpoint could not be pushed to the Hub."""
 
 
-def check_places(data: DataArguments, arguments: GEmoClapTrainingArguments) -> None:
-    """Make sure that a run can write its folder and its caches, and that what it reports to is installed.
+def check_environment(data: DataArguments, arguments: GEmoClapTrainingArguments) -> None:
+    """Check that a run can write its folder and caches, and that the packages of `report_to` are installed.
 
-    One process of a machine tries the caches, the first process the output folder.
+    One process of each machine checks the caches, the main process the output folder.
 
     Args:
-        data: `feature_cache_dir`.
-        arguments: `output_dir`, `report_to` and this process's place.
+        data: Options, with `feature_cache_dir`.
+        arguments: Options, with `output_dir` and `report_to`.
 
     Raises:
         ValueError: If a folder cannot be written, or a package is missing.
@@ -33,17 +33,17 @@ def check_places(data: DataArguments, arguments: GEmoClapTrainingArguments) -> N
 
 
 def push(trainer) -> None:
-    """Push a checkpoint that is written.
+    """Push a saved checkpoint to the Hub.
 
     Args:
         trainer: The trainer.
 
     Raises:
-        PushError: If it cannot be pushed. The message names the folder and the command to push it later.
+        PushError: If the push fails. The message names the folder and the command to push it later.
     """
     try:
         trainer.push_to_hub()
-    except Exception as error:  # whatever the network does: hours of training must not end in its traceback
+    except Exception as error:  # any network error: the message must say where the trained checkpoint is
         folder, name = trainer.args.output_dir, trainer.hub_model_id or trainer.args.hub_model_id
         command = shlex.join(["hf", "upload", name or Path(folder).name, str(folder)])
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""A protocol's folds and seeds, trained one after the other into `RUN/fold_k/seed_s/`; finished folds are skipped."""
+"""Training all folds and seeds of a protocol into `RUN/fold_k/seed_s/`. Finished folds are skipped."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..training.arguments import DataArguments, Recipe
 from ..training.checkpoints import latest_complete_checkpoint
 from ..training.gather import finish, release, run_on_main_process
 from ..training.trainer import SpeechTrainer
-from .folder import RunFolder, undo_unrecorded_begin
+from .folder import RunFolder, undo_interrupted_begin
 from .identity import read_identity, refuse_another_run, refuse_differing, refuse_earlier_layout
-from .provenance import history_of_start, start_of_fold
+from .provenance import initial_training_data, model_arguments_of_fold
 from .run import Run, objective_of
 from .selection import select_corpus, split, with_selection
 from .train_run import train_run
@@ -31,12 +31,12 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold of a protocol with one seed, or its control on shuffled labels.
+    """A fold of a protocol with one seed, or its control with shuffled labels.
 
     Args:
-        protocol: The protocol of this seed.
-        number: The fold.
-        seed: The seed of the training, with which the folds were dealt too.
+        protocol: The protocol with this seed.
+        number: Number of the fold.
+        seed: Seed of the training and of the assignment to folds.
         shuffled: Whether this is the control.
     """
 
@@ -47,34 +47,34 @@ class Fold:
 
     @property
     def plan(self) -> dict:
-        """What `fold.json` says of it once it is finished."""
+        """The content of `fold.json`, which marks a finished fold."""
         return {"protocol_sha256": self.protocol.sha256, "fold": self.number, "seed": self.seed}
 
     def folder_in(self, root: Path) -> Path:
-        """Its folder within the run's."""
+        """Return the folder of the fold in the folder of the run."""
         root = root / "shuffled_labels" if self.shuffled else root
         return root / f"fold_{self.number}" / f"seed_{self.seed}"
 
 
 def train_protocol(recipe: Recipe) -> None:
-    """Train every fold and seed of `--protocol`, and a control on shuffled labels; finished folds are skipped.
+    """Train all folds and seeds of a protocol, and a control with shuffled labels. Finished folds are skipped.
 
     Args:
-        recipe: The options; `protocol`, `folds`, `seeds` and `control` say which folds.
+        recipe: The options; `protocol`, `folds`, `seeds` and `control` define the folds.
 
     Raises:
-        ValueError: If the protocol does not fit the corpus, or the folder holds another run.
+        ValueError: If the protocol does not fit the corpus, or the folder contains another run.
     """
     data = recipe.data
     if data.speakers or data.dev_speakers:
         raise ValueError(
-            "--protocol says which speakers are trained on: leave out --speakers and --dev_speakers "
-            "(--num_dev_speakers deals some of each fold's training part; --exclude_speakers leaves some out of all)"
+            "--protocol defines the training speakers: leave out --speakers and --dev_speakers (--num_dev_speakers "
+            "chooses development speakers in each fold, --exclude_speakers leaves speakers out of all folds)"
         )
     recipe = replace(recipe, training=with_selection(recipe.training, data))
     corpus, emotions = select_corpus(recipe, objective_of(recipe).reads_emotions)
     run = Run(recipe, corpus, None, emotions)
-    record = run_on_main_process(recipe.training, read_record, run)
+    record = run_on_main_process(recipe.training, read_run_record, run)
     protocols = plan_protocols(record, run)
     with RunFolder(run, lambda run: _begin(run, record, protocols)) as run:
         trainer = _train_folds(run, protocols)
@@ -85,7 +85,7 @@ def train_protocol(recipe: Recipe) -> None:
 
 
 def _train_folds(run: Run, protocols: dict[int, Protocol]) -> SpeechTrainer | None:
-    """Train what is not finished; returns the last trainer."""
+    """Train all folds that are not finished, and return the last trainer."""
     trainer = None
     for fold in _folds(run, protocols):
         fold_run = run_of_fold(run, fold)
@@ -98,59 +98,61 @@ def _train_folds(run: Run, protocols: dict[int, Protocol]) -> SpeechTrainer | No
 
 
 def _folds(run: Run, protocols: dict[int, Protocol]) -> Iterator[Fold]:
+    """Yield the folds to train, each with its control if the seed is the first."""
     for seed, protocol in protocols.items():
-        control = wants_control(run) and seed == min(protocols)
-        for number in numbers_of_folds(run.recipe.data, protocol):
+        control = trains_control(run) and seed == min(protocols)
+        for number in fold_numbers(run.recipe.data, protocol):
             for shuffled in (False, True) if control else (False,):
                 yield Fold(protocol, number, seed, shuffled)
 
 
-def numbers_of_folds(data: DataArguments, protocol: Protocol) -> list[int]:
-    """The folds that are to be trained: all of them, or those of `--folds`."""
+def fold_numbers(data: DataArguments, protocol: Protocol) -> list[int]:
+    """Return the numbers of the folds to train: those of `--folds`, or all."""
     return data.folds if data.folds is not None else list(range(len(protocol.folds)))
 
 
 def run_of_fold(run: Run, fold: Fold) -> Run:
-    """The run of one fold within a protocol's run.
+    """Return the run of one fold.
 
     Args:
-        run: All clips and options.
+        run: The run of the protocol, with all clips.
         fold: The fold.
 
     Raises:
-        ValueError: If no checkpoint to start from has left out all test speakers of the fold, training clips do not
-            suffice, or a test speaker is trained on.
+        ValueError: If no initial checkpoint left out all test speakers of the fold, if training clips do not suffice,
+            or if a training speaker is a test speaker.
     """
     protocol, data = fold.protocol, run.recipe.data
-    labelled = run.objective.reads_emotions
-    train, dev = split(protocol.training(run.train, fold.number), data, fold.seed, labelled)
+    reads_emotions = run.objective.reads_emotions
+    train, dev = split(protocol.training(run.train, fold.number), data, fold.seed, reads_emotions)
     overlap = set(train.speakers) & set(protocol.test(run.train, fold.number).speakers)
     if protocol.speaker_independent and overlap:
         raise ValueError(
-            f"{protocol.name}, fold {fold.number}: speakers {', '.join(sorted(overlap))} are trained on and judged"
+            f"{protocol.name}, fold {fold.number}: speakers {', '.join(sorted(overlap))} are in the training and in "
+            f"the test part; give a protocol that separates speakers"
         )
     if fold.shuffled:
         train, dev = (part and shuffled_labels(part, fold.seed) for part in (train, dev))
-    model = start_of_fold(run.recipe.model, protocol, run.train, fold.number, fold.seed)
-    started = replace(run, recipe=replace(run.recipe, model=model))
-    return started.within(fold.folder_in(run.folder), train, dev, seed=fold.seed, data_seed=None)
+    model = model_arguments_of_fold(run.recipe.model, protocol, run.train, fold.number, fold.seed)
+    initialised = replace(run, recipe=replace(run.recipe, model=model))
+    return initialised.within(fold.folder_in(run.folder), train, dev, seed=fold.seed, data_seed=None)
 
 
 def train_fold(run: Run, plan: dict) -> SpeechTrainer:
     """Train one fold, from its latest checkpoint if there is one.
 
     Args:
-        run: The fold's run.
-        plan: What `fold.json` says of it once it is finished.
+        run: The run of the fold.
+        plan: The fold's `Fold.plan`.
 
     Returns:
         The trainer.
 
     Raises:
-        ValueError: If its latest checkpoint is of another run.
+        ValueError: If the latest checkpoint belongs to another run.
     """
     start = time.perf_counter()
-    run_on_main_process(run.training, record_fold, run)
+    run_on_main_process(run.training, write_fold_identity, run)
     checkpoint = latest_complete_checkpoint(run.folder)
     if checkpoint:
         run_on_main_process(run.training, refuse_another_run, checkpoint, run.identity)
@@ -159,31 +161,31 @@ def train_fold(run: Run, plan: dict) -> SpeechTrainer:
         dev = run.dev.speakers if run.dev else []
         plan = plan | {"dev": dev, "seconds": time.perf_counter() - start}
         write_json(run.folder / "fold.json", plan)
-        for resumable in run.folder.glob("checkpoint-*"):  # not needed once the fold is finished
-            shutil.rmtree(resumable)
+        for checkpoint_folder in run.folder.glob("checkpoint-*"):  # not needed after the fold is finished
+            shutil.rmtree(checkpoint_folder)
         control = ", shuffled labels" if run.train.labels_shuffled else ""
         print(f"fold {plan['fold']}, seed {plan['seed']}{control}: {plan['seconds']:.0f} s", flush=True)
     return trainer
 
 
-def read_record(run: Run) -> dict:
-    """What `RUN/run.json` says, or what it will say if there is none.
+def read_run_record(run: Run) -> dict:
+    """Return the content of `RUN/run.json`, or its future content if there is none.
 
     Args:
-        run: All clips and options of the protocol's runs; its folder is the root.
+        run: The run of the protocol, with all clips.
 
     Raises:
-        ValueError: If the folder holds another run that may not be overwritten.
+        ValueError: If the folder contains another run that may not be overwritten.
     """
     folder, overwrite = run.folder, run.training.overwrite_output
-    undo_unrecorded_begin(folder)
+    undo_interrupted_begin(folder)
     path, empty = folder / "run.json", not folder.is_dir() or not any(folder.iterdir())
-    not_shared = ("settings", "seed", "data_seed", "start")
-    identity = {name: value for name, value in run.identity.items() if name not in not_shared}
+    specific = ("settings", "seed", "data_seed", "start")  # stored separately, or different in each fold
+    identity = {name: value for name, value in run.identity.items() if name not in specific}
     record = {"corpus": run.train.name, "manifest_sha256": run.train.manifest_sha256}
     record |= {"settings": run.identity["settings"], "identity": identity}
     if not empty and not path.is_file():
-        raise ValueError(f"{folder} is not empty, and holds no protocol's run: give another --output_dir")
+        raise ValueError(f"{folder} is not empty and contains no run of a protocol: give another --output_dir")
     if overwrite or empty:
         return record | {"protocols": {}, "commands": []}
     stored = read_object(path, protocols=dict, commands=list)
@@ -194,46 +196,68 @@ def read_record(run: Run) -> dict:
 
 def _begin(run: Run, record: dict, protocols: dict[int, Protocol]) -> bool:
     new = not (run.folder / "run.json").is_file()
-    write_record(record, run.folder, protocols)
+    write_run_record(record, run.folder, protocols)
     for note in absent_classes(protocols[min(protocols)], run.train):
         logger.warning(note)
     return new
 
 
 def plan_protocols(record: dict, run: Run) -> dict[int, Protocol]:
-    """The protocol of each seed, before anything is trained or removed.
+    """Return the protocol of each seed, after checking all folds before anything is trained or removed.
 
     Args:
-        record: As `read_record` returns it.
-        run: All clips and options.
+        record: The record that `read_run_record` returned.
+        run: The run of the protocol, with all clips.
 
     Raises:
-        ValueError: If one does not fit the corpus, seeds judge different clips, or the run has other folds.
+        ValueError: If a protocol does not fit the corpus, if seeds test different clips, or if the folder was started
+            with other folds.
     """
-    root, data = run.folder, run.recipe.data
+    data = run.recipe.data
     seeds = data.seeds or [run.training.seed]
     protocols = {seed: protocol_of(data.protocol, run.train, seed, data.folds_file) for seed in seeds}
     if not run.objective.reads_emotions and not protocols[seeds[0]].speaker_independent:
-        raise ValueError(f"{data.protocol} deals clips by their emotion, which {run.objective.title} does not read")
+        raise ValueError(
+            f"{data.protocol} assigns clips to folds by emotion labels, which {run.objective.title} does not read; "
+            f"give a protocol by speaker"
+        )
     for seed, protocol in protocols.items():
-        recorded = record["protocols"].get(str(seed), protocol.to_dict())
-        others = {other["name"] for other in record["protocols"].values()} - {protocol.name}
-        if others or recorded != protocol.to_dict():
-            names = ", ".join(others) or f"{protocol.name} of other folds"
-            raise ValueError(f"{root} was begun with another protocol, {names}: give another --output_dir")
-        last = len(protocol.folds) - 1
-        for number in numbers_of_folds(data, protocol):
-            if not 0 <= number <= last:
-                raise ValueError(f"--folds {number}: {protocol.name} has folds 0 to {last}")
-            run_of_fold(run, Fold(protocol, number, seed))
-    all_folds = [*record["protocols"].values(), *(protocol.to_dict() for protocol in protocols.values())]
-    if len({tuple(sorted(value for fold in deal["folds"] for value in fold)) for deal in all_folds}) > 1:
-        raise ValueError(f"{root}: the seeds' folds judge different clips, so their figures have no mean")
+        _refuse_other_protocol(record, run.folder, protocol, seed)
+        _check_folds(run, protocol, seed)
+    _refuse_different_tests(record, run.folder, protocols)
     return protocols
 
 
-def write_record(record: dict, root: Path, protocols: dict[int, Protocol]) -> None:
-    """Write protocols and the command into `RUN/run.json`, and print the protocols' hashes."""
+def _refuse_other_protocol(record: dict, root: Path, protocol: Protocol, seed: int) -> None:
+    """Check that a run was started with the same protocol and the same folds."""
+    stored = record["protocols"].get(str(seed), protocol.to_dict())
+    other_names = {other["name"] for other in record["protocols"].values()} - {protocol.name}
+    if other_names or stored != protocol.to_dict():
+        names = ", ".join(other_names) or f"{protocol.name} with other folds"
+        raise ValueError(f"{root} was started with another protocol, {names}: give another --output_dir")
+
+
+def _check_folds(run: Run, protocol: Protocol, seed: int) -> None:
+    """Check that the folds to train exist, and that each has a valid run."""
+    last = len(protocol.folds) - 1
+    for number in fold_numbers(run.recipe.data, protocol):
+        if not 0 <= number <= last:
+            raise ValueError(f"--folds {number}: {protocol.name} has folds 0 to {last}")
+        run_of_fold(run, Fold(protocol, number, seed))
+
+
+def _refuse_different_tests(record: dict, root: Path, protocols: dict[int, Protocol]) -> None:
+    """Check that all seeds, also those trained earlier, test the same speakers or clips."""
+    stored = [*record["protocols"].values(), *(protocol.to_dict() for protocol in protocols.values())]
+    if len({tuple(sorted(value for fold in protocol["folds"] for value in fold)) for protocol in stored}) > 1:
+        raise ValueError(
+            f"{root}: the folds of the seeds test different clips, so their results cannot be averaged; give another "
+            f"--output_dir"
+        )
+
+
+def write_run_record(record: dict, root: Path, protocols: dict[int, Protocol]) -> None:
+    """Write the protocols and the command line to `RUN/run.json`, and print the hashes of the protocols."""
     record["protocols"] |= {str(seed): protocol.to_dict() for seed, protocol in protocols.items()}
     command = shlex.join(typed_words())
     record["commands"] += [command] if command not in record["commands"] else []
@@ -244,13 +268,13 @@ def write_record(record: dict, root: Path, protocols: dict[int, Protocol]) -> No
 
 
 def print_summary(run: Run, protocols: dict[int, Protocol]) -> None:
-    """Print how many folds are trained, and what to do once all are."""
+    """Print the number of trained folds, and the next command after all are trained."""
     folds = [
         Fold(protocol, number, seed) for seed, protocol in protocols.items() for number in range(len(protocol.folds))
     ]
-    left = [fold for fold in folds if not (fold.folder_in(run.folder) / "fold.json").is_file()]
-    if left:
-        print(f"{run.folder}: {len(folds) - len(left)} of {len(folds)} folds are trained")
+    unfinished = [fold for fold in folds if not (fold.folder_in(run.folder) / "fold.json").is_file()]
+    if unfinished:
+        print(f"{run.folder}: {len(folds) - len(unfinished)} of {len(folds)} folds are trained")
         return
     data = run.recipe.data
     options = ["--protocol", next(iter(protocols.values())).name]
@@ -258,21 +282,21 @@ def print_summary(run: Run, protocols: dict[int, Protocol]) -> None:
     print(f"{run.folder}: {run.objective.next_step(str(run.folder), options)}")
 
 
-def wants_control(run: Run) -> bool:
-    """Whether a training on shuffled labels belongs to the run: not if the encoder may have heard the true labels."""
+def trains_control(run: Run) -> bool:
+    """Return whether to train controls: `--control`, unless the encoder may have been trained on the true labels."""
     if not run.objective.predicts_emotions:
         return False
-    history = history_of_start(run.recipe.model)
+    history = initial_training_data(run.recipe.model)
     unknown = history is None or any("unknown" in record for record in history)
     labelled = unknown or any("speakers" in record and "unlabelled" not in record for record in history)
     if run.recipe.data.control and labelled:
-        may = "may have heard" if unknown else "has heard"
-        logger.warning(f"no control of shuffled labels: the encoder {may} the true ones")
+        verb = "may have been" if unknown else "was"
+        logger.warning(f"no control with shuffled labels: the encoder {verb} trained on the true labels")
     return run.recipe.data.control and not labelled
 
 
-def record_fold(run: Run) -> None:
-    """Write the identity of a fold into its folder; what another run left there is removed."""
+def write_fold_identity(run: Run) -> None:
+    """Write the identity of a fold to its folder. A folder of another run is removed."""
     if read_identity(run.folder) != run.identity and run.folder.is_dir():
         shutil.rmtree(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -280,10 +304,10 @@ def record_fold(run: Run) -> None:
 
 
 def is_finished(run: Run, plan: dict) -> bool:
-    """Whether a fold was trained to its end, as planned.
+    """Return whether the training of a fold is finished.
 
     Raises:
-        ValueError: If it was trained as another run, or by another protocol.
+        ValueError: If the fold was trained by another run or protocol.
     """
     path = run.folder / "fold.json"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The recipe of a run: options from a YAML file and the command line, by group, checked before anything is read."""
+"""The recipe of a run: options from a YAML file and the command line, by group, checked before any clip is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..command_line.files import read_yaml
-from ..command_line.parser import Inherited, OneSentence, OptionParser, config_of
+from ..command_line.parser import Inherited, OptionParser, RaisingParser, config_of
 from ..command_line.ranges import refuse
 from ..objectives.base import Objective
 from ..objectives.registry import OBJECTIVES, objective_named
@@ -22,24 +22,24 @@ from ..training.arguments import (
 )
 
 logger = logging.get_logger(__name__)
-SCRATCH = "compact"  # a value of --audio_model: as if it were not given
+SCRATCH = "compact"  # value of --audio_model that stands for none
 
 
 def parse_recipe(argv: list[str]) -> Recipe:
     """Read `[--config FILE] [--field value ...]`; the command line takes precedence over the file.
 
     Args:
-        argv: The command line without the program's name.
+        argv: The command line without the program name.
 
     Returns:
         The options by group.
 
     Raises:
-        ValueError: If the file is missing, is not a mapping or has an unknown field, an option belongs to another
-            objective, or a value has the wrong type or is out of its range.
+        ValueError: If the file is missing, is not a mapping or has an unknown field, if an option belongs to another
+            objective, or if a value has the wrong type or is out of range.
     """
-    objective, left_out = _objective_of(argv)
-    recipe = Recipe(*_parser(objective).read(argv, left_out))
+    objective, ignored = _parse_objective(argv)
+    recipe = Recipe(*_create_parser(objective).read(argv, ignored))
     if recipe.model.audio_model == SCRATCH:
         recipe.model.audio_model = None
     refuse(_unsupported(objective, recipe))
@@ -47,11 +47,11 @@ def parse_recipe(argv: list[str]) -> Recipe:
 
 
 def recipe_of(head: str = ModelArguments().head, **options) -> Recipe:
-    """A recipe from Python.
+    """Create a recipe in Python.
 
     Args:
-        head: The objective.
-        **options: Options of all groups by name; those that are left out have their defaults.
+        head: Name of the objective.
+        **options: Options of all groups by name. Other options have their defaults.
 
     Raises:
         ValueError: If there is no such objective or option.
@@ -67,85 +67,84 @@ def recipe_of(head: str = ModelArguments().head, **options) -> Recipe:
 
 
 def check_recipe(argv: list[str], source: str) -> None:
-    """As `parse_recipe`, without setting up devices and processes as a training does.
+    """Check a command line like `parse_recipe`, without initialising devices and processes.
 
     Args:
         argv: See `parse_recipe`.
-        source: What the command line belongs to, for the error.
+        source: Name of the command line in error messages.
 
     Raises:
         ValueError: See `parse_recipe`.
     """
     try:
-        objective, left_out = _objective_of(argv)
-        _parser(objective).values(argv, left_out)
+        objective, ignored = _parse_objective(argv)
+        _create_parser(objective).values(argv, ignored)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
 
 def option_names(group: type) -> set[str]:
-    """The names of the options in a dataclass."""
+    """Return the names of the options in a dataclass."""
     return {field.name for field in dataclasses.fields(group)}
 
 
-def _objective_of(argv: list[str]) -> tuple[type[Objective], set[str]]:
-    """The objective, and the fields of the file that are left out.
+def _parse_objective(argv: list[str]) -> tuple[type[Objective], set[str]]:
+    """Return the objective, and the fields of the file to ignore.
 
-    If the command line names another objective than the file does, the options of the file's objective have no
-    meaning, and are left out.
+    If the command line names another objective than the file, the options of the file's objective are ignored.
     """
-    parser = OneSentence(add_help=False, allow_abbrev=False)
+    parser = RaisingParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--head")
     config = config_of(argv)
     fields = read_yaml(config) if config else {}
     default = ModelArguments().head
-    in_file = fields.get("head") or default
-    head = parser.parse_known_args(argv)[0].head or in_file
+    head_of_file = fields.get("head") or default
+    head = parser.parse_known_args(argv)[0].head or head_of_file
     objective = objective_named(head)
-    if head == in_file or in_file not in OBJECTIVES:
+    if head == head_of_file or head_of_file not in OBJECTIVES:
         return objective, set()
-    left_out = {*fields} & (option_names(OBJECTIVES[in_file].Options) - option_names(objective.Options))
-    if left_out:
+    ignored = {*fields} & (option_names(OBJECTIVES[head_of_file].Options) - option_names(objective.Options))
+    if ignored:
         logger.warning(
-            f"{config} is for --head {in_file}; with --head {head} these fields are left out: "
-            f"{', '.join(sorted(left_out))}"
+            f"{config} is for --head {head_of_file}; with --head {head} these fields are ignored: "
+            f"{', '.join(sorted(ignored))}"
         )
-    return objective, left_out
+    return objective, ignored
 
 
-def _parser(objective: type[Objective]) -> OptionParser:
+def _create_parser(objective: type[Objective]) -> OptionParser:
     groups = (ModelArguments, objective.Options, DataArguments, GEmoClapTrainingArguments)
-    here = set().union(*map(option_names, groups))
-    elsewhere = {
+    own_options = set().union(*map(option_names, groups))
+    foreign_options = {
         name: f"is an option of --head {other.name} ({other.title}); this run has --head {objective.name} "
         f"({objective.title}): leave it out, or give --head {other.name}"
         for other in OBJECTIVES.values()
-        for name in option_names(other.Options) - here
+        for name in option_names(other.Options) - own_options
     }
     inherited = Inherited(TRAINER_RANGES, TRAINER_PATHS, getattr(TrainingArguments, "_VALID_DICT_FIELDS", ()))
     heads = "\n".join(f"  --head {name:<12} {other.title}" for name, other in OBJECTIVES.items())
     parser = OptionParser(
         groups,
         inherited,
-        elsewhere,
+        foreign_options,
         prog="train.py",
         description=f"Train {objective.title}. Every option is also a field of the YAML file.",
-        epilog=f"Objectives; each has options of its own, as train.py --head supcon --help\n{heads}\n\n"
-        "All fields of transformers.TrainingArguments are options too, as --learning_rate and --num_train_epochs.\n"
+        epilog=f"Objectives; for the options of one, run for example train.py --head supcon --help\n{heads}\n\n"
+        "All fields of transformers.TrainingArguments are options too, such as --learning_rate, --num_train_epochs.\n"
         "--no-FIELD or --FIELD none unsets a field of the file.\n",
     )
-    parser.add_argument("--config", help="YAML file; its fields are the options")
+    parser.add_argument("--config", help="YAML file with options as fields")
     return parser
 
 
 def _unsupported(objective: type[Objective], recipe: Recipe) -> list[str]:
-    """What is wrong with shared options that the objective does not support."""
-    found = []
+    """Return an error for each shared option that is set but not supported by the objective."""
+    errors = []
     groups = (recipe.model, recipe.data, recipe.training)
     for name, reason in objective.unsupported.items():
         group = next(group for group in groups if name in option_names(type(group)))
         default = next(field.default for field in dataclasses.fields(group) if field.name == name)
         value = getattr(group, name)
         if value != default:
-            found.append(f"--{name} {value}: not for {objective.title}, since {reason}; leave it out")
-    return found
+            errors.append(f"--{name} {value}: not supported by {objective.title}, since {reason}; leave it out")
+    return errors

@@ -1,4 +1,4 @@
-"""A run: one training with its clips, its options and its folder. A fold is a run too, in a folder of its own."""
+"""A run: one training with its clips, options and folder. Each fold of a protocol is a run in its own folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .identity import identity_of
 
 
 def objective_of(recipe: Recipe) -> Objective:
-    """The objective of a recipe, with its options."""
+    """Return the objective of a recipe, with its options."""
     return objective_named(recipe.model.head)(recipe)
 
 
@@ -29,7 +29,7 @@ class Run:
         train: Training clips.
         dev: Development clips; None if there are none.
         emotions: Emotion classes; empty if labels are not read.
-        guard: The `RunFolder` that is notified when a training begins; None outside of one.
+        guard: The `RunFolder` to notify when training starts; None outside of a `RunFolder`.
     """
 
     recipe: Recipe
@@ -55,24 +55,24 @@ class Run:
 
     @cached_property
     def identity(self) -> dict:
-        """All that the weights depend on: code, versions, settings, seeds, recordings, and the initial weights."""
+        """Everything that the weights depend on: code, versions, settings, seeds, recordings, initial weights."""
         return identity_of(self)
 
     def within(self, folder: Path, train: Corpus, dev: Corpus | None, **training: Any) -> Run:
-        """The run of a fold: the same options on other clips, in another folder.
+        """Return the run of a fold: the same options, with other clips and another folder.
 
         Args:
-            folder: Its folder.
-            train: Its training clips.
-            dev: Its development clips; None if there are none.
-            **training: Training arguments that differ, as `seed`.
+            folder: Folder of the fold.
+            train: Training clips of the fold.
+            dev: Development clips of the fold; None if there are none.
+            **training: Training arguments that differ, such as `seed`.
         """
-        arguments = copy.copy(self.training)  # dataclasses.replace would set up devices and processes again
+        arguments = copy.copy(self.training)  # dataclasses.replace would initialise devices and processes again
         for name, value in {**training, "output_dir": str(folder)}.items():
             setattr(arguments, name, value)
         return replace(self, recipe=replace(self.recipe, training=arguments), train=train, dev=dev)
 
-    def training_begins(self) -> None:
-        """Notify the guard: from here on the folder belongs to this run."""
+    def on_training_start(self) -> None:
+        """Notify the `RunFolder` that training starts."""
         if self.guard is not None:
-            self.guard.training_begins()
+            self.guard.on_training_start()

@@ -1,4 +1,4 @@
-"""The clips of a run: which speakers and emotions of the corpora it trains and develops on."""
+"""Selection of the training and development clips of a run by speaker and emotion."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ logger = logging.get_logger(__name__)
 
 
 def select_corpus(recipe: Recipe, reads_emotions: bool) -> tuple[Corpus, list[str]]:
-    """Load the clips to train and to develop on, as one corpus.
+    """Load the training and development clips as one corpus.
 
-    Nothing is taken from speakers that are kept for a test, not even which emotions they have.
+    Excluded speakers are ignored completely, also in the list of emotions.
 
     Args:
-        recipe: The corpora, speakers and emotions.
+        recipe: The options, which name the corpora, speakers and emotions.
         reads_emotions: Whether emotion labels are read.
 
     Returns:
-        The clips, and the emotions; none if labels are not read.
+        The clips and the emotions; no emotions if labels are not read.
 
     Raises:
-        ValueError: If no corpus is given, or names do not fit.
+        ValueError: If no corpus is given, or a speaker is both excluded and a development speaker.
     """
     data = recipe.data
     if not data.data_dir:
@@ -35,7 +35,7 @@ def select_corpus(recipe: Recipe, reads_emotions: bool) -> tuple[Corpus, list[st
     corpus = load_corpora(data.data_dir, data.corpus_name, emotions, data.emotion_map, not reads_emotions)
     if both := sorted({*(data.exclude_speakers or [])} & {*(data.dev_speakers or [])}):
         raise ValueError(
-            f"--exclude_speakers and --dev_speakers both name {', '.join(both)}: a test is not developed on"
+            f"--exclude_speakers and --dev_speakers both name {', '.join(both)}: give each speaker to only one of them"
         )
     speakers = [*data.speakers, *(data.dev_speakers or [])] if data.speakers else None
     corpus = corpus.of_speakers(speakers, data.exclude_speakers)
@@ -50,7 +50,7 @@ def split(corpus: Corpus, data: DataArguments, seed: int, labelled: bool = True)
 
     Args:
         corpus: The clips.
-        data: Development speakers, and the share of the training clips that is used.
+        data: Options for development speakers and the share of the training clips to use.
         seed: Seed of all random draws.
         labelled: Whether emotion labels are read.
 
@@ -58,10 +58,11 @@ def split(corpus: Corpus, data: DataArguments, seed: int, labelled: bool = True)
         The training clips, and the development clips; None if there are none.
 
     Raises:
-        ValueError: If labels are read and fewer than two emotions are left, or development speakers are given twice.
+        ValueError: If labels are read and there are fewer than two emotions, or if development speakers are given by
+            two options.
     """
     if data.dev_speakers and data.num_dev_speakers:
-        raise ValueError("--dev_speakers names them, --num_dev_speakers deals them: give one of the two")
+        raise ValueError("--dev_speakers and --num_dev_speakers both choose development speakers: give one of them")
     dev = data.dev_speakers or (
         development_speakers(corpus, data.num_dev_speakers, seed) if data.num_dev_speakers else []
     )
@@ -69,21 +70,25 @@ def split(corpus: Corpus, data: DataArguments, seed: int, labelled: bool = True)
     if not labelled:
         return train, corpus.of_speakers(dev) if dev else None
     all_emotions, train = train.emotions, sample_clips(train, data.label_fraction, seed)
-    if lost := sorted(set(all_emotions) - set(train.emotions)):
-        logger.warning(f"{corpus.name}: with --label_fraction {data.label_fraction} no clip is {', '.join(lost)}")
+    if missing := sorted(set(all_emotions) - set(train.emotions)):
+        logger.warning(
+            f"{corpus.name}: with --label_fraction {data.label_fraction} no training clip is {', '.join(missing)}"
+        )
     if len(train.emotions) < 2:
         emotions = ", ".join(train.emotions) or "no emotion"
-        raise ValueError(f"{corpus.name}: the training clips have only {emotions}; give clips of two emotions or more")
+        raise ValueError(f"{corpus.name}: the training clips have only {emotions}; give clips of two or more emotions")
     if dev and not corpus.of_speakers(dev).emotions:
-        raise ValueError(f"{corpus.name}: no clip of the development speakers {', '.join(dev)} has an emotion")
+        raise ValueError(
+            f"{corpus.name}: no clip of the development speakers {', '.join(dev)} has an emotion; give other speakers"
+        )
     return train, corpus.of_speakers(dev) if dev else None
 
 
 def with_selection(training: GEmoClapTrainingArguments, data: DataArguments) -> GEmoClapTrainingArguments:
-    """The training arguments under `--select`: with `dev`, the epoch with the best UAR on development speakers.
+    """Return the training arguments for `--select`: `dev` keeps the epoch with the best UAR on development speakers.
 
     Raises:
-        ValueError: If there are no development speakers to select on.
+        ValueError: If there are no development speakers.
     """
     if data.select == "last":
         return training

@@ -1,4 +1,4 @@
-"""Clips that could not be used while a model was trained: reported, and not counted as training clips."""
+"""Clips that were skipped during training: they are reported and removed from the record of training data."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from ..training.gather import all_gather_object
 from ..training.trainer import SpeechTrainer
 
 
-def skipped_while_training(trainer: SpeechTrainer) -> tuple[list[str], int]:
-    """Collect the clips that any process or worker of it has skipped, and take them out of the record of the training.
+def collect_skipped_clips(trainer: SpeechTrainer) -> tuple[list[str], int]:
+    """Collect the clips that a process or worker skipped, and subtract them from the record of training data.
 
-    All processes must call it.
+    All processes must call this function.
 
     Args:
-        trainer: The trainer, after its training.
+        trainer: The trainer, after training.
 
     Returns:
-        What is wrong with each clip, and how many of them are training clips.
+        The error of each clip, and the number of skipped training clips.
     """
     errors, number = [], 0
     for dataset in (trainer.train_dataset, trainer.eval_dataset):
         if not isinstance(dataset, ClipDataset):
             continue
-        places = sorted({place for own in all_gather_object(dataset.skipped_places()) for place in own})
+        places = sorted({place for process in all_gather_object(dataset.skipped_indices()) for place in process})
         if trainer.is_world_process_zero():
-            errors += [dataset.what_is_wrong(place) for place in places]
+            errors += [dataset.clip_error(place) for place in places]
         if dataset is trainer.train_dataset:
             number = len(places)
-            count_out(trainer.trained_model, dataset.corpus, places)
+            subtract_skipped_clips(trainer.trained_model, dataset.corpus, places)
     return errors, number
 
 
-def count_out(model: GEmoClapPreTrainedModel, corpus: Corpus, places: list[int]) -> None:
-    """Correct the number of clips in a model's record of a training.
+def subtract_skipped_clips(model: GEmoClapPreTrainedModel, corpus: Corpus, places: list[int]) -> None:
+    """Subtract skipped clips from the record of training data in a model's configuration.
 
     Args:
-        model: The model; the records of this training are in its configuration.
+        model: The model.
         corpus: The training clips.
-        places: Which of them took no part.
+        places: Indices of the skipped clips.
     """
     if not places:
         return
     numbers = corpus.part_numbers()
-    every, skipped = Counter(numbers), Counter(numbers[place] for place in places)
+    all_clips, skipped = Counter(numbers), Counter(numbers[place] for place in places)
     records = [dict(record) for record in model.config.training_data or []]
-    for number, (whole, _) in enumerate(corpus.by_part()):
+    for number, (part, _) in enumerate(corpus.by_part()):
         for record in records:
-            own = record.get("manifest_sha256") == whole.manifest_sha256 and "stage" not in record
-            if own and record.get("num_clips") == every[number]:
+            is_of_part = record.get("manifest_sha256") == part.manifest_sha256 and "stage" not in record
+            if is_of_part and record.get("num_clips") == all_clips[number]:
                 record["num_clips"] -= skipped[number]
     model.config.training_data = records

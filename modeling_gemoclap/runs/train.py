@@ -1,4 +1,4 @@
-"""Training from a command line: `train.py`, or `python -m modeling_gemoclap train`."""
+"""Training from the command line: `train.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..training.arguments import Recipe
 from ..training.gather import finish, refuse_different_options
 from .folder import RunFolder, begin_run, resume_point
-from .preflight import check_places
+from .preflight import check_environment
 from .protocol import train_protocol
 from .recipe import parse_recipe
 from .run import Run, objective_of
@@ -16,18 +16,18 @@ from .train_run import train_run
 
 
 def main(argv: list[str]) -> None:
-    """Parse the options, train, save.
+    """Parse the options, train, and save.
 
     Args:
-        argv: The command line without the program's name.
+        argv: The command line without the program name.
     """
     recipe = parse_recipe(argv)
-    check_places(recipe.data, recipe.training)
+    check_environment(recipe.data, recipe.training)
     refuse_different_options(recipe.to_dict())
     if recipe.data.protocol or recipe.data.folds_file:
         return train_protocol(recipe)
     if recipe.data.folds is not None or recipe.data.seeds:
-        raise ValueError("--folds and --seeds are for a protocol: give --protocol, or --seed")
+        raise ValueError("--folds and --seeds need a protocol: give --protocol, or --seed")
     checkpoint = resume_point(recipe.training)
     with RunFolder(plain_run(recipe), lambda run: begin_run(run, checkpoint)) as run:
         trainer = train_run(run, checkpoint)
@@ -35,10 +35,10 @@ def main(argv: list[str]) -> None:
 
 
 def plain_run(recipe: Recipe) -> Run:
-    """The run of a recipe without a protocol.
+    """Return the run of a recipe without a protocol.
 
     Raises:
-        ValueError: If the clips do not suffice, or speakers do not fit.
+        ValueError: If the clips do not suffice, or if options for speakers contradict each other.
     """
     recipe = replace(recipe, training=with_selection(recipe.training, recipe.data))
     reads_emotions = objective_of(recipe).reads_emotions

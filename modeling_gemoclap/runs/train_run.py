@@ -1,4 +1,4 @@
-"""One run from its first step to a finished checkpoint: train, calibrate, save."""
+"""Training, calibrating and saving a run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..training.trainer import SpeechTrainer
 from .calibration import calibrate, fit_temperature, out_of_fold_logits
 from .fit import fit
 from .preflight import push
-from .provenance import heard_before
+from .provenance import seen_speakers_note
 from .run import Run
-from .skipped import skipped_while_training
+from .skipped import collect_skipped_clips
 
 
 def train_run(run: Run, checkpoint: str | None = None) -> SpeechTrainer:
@@ -27,34 +27,34 @@ def train_run(run: Run, checkpoint: str | None = None) -> SpeechTrainer:
         The trainer; call `finish` on it.
 
     Raises:
-        ValueError: As for `fit`.
+        ValueError: See `fit`.
     """
-    held_out = out_of_fold_logits(run) if run.recipe.data.calibration_folds else None
+    calibration = out_of_fold_logits(run) if run.recipe.data.calibration_folds else None
     trainer, skipped = fit(run, checkpoint)
-    if held_out:
-        calibrate(trainer, *held_out)
+    if calibration:
+        calibrate(trainer, *calibration)
     elif trainer.eval_dataset is not None:
-        fit_temperature(trainer, heard_before(run.recipe.model, run.dev))
+        fit_temperature(trainer, seen_speakers_note(run.recipe.model, run.dev))
     save_run(run, trainer, skipped)
     return trainer
 
 
 def save_run(run: Run, trainer: SpeechTrainer, skipped: list[str]) -> None:
-    """Save a trained run: checkpoint, state, card, errors of skipped clips; and push it if that is asked for.
+    """Save the checkpoint, state, model card and errors of skipped clips of a run. Push it with `push_to_hub`.
 
     Args:
         run: The run.
-        trainer: Its trainer.
-        skipped: Errors of the clips that were left out before the training.
+        trainer: The trainer of the run.
+        skipped: Errors of the clips that were skipped before training.
     """
     arguments = run.training
-    errors, left_out = skipped_while_training(trainer)
+    errors, num_skipped = collect_skipped_clips(trainer)
     skipped = skipped + errors
     if is_lora(trainer.model):
         if trainer.is_world_process_zero():
             save_adapter(trainer.model, run.folder / "adapter")
         trainer.model = trainer.model.merge_and_unload()  # the checkpoint itself loads without PEFT
-    pushes, arguments.push_to_hub = arguments.push_to_hub, False  # save_model would push an incomplete folder
+    push_to_hub, arguments.push_to_hub = arguments.push_to_hub, False  # save_model would push an incomplete folder
     trainer.save_model()
     trainer.save_state()
     trainer.create_model_card()
@@ -62,8 +62,8 @@ def save_run(run: Run, trainer: SpeechTrainer, skipped: list[str]) -> None:
         remove_frames(arguments)
         if skipped:
             write_json(run.folder / "skipped_clips.json", skipped)
-        clips = f"{len(trainer.train_dataset) - left_out} clips" + (f", {len(skipped)} skipped" if skipped else "")
+        clips = f"{len(trainer.train_dataset) - num_skipped} clips" + (f", {len(skipped)} skipped" if skipped else "")
         print(f"Trained on {clips}. The checkpoint is in {os.path.relpath(run.folder)}", flush=True)
-    arguments.push_to_hub = pushes
-    if pushes:
+    arguments.push_to_hub = push_to_hub
+    if push_to_hub:
         push(trainer)

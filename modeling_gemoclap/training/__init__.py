@@ -1,1 +1,1 @@
-"""How a model learns: arguments, clips, collator, sampler, trainer."""
+"""The training engine: options, clips, samplers, trainer, checks, records and the model card."""

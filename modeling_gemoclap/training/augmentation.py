@@ -1,4 +1,4 @@
-"""Changes to log-mel features that leave the emotion as it is: another voice, room, microphone, noise."""
+"""Augmentation of log-mel features: speed, voice, microphone, room, noise and mixing of clips."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from ..command_line.ranges import FINITE, SHARE, Range, refuse_out_of_range
 
-DECIBELS = math.log(10) / 10  # of power, in the natural logarithm that log-mel features are in
-CURVES = 4  # cosines over the mel axis that a random equaliser is made of
-T60 = (0.1, 0.8)  # seconds in which a room's sound falls by 60 dB
-REVERBERANT = (-15.0, -3.0)  # dB of the room's first echo against the direct sound
+DECIBELS = math.log(10) / 10  # one dB of power, in the natural logarithm of log-mel features
+NUM_COSINES = 4  # cosines over the mel axis whose sum is a random equalizer curve
+T60 = (0.1, 0.8)  # reverberation time in seconds: decay by 60 dB
+ECHO_DB = (-15.0, -3.0)  # level of the first echo, relative to the direct sound
 WARP, EQUALIZER = Range(at_least=0, at_most=0.5), Range(at_least=0, at_most=20)
 RANGES = {"time_warp": WARP, "mel_warp": WARP, "equalizer_db": EQUALIZER, "noise_snr_db": FINITE}
 RANGES |= dict.fromkeys(("noise_prob", "reverb_prob", "mix_prob"), SHARE)
@@ -24,27 +24,27 @@ AUGMENTATIONS = ("time_warp", "mel_warp", "equalizer_db", "noise_prob", "reverb_
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn anew for every clip; a width or share of 0 leaves a change out.
+    """Random changes of log-mel features, drawn for every clip. A value of 0 disables a change.
 
-    All work on `(frames, num_mel_bins)`: the natural logarithm of mel power, less `log_mel_mean`, over `log_mel_std`.
+    Features have shape `(frames, num_mel_bins)`: `(log(mel power) - log_mel_mean) / log_mel_std`.
 
     Args:
-        time_warp: Speech is up to `exp(time_warp)` times faster or slower: 0.15 is 14 % slower to 16 % faster.
-        mel_warp: The mel axis is stretched by up to this factor's logarithm, by which formants and pitch move; bands
-            beyond the last repeat it.
-        equalizer_db: Standard deviation in dB of each of the cosines over the mel axis that are added: another
-            microphone, another vocal effort.
-        noise_prob: Share of the clips that get stationary noise of a random colour.
-        noise_snr_db: Least and greatest distance of that noise from the clip's mean power, in dB.
-        reverb_prob: Share of the clips that are put into a room: decaying echoes of T60 0.1 to 0.8 s.
-        mix_prob: Share of the clips that another clip of the same emotion and gender is laid under, at up to equal
-            power.
-        log_mel_mean: Of the feature extractor.
-        log_mel_std: Of the feature extractor.
-        hop_seconds: Of the feature extractor.
+        time_warp: Maximum change of speed, as a natural logarithm: 0.15 is 14 % slower to 16 % faster.
+        mel_warp: Maximum stretch of the mel axis, as a natural logarithm. It moves formants and pitch. Bands above
+            the highest one repeat it.
+        equalizer_db: Standard deviation in dB of each of the cosines over the mel axis that are added. They simulate
+            another microphone or vocal effort.
+        noise_prob: Share of clips with added stationary noise of a random spectral slope.
+        noise_snr_db: Minimum and maximum signal-to-noise ratio in dB, relative to the mean power of the clip.
+        reverb_prob: Share of clips with added reverberation: exponentially decaying echoes with a T60 of 0.1 to 0.8 s.
+        mix_prob: Share of clips that are mixed with another clip of the same emotion and gender, whose power is at
+            most equal.
+        log_mel_mean: `log_mel_mean` of the feature extractor.
+        log_mel_std: `log_mel_std` of the feature extractor.
+        hop_seconds: `hop_seconds` of the feature extractor.
 
     Raises:
-        ValueError: If a width or share is out of its range.
+        ValueError: If a value is out of its range.
     """
 
     time_warp: float = 0.0
@@ -61,23 +61,23 @@ class Augmentation:
     def __post_init__(self):
         refuse_out_of_range(vars(self), RANGES)
         if len(self.noise_snr_db) != 2 or self.noise_snr_db[0] > self.noise_snr_db[1]:
-            raise ValueError(f"noise_snr_db={list(self.noise_snr_db)} must be the least and the greatest, in dB")
+            raise ValueError(f"noise_snr_db={list(self.noise_snr_db)} must be a minimum and a maximum in dB")
 
     def __bool__(self) -> bool:
-        """Whether anything is changed."""
+        """Whether any change is enabled."""
         widths = (self.time_warp, self.mel_warp, self.equalizer_db)
         return any((*widths, self.noise_prob, self.reverb_prob, self.mix_prob))
 
     def __call__(self, features: np.ndarray, generator: torch.Generator | None = None, other=None) -> np.ndarray:
-        """Change a clip.
+        """Augment a clip.
 
         Args:
             features: `(frames, num_mel_bins)`.
-            generator: Of all that is drawn.
-            other: Called without arguments where a clip is to be laid under this one; gives its features.
+            generator: Source of all random numbers.
+            other: Function without arguments that returns the features of the clip to mix with.
 
         Returns:
-            Features of as many bands; of other length under `time_warp`.
+            `(changed frames, num_mel_bins)`; `time_warp` and `mix_prob` change the number of frames.
         """
         if self.time_warp or self.mel_warp:
             features = self._warp(features, generator)
@@ -114,13 +114,13 @@ class Augmentation:
 
     def _reverberate(self, power: np.ndarray, random: np.random.Generator) -> np.ndarray:
         decay = 10 ** (-6 * self.hop_seconds / random.uniform(*T60))
-        level = 10 ** (random.uniform(*REVERBERANT) / 10)
+        level = 10 ** (random.uniform(*ECHO_DB) / 10)
         echoes = scipy.signal.lfilter([0.0, level], [1.0, -decay], np.exp(power), axis=0)
         return np.log(np.exp(power) + echoes)
 
     def _curve(self, bands: int, random: np.random.Generator) -> np.ndarray:
-        cosines = np.cos(np.pi * np.outer(np.arange(1, CURVES + 1), np.linspace(0, 1, bands)))
-        return DECIBELS * self.equalizer_db * random.standard_normal(CURVES) @ cosines
+        cosines = np.cos(np.pi * np.outer(np.arange(1, NUM_COSINES + 1), np.linspace(0, 1, bands)))
+        return DECIBELS * self.equalizer_db * random.standard_normal(NUM_COSINES) @ cosines
 
     def _add_noise(self, power: np.ndarray, random: np.random.Generator) -> np.ndarray:
         level = np.log(np.exp(power).mean()) - DECIBELS * random.uniform(*self.noise_snr_db)
@@ -130,5 +130,5 @@ class Augmentation:
             * random.standard_normal(2)
             @ np.cos(np.pi * np.outer([1, 2], np.linspace(0, 1, power.shape[1])))
         )
-        ripple = np.log(random.standard_gamma(4.0, power.shape) / 4.0)  # a band holds a few bins of noise
+        ripple = np.log(random.standard_gamma(4.0, power.shape) / 4.0)  # a mel band averages a few FFT bins
         return np.logaddexp(power, level + colour + ripple)

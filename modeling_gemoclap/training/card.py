@@ -1,4 +1,4 @@
-"""The model card that goes with every checkpoint."""
+"""The model card of a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,70 +18,71 @@ from .history import SUPERVISED, corpora_of
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 SENTENCES = ("title", "summary", "objective", "references")
-NO_RESULTS = "Not evaluated. `python evaluate.py --model DIR --data_dir DIR` judges it on speakers it has not heard."
-NO_ANSWERS = (
-    "It names no emotion. `python evaluate.py --model DIR --data_dir DIR --layer_similarity` compares clips by it."
+NO_RESULTS = "Not evaluated. `python evaluate.py --model DIR --data_dir DIR` evaluates it on unseen speakers."
+NO_PREDICTIONS = (
+    "The model predicts no emotions. `python evaluate.py --model DIR --data_dir DIR --layer_similarity` compares its "
+    "embeddings of clips."
 )
 
 
 @dataclass(frozen=True)
 class CardText:
-    """What an objective says of itself on the card; Jinja, with the model's `config` and `stage`.
+    """Description of an objective on the card: Jinja templates that see the model's `config` and `stage`.
 
     Args:
-        title: Name of what was trained.
-        summary: What the checkpoint is, a sentence or two.
-        objective: The loss, in a cell of a table.
-        references: Papers beside that of GEmo-CLAP.
+        title: Name of the method.
+        summary: Description of the checkpoint, one or two sentences.
+        objective: The loss, for a table cell.
+        references: Papers in addition to that of GEmo-CLAP.
     """
 
     title: str = "a model of speech"
-    summary: str = "A model of speech that was trained with an objective that describes itself no further."
+    summary: str = "A model of speech. Its training objective has no description."
     objective: str = "not described"
     references: str = ""
 
 
 @dataclass(frozen=True)
 class Development:
-    """What a training was developed on.
+    """Use of the development clips.
 
     Args:
-        chosen: Whether the epoch that is kept was chosen by it.
-        heard: Whether the weights were trained on its speakers.
-        metric: What the epoch was chosen by.
+        chosen: Whether the saved epoch was chosen by its development result.
+        heard: Whether the weights were trained on the development speakers.
+        metric: Metric that the epoch was chosen by.
     """
 
     chosen: bool = False
-    heard: Heard = Heard(unknown=["it is not recorded which they are"])
+    heard: Heard = Heard(unknown=["they are not recorded"])
     metric: str = ""
 
 
 def development_of(arguments, eval_dataset, training_data: list[dict] | None) -> Development:
-    """What a training was developed on, by its arguments, its dataset and the records of what the weights have heard.
+    """Describe how a training used its development clips.
 
     Args:
-        arguments: Of the training.
+        arguments: The training arguments.
         eval_dataset: The development clips.
-        training_data: The records; speakers that they say were developed on were not trained on for that.
+        training_data: The records in the configuration. Their development speakers do not count as trained on.
     """
     records = training_data
     if records is not None:
-        records = [{name: value for name, value in one.items() if not name.startswith("dev_")} for one in records]
+        records = [{key: value for key, value in record.items() if not key.startswith("dev_")} for record in records]
     corpora = list(corpora_of(eval_dataset))
-    found = [heard_speakers(corpus, records) if corpus is not None else Development.heard for corpus in corpora]
+    heard = [heard_speakers(corpus, records) if corpus is not None else Development.heard for corpus in corpora]
     chosen = bool(arguments.load_best_model_at_end)
-    return Development(chosen, merged(found) if found else Development.heard, arguments.metric_for_best_model or "")
+    return Development(chosen, merged(heard) if heard else Development.heard, arguments.metric_for_best_model or "")
 
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What a card says of the training.
+    """Facts about a training for the card.
 
     Args:
-        state: The trainer's state; metrics on development speakers come from its log.
-        sampling_rate: Rate of the audio encoder, in Hz.
+        state: The trainer's state; its log has the results on development speakers.
+        sampling_rate: Sampling rate of the audio encoder in Hz.
         trained_parameters: Number of parameters that were trained; the others were frozen.
-        development: What the training was developed on.
+        development: Use of the development clips.
     """
 
     state: TrainerState
@@ -91,13 +92,13 @@ class TrainingFacts:
 
 
 def write_model_card(output_dir: str, model: GEmoClapPreTrainedModel, text: CardText, training: TrainingFacts) -> Path:
-    """Write `README.md` from what the model and its training really were.
+    """Write the model card, `README.md`, from the model's configuration and the state of its training.
 
     Args:
-        output_dir: The checkpoint's folder.
+        output_dir: Folder of the checkpoint.
         model: The trained model.
-        text: What its objective says of itself.
-        training: What is known of the training.
+        text: Description of the objective.
+        training: Facts about the training.
 
     Returns:
         The path of the card.
@@ -112,12 +113,7 @@ def write_model_card(output_dir: str, model: GEmoClapPreTrainedModel, text: Card
     stage = next((record["stage"] for record in reversed(records) if "stage" in record), "")
     known = config.training_data is not None and not any("unknown" in record for record in config.training_data)
     prompts = config.class_prompts() if contrastive else []
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="audio-classification" if contrastive or classifier else "feature-extraction",
-        tags=["speech-emotion-recognition", "gemo-clap", "speech", *(["zero-shot"] if contrastive else [])],
-        base_model=[source for source in sources.values() if source and not os.path.exists(source)] or None,
-    )
+    data = _metadata(contrastive, classifier, sources)
     environment = _environment()
     words = {"config": config, "stage": stage}
     words["title"] = environment.from_string(text.title).render(**words)
@@ -142,7 +138,7 @@ def write_model_card(output_dir: str, model: GEmoClapPreTrainedModel, text: Card
         epochs=round(state.epoch or 0, 2),
         steps=state.global_step,
         kept="the best epoch on the development speakers" if development.chosen else "the last epoch",
-        results=Markup(_results(state, development) if contrastive or classifier else NO_ANSWERS),
+        results=Markup(_results(state, development) if contrastive or classifier else NO_PREDICTIONS),
     )
     path = Path(output_dir) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,51 +146,68 @@ def write_model_card(output_dir: str, model: GEmoClapPreTrainedModel, text: Card
     return path
 
 
+def _metadata(contrastive: bool, classifier: bool, sources: dict[str, str]) -> ModelCardData:
+    """Metadata of the card for the Hub.
+
+    Args:
+        contrastive: Whether the model has a text tower.
+        classifier: Whether the model has a classification head.
+        sources: Name or path of the pretrained encoder of each tower; empty if there is none.
+    """
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="audio-classification" if contrastive or classifier else "feature-extraction",
+        tags=["speech-emotion-recognition", "gemo-clap", "speech", *(["zero-shot"] if contrastive else [])],
+        base_model=[source for source in sources.values() if source and not os.path.exists(source)] or None,
+    )
+
+
 def _environment() -> jinja2.Environment:
-    """Renders cards. Names and words that come from data stay text: they make no markup, cell or line."""
-    environment = jinja2.Environment(finalize=_text_alone)
+    """A Jinja environment that escapes values, so that names from data create no markup, table cells or lines."""
+    environment = jinja2.Environment(finalize=_escape)
     environment.filters["code"] = lambda value: Markup(as_code(str(value)))
     environment.filters["cell_code"] = lambda value: Markup(as_code(str(value), in_table=True))
     return environment
 
 
-def _text_alone(value):
+def _escape(value):
     return as_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _source(name: str, known: bool) -> str:
     if name:
         return f"pretrained: {Path(name).name}"
-    return "trained from scratch" if known else "what it started from is not recorded"
+    return "trained from scratch" if known else "its initial weights are not recorded"
 
 
 def _results(state: TrainerState, development: Development) -> str:
     evaluations = [entry for entry in state.log_history if "eval_uar" in entry]
     if not evaluations:
         return NO_RESULTS
-    kept = evaluations[-1]
+    evaluation = evaluations[-1]
     if development.chosen:
-        kept = next((entry for entry in evaluations if entry.get("step") == _chosen_step(state)), None)
-        if kept is None:
+        evaluation = next((entry for entry in evaluations if entry.get("step") == _chosen_step(state)), None)
+        if evaluation is None:
             return NO_RESULTS
-    by = f" by {as_text(development.metric)}" if development.metric else ""
+    by_metric = f" by {as_text(development.metric)}" if development.metric else ""
     return (
         f"On the development speakers, {_whether_trained_on(development.heard)}"
-        f"{f', and which chose the epoch{by}' * development.chosen}, after epoch {kept.get('epoch', 0):g}: UAR "
-        f"{kept['eval_uar']:.3f}, WAR {kept['eval_war']:.3f}. On test speakers: not evaluated."
+        f"{f', and on which the epoch was chosen{by_metric}' * development.chosen}, after epoch "
+        f"{evaluation.get('epoch', 0):g}: UAR {evaluation['eval_uar']:.3f}, WAR {evaluation['eval_war']:.3f}. "
+        f"On test speakers: not evaluated."
     )
 
 
 def _whether_trained_on(heard: Heard) -> str:
     return {
         NOT_HEARD: "which were not trained on",
-        HEARD: f"of which it was TRAINED ON {as_text(', '.join(heard.speakers))}",
-        UNKNOWN: f"of which it is UNKNOWN whether they were trained on ({as_text('; '.join(heard.unknown))})",
+        HEARD: f"of which the model was TRAINED ON {as_text(', '.join(heard.speakers))}",
+        UNKNOWN: f"for which it is UNKNOWN whether they were trained on ({as_text('; '.join(heard.unknown))})",
     }[heard.answer]
 
 
 def _chosen_step(state: TrainerState) -> int | None:
-    """The step of the checkpoint that was chosen."""
+    """Step of the best checkpoint."""
     step = getattr(state, "best_global_step", None)
     if step is None and state.best_model_checkpoint:
         step = int(state.best_model_checkpoint.rpartition("-")[2])

@@ -1,4 +1,4 @@
-"""Checkpoints to resume from: the latest complete one, and what one must have."""
+"""Checkpoints to resume from: find the latest complete one, and check its files."""
 
 from __future__ import annotations
 
@@ -11,78 +11,80 @@ from ..corpora.files import read_object, write_json
 from .gather import all_gather_object
 
 logger = logging.get_logger(__name__)
-ONE_PROCESS = "rng_state.pth"
+SINGLE_PROCESS_STATE = "rng_state.pth"
 
 
 def latest_complete_checkpoint(folder: str | Path) -> str | None:
-    """The newest `checkpoint-N` of a run that was written to its end.
+    """Find the newest complete `checkpoint-N` of a run.
 
-    A run that was killed while it wrote leaves part of one; `trainer_state.json` is the last file of a whole one.
+    A run that is killed while it saves leaves an incomplete checkpoint. `trainer_state.json` is written last.
 
     Args:
-        folder: The run's output folder.
+        folder: The output folder of the run.
 
     Returns:
-        Its path, or None where there is none.
+        The path of the checkpoint, or None if there is none.
     """
-    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    for path in sorted(found, key=lambda path: -int(path.name.rpartition("-")[2])):
+    paths = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    for path in sorted(paths, key=lambda path: -int(path.name.rpartition("-")[2])):
         try:
             read_object(path / "trainer_state.json", global_step=int)
             return str(path)
         except (OSError, ValueError):
-            logger.warning(f"{path} was not written to its end, and is passed over")
+            logger.warning(f"{path} is incomplete and is ignored")
     return None
 
 
-def find_best_again(checkpoint: str, output_dir: str) -> None:
-    """Mend where a run's best checkpoint lies, if the run was moved; transformers would keep the last in its place.
+def relocate_best_checkpoint(checkpoint: str, output_dir: str) -> None:
+    """Correct the stored path of the best checkpoint if the run was moved.
+
+    With a wrong path, transformers would keep the last checkpoint instead of the best.
 
     Args:
-        checkpoint: What the run goes on from.
-        output_dir: Its folder as it is now.
+        checkpoint: The checkpoint that the run is resumed from.
+        output_dir: The present folder of the run.
 
     Raises:
-        ValueError: If the best checkpoint is gone.
+        ValueError: If the best checkpoint does not exist.
     """
     path = Path(checkpoint, "trainer_state.json")
     state = read_object(path)
     best = state.get("best_model_checkpoint")
     if best is None:
         return
-    here = Path(output_dir, Path(best).name)
-    if not here.is_dir():
-        raise ValueError(f"{here}, the best checkpoint so far, is gone: begin anew with --overwrite_output true")
-    write_json(path, state | {"best_model_checkpoint": str(here)})
+    present = Path(output_dir, Path(best).name)
+    if not present.is_dir():
+        raise ValueError(f"{present}, the best checkpoint so far, is missing: start anew with --overwrite_output true")
+    write_json(path, state | {"best_model_checkpoint": str(present)})
 
 
 def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, scaled: bool, sharded: bool) -> None:
-    """Make sure that a checkpoint has all of a training's state; transformers would begin anew with what is missing.
+    """Check that a checkpoint has the complete training state. transformers would initialise missing parts anew.
 
     Args:
         folder: The `checkpoint-N`.
-        processes: How many processes there are.
-        process: The number of this one.
+        processes: Number of processes.
+        process: Index of this process.
         scaled: Whether gradients are scaled (fp16).
-        sharded: Whether DeepSpeed keeps the optimizer's state: it checks that itself.
+        sharded: Whether DeepSpeed stores the optimizer state, which it checks itself.
 
     Raises:
-        ValueError: If something is missing on any process; it is named.
+        ValueError: If a file is missing on any process. The message lists the missing files.
     """
     present = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
-    random_state = f"rng_state_{process}.pth" if processes > 1 else ONE_PROCESS
+    random_state = f"rng_state_{process}.pth" if processes > 1 else SINGLE_PROCESS_STATE
     needed = ["trainer_state.json", "scheduler.pt", random_state] + ["scaler.pt"] * scaled
     missing = [name for name in needed if name not in present]
     if not sharded and not any(name.startswith("optimizer") for name in present):
-        missing.append("the optimizer's state")
+        missing.append("the optimizer state")
     missing = sorted({name for names in all_gather_object(missing) for name in names})
     if not missing:
         return
     states = sorted(name for name in present if name.startswith("rng_state"))
-    others = f"; it was saved by {'one process' if states == [ONE_PROCESS] else f'{len(states)} processes'}"
-    reason = others if states and random_state in missing else ""
+    saved_by = "one process" if states == [SINGLE_PROCESS_STATE] else f"{len(states)} processes"
+    reason = f"; it was saved by {saved_by}" if states and random_state in missing else ""
     raise ValueError(
-        f"{folder}: the training cannot go on from it, since {', '.join(missing)} "
-        f"{'is' if len(missing) == 1 else 'are'} missing{reason}. A checkpoint of --save_only_model true holds "
-        f"weights alone: start anew with --overwrite_output true, or give a whole checkpoint"
+        f"{folder}: training cannot be resumed from it, because {', '.join(missing)} "
+        f"{'is' if len(missing) == 1 else 'are'} missing{reason}. A checkpoint of --save_only_model true has only "
+        f"weights: start anew with --overwrite_output true, or give a complete checkpoint"
     )

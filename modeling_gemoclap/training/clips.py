@@ -1,4 +1,4 @@
-"""Clips as a training set: read once and checked, their features kept where they are cheap to keep."""
+"""Training clips: reading and checking, the feature cache, the dataset and the collator."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ logger = logging.get_logger(__name__)
 
 
 def _examine(row: dict, extractor: GEmoClapFeatureExtractor) -> dict:
-    """Read one clip: its features (log-mel only, flat), and what is wrong with it, or ""."""
+    """Read a clip. Return its features (flat; empty unless log-mel) and its error ("" if it is usable)."""
     try:
         wave = extractor.load_speech(row["path"])
     except AudioError as error:
         return {"features": np.zeros(0, np.float32), "error": str(error)}
-    keep = extractor.feature_type == "log_mel"
-    return {"features": extractor.features(wave).ravel() if keep else np.zeros(0, np.float32), "error": ""}
+    is_log_mel = extractor.feature_type == "log_mel"
+    return {"features": extractor.features(wave).ravel() if is_log_mel else np.zeros(0, np.float32), "error": ""}
 
 
 def _cache_file(corpus: Corpus, extractor: GEmoClapFeatureExtractor, cache_dir: str | None) -> Path:
-    """Named by all that the features depend on, so that a change of it is seen."""
+    """Path of the cached features. Its name is a hash of everything that they depend on."""
     folder = Path(cache_dir or os.path.join(datasets.config.HF_DATASETS_CACHE, "gemoclap"))
     folder.mkdir(parents=True, exist_ok=True)
-    made_of = fingerprint(
+    identity = fingerprint(
         ["training.clips"],
         AUDIO_LIBRARIES,
         files=hashlib.sha256(corpus.file_states()).hexdigest(),
         settings=extractor.to_dict(),
     )
-    return folder / f"features-{digest(made_of)[:32]}.arrow"
+    return folder / f"features-{digest(identity)[:32]}.arrow"
 
 
-def _parts_of(cache_file: Path) -> list[Path]:
-    """The files of a cache: one, or one for each process that made it."""
+def _cache_parts(cache_file: Path) -> list[Path]:
+    """The files of a cache: one for each process that wrote it."""
     return list(cache_file.parent.glob(f"{cache_file.stem}*.arrow"))
 
 
 def _examine_all(corpus: Corpus, extractor, cache_file: Path, num_proc: int | None) -> datasets.Dataset:
+    """Examine all clips; `datasets` reads an existing cache instead."""
     columns = datasets.Features(
         {"features": datasets.List(datasets.Value("float32")), "error": datasets.Value("string")}
     )
@@ -73,20 +74,20 @@ def _examine_all(corpus: Corpus, extractor, cache_file: Path, num_proc: int | No
 
 
 def _read_cached(corpus: Corpus, extractor, cache_file: Path, num_proc: int | None):
-    """Features and errors. A cached error is not believed: what it came from may have been mended since."""
-    was_there = bool(_parts_of(cache_file))
-    read = _examine_all(corpus, extractor, cache_file, num_proc)
-    errors = list(read["error"])
-    if not was_there or not any(errors):
-        return read, errors
+    """Features and errors. Clips with a cached error are read again, since the file may have been repaired."""
+    was_cached = bool(_cache_parts(cache_file))
+    examined = _examine_all(corpus, extractor, cache_file, num_proc)
+    errors = list(examined["error"])
+    if not was_cached or not any(errors):
+        return examined, errors
     pairs = zip(corpus.clips["path"], errors, strict=True)
-    again = [error and _examine({"path": path}, extractor)["error"] for path, error in pairs]
-    if again.count("") == errors.count(""):
-        return read, again
-    for part in _parts_of(cache_file):
+    new_errors = [error and _examine({"path": path}, extractor)["error"] for path, error in pairs]
+    if new_errors.count("") == errors.count(""):
+        return examined, new_errors
+    for part in _cache_parts(cache_file):
         part.unlink()
-    read = _examine_all(corpus, extractor, cache_file, num_proc)
-    return read, list(read["error"])
+    examined = _examine_all(corpus, extractor, cache_file, num_proc)
+    return examined, list(examined["error"])
 
 
 def read_clips(
@@ -96,34 +97,34 @@ def read_clips(
     cache_dir: str | None = None,
     num_proc: int | None = None,
 ) -> tuple[Corpus, list[str]]:
-    """Read every clip once, before anything is trained; clips in shards are read when they are needed.
+    """Read and check every clip once before training. Clips in shards are read during training instead.
 
     Args:
         corpus: The clips.
-        extractor: Makes the features; those of `"log_mel"` are cached, waves are read again when they are needed.
-        on_bad_audio: `"raise"`, or `"skip"` to go on without clips that cannot be used.
-        cache_dir: Where the features are cached.
-        num_proc: Processes that share the work.
+        extractor: The feature extractor. `"log_mel"` features are cached; waves are read again during training.
+        on_bad_audio: Treatment of unusable clips: `"raise"`, or `"skip"`.
+        cache_dir: Folder for cached features; None: the cache of `datasets`.
+        num_proc: Number of processes that read audio.
 
     Returns:
-        The clips that can be used, with a column `features`, and what is wrong with each of the others.
+        The usable clips, with a column `features`, and the errors of the other clips.
 
     Raises:
-        AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`; it names them.
+        AudioError: If a clip is unusable and `on_bad_audio` is `"raise"`. The message lists these clips.
     """
     if corpus.shards:
         return corpus, []
-    read, errors = _read_cached(corpus, extractor, _cache_file(corpus, extractor, cache_dir), num_proc)
+    examined, errors = _read_cached(corpus, extractor, _cache_file(corpus, extractor, cache_dir), num_proc)
     bad = [error for error in errors if error]
     if bad and on_bad_audio == "raise":
         raise AudioError(
-            f"{corpus.cannot_be_used(bad)}take their rows out of metadata.csv, "
+            f"{corpus.cannot_be_used(bad)}remove their rows from metadata.csv, "
             f"or give --on_bad_audio skip to train on the rest"
         )
     if bad:
-        logger.warning(f"{corpus.name}: went on without {len(bad)} of {len(errors)} clips:\n  " + "\n  ".join(bad))
-    clips = corpus.clips.select_columns(["path", *COLUMNS])  # a manifest may have columns of any name
-    clips = datasets.concatenate_datasets([clips, read.select_columns(["features"])], axis=1)
+        logger.warning(f"{corpus.name}: skipped {len(bad)} of {len(errors)} clips:\n  " + "\n  ".join(bad))
+    clips = corpus.clips.select_columns(["path", *COLUMNS])  # other columns of a manifest may have any name
+    clips = datasets.concatenate_datasets([clips, examined.select_columns(["features"])], axis=1)
     good = [index for index, error in enumerate(errors) if not error]
     return replace(corpus, clips=clips.select(good)), bad
 
@@ -134,31 +135,31 @@ def read_parts(
     data: DataArguments,
     training: TrainingArguments,
 ) -> tuple[Corpus, Corpus | None, list[str]]:
-    """Read training and development clips, as `read_clips`; clips of several corpora are normalised in level.
+    """Read training and development clips by `read_clips`. Clips of several corpora are normalised in level.
 
     Args:
         parts: Training clips, and development clips or None.
-        extractor: Makes the features; its `do_normalize` is set where corpora are mixed.
-        data: `on_bad_audio`, `feature_cache_dir` and `preprocessing_num_workers`.
-        training: The main process reads first.
+        extractor: The feature extractor. Its `do_normalize` is set if several corpora are mixed.
+        data: Options `on_bad_audio`, `feature_cache_dir` and `preprocessing_num_workers`.
+        training: The training arguments; the main process reads first.
 
     Returns:
-        The usable clips of both parts, and the errors of the others.
+        The usable training clips, the usable development clips or None, and the errors of the other clips.
 
     Raises:
-        ValueError: If processes have different clips, or fewer than two emotions are left.
+        ValueError: If clips differ between processes, or fewer than two emotions are left.
     """
     train, dev = parts
     if train.parts and not extractor.do_normalize:
-        logger.warning("corpora of different levels are mixed: each clip is brought to unit variance (do_normalize)")
+        logger.warning("several corpora may differ in level: each clip is normalised to unit variance (do_normalize)")
         extractor.do_normalize = True
     options = (data.on_bad_audio, data.feature_cache_dir, data.preprocessing_num_workers)
     with training.main_process_first(desc="reading audio"):
         train, skipped = read_clips(train, extractor, *options)
         dev, skipped_dev = read_clips(dev, extractor, *options) if dev else (None, [])
-    refuse_different_clips(train, dev)  # a clip that one process cannot read is missing there only
+    refuse_different_clips(train, dev)  # a clip may be unreadable on one process only
     if parts[0].emotions and len(train.emotions) < 2:
-        raise ValueError(f"{train.name}: fewer than two emotions are left after bad clips were skipped")
+        raise ValueError(f"{train.name}: fewer than two emotions are left after clips were skipped; give more clips")
     return train, dev, skipped + skipped_dev
 
 
@@ -166,14 +167,14 @@ def refuse_different_clips(train: Corpus, dev: Corpus | None) -> None:
     """Check that all processes have the same clips in the same order.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If clips differ.
     """
     refuse_differences(train.sha256_in_order(), f"{train.name}: metadata.csv")
     refuse_differences(dev.sha256_in_order() if dev else "none", f"{train.name}: the development clips")
 
 
-def _numbers(words: pa.ChunkedArray, labels: list[str]) -> list[int]:
-    """The labels' numbers; -1 for the empty word."""
+def _label_indices(words: pa.ChunkedArray, labels: list[str]) -> list[int]:
+    """Index of each word in `labels`; -1 for the empty word."""
     if unknown := set(words.unique().to_pylist()) - {*labels, ""}:
         raise ValueError(f"the configuration has no label {', '.join(map(repr, sorted(unknown)))}")
     return pc.fill_null(pc.index_in(words, value_set=pa.array(labels, pa.string())), -1).to_pylist()
@@ -181,12 +182,12 @@ def _numbers(words: pa.ChunkedArray, labels: list[str]) -> list[int]:
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """How training clips are drawn.
+    """Cutting and augmentation of training clips.
 
     Args:
-        max_seconds: Longer clips are cut to this length at a random place; None: complete clips.
-        augmentation: Changes log-mel features `(frames, num_mel_bins)` anew whenever a clip is drawn.
-        seed: Seed of all random draws.
+        max_seconds: Maximum length in seconds. Longer clips are cut at a random position; None: complete clips.
+        augmentation: Random changes of log-mel features `(frames, num_mel_bins)`.
+        seed: Seed of all random numbers.
         on_bad_audio: Treatment of an unusable clip in a shard: `"raise"`, or `"skip"`.
     """
 
@@ -197,38 +198,41 @@ class ClipOptions:
 
 
 def audio_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The part of a batch that `get_audio_features` and `pool_audio` take."""
+    """Select the arguments of `get_audio_features` and `pool_audio` from a batch."""
     names = ("input_values", "input_features", "audio_frames", "audio_attention_mask")
     return {name: batch[name] for name in names if name in batch}
 
 
 class AudioCollator:
-    """Pads clips into a batch without texts.
+    """Collator for clips without texts: pads them into a batch.
 
     Args:
-        extractor: Makes the model inputs.
+        extractor: The feature extractor.
     """
 
     def __init__(self, extractor: GEmoClapFeatureExtractor):
         self.extractor = extractor
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        """Make a batch of audio inputs and `emotion_labels` from dicts with `clip` and `emotion_label`."""
+        """Collate items with `clip` and `emotion_label` into audio inputs and `emotion_labels`."""
         batch = dict(self.extractor.collate([example["clip"] for example in examples]))
         return batch | {"emotion_labels": torch.tensor([example["emotion_label"] for example in examples])}
 
 
 class ClipDataset(torch.utils.data.Dataset):
-    """Clips with labels, as the collator wants them.
+    """Clips with labels, for a collator.
 
-    What is drawn for a clip (its cut, its warp, its prompt) is a function of seed, epoch and index alone: neither
-    workers, nor batches that were fetched ahead, nor an interruption change it.
+    Random numbers of a clip (cut, augmentation, prompt) depend only on seed, epoch and index, not on workers,
+    prefetching or interruptions.
 
     Args:
         corpus: Clips that `read_clips` returned.
-        extractor: The same extractor.
-        config: Its `emotions` and `genders` number the labels.
-        options: How clips are drawn.
+        extractor: The feature extractor that `read_clips` used.
+        config: Configuration whose `emotions` and `genders` define the label indices.
+        options: Cutting and augmentation.
+
+    Raises:
+        ValueError: If augmentation does not fit the features or shards, or if a label is not in the configuration.
     """
 
     def __init__(
@@ -242,11 +246,11 @@ class ClipDataset(torch.utils.data.Dataset):
         if augmentation and extractor.feature_type != "log_mel":
             raise ValueError(
                 "time_warp, mel_warp, equalizer_db, noise_prob, reverb_prob and mix_prob change log-mel features; "
-                "this audio tower hears raw waves: leave them at 0"
+                "this audio tower takes raw waves: leave them at 0"
             )
         if corpus.shards and augmentation and augmentation.mix_prob:
-            raise ValueError("mix_prob would read shards out of their order: leave it at 0, or give the recordings")
-        self.corpus = corpus  # the trainer records whose clips these are
+            raise ValueError("mix_prob would read shards out of order: leave it at 0, or train on the recordings")
+        self.corpus = corpus  # the trainer records its speakers
         self.clips = corpus.clips
         self.reader = ShardReader(corpus.shards) if corpus.shards else None
         if self.reader is None:
@@ -256,32 +260,32 @@ class ClipDataset(torch.utils.data.Dataset):
         self.augmentation = augmentation
         self.seed = options.seed
         self.on_bad_audio = options.on_bad_audio
-        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive an epoch see it too
-        self._skipped = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()  # all workers write into it
-        self._alike: dict[tuple[int, int], list[int]] = {}
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # shared with persistent workers
+        self._skipped = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()  # written by all workers
+        self._clips_with_labels: dict[tuple[int, int], list[int]] = {}
         self.emotions = config.emotions
-        self.emotion_labels = _numbers(corpus.column("emotion"), config.emotions)
-        self.gender_labels = _numbers(corpus.column("gender"), config.genders)
+        self.emotion_labels = _label_indices(corpus.column("emotion"), config.emotions)
+        self.gender_labels = _label_indices(corpus.column("gender"), config.genders)
 
     @property
     def groups(self) -> np.ndarray | None:
-        """What is read from shards at a time: the group of rows of every clip, `(clips,)`; None outside of shards."""
+        """Row group of every clip, `(clips,)`, the unit in which shards are read; None without shards."""
         if self.reader is None:
             return None
-        places = self.clips.select_columns(["shard", "group"]).with_format("numpy")[:]
-        return np.unique(np.stack([places["shard"], places["group"]]), axis=1, return_inverse=True)[1].ravel()
+        columns = self.clips.select_columns(["shard", "group"]).with_format("numpy")[:]
+        return np.unique(np.stack([columns["shard"], columns["group"]]), axis=1, return_inverse=True)[1].ravel()
 
     def __len__(self) -> int:
         return len(self.emotion_labels)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose draws come next."""
+        """Set the epoch that the random numbers depend on."""
         self.epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict:
-        """A clip with its labels; beyond the last, another draw of that at `index % len`; -1: one to fill up with."""
+        """A clip with its labels. Index `i + n * len` is the n-th repetition of clip `i`; -1 is a padding clip."""
         if index == -1:
-            return self._filler()
+            return self._padding_clip()
         state = np.random.SeedSequence([self.seed, int(self.epoch), index]).generate_state(2)
         generator = torch.Generator().manual_seed(int(state[0]))
         index %= len(self)
@@ -293,23 +297,23 @@ class ClipDataset(torch.utils.data.Dataset):
                 raise AudioError(f"{error}; or give --on_bad_audio skip to train on the rest") from None
             if not self._skipped[index]:
                 self._skipped[index] = True
-                logger.warning(f"went on without a clip: {error}")
-            return self._filler()
+                logger.warning(f"skipped a clip: {error}")
+            return self._padding_clip()
         labels = {"emotion_label": self.emotion_labels[index], "gender_label": self.gender_labels[index]}
         return {"clip": clip, **labels, "seed": int(state[1]), "index": index}
 
-    def skipped_places(self) -> list[int]:
-        """The clips that could not be used so far, in this process and its workers."""
+    def skipped_indices(self) -> list[int]:
+        """Indices of the clips that this process and its workers have skipped so far."""
         return self._skipped.nonzero()[:, 0].tolist()
 
-    def what_is_wrong(self, index: int) -> str:
-        """The reason why a clip was skipped: it is read once more."""
+    def clip_error(self, index: int) -> str:
+        """Read a skipped clip again and return its error."""
         row = self.clips[index]
         try:
             self.extractor.load_speech(self.reader.read(row) if self.reader else row["path"])
         except AudioError as error:
             return str(error)
-        return f"{self.name_of(index)}: could not be read during the training"
+        return f"{self.name_of(index)}: could not be read during training"
 
     def name_of(self, index: int) -> str:
         """File name of a clip."""
@@ -320,27 +324,27 @@ class ClipDataset(torch.utils.data.Dataset):
         if log_mel and "features" in row:
             clip = np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
         else:
-            load = self.extractor.load_speech if self.reader else self.extractor.load  # the others were examined
+            load = self.extractor.load_speech if self.reader else self.extractor.load  # other clips have been checked
             clip = load(self.reader.read(row) if self.reader else row["path"])
         if not log_mel:
             return self.extractor.features(self._cut(clip, self.extractor.sampling_rate, generator))
         clip = clip if "features" in row else self.extractor.features(clip)
         if self.augmentation:
-            clip = self.augmentation(clip, generator, lambda: self._another(index, generator))
+            clip = self.augmentation(clip, generator, lambda: self._mixing_partner(index, generator))
         return self._cut(clip, 1 / self.extractor.hop_seconds, generator)
 
-    def _another(self, index: int, generator: torch.Generator) -> np.ndarray:
-        """The features of a clip of the same emotion and gender."""
+    def _mixing_partner(self, index: int, generator: torch.Generator) -> np.ndarray:
+        """Features of a random clip of the same emotion and gender."""
         labels = (self.emotion_labels[index], self.gender_labels[index])
-        alike = self._alike.get(labels)
-        if alike is None:
-            every = zip(self.emotion_labels, self.gender_labels, strict=True)
-            alike = self._alike[labels] = [number for number, pair in enumerate(every) if pair == labels]
-        row = self.clips[alike[int(torch.randint(len(alike), (), generator=generator))]]
+        partners = self._clips_with_labels.get(labels)
+        if partners is None:
+            pairs = zip(self.emotion_labels, self.gender_labels, strict=True)
+            partners = self._clips_with_labels[labels] = [i for i, pair in enumerate(pairs) if pair == labels]
+        row = self.clips[partners[int(torch.randint(len(partners), (), generator=generator))]]
         return np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
 
-    def _filler(self) -> dict:
-        """Noise without labels: it takes no part."""
+    def _padding_clip(self) -> dict:
+        """One second of noise without labels, which no loss term uses."""
         noise = 0.01 * np.random.default_rng(0).standard_normal(self.extractor.sampling_rate)
         clip = self.extractor.features(noise.astype(np.float32))
         return {"clip": clip, "emotion_label": -1, "gender_label": -1, "index": -1}

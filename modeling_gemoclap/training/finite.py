@@ -1,4 +1,4 @@
-"""A training stops at its first loss, gradient or weight that is not finite."""
+"""Checks that losses, gradients, weights, logits and metrics are finite."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .gather import all_gather_object, is_distributed
 
 CLIP_INDEX = "clip_index"
-BROKEN_START = "before the first step: what the training starts from is broken."
-SHOWN = 40  # names in a message
+BROKEN_START = "before the first step: the initial weights are damaged."
+MAX_NAMES = 40  # names in a message
 
 
 class NotFiniteError(ValueError):
@@ -24,17 +24,17 @@ class NotFiniteError(ValueError):
 
 
 class IndexedCollator:
-    """A collator whose batches also hold `clip_index`, `(batch,)`: the places of the clips in the data set.
+    """Collator that adds `clip_index`, `(batch,)`, the indices of the clips in the dataset.
 
     Args:
-        collator: Makes the batch. Items without an `index` make a batch without `clip_index`.
+        collator: Collator of the other fields. If an item has no `index`, `clip_index` is not added.
     """
 
     def __init__(self, collator: Callable[[list], dict]):
         self.collator = collator
 
     def __call__(self, examples: list) -> dict:
-        """Make a batch."""
+        """Collate items into a batch."""
         batch = self.collator(examples)
         if not all(isinstance(example, dict) and "index" in example for example in examples):
             return batch
@@ -45,96 +45,96 @@ def clip_names(dataset, indices: Iterable[int]) -> list[str]:
     """File names of clips.
 
     Args:
-        dataset: A data set; one without `name_of` has no names, and its clips are called by their index.
-        indices: The clips; -1, which only fills a batch up, is left out.
+        dataset: The dataset. If it has no method `name_of`, clips are named by their index.
+        indices: Indices of the clips; -1, a padding clip, is ignored.
     """
     name_of = getattr(dataset, "name_of", lambda index: f"clip {index}")
     return [name_of(index) for index in indices if index != -1]
 
 
-def shortened(names: list[str]) -> str:
-    """Names as a list in a sentence, the first 40 of them."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def join_names(names: list[str]) -> str:
+    """Join names by commas; of more than 40, the first 40 and the number of the others."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def tensors_not_finite(model: torch.nn.Module) -> list[str]:
-    """Names of the parameters that are not finite, and of the buffers that have a NaN, on any process.
+    """Names of parameters that are not finite and of buffers that contain NaN, on any process.
 
-    A buffer may hold infinities on purpose, as attention masks do.
+    Buffers may contain infinities on purpose, for example attention masks.
     """
     checks = {name: torch.isfinite for name, _ in model.named_parameters()}
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tensors = {name: value for name, value in tensors.items() if value.is_floating_point() and value.numel()}
-    good = []
+    finite = []
     for name, value in tensors.items():
         local = value.detach().to_local() if hasattr(value, "to_local") else value.detach()
-        good.append(checks.get(name, lambda tensor: ~torch.isnan(tensor))(local).all())
-    flags = torch.stack([flag.to(good[0].device) for flag in good]).tolist() if good else []
+        finite.append(checks.get(name, lambda tensor: ~torch.isnan(tensor))(local).all())
+    flags = torch.stack([flag.to(finite[0].device) for flag in finite]).tolist() if finite else []
     broken = [name for name, flag in zip(tensors, flags, strict=True) if not flag]
     return sorted({name for names in all_gather_object(broken) for name in names})
 
 
 def refuse_weights_not_finite(model: torch.nn.Module, when: str) -> None:
-    """Make sure that all weights are finite.
+    """Check that all weights are finite.
 
     Args:
         model: The model, wrapped or not.
-        when: At which point of the training this is, and what to do, for the error.
+        when: Point of the training and advice, for the message.
 
     Raises:
-        NotFiniteError: If a weight is not finite; it is named.
+        NotFiniteError: If a weight is not finite. The message lists these weights.
     """
     if names := tensors_not_finite(model):
-        raise NotFiniteError(f"weights are not finite {when} The weights ({len(names)}): {shortened(names)}")
+        raise NotFiniteError(f"weights are not finite {when} Affected weights ({len(names)}): {join_names(names)}")
 
 
 def refuse_logits_not_finite(predictions, dataset) -> None:
-    """Make sure that the logits of an evaluation are finite.
+    """Check that the logits of an evaluation are finite.
 
     Args:
-        predictions: `(clips, emotions)`, in the order of the data set; None is accepted.
-        dataset: The data set.
+        predictions: `(clips, emotions)`, in the order of the dataset; None is accepted.
+        dataset: The dataset.
 
     Raises:
-        NotFiniteError: If a logit is not finite; its clip is named.
+        NotFiniteError: If a logit is not finite. The message lists the clips.
     """
     if predictions is None:
         return
     bad = np.flatnonzero(~np.isfinite(np.asarray(predictions, dtype=np.float32)).all(axis=-1))
     if len(bad):
         raise NotFiniteError(
-            f"the model's logits are not finite for {len(bad)} of {len(predictions)} clips, so that they name no "
-            f"emotion: {shortened(clip_names(dataset, bad.tolist()))}"
+            f"the model's logits are not finite for {len(bad)} of {len(predictions)} clips, so that no emotion can be "
+            f"predicted: {join_names(clip_names(dataset, bad.tolist()))}"
         )
 
 
-def refuse_figure_not_finite(metrics: dict[str, float], name: str | None) -> None:
-    """Make sure that the figure by which an epoch is chosen is finite.
+def refuse_metric_not_finite(metrics: dict[str, float], name: str | None) -> None:
+    """Check that the metric by which an epoch is chosen is finite.
 
     Args:
-        metrics: Figures of an evaluation.
-        name: Of the figure, with `eval_` or without; None: nothing is chosen.
+        metrics: Metrics of an evaluation.
+        name: Name of the metric, with or without `eval_`; None: no epoch is chosen.
 
     Raises:
-        NotFiniteError: If it is not.
+        NotFiniteError: If the metric is not finite.
     """
     value = metrics.get(f"eval_{name.removeprefix('eval_')}", 0.0) if name else 0.0
     if not np.isfinite(value):
-        raise NotFiniteError(f"{name} of the development clips is {value}, so that no epoch can be chosen by it")
+        raise NotFiniteError(f"{name} of the development clips is {value}: no epoch can be chosen by it")
 
 
 class FiniteGuard(TrainerCallback):
-    """Stops a training before the optimizer takes a step on a loss or gradient that is not finite.
+    """Callback that stops training before an optimizer step on a loss or gradient that is not finite.
 
-    All processes stop at the same step: what one of them finds is reduced over all. Under fp16 the gradient scaler
-    skips steps whose gradient has overflowed and lowers its scale; this is left to it until the scale is at 1. A loss
-    is not scaled, and must be finite under fp16 too.
+    All processes stop at the same step, since the result of the check is reduced over them. With fp16, the gradient
+    scaler skips steps whose gradients overflow and lowers its scale; such steps are accepted until the scale is 1.
+    The loss must be finite with fp16 too, since it is not scaled.
 
-    The norm is that which clipping computes, so that a step costs one transfer of two numbers from the device.
+    The check uses the norm that gradient clipping computes. A step costs one transfer of two numbers from the device.
 
     Args:
-        accelerator: The trainer's; the norms that its `clip_grad_norm_` returns are read.
+        accelerator: Accelerator of the trainer. Its `clip_grad_norm_` is wrapped to read the norm.
         dataset: The training clips.
     """
 
@@ -154,27 +154,27 @@ class FiniteGuard(TrainerCallback):
         accelerator.clip_grad_norm_ = clip_grad_norm_
 
     def begin_step(self, batches: list) -> None:
-        """Take the places of the clips out of the batches of a step, which is about to begin."""
-        taken = [batch.pop(CLIP_INDEX, None) if isinstance(batch, dict) else None for batch in batches]
-        self._indices, self._losses, self._rows, self._norm = taken, [], [], None
+        """Remove the clip indices from the batches of the next step and store them."""
+        indices = [batch.pop(CLIP_INDEX, None) if isinstance(batch, dict) else None for batch in batches]
+        self._indices, self._losses, self._rows, self._norm = indices, [], [], None
 
     def add_loss(self, loss: torch.Tensor, rows: tuple[torch.Tensor, ...] = ()) -> None:
-        """Note the loss of a batch of the step.
+        """Add the loss of a batch of the step.
 
         Args:
             loss: A scalar.
-            rows: What the model gives for each clip, `(batch, ...)`: it tells the clips that are at fault.
+            rows: Outputs of the model, each `(batch, ...)`. They show which clips are not finite.
         """
         self._losses.append(loss.detach().float())
         self._rows.append(rows)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        """Refuse weights that are not finite from the start."""
-        broken = f"before the first step: {self.last_good} is broken." if self.last_good else BROKEN_START
-        refuse_weights_not_finite(model, broken)
+        """Check the initial weights."""
+        damaged = f"before the first step: {self.last_good} is damaged." if self.last_good else BROKEN_START
+        refuse_weights_not_finite(model, damaged)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        """Stop if the loss or the gradient of this step is not finite."""
+        """Check the losses and the gradient of this step."""
         norm = self._norm if self._norm is not None else _gradient_norm(model)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else torch.as_tensor(norm)
         norm = norm.detach().float().to(args.device)
@@ -187,45 +187,50 @@ class FiniteGuard(TrainerCallback):
             raise NotFiniteError(self._message(state, losses, norm, bool(bad_loss)))
 
     def on_save(self, args, state, control, **kwargs):
-        """Remember the checkpoint that was written."""
+        """Store the path of the checkpoint that was saved."""
         self.last_good = str(Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"))
 
     def _scaler_skips(self) -> bool:
-        """Whether the gradient scaler skips the step, and may yet find a scale at which nothing overflows."""
+        """Whether the gradient scaler skips the step and can still lower its scale."""
         if self.accelerator.mixed_precision != "fp16":
             return False
-        scaler = getattr(self.accelerator, "scaler", None)  # DeepSpeed has its own, which stops by itself
+        scaler = getattr(self.accelerator, "scaler", None)  # None with DeepSpeed, whose scaler stops by itself
         return scaler is None or scaler.get_scale() > 1
 
     def _message(self, state, losses: torch.Tensor, norm: torch.Tensor, bad_loss: bool) -> str:
-        """Step, epoch, value, last good checkpoint and clips."""
+        """Error message with step, epoch, value, last good checkpoint and clips."""
         bad = [number for number, loss in enumerate(losses.tolist()) if not np.isfinite(loss)] if bad_loss else []
-        everyone = all_gather_object((losses[bad[0]].item() if bad else None, self._names(bad, bad_loss)))
-        value = next((loss for loss, _ in everyone if loss is not None), norm.item())
-        start = [f"process {rank}: " if len(everyone) > 1 else "" for rank in range(len(everyone))]
-        clips = [begin + shortened(names) for begin, (_, names) in zip(start, everyone, strict=True) if names]
+        gathered = all_gather_object((losses[bad[0]].item() if bad else None, self._affected_clips(bad, bad_loss)))
+        value = next((loss for loss, _ in gathered if loss is not None), norm.item())
+        prefixes = [f"process {rank}: " if len(gathered) > 1 else "" for rank in range(len(gathered))]
+        clips = [prefix + join_names(names) for prefix, (_, names) in zip(prefixes, gathered, strict=True) if names]
         epoch = int(round(state.epoch or 0, 6)) + 1
         return (
             f"step {state.global_step + 1} of {state.max_steps}, in epoch {epoch}: the "
-            f"{'loss' if bad_loss else 'norm of the gradient'} is {value}, and training stops before the weights "
-            f"change. Last good checkpoint: {self.last_good or 'none'}. Check the clips of this step, or give a lower "
-            f"--learning_rate. The clips: {'; '.join(clips) or 'not known, since the items have no index'}"
+            f"{'loss' if bad_loss else 'norm of the gradient'} is {value}. Training stops before this step changes "
+            f"the weights. Last good checkpoint: {self.last_good or 'none'}. Check the clips of this step, or give a "
+            f"lower --learning_rate. The clips: {'; '.join(clips) or 'unknown, since the items have no index'}"
         )
 
-    def _names(self, bad: list[int], bad_loss: bool) -> list[str]:
-        """The clips of this process that are at fault: of the batches `bad`, or of all that make up the gradient."""
+    def _affected_clips(self, bad: list[int], bad_loss: bool) -> list[str]:
+        """Names of this process's clips that are not finite, or of all clips of the batches if no output shows it.
+
+        Args:
+            bad: Batches whose loss is not finite.
+            bad_loss: Whether only these batches count; otherwise all batches of the step count.
+        """
         names = []
         for number, indices in enumerate(self._indices):
             if indices is None or bad_loss and number not in bad:
                 continue
-            wrong = torch.zeros(len(indices), dtype=torch.bool)
-            for part in self._rows[number] if number < len(self._rows) else ():
-                wrong |= ~part.detach().flatten(1).isfinite().all(dim=1).cpu()
+            affected = torch.zeros(len(indices), dtype=torch.bool)
+            for output in self._rows[number] if number < len(self._rows) else ():
+                affected |= ~output.detach().flatten(1).isfinite().all(dim=1).cpu()
             indices = indices.cpu()
-            names += clip_names(self.dataset, (indices[wrong] if wrong.any() else indices).tolist())
+            names += clip_names(self.dataset, (indices[affected] if affected.any() else indices).tolist())
         return names
 
 
 def _gradient_norm(model: torch.nn.Module) -> torch.Tensor:
-    """The norm of the whole gradient, where nothing is clipped."""
+    """The norm of the gradient, if gradients are not clipped."""
     return get_total_norm([p.grad for p in model.parameters() if p.grad is not None])

@@ -1,4 +1,4 @@
-"""What a frozen audio tower gives, computed once."""
+"""Output frames of a frozen audio tower, computed once and stored."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from .arguments import GEmoClapTrainingArguments
 from .clips import ClipDataset
 
-CLIPS_AT_A_TIME = 16
+ENCODING_BATCH_SIZE = 16
 
 
 class FrameDataset(torch.utils.data.Dataset):
-    """Clips as the frames that a frozen audio tower gives for them.
+    """Clips as output frames of a frozen audio tower.
 
     Args:
-        frames: A column `frames`, flat.
-        emotion_labels: The clips' emotions, in the same order.
-        hidden_size: Width of a frame.
+        frames: Dataset with a column `frames`, flat.
+        emotion_labels: Emotions of the clips, in the same order.
+        hidden_size: Size of a frame.
         corpus: The clips.
     """
 
@@ -47,7 +47,7 @@ class FrameDataset(torch.utils.data.Dataset):
         return len(self.emotion_labels)
 
     def __getitem__(self, index: int) -> dict:
-        """`clip`, `(frames, hidden_size)`, and its `emotion_label`; -1: a clip that takes no part."""
+        """`clip`, `(frames, hidden_size)`, with `emotion_label` and `index`; index -1 is a padding clip."""
         if index == -1:
             return {"clip": np.zeros((1, self.hidden_size), np.float32), "emotion_label": -1, "index": -1}
         index %= len(self)
@@ -56,7 +56,7 @@ class FrameDataset(torch.utils.data.Dataset):
 
 
 def collate_frames(examples: list[dict]) -> dict[str, torch.Tensor]:
-    """Pad items of a `FrameDataset` into a batch of `audio_frames`, their mask and `emotion_labels`."""
+    """Collate items of a `FrameDataset` into `audio_frames`, `audio_attention_mask` and `emotion_labels`."""
     frames = [torch.from_numpy(example["clip"]) for example in examples]
     mask = [torch.ones(len(clip), dtype=torch.long) for clip in frames]
     return {
@@ -67,12 +67,12 @@ def collate_frames(examples: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def frames_folder(arguments: GEmoClapTrainingArguments) -> Path:
-    """Where a run keeps the frames while it lasts: of another encoder they would be others."""
+    """Folder of the frames of a run. They are specific to its encoder and are removed when it ends."""
     return Path(arguments.output_dir, "frozen_frames")
 
 
 def remove_frames(arguments: GEmoClapTrainingArguments) -> None:
-    """Remove the frames of a run that has ended."""
+    """Remove the frames of a finished run."""
     shutil.rmtree(frames_folder(arguments), ignore_errors=True)
 
 
@@ -81,31 +81,31 @@ def frozen_frames(
     clips: ClipDataset,
     folder: Path,
 ) -> FrameDataset:
-    """Run a frozen audio tower over every clip, without dropout, and keep what it gives in a file.
+    """Encode every clip by a frozen audio tower, without dropout, and store the frames in a file.
 
     Args:
-        model: The model, whose audio tower is frozen.
+        model: The model with the frozen audio tower.
         clips: Complete clips, neither cut nor augmented.
-        folder: Where the file is stored; a resumed run reads it.
+        folder: Folder of the file, which a resumed run reads.
 
     Returns:
-        The frames with the clips' labels.
+        The frames with the labels of the clips.
     """
     corpus, extractor = clips.corpus, clips.extractor
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_made_of(model, corpus, extractor)}.arrow"
+    path = folder / f"{_frames_hash(model, corpus, extractor)}.arrow"
     was_training = model.training
     model.eval()
 
     @torch.no_grad()
-    def run(rows: dict) -> dict:
+    def encode(rows: dict) -> dict:
         batch = extractor.collate([clips[index]["clip"] for index in rows["index"]]).to(model.device)
         return {"frames": [frames.float().cpu().numpy().ravel() for frames in model.frames_of(**batch)]}
 
     frames = datasets.Dataset.from_dict({"index": range(len(clips))}).map(
-        run,
+        encode,
         batched=True,
-        batch_size=CLIPS_AT_A_TIME,
+        batch_size=ENCODING_BATCH_SIZE,
         remove_columns=["index"],
         features=datasets.Features({"frames": datasets.List(datasets.Value("float32"))}),
         cache_file_name=str(path),
@@ -117,15 +117,16 @@ def frozen_frames(
     return FrameDataset(frames, clips.emotion_labels, model.config.audio_config.hidden_size, corpus)
 
 
-def _made_of(model: GEmoClapPreTrainedModel, corpus: Corpus, extractor: GEmoClapFeatureExtractor) -> str:
+def _frames_hash(model: GEmoClapPreTrainedModel, corpus: Corpus, extractor: GEmoClapFeatureExtractor) -> str:
+    """Hash of everything that the frames depend on."""
     weights = hashlib.sha256()
     for name, value in sorted(model.audio_model.state_dict().items()):
         weights.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
-    made_of = fingerprint(
+    identity = fingerprint(
         ["training.frozen"],
         (*AUDIO_LIBRARIES, "torch"),
         files=hashlib.sha256(corpus.file_states()).hexdigest(),
         settings=[extractor.to_dict(), model.config.audio_config.to_dict()],
         weights=weights.hexdigest(),
     )
-    return digest(made_of)[:32]
+    return digest(identity)[:32]

@@ -1,4 +1,4 @@
-"""One batch from the batches of all processes."""
+"""Communication between processes: gathering with gradient, equal options, and the end of a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.get_logger(__name__)
 
 
 class _AllGather(torch.autograd.Function):
-    """Concatenate over the processes; a row's gradient is summed over them and flows back to where it came from."""
+    """Concatenate over processes. The gradient of a row is summed over processes and returned to its origin."""
 
     @staticmethod
     def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
@@ -25,105 +25,98 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.clone(memory_format=torch.contiguous_format)  # autograd may have given it to others too
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # autograd may share the tensor
         dist.all_reduce(gradient)
         return gradient[dist.get_rank() * ctx.rows :][: ctx.rows]
 
 
 def is_distributed() -> bool:
-    """Whether there are several processes."""
+    """Whether more than one process takes part."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
-    """Concatenate a tensor over the processes, in their order; gradients flow back to where a row came from.
+    """Concatenate a tensor over processes, in the order of ranks. Gradients flow back to the process of a row.
 
     Args:
         tensor: `(batch, ...)`, of the same shape on all processes.
 
     Returns:
-        `(processes * batch, ...)`; with one process the tensor itself.
+        `(processes * batch, ...)`; the tensor itself if there is one process.
     """
     return _AllGather.apply(tensor) if is_distributed() else tensor
 
 
 def largest_batch(rows: int, device: torch.device) -> int:
-    """The largest number of clips that a process has at this step; where they differ, it is said once."""
+    """The largest batch size of the processes at this step. Unequal sizes are reported once by a warning."""
     if not is_distributed():
         return rows
     counts = gather(torch.tensor([rows], device=device)).tolist()
     if len(set(counts)) > 1:
         logger.warning_once(
-            f"processes have unequal numbers of clips, {counts}: the shorter are filled up, unlabelled"
+            f"batch sizes differ between processes ({counts}): the smaller batches are padded with unlabelled rows"
         )
     return max(counts)
 
 
-def fill_up(tensor: torch.Tensor | None, rows: int, value: float = 0.0) -> torch.Tensor | None:
-    """Bring a batch `(batch, ...)` to a number of rows with rows of one value."""
+def pad_rows(tensor: torch.Tensor | None, rows: int, value: float = 0.0) -> torch.Tensor | None:
+    """Pad a batch `(batch, ...)` to `(rows, ...)` with a constant value."""
     if tensor is None or len(tensor) == rows:
         return tensor
     return torch.cat([tensor, tensor.new_full((rows - len(tensor), *tensor.shape[1:]), value)])
 
 
 def at_least_float32(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    """At least float32: what is compared, and what is summed over processes, is not rounded to half precision."""
+    """Convert to at least float32, so that similarities and sums over processes are not in half precision."""
     return None if tensor is None else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-# What each process may have for itself: its place, and where its copies lie.
+# Options that may differ between processes: ranks, logging, and paths of local copies.
 PER_PROCESS = {
-    *(
-        "local_rank",
-        "output_dir",
-        "logging_dir",
-        "run_name",
-        "data_dir",
-        "feature_cache_dir",
-        "audio_model",
-        "text_model",
-        "init_from",
-    ),
-    *("log_level", "log_level_replica", "resume_from_checkpoint", "hub_token", "disable_tqdm", "folds_file"),
+    *("local_rank", "output_dir", "logging_dir", "run_name", "data_dir", "feature_cache_dir", "folds_file"),
+    *("audio_model", "text_model", "init_from", "resume_from_checkpoint"),
+    *("log_level", "log_level_replica", "hub_token", "disable_tqdm"),
 }
 
 
 def refuse_differences(value: str, what: str) -> None:
-    """Make sure that all processes have the same.
+    """Check that a value is the same on all processes.
 
     Args:
-        value: What this process has.
-        what: What it is, for the error.
+        value: The value of this process.
+        what: Description of the value, for the message.
 
     Raises:
-        ValueError: If another process has another value.
+        ValueError: If the values differ.
     """
     values = all_gather_object(value)
     if len(set(values)) > 1:
-        found = ", ".join(f"process {rank}: {each[:16]}" for rank, each in enumerate(values))
-        raise ValueError(f"{what} is not the same on all processes ({found}): give all of them the same")
+        listing = ", ".join(f"process {rank}: {text[:16]}" for rank, text in enumerate(values))
+        raise ValueError(f"{what} is not the same on all processes ({listing}): use the same on all of them")
 
 
 def refuse_different_options(options: dict) -> None:
-    """Make sure that all processes were started with the same options, but for paths and ranks.
+    """Check that all processes have the same options, except for those in `PER_PROCESS`.
 
     Args:
-        options: Names and values.
+        options: Values by name.
 
     Raises:
-        ValueError: If one differs.
+        ValueError: If an option differs.
     """
-    mine = {name: repr(value) for name, value in options.items() if name not in PER_PROCESS}
-    everyone = all_gather_object(mine)
-    for name in sorted({name for theirs in everyone for name in theirs}):
-        values = [theirs.get(name, "absent") for theirs in everyone]
+    local = {name: repr(value) for name, value in options.items() if name not in PER_PROCESS}
+    gathered = all_gather_object(local)
+    for name in sorted({name for values_by_name in gathered for name in values_by_name}):
+        values = [values_by_name.get(name, "absent") for values_by_name in gathered]
         if len(set(values)) > 1:
-            found = ", ".join(f"process {rank}: {each}" for rank, each in enumerate(values))
-            raise ValueError(f"--{name} is not the same on all processes ({found}): start all of them alike")
+            listing = ", ".join(f"process {rank}: {value}" for rank, value in enumerate(values))
+            raise ValueError(
+                f"--{name} is not the same on all processes ({listing}): start all of them with the same options"
+            )
 
 
 def all_gather_object(value) -> list:
-    """What every process has, in their order."""
+    """The values of all processes, in the order of ranks."""
     if not is_distributed():
         return [value]
     values = [None] * dist.get_world_size()
@@ -132,45 +125,46 @@ def all_gather_object(value) -> list:
 
 
 def run_on_main_process(arguments: TrainingArguments, work: Callable, *args):
-    """Do something in the main process alone; what it gives, or its error, is that of all processes.
+    """Call a function in the main process only. All processes get its result or its error.
 
     Args:
-        arguments: Of the run.
-        work: What is done.
-        *args: For `work`.
+        arguments: The training arguments.
+        work: The function.
+        *args: Arguments of `work`.
 
     Returns:
-        What `work` gave.
+        The result of `work`.
 
     Raises:
-        ValueError: What `work` raised, or the words of an `OSError`.
+        ValueError: If `work` raised a `ValueError` or an `OSError`; with the same message.
     """
-    found = error = None
+    result = error = None
     if arguments.process_index == 0:
         try:
-            found = work(*args)
+            result = work(*args)
         except (ValueError, OSError) as raised:
             error = str(raised)
-    found, error = all_gather_object((found, error))[0]
+    result, error = all_gather_object((result, error))[0]
     if error is not None:
         raise ValueError(error)
-    return found
+    return result
 
 
 def release(trainer) -> None:
-    """Let go of a trainer's wrapped model, of no use afterwards, so that another can be trained in this process."""
+    """Free the wrapped model of a trainer, which cannot be used afterwards, so that another training can start."""
     trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
     gc.collect()
 
 
 def finish(trainer) -> None:
-    """Wait for all processes and end their group: one that leaves it to the interpreter's end may abort there.
+    """Wait for all processes and destroy the process group, which may abort if the interpreter ends with it.
+
+    The model's `DistributedDataParallel` is freed first. If it held the last reference to the group, torch would wait
+    for the threads of the group while holding the interpreter lock, and a thread that needs the lock would never end.
 
     Args:
-        trainer: The trainer, of no use afterwards. Its `DistributedDataParallel` goes first: if that were the last to
-            hold the group, torch would wait for the group's threads without giving up the interpreter's lock, and
-            a thread that waits for this lock would never end.
+        trainer: The trainer, which cannot be used afterwards.
     """
     if not is_distributed():
         return

@@ -1,4 +1,4 @@
-"""What weights have heard, recorded by training itself: appended to the model's configuration, never rewritten."""
+"""Records of the training data, which training appends to the model's configuration and never rewrites."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ..corpora.manifest import Corpus
 from ..corpora.provenance import training_records, with_development
 from ..safety_gemoclap import tensors_sha256
 
-CHANGED = "its weights were changed outside of recorded training"
-OWN_TOWER = "its audio encoder was trained by this package and has no record of what it was trained on"
-SUPERVISED = "an encoder by supervised contrast"  # a stage, as records have it
-HISTORY = "training_data.json"  # in every `checkpoint-N`, some of which have no configuration
+CHANGED_OUTSIDE = "its weights were changed outside of recorded training"
+UNRECORDED_TOWER = "its audio encoder was trained by this package and has no record of what it was trained on"
+SUPERVISED = "an encoder by supervised contrast"  # value of `stage` in records
+HISTORY = "training_data.json"  # in every `checkpoint-N`; some have no configuration
 
 
 def history_of(model: GEmoClapPreTrainedModel) -> list[dict]:
-    """What a model's weights have heard so far.
+    """Records of the data that a model's weights were trained on.
 
     Returns:
-        The records of its configuration. Without any: none for freshly initialised weights, a record that names the
-        encoder for a model whose audio tower was just loaded from a pretrained one, and otherwise a record that
-        nothing is known. If the weights were changed outside of recorded training, a record says so.
+        The records of the configuration. If it has none: an empty list for newly initialised weights, a record with
+        the encoder's name if the audio tower was just loaded from a pretrained encoder, and a record with `unknown`
+        otherwise. If the weights were changed outside of recorded training, a record with `unknown` is appended.
     """
     config = model.config
-    changed = [] if model.weights_as_noted() else [{"unknown": CHANGED}]
+    changed = [] if model.weights_as_noted() else [{"unknown": CHANGED_OUTSIDE}]
     if config.training_data is not None:
         return [*config.training_data, *changed]
     if changed or model.weights_are_new:
@@ -39,12 +39,12 @@ def history_of(model: GEmoClapPreTrainedModel) -> list[dict]:
     if encoder is None:
         return [{"unknown": "it was trained further from weights whose training data are not recorded"}]
     if config.audio_config.model_type == GEmoClapAudioConfig.model_type:
-        return [{"unknown": OWN_TOWER}]
+        return [{"unknown": UNRECORDED_TOWER}]
     return [{"encoder": Path(encoder).name if Path(encoder).exists() else encoder}]
 
 
 def settle_history(model: GEmoClapPreTrainedModel) -> GEmoClapPreTrainedModel:
-    """Write down what a model's weights have heard, before they are changed by what is not training.
+    """Store the records in the configuration before weights are changed by something other than training.
 
     Returns:
         The model.
@@ -55,22 +55,22 @@ def settle_history(model: GEmoClapPreTrainedModel) -> GEmoClapPreTrainedModel:
     return model
 
 
-def stamp_weights(model: GEmoClapPreTrainedModel, whole: bool) -> None:
-    """Note these weights as those that the record is about, in the model and, by their hash, in its configuration.
+def stamp_weights(model: GEmoClapPreTrainedModel, complete: bool) -> None:
+    """Mark the present weights as those that the records describe: in the model, and by a hash in its configuration.
 
     Args:
         model: The model.
-        whole: Whether this process has all of the weights; of sharded ones there is no hash.
+        complete: Whether this process has all weights. The hash is None otherwise.
     """
     model.note_weights()
-    model.config.weights_sha256 = tensors_sha256(model.state_dict().values()) if whole else None
+    model.config.weights_sha256 = tensors_sha256(model.state_dict().values()) if complete else None
 
 
 def corpora_of(dataset) -> Iterable[Corpus | None]:
-    """The corpora whose clips a dataset has; None for one that does not name them.
+    """The corpora of a dataset. None stands for a part whose corpus is unknown.
 
     Args:
-        dataset: A `ClipDataset` or `FrameDataset`, PyTorch's `Subset` or `ConcatDataset` of such, a dict of these, or
+        dataset: A `ClipDataset` or `FrameDataset`, a PyTorch `Subset` or `ConcatDataset` of these, a dict of these, or
             None.
     """
     if dataset is None:
@@ -85,56 +85,57 @@ def corpora_of(dataset) -> Iterable[Corpus | None]:
 
 
 def records_of(train_dataset, eval_dataset=None) -> list[dict]:
-    """Records of the clips that a training is about to hear.
+    """Records of the clips of a training.
 
     Args:
-        train_dataset: What is trained on.
-        eval_dataset: What it is developed on.
+        train_dataset: The training clips.
+        eval_dataset: The development clips.
     """
     train, dev = list(corpora_of(train_dataset)), list(corpora_of(eval_dataset))
     records = [record for corpus in train if corpus is not None for record in training_records(corpus)]
     for corpus in dev:
         records = records if corpus is None else with_development(records, corpus)
-    named = (("trained", train, train_dataset), ("developed", dev, eval_dataset))
-    return records + [_unknown(dataset, what) for what, corpora, dataset in named if None in corpora]
+    datasets = (("trained", train, train_dataset), ("developed", dev, eval_dataset))
+    return records + [_unknown_record(dataset, use) for use, corpora, dataset in datasets if None in corpora]
 
 
-def _unknown(dataset, what: str) -> dict:
-    return {"unknown": f"it was {what} on a {type(dataset).__name__} of clips that does not name their speakers"}
+def _unknown_record(dataset, use: str) -> dict:
+    return {"unknown": f"it was {use} on a {type(dataset).__name__} of clips that does not name their speakers"}
 
 
 def history_of_checkpoint(checkpoint: str | Path) -> list[dict]:
-    """What the weights of a `checkpoint-N` have heard; a record that this is not known, where it has none."""
+    """Records of a `checkpoint-N`; one record with `unknown` if it has none."""
     for name in (HISTORY, "config.json"):
         path = Path(checkpoint, name)
-        found = read_json(path) if path.is_file() else None
-        found = found.get("training_data") if isinstance(found, dict) else found
-        if found is not None:
-            return found
+        content = read_json(path) if path.is_file() else None
+        records = content.get("training_data") if isinstance(content, dict) else content
+        if records is not None:
+            return records
     return [{"unknown": "it was resumed from a checkpoint that has no record of what it was trained on"}]
 
 
 def record_training(model: GEmoClapPreTrainedModel, records: list[dict], checkpoint: str | Path | None) -> None:
-    """Append what is about to be heard to the configuration of a model, whose history is settled.
+    """Append the records of a training to the configuration of a model.
 
-    A temperature that was fitted on the weights as they were is taken out: it says nothing of what they become.
+    A calibration temperature is removed, since it was fitted to the previous weights.
 
     Args:
-        model: The model, without what wraps it.
-        records: What is about to be heard.
-        checkpoint: The `checkpoint-N` that the training goes on from, whose record is taken over.
+        model: The unwrapped model, prepared by `settle_history`.
+        records: Records of the training.
+        checkpoint: The `checkpoint-N` that the training is resumed from, whose records are kept; None if there is
+            none.
     """
     before = history_of_checkpoint(checkpoint) if checkpoint else model.config.training_data or []
     resumed = checkpoint is not None
     model.config.training_data = before + [record for record in records if not (resumed and record in before)]
     model.config.weights_sha256 = None
     model.config.forget_calibration()
-    for config in (model.audio_model.config, model.config.audio_config):  # the record of the tower as it was
+    for config in (model.audio_model.config, model.config.audio_config):  # records of the initial tower
         config.__dict__.pop("training_data", None)
 
 
 def record_development(model: GEmoClapPreTrainedModel, dataset) -> None:
-    """Append to the record that something was chosen or fitted on clips.
+    """Record that something was chosen by, or fitted on, clips.
 
     Args:
         model: The model.
@@ -142,17 +143,17 @@ def record_development(model: GEmoClapPreTrainedModel, dataset) -> None:
     """
     for corpus in corpora_of(dataset):
         records = model.config.training_data or []
-        more = with_development(records, corpus) if corpus else [*records, _unknown(dataset, "developed")]
-        model.config.training_data = more
+        extended = with_development(records, corpus) if corpus else [*records, _unknown_record(dataset, "developed")]
+        model.config.training_data = extended
 
 
 def save_history(model: GEmoClapPreTrainedModel, folder: str | Path) -> None:
-    """Write the record into a `checkpoint-N`."""
+    """Write the records into a `checkpoint-N`."""
     write_json(Path(folder, HISTORY), model.config.training_data)
 
 
 def set_tower_record(config: PretrainedConfig, records: list[dict] | None) -> None:
-    """Write the training records into a tower's own configuration, for the tower that is saved alone.
+    """Store the training records in the configuration of a tower, which can be saved without the model.
 
     Args:
         config: Configuration of the tower.

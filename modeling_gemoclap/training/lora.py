@@ -1,4 +1,4 @@
-"""LoRA on the towers: low-rank updates by PEFT, saved and loaded as an adapter."""
+"""LoRA: low-rank updates of the towers by PEFT, saved and loaded as an adapter."""
 
 from __future__ import annotations
 
@@ -24,64 +24,53 @@ except ImportError:
 TOWERS = ("audio", "text")
 RANGES = {"lora_rank": COUNT, "lora_alpha": POSITIVE, "lora_dropout": DROPOUT}
 SCALES = ("audio_logit_scale", "text_logit_scale")
-OWN_FIELDS = set(inspect.signature(GEmoClapConfig.__init__).parameters) - {
-    "self",
-    "audio_config",
-    "text_config",
-    "kwargs",
-}
-NOT_FIELDS = (
-    "model_type",
-    "architectures",
-    "auto_map",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "_name_or_path",
-)
-# Its attention reads the weights of its projections and never calls them: an update there would do nothing.
-UNCALLED = {"wavlm": ("q_proj", "k_proj", "v_proj", "out_proj")}
+CONFIG_FIELDS = set(inspect.signature(GEmoClapConfig.__init__).parameters)
+CONFIG_FIELDS -= {"self", "audio_config", "text_config", "kwargs"}
+TOWER_METADATA = ("model_type", "architectures", "auto_map", "transformers_version", "dtype", "torch_dtype")
+TOWER_METADATA += ("_name_or_path",)
+# WavLM's attention reads the weights of these modules and never calls them, so that an update would have no effect.
+UNCALLED_MODULES = {"wavlm": ("q_proj", "k_proj", "v_proj", "out_proj")}
 
 
 def _targets(model: nn.Module, towers: list[str]) -> str:
-    """A pattern of the linear layers inside the Transformer layers of some towers."""
+    """Regular expression for the linear layers in the Transformer layers of the given towers."""
     patterns = []
     for tower in towers:
         module = getattr(model, f"{tower}_model")
         name, layers = transformer_layers(module)
-        uncalled = UNCALLED.get(module.config.model_type, ())
-        linear = [part for part, m in layers[0].named_modules() if isinstance(m, nn.Linear)]
+        uncalled = UNCALLED_MODULES.get(module.config.model_type, ())
+        linear = [part for part, layer in layers[0].named_modules() if isinstance(layer, nn.Linear)]
         linear = [re.escape(part) for part in linear if part.rpartition(".")[2] not in uncalled]
         patterns.append(rf"{tower}_model\.{re.escape(name)}\.\d+\.({'|'.join(linear)})")
     return "|".join(f"({pattern})" for pattern in patterns)
 
 
 def add_lora(model: GEmoClapModel, towers: list[str], rank: int = 8, alpha: float = 16, dropout: float = 0.0):
-    """Freeze the towers and put low-rank updates on the linear layers of some; all that is new is trained in full.
+    """Freeze the towers and add low-rank updates to the linear layers of some. New modules are trained completely.
 
     Args:
-        model: A model with pretrained towers; it is changed in place.
+        model: A model with pretrained towers, which is changed in place.
         towers: `"audio"`, `"text"` or both.
         rank: Rank of the updates.
-        alpha: Their scale is `alpha / rank`.
-        dropout: Dropout before them.
+        alpha: Updates are scaled by `alpha / rank`.
+        dropout: Dropout before the updates.
 
     Returns:
         A `peft.PeftModel` around the model.
 
     Raises:
         ImportError: If PEFT is not installed.
-        ValueError: If a tower is not known, or a number is out of its range.
+        ValueError: If a tower is unknown or a number is out of its range.
     """
-    _needs_peft()
+    _require_peft()
     if not towers or set(towers) - set(TOWERS):
-        raise ValueError(f"lora_towers={towers}: name 'audio', 'text', or both")
+        raise ValueError(f"lora_towers={towers}: give 'audio', 'text', or both")
     refuse_out_of_range({"lora_rank": rank, "lora_alpha": alpha, "lora_dropout": dropout}, RANGES)
-    new = ["audio_projection", "text_projection"]
+    trained = ["audio_projection", "text_projection"]
     if any(True for _ in model.audio_pooling.parameters()):
-        new.append("audio_pooling")
+        trained.append("audio_pooling")
     config = peft.LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_targets(model, towers), modules_to_save=new
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_targets(model, towers), modules_to_save=trained
     )
     wrapped = peft.get_peft_model(model, config)
     for name in SCALES:
@@ -90,12 +79,12 @@ def add_lora(model: GEmoClapModel, towers: list[str], rank: int = 8, alpha: floa
 
 
 def is_lora(model: nn.Module) -> bool:
-    """Whether a model is what `add_lora` returned."""
+    """Whether a model was returned by `add_lora`."""
     return peft is not None and isinstance(model, peft.PeftModel)
 
 
-def add_scales_to(folder: str | Path, model: nn.Module) -> None:
-    """Write the scales into a saved adapter: PEFT saves modules, and a scale is a bare parameter; it loads both."""
+def save_logit_scales(folder: str | Path, model: nn.Module) -> None:
+    """Add the logit scales to a saved adapter: PEFT loads such parameters, but saves only modules."""
     path = Path(folder, "adapter_model.safetensors")
     base = model.get_base_model()
     scales = {f"base_model.model.{name}": getattr(base, name).detach().cpu().clone() for name in SCALES}
@@ -103,51 +92,52 @@ def add_scales_to(folder: str | Path, model: nn.Module) -> None:
 
 
 def save_adapter(model, folder: str | Path) -> None:
-    """Save what was trained: `adapter_config.json`, `adapter_model.safetensors`, and the model's `config.json`.
+    """Save the trained weights: `adapter_config.json`, `adapter_model.safetensors` and the model's `config.json`.
 
     Args:
-        model: What `add_lora` returned.
-        folder: Where to.
+        model: A model that `add_lora` returned.
+        folder: The folder of the adapter.
     """
     model.save_pretrained(str(folder))
     model.get_base_model().config.save_pretrained(str(folder))
-    add_scales_to(folder, model)
+    save_logit_scales(folder, model)
 
 
 def load_adapter(folder: str | Path, audio_name_or_path: str, text_name_or_path: str) -> GEmoClapModel:
-    """A whole model from an adapter and the two pretrained encoders that it was trained on.
+    """Load a model from an adapter and the two pretrained encoders that it was trained on.
 
     Args:
-        folder: What `save_adapter` wrote.
+        folder: A folder that `save_adapter` wrote.
         audio_name_or_path: The audio encoder.
         text_name_or_path: The text encoder.
 
     Returns:
-        The model with the updates merged into its towers, in eval mode.
+        The model in evaluation mode, with the updates merged into its towers.
 
     Raises:
         ImportError: If PEFT is not installed.
-        ValueError: If the folder has no adapter, or its configuration names a module to import.
+        ValueError: If the folder has no adapter, if the encoders are of another type, or if the configuration names a
+            module to import.
     """
-    _needs_peft()
+    _require_peft()
     if not Path(folder, "adapter_config.json").is_file():
-        raise ValueError(f"{folder}: no adapter_config.json; name the adapter/ folder of a run with --lora_towers")
+        raise ValueError(f"{folder}: no adapter_config.json; give the folder adapter/ of a run with --lora_towers")
     check_adapter(read_json(str(folder), "adapter_config.json", {}), f"{folder}: adapter_config.json")
     config = GEmoClapConfig.from_pretrained(folder)
     kinds = {name: getattr(config, f"{name}_config").model_type for name in TOWERS}
-    fields = {name: value for name, value in config.to_diff_dict().items() if name in OWN_FIELDS}
-    for name in TOWERS:  # what the run changed of the encoders' own configurations
+    fields = {name: value for name, value in config.to_diff_dict().items() if name in CONFIG_FIELDS}
+    for name in TOWERS:  # fields of the encoders' configurations that the run changed
         tower = getattr(config, f"{name}_config").to_dict()
-        fields |= {f"{name}_{key}": value for key, value in tower.items() if key not in NOT_FIELDS}
+        fields |= {f"{name}_{key}": value for key, value in tower.items() if key not in TOWER_METADATA}
     names = {"audio": audio_name_or_path, "text": text_name_or_path}
     for name, kind in kinds.items():
-        found = AutoConfig.from_pretrained(names[name]).model_type
-        if found != kind:
-            raise ValueError(f"{folder} was trained on a {kind!r} {name} encoder; {names[name]} is a {found!r}")
+        model_type = AutoConfig.from_pretrained(names[name]).model_type
+        if model_type != kind:
+            raise ValueError(f"{folder} was trained on a {kind!r} {name} encoder; {names[name]} is a {model_type!r}")
     model = GEmoClapModel.from_audio_text_pretrained(*names.values(), **fields)
     return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload().eval()
 
 
-def _needs_peft() -> None:
+def _require_peft() -> None:
     if peft is None:
         raise ImportError("LoRA needs PEFT: pip install 'gemoclap[lora]', or pip install peft")

@@ -1,4 +1,4 @@
-"""Groups of parameters with learning rates of their own."""
+"""Parameter groups with different learning rates."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ def layerwise_groups(
     decayed: set[str],
     encoder_factor: float = 1.0,
 ) -> list[dict]:
-    """Parameter groups whose learning rate falls with the distance from the output.
+    """Parameter groups whose learning rate decreases with the distance from the output.
 
-    What is new (projections, pooling, scales, head) learns at `learning_rate`, the last Transformer layer of a tower
-    at `learning_rate * encoder_factor * layer_decay`, each layer below at `layer_decay` times the rate of the one
-    above it, and what is outside the layers (convolutions, embeddings) as if it were the one below the first.
+    New modules (projections, pooling, scales, classification head) have the rate `learning_rate`. The last Transformer
+    layer of a tower has `learning_rate * encoder_factor * layer_decay`, and each layer below `layer_decay` times the
+    rate of the layer above. Modules outside of the layers (convolutions, embeddings) count as one layer below the
+    first.
 
     Args:
-        model: A `GEmoClapModel`, or anything with its towers.
-        learning_rate: Rate of what is new.
-        layer_decay: Factor from a layer to the one below it, at most 1.
+        model: A `GEmoClapModel`, or another model with `audio_model` and optionally `text_model`.
+        learning_rate: Learning rate of new modules.
+        layer_decay: Learning rate of a layer, relative to the layer above; at most 1.
         weight_decay: Weight decay of the parameters in `decayed`.
         decayed: Names of parameters with weight decay.
-        encoder_factor: Rate of all of the towers over `learning_rate`; 0.4 in Xiang's two stages.
+        encoder_factor: Learning rate of the towers, relative to `learning_rate`; at most 1.
 
     Returns:
         Groups for `torch.optim.Optimizer`.
 
     Raises:
-        ValueError: If a factor is not in (0, 1], or a tower has no layers that can be told.
+        ValueError: If a factor is not in (0, 1], or the layers of a tower cannot be found.
     """
     if not 0 < encoder_factor <= 1:
-        raise ValueError(f"encoder_lr_factor={encoder_factor} must lie above 0 and be at most 1")
+        raise ValueError(f"encoder_lr_factor={encoder_factor} must be above 0 and at most 1")
     if not 0 < layer_decay <= 1:
-        raise ValueError(f"layerwise_lr_decay={layer_decay} must lie above 0 and be at most 1, which is off")
+        raise ValueError(f"layerwise_lr_decay={layer_decay} must be above 0 and at most 1 (1: off)")
     prefixes = {}
     for tower in ("audio_model", "text_model"):
         if hasattr(model, tower) and layer_decay == 1:

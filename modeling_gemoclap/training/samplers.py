@@ -1,4 +1,4 @@
-"""The order in which clips are drawn."""
+"""Samplers: the order of clips in an epoch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..corpora.shard_reader import GROUPS_AT_A_TIME
 
 
 class EpochSampler(Sampler[int]):
-    """Every clip once an epoch, in an order that is a function of seed and epoch alone.
+    """Samples every clip once an epoch, in an order that depends only on seed and epoch.
 
     Args:
-        clips: How many clips there are.
+        clips: Number of clips.
         seed: Seed of the order.
     """
 
@@ -26,7 +26,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose order comes next."""
+        """Set the epoch that the order depends on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -37,11 +37,11 @@ class EpochSampler(Sampler[int]):
 
 
 class FilledSampler(Sampler[int]):
-    """A sampler filled up with index -1, a clip that takes no part, so that all processes have equal batches.
+    """Pads another sampler with index -1, a padding clip, so that batches of all processes have the same size.
 
     Args:
-        sampler: The sampler.
-        multiple: Clips that all processes take together at a step.
+        sampler: The other sampler.
+        multiple: Number of clips of a step on all processes.
     """
 
     def __init__(self, sampler: Sampler[int], multiple: int):
@@ -49,7 +49,7 @@ class FilledSampler(Sampler[int]):
         self.multiple = multiple
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose order comes next."""
+        """Set the epoch that the order depends on."""
         self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -61,14 +61,14 @@ class FilledSampler(Sampler[int]):
 
 
 class ClassBalancedSampler(Sampler[int]):
-    """Draws every class equally often; an epoch has as many draws as there are labelled clips.
+    """Samples every class equally often. An epoch has as many samples as there are labelled clips.
 
-    Each class is a shuffled deck that is reshuffled when it is used up, so all its clips come equally often. The
-    order is a function of seed and epoch alone: all processes agree, and a resumed run goes on as it would have.
+    The clips of a class are shuffled, and shuffled again when all of them were sampled. The order depends only on seed
+    and epoch, so that it is the same on all processes and in a resumed run.
 
     Args:
-        labels: Class of every clip; clips of a negative label are never drawn. The n-th draw of a clip within an
-            epoch is its index plus `n * len(labels)`, so that `ClipDataset` cuts it elsewhere each time.
+        labels: Class of every clip. Clips with a negative label are not sampled. The n-th repetition of clip `i` in an
+            epoch has the index `i + n * len(labels)`, so that `ClipDataset` draws other random numbers for it.
         seed: Seed of the order.
 
     Raises:
@@ -76,17 +76,17 @@ class ClassBalancedSampler(Sampler[int]):
     """
 
     def __init__(self, labels: list[int], seed: int = 0):
-        known = sorted({label for label in labels if label >= 0})
-        self.decks = [np.flatnonzero(np.asarray(labels) == label) for label in known]
-        if len(self.decks) < 2:
+        classes = sorted({label for label in labels if label >= 0})
+        self.clips_by_class = [np.flatnonzero(np.asarray(labels) == label) for label in classes]
+        if len(self.clips_by_class) < 2:
             raise ValueError("class-balanced sampling needs clips of two classes or more")
         self.clips = len(labels)
         self.seed = seed
         self.epoch = 0
-        self.length = sum(map(len, self.decks))
+        self.length = sum(map(len, self.clips_by_class))
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose order comes next."""
+        """Set the epoch that the order depends on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -94,36 +94,40 @@ class ClassBalancedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        rounds = -(-self.length // len(self.decks))
+        rounds = -(-self.length // len(self.clips_by_class))  # each round samples one clip of every class
         columns = []
-        for deck in self.decks:
-            shuffles = -(-rounds // len(deck))
-            columns.append(np.concatenate([rng.permutation(deck) for _ in range(shuffles)])[:rounds])
-        order = np.stack([rng.permutation(drawn) for drawn in np.stack(columns, axis=1)]).ravel()
-        draws: Counter[int] = Counter()
+        for clips in self.clips_by_class:
+            shuffles = -(-rounds // len(clips))
+            columns.append(np.concatenate([rng.permutation(clips) for _ in range(shuffles)])[:rounds])
+        order = np.stack([rng.permutation(sampled) for sampled in np.stack(columns, axis=1)]).ravel()
+        repetitions: Counter[int] = Counter()
         for index in order[: self.length].tolist():
-            yield index + self.clips * draws[index]
-            draws[index] += 1
+            yield index + self.clips * repetitions[index]
+            repetitions[index] += 1
 
 
 class ShardSampler(Sampler[int]):
-    """Every clip of shards once an epoch, so that each process and worker reads groups of rows of its own.
+    """Samples every clip of shards once an epoch, so that each worker of each process reads different row groups.
 
-    The groups are shuffled, their clips dealt out in equal parts, one for each worker of each process, and shuffled
-    within windows of a part. Batches come in the order in which processes and workers take them in turn. What the
-    parts have left when they cannot all fill another batch is put together into whole batches; the last of an epoch is
-    filled up with index -1. The order is a function of seed and epoch, and of the numbers of processes and workers: a
-    run that goes on from a checkpoint skips what it had, unread.
+    The row groups are shuffled, and their clips divided into equal parts, one for each worker of each process. Clips
+    are shuffled within windows of a part. Batches follow the order in which processes and workers fetch them. When the
+    parts cannot all fill another batch, their remaining clips are combined into full batches. The last batches of an
+    epoch are padded with index -1. The order depends on the seed, the epoch and the numbers of processes and workers.
+    A resumed run skips its previous batches without reading them.
+
+    Attributes:
+        groups_at_a_time: Row groups whose clips are shuffled together, which a worker holds in memory.
 
     Args:
-        groups: The group of every clip, `(clips,)`, numbered from 0.
-        batch_size: Clips of a process's batch.
-        processes: How many processes there are.
-        workers: How many workers read for each; with none, 1.
+        groups: Row group of every clip, `(clips,)`, counted from 0.
+        batch_size: Batch size of a process.
+        processes: Number of processes.
+        workers: Number of workers of each process; 1 if the process itself reads.
         seed: Seed of the order.
-        at_a_time: Groups whose clips are shuffled together: what a worker holds in memory.
-        drop_last: Leave out the clips of a step that would be filled up.
+        drop_last: Drop the clips of the last step instead of padding it.
     """
+
+    groups_at_a_time = GROUPS_AT_A_TIME
 
     def __init__(
         self,
@@ -132,7 +136,6 @@ class ShardSampler(Sampler[int]):
         processes: int = 1,
         workers: int = 1,
         seed: int = 0,
-        at_a_time: int = GROUPS_AT_A_TIME,
         drop_last: bool = False,
     ):
         self.groups = np.asarray(groups)
@@ -140,14 +143,14 @@ class ShardSampler(Sampler[int]):
         self.processes = processes
         self.parts = processes * workers
         self.seed = seed
-        self.window = at_a_time * len(self.groups) // len(np.unique(self.groups))
+        self.window = self.groups_at_a_time * len(self.groups) // len(np.unique(self.groups))
         self.epoch = 0
-        self.rounds = len(self.groups) // self.parts // batch_size  # batches that every part fills
+        self.rounds = len(self.groups) // self.parts // batch_size  # full batches of each part
         step = batch_size * processes
         self.length = (len(self.groups) // step if drop_last else -(-len(self.groups) // step)) * step
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose order comes next."""
+        """Set the epoch that the order depends on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -155,80 +158,81 @@ class ShardSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        turn = rng.permutation(self.groups.max() + 1)
-        parts = np.array_split(np.argsort(turn[self.groups], kind="stable"), self.parts)
+        position = rng.permutation(self.groups.max() + 1)
+        parts = np.array_split(np.argsort(position[self.groups], kind="stable"), self.parts)
         for part in parts:
             for start in range(0, len(part), self.window):
                 rng.shuffle(part[start : start + self.window])
-        dealt = self.rounds * self.batch_size
-        for start in range(0, dealt, self.batch_size):
-            for part in parts:  # of the first worker of each process, then of the second ...
+        full = self.rounds * self.batch_size
+        for start in range(0, full, self.batch_size):
+            for part in parts:  # the first worker of each process, then the second worker, ...
                 yield from part[start : start + self.batch_size].tolist()
-        left = np.concatenate([part[dealt:] for part in parts])[: self.length - dealt * self.parts]
-        yield from left.tolist()
-        yield from [-1] * (self.length - dealt * self.parts - len(left))
+        remaining = np.concatenate([part[full:] for part in parts])[: self.length - full * self.parts]
+        yield from remaining.tolist()
+        yield from [-1] * (self.length - full * self.parts - len(remaining))
 
 
 class Deck:
-    """Clips in a random order, shuffled again only when all were drawn.
+    """Clips in random order, which are shuffled again only when all of them were drawn.
 
     Args:
-        clips: The clips.
-        generator: Shuffles them.
+        clips: Indices of the clips.
+        generator: Source of the random order.
     """
 
     def __init__(self, clips: np.ndarray, generator: np.random.Generator):
-        self.clips, self.generator, self.left = clips, generator, []
+        self.clips, self.generator, self.remaining = clips, generator, []
 
     def draw(self, count: int, taken: set[int]) -> list[int]:
-        """Draw clips that are not among `taken`, which they join; those that are stay on top."""
-        drawn, passed = [], []
+        """Draw clips that are not in `taken`, and add them to it. Clips in `taken` stay on top of the deck."""
+        drawn, skipped = [], []
         while len(drawn) < count:
-            if not self.left:
-                self.left = self.generator.permutation(self.clips).tolist()
-            clip = self.left.pop()
-            (passed if clip in taken else drawn).append(clip)
+            if not self.remaining:
+                self.remaining = self.generator.permutation(self.clips).tolist()
+            clip = self.remaining.pop()
+            (skipped if clip in taken else drawn).append(clip)
             taken.add(clip)
-        self.left += passed[::-1]
+        self.remaining += skipped[::-1]
         return drawn
 
 
 class StepSampler(Sampler[int]):
-    """Draws the clips of whole steps from decks that outlive epochs; all of it is a function of the seed.
+    """Samples the clips of complete steps from decks that are kept between epochs. The order depends only on the seed.
 
-    So processes agree, and a run that goes on draws what it would have drawn. The n-th draw of a clip within an epoch
-    is its index plus `n * clips`, so that `ClipDataset` cuts it elsewhere each time.
+    The order is the same on all processes and in a resumed run. The n-th repetition of clip `i` in an epoch has the
+    index `i + n * clips`, so that `ClipDataset` draws other random numbers for it.
 
     Args:
-        clips: How many clips there are.
-        batch_size: Clips of a step, on all processes together.
-        steps: Steps of an epoch.
-        seed: Seed of all that is drawn.
+        clips: Number of clips.
+        batch_size: Number of clips of a step on all processes.
+        steps: Number of steps of an epoch.
+        seed: Seed of the order.
     """
 
     def __init__(self, clips: int, batch_size: int, steps: int, seed: int):
         self.clips, self.batch_size, self.steps, self.seed = clips, batch_size, steps, seed
         self.epoch = 0
-        self._drawn: tuple[int, Iterator] | None = None  # the epoch that comes next, and the steps from it on
+        self._continuation: tuple[int, Iterator] | None = None  # the next epoch, and its steps and later ones
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose steps come next."""
+        """Set the epoch that is sampled next."""
         self.epoch = epoch
 
     def all_steps(self) -> Iterator[list[int]]:
-        """The clips of every step, in the order of the processes, without end."""
+        """Infinite iterator over the clips of each step, in the order of processes."""
         raise NotImplementedError
 
     def __len__(self) -> int:
         return self.steps * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        drawn, self._drawn = self._drawn, None
-        if drawn is None or drawn[0] != self.epoch:  # what came before is drawn again
-            drawn = (self.epoch, islice(self.all_steps(), self.epoch * self.steps, None))
-        draws: Counter[int] = Counter()
-        for step in islice(drawn[1], self.steps):
+        continuation, self._continuation = self._continuation, None
+        if continuation is None or continuation[0] != self.epoch:  # draw earlier epochs again to get to this one
+            continuation = (self.epoch, islice(self.all_steps(), self.epoch * self.steps, None))
+        _, remaining_steps = continuation
+        repetitions: Counter[int] = Counter()
+        for step in islice(remaining_steps, self.steps):
             for clip in step:
-                yield clip + self.clips * draws[clip]
-                draws[clip] += 1
-        self._drawn = (self.epoch + 1, drawn[1])
+                yield clip + self.clips * repetitions[clip]
+                repetitions[clip] += 1
+        self._continuation = (self.epoch + 1, remaining_steps)

@@ -1,4 +1,4 @@
-"""The trainer that all objectives share: order of the clips, optimizer, checks, evaluation, records, model card."""
+"""The trainer that all objectives share: samplers, optimizer, checks, evaluation, records and model card."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .clips import ClipDataset
 from .finite import (
     FiniteGuard,
     IndexedCollator,
-    refuse_figure_not_finite,
     refuse_logits_not_finite,
+    refuse_metric_not_finite,
     refuse_weights_not_finite,
 )
 from .frozen import FrameDataset
@@ -45,28 +45,28 @@ logger = logging.get_logger(__name__)
 
 
 class _SetEpoch(TrainerCallback):
-    """Sets the epoch of the dataset and the sampler, whose draws and order are a function of it.
+    """Sets the epoch of the dataset and the sampler.
 
-    accelerate sets the sampler's epoch only in a fresh epoch: when a run is resumed, it does not reach the sampler.
+    accelerate does not set the epoch of the sampler when a run is resumed.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if args.process_index:  # else the n-th clips of all processes would share their dropout
+        if args.process_index:  # otherwise all processes would draw the same dropout masks
             set_seed(args.seed + args.process_index)
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         epoch, loader = int(round(state.epoch or 0, 6)), train_dataloader
-        parts = [getattr(loader, "dataset", None)]
+        components = [getattr(loader, "dataset", None)]
         while loader is not None:
-            parts.append(getattr(loader, "sampler", None))
+            components.append(getattr(loader, "sampler", None))
             loader = getattr(loader, "batch_sampler", None)
-        for part in parts:
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
+        for component in components:
+            if hasattr(component, "set_epoch"):
+                component.set_epoch(epoch)
 
 
 class _RecordTraining(TrainerCallback):
-    """Records the training clips before the first step."""
+    """Adds records of the training clips to the configuration before the first step."""
 
     def __init__(self, trainer: SpeechTrainer):
         self.trainer = trainer
@@ -78,8 +78,8 @@ class _RecordTraining(TrainerCallback):
         record_training(trainer.trained_model, records, trainer.resumed_from)
 
 
-class _CountComparisons(TrainerCallback):
-    """Stops a training after its first epoch, before it is saved, if no batch gave a gradient."""
+class _CheckComparisons(TrainerCallback):
+    """Stops training after the first epoch, before a checkpoint is saved, if no batch had a gradient."""
 
     def __init__(self, trainer: SpeechTrainer):
         self.trainer = trainer
@@ -92,7 +92,7 @@ class _CountComparisons(TrainerCallback):
         batches, idle = self.trainer.batches, int(self.trainer.idle_batches)
         if self.from_start and batches and idle == batches:
             raise ValueError(
-                f"none of the {batches} batches of an epoch compares anything, so that nothing is learnt: "
+                f"none of the {batches} batches of an epoch has a comparison, so that there is no gradient: "
                 f"{self.trainer.comparison}"
             )
 
@@ -102,67 +102,67 @@ def _check_rates(args) -> None:
     check_values(GEmoClapTrainingArguments, lr_milestones=milestones, lr_gamma=gamma)
     if milestones and args.max_steps > 0:
         raise ValueError(
-            f"lr_milestones {milestones} are numbers of epochs and do not go with max_steps: give num_train_epochs"
+            f"lr_milestones {milestones} are epochs and cannot be combined with max_steps: give num_train_epochs"
         )
     if milestones and (args.warmup_steps or args.lr_scheduler_type not in ("linear", "constant")):
-        raise ValueError("lr_milestones are the schedule: leave out lr_scheduler_type and warmup_steps")
+        raise ValueError("lr_milestones define the schedule: leave out lr_scheduler_type and warmup_steps")
 
 
 class SpeechTrainer(Trainer):
-    """Trainer for clips: plain Adam as in the paper, layer-wise rates, balanced classes, evaluation of every clip.
+    """Trainer for clips: Adam as in the paper, layer-wise learning rates, balanced classes, evaluation of all clips.
 
-    A training stops before the optimizer takes its first step on a loss or gradient that is not finite, and weights
-    that are not finite are neither trained on nor saved. A batch whose loss compares nothing gives no gradient: such
-    batches are counted and reported when training ends, and a training of nothing else is an error.
+    Training stops before an optimizer step on a loss or gradient that is not finite. Weights that are not finite are
+    neither trained nor saved. Batches whose loss has no comparison, and thus no gradient, are counted and reported at
+    the end of training. It is an error if all batches of the first epoch are such.
 
     Args:
         model: The model.
-        args: `GEmoClapTrainingArguments`, or transformers' own.
+        args: `GEmoClapTrainingArguments` or `transformers.TrainingArguments`.
         *others: As for `transformers.Trainer`.
         **kwargs: As for `transformers.Trainer`; `processing_class` is the processor or feature extractor.
 
     Raises:
-        NotFiniteError: When training or evaluating, if a number is not finite.
-        ValueError: If `check` does not pass, or evaluation is asked for and cannot be had.
+        NotFiniteError: If a loss, gradient, weight, logit or metric is not finite.
+        ValueError: If `check` fails, or evaluation is requested without development clips or a metric.
     """
 
     loss_is_scaled_for_ga = False
-    smooths_labels = False  # whether the loss knows `label_smoothing_factor`
-    comparison = ""  # what a batch must have to give a gradient
+    smooths_labels = False  # whether the loss applies `label_smoothing_factor`
+    comparison = ""  # what a batch needs for a gradient, for messages
     card_text = CardText()
     batches: int = 0  # batches of this process so far
-    idle_batches: int | torch.Tensor = 0  # those of them that gave no gradient
-    _rows: tuple[torch.Tensor, ...] = ()  # model outputs for each clip of the newest batch
+    idle_batches: int | torch.Tensor = 0  # batches without a gradient
+    _rows: tuple[torch.Tensor, ...] = ()  # outputs of the model for the clips of the latest batch
 
     def __init__(self, model=None, args=None, *others, **kwargs):
         if args is not None:
             self.check(args)
-            held_out = kwargs.get("eval_dataset", others[2] if len(others) > 2 else None)
-            refuse_evaluation(args, held_out is not None)
+            eval_dataset = kwargs.get("eval_dataset", others[2] if len(others) > 2 else None)
+            refuse_evaluation(args, eval_dataset is not None)
             if args.ddp_find_unused_parameters is None:
-                # transformers would not look for them under gradient checkpointing; layer drop leaves some out.
+                # transformers disables it under gradient checkpointing, but layer drop leaves parameters unused.
                 args.ddp_find_unused_parameters = True
         super().__init__(model, args, *others, **kwargs)
-        # transformers' own arguments know no optimizer: what they name beside the default is what was chosen.
+        # transformers.TrainingArguments has no `optimizer`; an `optim` other than the default was chosen by the user.
         plain = getattr(self.args, "optimizer", "adam" if self.args.optim == DEFAULT_OPTIM else "optim") == "adam"
         if plain and not self.optimizer_cls_and_kwargs:
             betas = (self.args.adam_beta1, self.args.adam_beta2)
             options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
             self.optimizer_cls_and_kwargs = (torch.optim.Adam, options)
         self.args.remove_unused_columns = False
-        # transformers 4 would checkpoint reentrantly, which cuts the graph at a frozen input and trains nothing above.
+        # The reentrant default of transformers 4 cuts the graph at a frozen input, so that nothing above is trained.
         self.args.gradient_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
         if self.args.world_size > 1:
             refuse_batch_norm(self.model, "several processes")
         if self.compute_loss_func is not None:
-            raise ValueError("compute_loss_func would not be called: the loss is the trainer's own; leave it out")
+            raise ValueError("compute_loss_func would not be called, since the trainer defines the loss: leave it out")
         refuse_metric(self.args, self.compute_metrics, len(getattr(self.model.config, "emotions", ())))
         self.label_names = ["emotion_labels"]
         self.resumed_from: str | None = None
-        self.run_identity: dict | None = None  # train.py's; each checkpoint carries it
-        self.args.logging_nan_inf_filter = False  # it would log a NaN as 0, and costs a transfer from the device
+        self.run_identity: dict | None = None  # set by train.py; saved with each checkpoint
+        self.args.logging_nan_inf_filter = False  # it logs NaN as 0 and costs a transfer from the device
         self._guard = FiniteGuard(self.accelerator, self.train_dataset)
-        for callback in (_SetEpoch(), _RecordTraining(self), self._guard, _CountComparisons(self)):
+        for callback in (_SetEpoch(), _RecordTraining(self), self._guard, _CheckComparisons(self)):
             self.add_callback(callback)
         self._terms: dict[str, torch.Tensor] = {}  # sums since the last log
         self._term_count = 0
@@ -170,13 +170,13 @@ class SpeechTrainer(Trainer):
 
     @property
     def trained_model(self) -> GEmoClapPreTrainedModel:
-        """The model, without what wraps it for training; its configuration records what its weights have heard."""
+        """The unwrapped model, whose configuration has the records of the training data."""
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if is_lora(model) else model
 
     def _stamp(self) -> None:
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        stamp_weights(self.trained_model, whole=not sharded and not is_lora(self.model))
+        stamp_weights(self.trained_model, complete=not sharded and not is_lora(self.model))
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         self._stamp()
@@ -189,36 +189,36 @@ class SpeechTrainer(Trainer):
 
     @classmethod
     def check(cls, args) -> None:
-        """Make sure that the arguments can be had, before clips are read or anything is written.
+        """Check the arguments before clips are read or files are written.
 
         Args:
             args: As for the constructor.
 
         Raises:
-            ValueError: If several devices would be driven by one process (`torch.nn.DataParallel`), several processes
-                were started that do not know of each other, an option of transformers would have no effect here, or
-                learning rates cannot be as they are given.
+            ValueError: If one process would use several devices (`torch.nn.DataParallel`), several processes were
+                started without a process group, an option of transformers has no effect here, or the options of the
+                learning rate contradict each other.
         """
         if args.n_gpu > 1:
             raise ValueError(
-                f"one process would drive {args.n_gpu} devices and cut the batch apart: start with accelerate launch "
-                f"(configs/accelerate has a file for several), or let it see one device"
+                f"one process would use {args.n_gpu} devices and split the batch: start with accelerate launch and a "
+                f"file of configs/accelerate, or make only one device visible"
             )
         started = int(os.environ.get("WORLD_SIZE", 1))
         if started > 1 and args.world_size == 1:
             raise ValueError(
-                f"{started} processes were started, but each would train alone: there is no GPU for them; "
-                f"give --use_cpu true to train on CPUs"
+                f"{started} processes were started, but each would train alone, since there is no GPU: give "
+                f"--use_cpu true to train on CPUs"
             )
         _check_rates(args)
         refuse_options(args)
         refuse_label_smoothing(args, cls.smooths_labels, cls.__name__.removesuffix("Trainer"))
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """As Trainer's; what the weights hear is appended to `config.training_data`.
+        """As `Trainer.train`; records of the clips are appended to `config.training_data`.
 
-        What the checkpoint that it goes on from had heard is kept. A checkpoint without all of a training's state is
-        refused, and idle batches are reported.
+        The records of the checkpoint that the training is resumed from are kept. An incomplete checkpoint is refused.
+        Batches without a gradient are reported.
         """
         point = resume_from_checkpoint or None
         point = get_last_checkpoint(self.args.output_dir) if point is True else point
@@ -235,11 +235,9 @@ class SpeechTrainer(Trainer):
         finally:
             self.trained_model.note_weights()
         self._stamp()
-        refuse_weights_not_finite(self.model, "after the last step, and are not saved: give a lower --learning_rate.")
+        refuse_weights_not_finite(self.model, "after the last step and are not saved: give a lower --learning_rate.")
         if idle := int(self.idle_batches):
-            logger.warning(
-                f"{idle} of {self.batches} batches compared nothing and gave no gradient: {self.comparison}"
-            )
+            logger.warning(f"{idle} of {self.batches} batches had no comparison and no gradient: {self.comparison}")
         return result
 
     def record_step(
@@ -251,9 +249,9 @@ class SpeechTrainer(Trainer):
         """Record a training batch; every `compute_loss` calls it.
 
         Args:
-            rows: Outputs of the model, each `(batch, ...)`: if the loss is not finite, they tell which clips are.
-            nothing_compared: Whether the loss of the batch has no gradient; a tensor stays on its device.
-            terms: Scalars whose means over steps and processes are logged beside the next `loss`.
+            rows: Outputs of the model, each `(batch, ...)`. They show which clips are not finite.
+            nothing_compared: Whether the loss of the batch has no gradient. A tensor is not moved to the CPU.
+            terms: Scalars whose means over steps and processes are logged with the next `loss`.
         """
         self._rows = rows
         self.batches += 1
@@ -264,13 +262,13 @@ class SpeechTrainer(Trainer):
             self._term_count += 1
 
     def get_batch_samples(self, *args, **kwargs):
-        """As Trainer's; the places of the clips are taken out of the batches."""
+        """As `Trainer.get_batch_samples`; clip indices are removed from the batches."""
         batches, items = super().get_batch_samples(*args, **kwargs)
         self._guard.begin_step(batches)
         return batches, items
 
     def training_step(self, *args, **kwargs):
-        """As Trainer's; the loss is noted, to be checked before the optimizer's step."""
+        """As `Trainer.training_step`; the loss is checked before the optimizer step."""
         loss = super().training_step(*args, **kwargs)
         self._guard.add_loss(loss, self._rows)
         self._rows = ()
@@ -281,17 +279,17 @@ class SpeechTrainer(Trainer):
         super()._save_checkpoint(*args, **kwargs)
 
     def _determine_best_metric(self, metrics, trial):
-        refuse_figure_not_finite(metrics, self.args.metric_for_best_model)  # it would never be the best
+        refuse_metric_not_finite(metrics, self.args.metric_for_best_model)  # NaN would never be the best
         return super()._determine_best_metric(metrics, trial)
 
     def evaluation_loop(self, dataloader, *args, **kwargs):
-        """As Trainer's; logits that are not finite are an error."""
+        """As `Trainer.evaluation_loop`; raises an error if logits are not finite."""
         output = super().evaluation_loop(dataloader, *args, **kwargs)
         refuse_logits_not_finite(output.predictions, dataloader.dataset)
         return output
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """As Trainer's, with the terms of `record_step`."""
+        """As `Trainer.log`, with the terms of `record_step`."""
         if "loss" in logs and self._term_count:
             for name, total in self._terms.items():
                 logs[name] = round(gather((total / self._term_count)[None]).mean().item(), 6)
@@ -301,7 +299,7 @@ class SpeechTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, *args, **kwargs):
-        """As Trainer's, with `layerwise_lr_decay` and `encoder_lr_factor`."""
+        """As `Trainer.create_optimizer`, with `layerwise_lr_decay` and `encoder_lr_factor`."""
         decay, factor = (getattr(self.args, name, 1.0) for name in ("layerwise_lr_decay", "encoder_lr_factor"))
         if decay == factor == 1.0 or self.optimizer is not None:
             return super().create_optimizer(*args, **kwargs)
@@ -315,7 +313,7 @@ class SpeechTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
-        """As Trainer's; with `lr_milestones` the rate is multiplied by `lr_gamma` after each of these epochs."""
+        """As `Trainer.create_scheduler`; `lr_gamma` multiplies the rate after each epoch of `lr_milestones`."""
         milestones = getattr(self.args, "lr_milestones", None)
         if not milestones or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
@@ -327,47 +325,47 @@ class SpeechTrainer(Trainer):
         return self.lr_scheduler
 
     def _get_train_sampler(self, *args, **kwargs):
-        args_, clips = self.args, self.train_dataset
-        seed = args_.seed if args_.data_seed is None else args_.data_seed
-        balanced = getattr(args_, "class_balanced_sampling", False)
-        ours = isinstance(clips, (ClipDataset, FrameDataset))
-        step = args_.world_size * args_.train_batch_size
-        if args_.dataloader_drop_last and len(clips) < step:
+        options, clips = self.args, self.train_dataset
+        seed = options.seed if options.data_seed is None else options.data_seed
+        balanced = getattr(options, "class_balanced_sampling", False)
+        is_clip_dataset = isinstance(clips, (ClipDataset, FrameDataset))
+        step = options.world_size * options.train_batch_size
+        if options.dataloader_drop_last and len(clips) < step:
             raise ValueError(
                 f"{len(clips)} clips do not fill one step of {step}: give a smaller --per_device_train_batch_size, or "
                 f"--dataloader_drop_last false"
             )
-        if ours and clips.groups is not None:
+        if is_clip_dataset and clips.groups is not None:
             if balanced:
-                raise ValueError("class_balanced_sampling draws clips from anywhere: not of shards, read in order")
-            workers = max(1, args_.dataloader_num_workers)
-            deal = {"processes": args_.world_size, "workers": workers, "drop_last": args_.dataloader_drop_last}
-            return ShardSampler(clips.groups, args_.train_batch_size, seed=seed, **deal)
+                raise ValueError("class_balanced_sampling does not support shards, which are read in order")
+            workers, drop_last = max(1, options.dataloader_num_workers), options.dataloader_drop_last
+            readers = {"processes": options.world_size, "workers": workers}
+            return ShardSampler(clips.groups, options.train_batch_size, seed=seed, drop_last=drop_last, **readers)
         if balanced:
             sampler = ClassBalancedSampler(clips.emotion_labels, seed)
-        elif not ours or args_.dataloader_drop_last:
+        elif not is_clip_dataset or options.dataloader_drop_last:
             sampler = super()._get_train_sampler(*args, **kwargs)
         else:
             sampler = EpochSampler(len(clips), seed)
-        if args_.world_size == 1 or args_.dataloader_drop_last:
+        if options.world_size == 1 or options.dataloader_drop_last:
             return sampler
-        if not ours:
+        if not is_clip_dataset:
             raise ValueError(
-                "clips of another dataset than ClipDataset cannot be filled up: those of the last batch would count "
-                "twice; give --dataloader_drop_last true"
+                "only a ClipDataset can be padded; with another dataset, clips of the last batch would count twice: "
+                "give --dataloader_drop_last true"
             )
         return FilledSampler(sampler, step)
 
     def _keep_last_batch(self, build, *args, **kwargs):
-        """Build a loader that keeps the last clips: `dataloader_drop_last` is for training batches."""
-        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        """Build a loader with the last clips: `dataloader_drop_last` applies to training only."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             return build(*args, **kwargs)
         finally:
-            self.args.dataloader_drop_last = dropped
+            self.args.dataloader_drop_last = drop_last
 
     def get_train_dataloader(self):
-        """As Trainer's; its batches tell which clips they are made of."""
+        """As `Trainer.get_train_dataloader`; batches also have clip indices."""
         collator = self.data_collator
         self.data_collator = IndexedCollator(collator)
         try:
@@ -376,17 +374,17 @@ class SpeechTrainer(Trainer):
             self.data_collator = collator
 
     def get_eval_dataloader(self, *args, **kwargs):
-        """As Trainer's, with every clip."""
+        """As `Trainer.get_eval_dataloader`, including the last clips."""
         return self._keep_last_batch(super().get_eval_dataloader, *args, **kwargs)
 
     def get_test_dataloader(self, *args, **kwargs):
-        """As Trainer's, with every clip."""
+        """As `Trainer.get_test_dataloader`, including the last clips."""
         return self._keep_last_batch(super().get_test_dataloader, *args, **kwargs)
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Write `README.md` beside the checkpoint; see `write_model_card`."""
+        """Write the model card; see `write_model_card`."""
         if self.is_world_process_zero():
             rate = getattr(self.processing_class, "feature_extractor", self.processing_class).sampling_rate
-            developed = development_of(self.args, self.eval_dataset, self.trained_model.config.training_data)
-            training = TrainingFacts(self.state, rate, self.trained_parameters, developed)
+            development = development_of(self.args, self.eval_dataset, self.trained_model.config.training_data)
+            training = TrainingFacts(self.state, rate, self.trained_parameters, development)
             write_model_card(self.args.output_dir, self.trained_model, self.card_text, training)

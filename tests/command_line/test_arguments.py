@@ -1,4 +1,4 @@
-"""Options: their ranges, YAML as it is written, unsetting, paths, and the optimizer that was chosen."""
+"""Options: ranges, YAML files, unsetting, paths, and the choice of the optimizer."""
 
 import dataclasses
 import json
@@ -25,8 +25,9 @@ from modeling_gemoclap.training.arguments import (
 )
 from modeling_gemoclap.training.augmentation import Augmentation
 
-OURS = (ModelArguments, DataArguments, GEmoClapTrainingArguments, *(each.Options for each in OBJECTIVES.values()))
-HEADS = {name: each for each, objective in OBJECTIVES.items() for name in vars(objective.Options())}
+OPTION_GROUPS = (ModelArguments, DataArguments, GEmoClapTrainingArguments)
+OPTION_GROUPS += tuple(objective.Options for objective in OBJECTIVES.values())
+HEADS = {name: head for head, objective in OBJECTIVES.items() for name in vars(objective.Options())}
 
 
 def parsed(*words):
@@ -37,29 +38,29 @@ def parsed(*words):
 
 
 def head_of(option):
-    """The words that choose the objective of an option that others do not have."""
+    """Words that select the objective which has an option; none for shared options."""
     return ("--head", HEADS[option]) if option in HEADS else ()
 
 
-def written(tmp_path, text):
+def write_options(tmp_path, text):
     path = tmp_path / "options.yaml"
     path.write_text(text)
     return path
 
 
 # ---- ranges ---------------------------------------------------------------------------------------------------------
-def own_fields():
+def project_fields():
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
-    return [field for group in OURS for field in dataclasses.fields(group) if field.name not in inherited]
+    return [field for group in OPTION_GROUPS for field in dataclasses.fields(group) if field.name not in inherited]
 
 
-def test_every_number_of_ours_has_a_range():
-    numbers = [field.name for field in own_fields() if "float" in str(field.type) or "int" in str(field.type)]
-    without = [field.name for field in own_fields() if field.name in numbers and "within" not in field.metadata]
+def test_every_numeric_option_has_a_range():
+    numbers = [field.name for field in project_fields() if "float" in str(field.type) or "int" in str(field.type)]
+    without = [field.name for field in project_fields() if field.name in numbers and "within" not in field.metadata]
     assert len(numbers) > 30 and not without
 
 
-def test_defaults_and_configurations_lie_in_their_ranges():
+def test_defaults_and_configurations_are_in_range():
     check_recipe([], "nothing")
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         if "\ncells:" not in path.read_text():
@@ -108,22 +109,23 @@ def test_out_of_range(option, values):
             parsed(f"--{option}={value}", *head_of(option))
 
 
-def test_all_that_is_wrong_is_named_at_once():
+def test_all_values_out_of_range_are_reported_together():
     with pytest.raises(ValueError) as error:
         parsed("--alpha", "2", "--projection_dim", "0", "--num_train_epochs", "0", "--seeds", "1", "-3")
-    said = str(error.value)
-    assert "--alpha 2.0 must be at least 0 and at most 1" in said and "--projection_dim 0 must be at least 1" in said
-    assert "--num_train_epochs 0.0 must be above 0" in said and "--seeds 1 -3 must be" in said
+    message = str(error.value)
+    assert "--alpha 2.0 must be at least 0 and at most 1" in message
+    assert "--projection_dim 0 must be at least 1" in message
+    assert "--num_train_epochs 0.0 must be above 0" in message and "--seeds 1 -3 must be" in message
 
 
-def test_ranges_of_transformers_arguments_are_of_fields_that_exist():
+def test_ranges_of_transformers_options_name_existing_fields():
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
-    sometimes = {"warmup_ratio", "ddp_bucket_cap_mb", "dataloader_prefetch_factor"}
-    assert set(TRAINER_RANGES) - sometimes <= names
+    version_dependent = {"warmup_ratio", "ddp_bucket_cap_mb", "dataloader_prefetch_factor"}
+    assert set(TRAINER_RANGES) - version_dependent <= names
 
 
-def test_a_range():
-    allowed = Range(above=0, at_most=1, besides=(-1,))
+def test_range():
+    allowed = Range(above=0, at_most=1, also_allowed=(-1,))
     assert [value in allowed for value in (0, 0.1, 1, 1.1, -1, math.nan, math.inf)] == [0, 1, 1, 0, 1, 0, 0]
     assert str(allowed) == "above 0 and at most 1 or -1" and str(Range()) == "finite"
     assert out_of_range({"a": [0.5, math.nan], "b": "text", "c": None}, dict.fromkeys("abc", allowed)) == [
@@ -131,8 +133,9 @@ def test_a_range():
     ]
 
 
-def test_parts_that_are_made_in_python_share_the_ranges(make_model):
+def test_python_objects_check_the_same_ranges(make_model):
     from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
+    from modeling_gemoclap.objectives.two_stage.sampler import CorpusSampling
     from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
     from modeling_gemoclap.training.lora import add_lora
 
@@ -141,7 +144,7 @@ def test_parts_that_are_made_in_python_share_the_ranges(make_model):
     with pytest.raises(ValueError, match="unknown_gender_prob 1.5"):
         GEmoClapCollator(None, None, 1.5)
     with pytest.raises(ValueError, match="supcon_temperature nan"):
-        SupConTrainer(corpora=[], names=([], []), temperature=math.nan)
+        SupConTrainer(sampling=CorpusSampling([]), temperature=math.nan)
     with pytest.raises(ValueError, match="speaker_temperature nan"):
         SpeakerTrainer(temperature=math.nan)
     with pytest.raises(ValueError, match="speaker_weight 0"):
@@ -163,14 +166,14 @@ def test_parts_that_are_made_in_python_share_the_ranges(make_model):
         ("initializer_range", (-1, math.nan)),
     ],
 )
-def test_a_configuration_that_is_made_in_python(field, values):
+def test_configuration_checks_ranges(field, values):
     for value in values:
         with pytest.raises(ValueError, match=f"{field}=.* must be"):
             GEmoClapConfig(**{field: value})
 
 
 @pytest.mark.parametrize("field", ["hidden_size", "num_attention_heads", "num_mel_bins", "num_hidden_layers"])
-def test_an_audio_configuration_that_is_made_in_python(field):
+def test_audio_configuration_checks_ranges(field):
     for value in (0, math.nan, "8"):
         with pytest.raises(ValueError, match=f"{field}=.* must be"):
             GEmoClapAudioConfig(**{field: value})
@@ -192,33 +195,33 @@ def test_options_of_evaluate(words, message):
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:7", "meta"])
-def test_a_device_that_is_not_there(tones, tmp_path, device):
+def test_missing_device_is_refused(tones, tmp_path, device):
     with pytest.raises(ValueError, match=f"--device {device}: .*(cpu|leave it out)"):
         load_script("evaluate").main(["--model", str(tmp_path), "--data_dir", str(tones), "--device", device])
 
 
-# ---- text as it is written ------------------------------------------------------------------------------------------
-def test_ids_are_taken_as_they_are_written(tmp_path):
+# ---- YAML and JSON --------------------------------------------------------------------------------------------------
+def test_yaml_keeps_identifiers_as_text(tmp_path):
     ids = ["01", "04", "0011", "no", "1e5", "1_000", "0x1F", "12:30:45", "2026-01-01", "true", "1.10", "010"]
-    path = written(
+    path = write_options(
         tmp_path, f"exclude_speakers: [{', '.join(ids)}]\ndev_speakers: 07\nspeakers:\n  - 'null'\n  - \"~\"\n"
     )
     data = parsed("--config", path)
     assert data.exclude_speakers == ids and data.dev_speakers == ["07"] and data.speakers == ["null", "~"]
 
 
-def test_the_options_type_converts(tmp_path):
+def test_yaml_values_are_converted_by_the_type_of_the_option(tmp_path):
     text = "learning_rate: 2e-5\nalpha: .5\nnum_train_epochs: 3\nsave_strategy: no\ndataloader_drop_last: yes\n"
     text += "audio_model: ~\nmax_seconds: null\nrun_name:\nlr_milestones: [1, 2.5]\ncorpus_name: 2019\n"
     text += "emotion_map: {W: angry, 01: happy, no: neutral}\n"
     text += "audio_config: {hidden_size: 8, apply_spec_augment: false, hidden_dropout: 1e-1, y: no, x: 0x1F}\n"
-    found = parsed("--config", written(tmp_path, text))
-    assert (found.learning_rate, found.alpha, found.num_train_epochs) == (2e-5, 0.5, 3)
-    assert found.save_strategy == "no" and found.dataloader_drop_last is True
-    assert (found.audio_model, found.max_seconds, found.lr_milestones) == (None, None, [1, 2.5])
-    assert found.corpus_name == ["2019"]
-    assert json.loads(found.emotion_map) == {"W": "angry", "01": "happy", "no": "neutral"}
-    assert json.loads(found.audio_config) == {
+    options = parsed("--config", write_options(tmp_path, text))
+    assert (options.learning_rate, options.alpha, options.num_train_epochs) == (2e-5, 0.5, 3)
+    assert options.save_strategy == "no" and options.dataloader_drop_last is True
+    assert (options.audio_model, options.max_seconds, options.lr_milestones) == (None, None, [1, 2.5])
+    assert options.corpus_name == ["2019"]
+    assert json.loads(options.emotion_map) == {"W": "angry", "01": "happy", "no": "neutral"}
+    assert json.loads(options.audio_config) == {
         **{"hidden_size": 8, "apply_spec_augment": False, "hidden_dropout": 0.1, "y": "no", "x": "0x1F"}
     }
 
@@ -226,8 +229,8 @@ def test_the_options_type_converts(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("alpha: 0.8\nobjective: sl\nalpha: 0.9", "'alpha' stands twice, first in line 1"),
-        ("audio_config: {hidden_size: 8, hidden_size: 16}", "'hidden_size' stands twice"),
+        ("alpha: 0.8\nobjective: sl\nalpha: 0.9", "duplicate key 'alpha', first in line 1"),
+        ("audio_config: {hidden_size: 8, hidden_size: 16}", "duplicate key 'hidden_size'"),
         ("audio_config: {hidden_dropout: .nan}", "not a finite number"),
         ("num_train_epochs: 1e5x", "options.yaml: --num_train_epochs.*invalid float value: '1e5x'"),
         ("per_device_train_batch_size: 1e3", "options.yaml: .*invalid int value: '1e3'"),
@@ -239,33 +242,33 @@ def test_the_options_type_converts(tmp_path):
         ("? [a, b]\n: 1", "options.yaml: not YAML"),
     ],
 )
-def test_files_that_are_refused(tmp_path, text, message):
+def test_invalid_files_are_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
-        parsed("--config", written(tmp_path, text))
+        parsed("--config", write_options(tmp_path, text))
 
 
-def test_a_file_that_is_no_text(tmp_path):
+def test_file_that_is_not_utf8_is_refused(tmp_path):
     path = tmp_path / "latin.yaml"
     path.write_bytes("# Gefühl\nalpha: 0.8\n".encode("latin-1"))
     with pytest.raises(ValueError, match="latin.yaml: not UTF-8"):
         parsed("--config", path)
 
 
-def test_the_files_of_the_project_mean_what_they_did():
-    """Read as text and typed where no option does it, they are what a YAML reader makes of them."""
+def test_yaml_files_of_the_project_read_as_with_a_standard_reader():
+    """`read_yaml` with `typed` gives the values of `yaml.safe_load` for all YAML files of the project."""
     for path in [*ROOT.glob("configs/*.yaml"), ROOT / "benchmarks/evidence.yaml", ROOT / "tests/tiny.yaml"]:
         expected = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert repr(typed(read_yaml(path), keys=True)) == repr(expected), path.name
 
 
-def test_cells_of_a_grid_are_taken_as_they_are_written(tmp_path):
+def test_grid_cells_keep_identifiers_as_text(tmp_path):
     grid = load_script("grid")
     text = "base: b\nprotocol: p\nvary: {exclude_speakers: [01, 010]}\n"
     text += "cells: [{name: first, speakers: [01, no], max_seconds: ~, audio_config: {hidden_size: 8}, seed: 0o7}]\n"
-    path = written(tmp_path, text)
-    found, cells = grid.cells_of(str(path))
+    path = write_options(tmp_path, text)
+    file_options, cells = grid.cells_of(str(path))
     options = grid.parse(["--config", str(path), "--data_dir", "~/x", "--output_dir", str(tmp_path)])
-    _, train, _ = grid.commands_of(cells[0], found, options)
+    _, train, _ = grid.commands_of(cells[0], file_options, options)
     assert train[2:8] == [
         "--speakers",
         "01",
@@ -276,14 +279,14 @@ def test_cells_of_a_grid_are_taken_as_they_are_written(tmp_path):
     ]
     assert [cell["exclude_speakers"] for cell in cells[1:]] == ["01", "010"]
     path.write_text("cells: [{name: a, alpha: 1, alpha: 2}]")
-    with pytest.raises(ValueError, match="'alpha' stands twice"):
+    with pytest.raises(ValueError, match="duplicate key 'alpha'"):
         grid.cells_of(str(path))
 
 
-def test_a_wrong_cell_is_found_before_the_first_is_trained(tmp_path, monkeypatch):
+def test_invalid_cell_is_refused_before_training(tmp_path, monkeypatch):
     grid = load_script("grid")
-    monkeypatch.setattr(grid, "run", lambda command: pytest.fail("something was run"))
-    base = written(tmp_path, "alpha: 0.8\n")
+    monkeypatch.setattr(grid, "run", lambda command: pytest.fail("a command was run"))
+    base = write_options(tmp_path, "alpha: 0.8\n")
     for cell, message in (("alpah: 0.9", "no option --alpah; did you mean --alpha"), ("alpha: 9", "--alpha 9")):
         path = tmp_path / "grid.yaml"
         path.write_text(f"base: {base}\nprotocol: p\ncells: [{{name: good}}, {{name: bad, {cell}}}]")
@@ -297,7 +300,7 @@ def test_a_wrong_cell_is_found_before_the_first_is_trained(tmp_path, monkeypatch
         ('{"a": NaN}', "NaN is not a finite number"),
         ('{"a": {"b": -Infinity}}', "not a finite number"),
         ('{"a": 1e999}', "1e999 is not a finite number"),
-        ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "duplicate key 'c'"),
         ("[1]", "JSON object"),
         ("{", "not JSON"),
     ],
@@ -313,41 +316,40 @@ def test_json_options(tones, text, message):
         load_script("evaluate").main(words)
 
 
-def test_json_of_transformers_options():
-    with pytest.raises(ValueError, match="--lr_scheduler_kwargs: .*'a' stands twice"):
+def test_json_in_options_of_transformers():
+    with pytest.raises(ValueError, match="--lr_scheduler_kwargs: .*duplicate key 'a'"):
         parsed("--lr_scheduler_kwargs", '{"a": 1, "a": 2}')
 
 
 # ---- unsetting ------------------------------------------------------------------------------------------------------
 def optional_fields():
-    return [field for field in own_fields() if "None" in str(field.type)]
+    return [field for field in project_fields() if "None" in str(field.type)]
 
 
 def test_every_optional_field_can_be_unset(tmp_path):
-    lists = {"nargs"}
     values = {"float": "1.5", "int": "3", "str": "x"}
     for field in optional_fields():
         kind = next(kind for kind in values if kind in str(field.type).replace("list[", ""))
         value = "{}" if field.metadata.get("as_json") else values[kind]
-        text = f"{field.name}: [{value}]" if lists & set(field.metadata) else f"{field.name}: '{value}'"
-        config = ("--config", written(tmp_path, f"head: {HEADS.get(field.name, 'contrastive')}\n{text}"))
+        text = f"{field.name}: [{value}]" if "nargs" in field.metadata else f"{field.name}: '{value}'"
+        config = ("--config", write_options(tmp_path, f"head: {HEADS.get(field.name, 'contrastive')}\n{text}"))
         assert getattr(parsed(*config), field.name) is not None
         for unset in ((f"--no-{field.name}",), (f"--{field.name}", "none"), (f"--{field.name}=~",)):
             assert getattr(parsed(*config, *unset), field.name) is None, (field.name, unset)
-            again = parsed(*config, *unset, f"--{field.name}", value)
-            assert getattr(again, field.name) is not None, "what is given later counts"
+            options = parsed(*config, *unset, f"--{field.name}", value)
+            assert getattr(options, field.name) is not None, "the last value counts"
 
 
-def test_switches_and_others_can_be_unset():
+def test_switches_and_fields_with_defaults_can_be_unset():
     compact = ("--config", ROOT / "configs/compact.yaml")
-    for switch in [field.name for field in own_fields() if str(field.type) == "bool"]:
+    for switch in [field.name for field in project_fields() if str(field.type) == "bool"]:
         assert getattr(parsed(f"--{switch}", f"--no-{switch}", *head_of(switch)), switch) is False
-    found = parsed(*compact, "--no-max_seconds", "--no-alpha", "--no-dataloader-drop-last", "--no_optim")
-    assert found.max_seconds is None and found.dataloader_drop_last is False
-    assert found.optim == next(f.default for f in dataclasses.fields(TrainingArguments) if f.name == "optim")
+    options = parsed(*compact, "--no-max_seconds", "--no-alpha", "--no-dataloader-drop-last", "--no_optim")
+    assert options.max_seconds is None and options.dataloader_drop_last is False
+    assert options.optim == next(f.default for f in dataclasses.fields(TrainingArguments) if f.name == "optim")
     assert parsed(*compact, "--report_to", "none").report_to == []
-    assert parsed("--speakers", "01", "none").speakers == ["01", "none"], "among others it is a name"
-    with pytest.raises(ValueError, match="--seeds: none stands alone"):
+    assert parsed("--speakers", "01", "none").speakers == ["01", "none"], "in a list, none is a name"
+    with pytest.raises(ValueError, match="--seeds: none cannot be combined"):
         parsed("--seeds", "1", "none")
 
 
@@ -362,28 +364,27 @@ def test_switches_and_others_can_be_unset():
         (("--alpha",), "--alpha: expected one argument"),
     ],
 )
-def test_a_wrong_option_is_one_sentence(words, message):
+def test_wrong_option_is_reported_in_one_sentence(words, message):
     with pytest.raises(ValueError, match=message) as error:
         parsed(*words)
     assert "usage" not in str(error.value)
 
 
 # ---- paths ----------------------------------------------------------------------------------------------------------
-def test_the_home_folder_in_paths(tmp_path, monkeypatch):
+def test_home_folder_in_paths(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "options.yaml").write_text(
         "data_dir: [~/one, /two/~]\nfolds_file: ~/folds.json\naudio_model: ~/tower\n"
     )
-    found = parsed("--config", "~/options.yaml", "--output_dir=~/run", "--text_model", "~/text")
-    assert found.data_dir == [f"{tmp_path}/one", "/two/~"] and found.folds_file == f"{tmp_path}/folds.json"
-    assert (found.audio_model, found.text_model) == (f"{tmp_path}/tower", f"{tmp_path}/text")
-    assert found.output_dir == f"{tmp_path}/run"
+    options = parsed("--config", "~/options.yaml", "--output_dir=~/run", "--text_model", "~/text")
+    assert options.data_dir == [f"{tmp_path}/one", "/two/~"] and options.folds_file == f"{tmp_path}/folds.json"
+    assert (options.audio_model, options.text_model) == (f"{tmp_path}/tower", f"{tmp_path}/text")
+    assert options.output_dir == f"{tmp_path}/run"
     words = ["--model=~/run", "--data_dir", "~/a", "b", "--output_dir=~/out", "--folds_file=~/f", "--before=~/x"]
-    again = load_script("evaluate").parse(words)
-    assert (again.model, again.data_dir, again.output_dir) == (
-        *(f"{tmp_path}/run", [f"{tmp_path}/a", "b"], f"{tmp_path}/out"),
-    )
-    assert again.folds_file == f"{tmp_path}/f" and again.before == f"{tmp_path}/x"
+    options = load_script("evaluate").parse(words)
+    assert options.model == f"{tmp_path}/run" and options.data_dir == [f"{tmp_path}/a", "b"]
+    assert options.output_dir == f"{tmp_path}/out"
+    assert options.folds_file == f"{tmp_path}/f" and options.before == f"{tmp_path}/x"
 
 
 # ---- the optimizer --------------------------------------------------------------------------------------------------
@@ -396,7 +397,7 @@ def test_the_home_folder_in_paths(tmp_path, monkeypatch):
         ({"optim": "adamw_torch"}, torch.optim.AdamW),
     ],
 )
-def test_what_transformers_arguments_choose_is_applied(make_model, tmp_path, options, expected):
+def test_optim_of_transformers_arguments_is_applied(make_model, tmp_path, options, expected):
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", **options)
     default = next(f.default for f in dataclasses.fields(TrainingArguments) if f.name == "optim")
     optimizer = GEmoClapTrainer(make_model(), arguments).create_optimizer()
@@ -405,9 +406,9 @@ def test_what_transformers_arguments_choose_is_applied(make_model, tmp_path, opt
     assert type(optimizer) is expected or type(optimizer).__name__ == expected
 
 
-def test_an_optim_beside_plain_adam_is_refused(tmp_path):
+def test_optim_is_refused_with_plain_adam(tmp_path):
     for words in (("--optim", "adafactor"), ("--optim_args", "a=1")):
-        with pytest.raises(ValueError, match="no part in --optimizer adam: give --optimizer optim"):
+        with pytest.raises(ValueError, match="no effect with --optimizer adam: give --optimizer optim"):
             parsed(*words)
         assert parsed(*words, "--optimizer", "optim").optimizer == "optim"
     with pytest.raises(ValueError, match="--optim adafactor"):

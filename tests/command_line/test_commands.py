@@ -1,4 +1,4 @@
-"""`python -m modeling_gemoclap`, and the configurations that the package ships."""
+"""`python -m modeling_gemoclap`, and the configurations that are included in the package."""
 
 import runpy
 import sys
@@ -17,31 +17,32 @@ MODULE = str(ROOT / "modeling_gemoclap/__main__.py")
 
 
 @pytest.mark.parametrize("name", ["compact", "compact.yaml", "configs/compact.yaml"])
-def test_a_shipped_configuration_is_found_from_anywhere(name, tmp_path, monkeypatch):
+def test_included_configuration_is_found_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert shipped_config(name) == str(ROOT / "configs/compact.yaml")
-    recipe = yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
-    parsed = parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"])
-    assert parsed.options.projection_dim == recipe["projection_dim"]
-    assert parsed.training.warmup_steps == recipe["warmup_steps"]
+    values = yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
+    recipe = parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"])
+    assert recipe.options.projection_dim == values["projection_dim"]
+    assert recipe.training.warmup_steps == values["warmup_steps"]
 
 
 @pytest.mark.parametrize("name", ["compact", "compact.yaml", "configs/compact.yaml"])
-def test_a_file_precedes_a_shipped_configuration(name, tmp_path, monkeypatch):
+def test_file_precedes_included_configuration(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     (tmp_path / name).write_text("projection_dim: 7\n")
     assert shipped_config(name) == name
-    assert parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"]).options.projection_dim == 7
+    recipe = parse_recipe(["--config", name, "--use_cpu", "true", "--output_dir", "run"])
+    assert recipe.options.projection_dim == 7
 
 
-def test_a_folder_is_no_configuration(tmp_path, monkeypatch):
+def test_folder_is_not_a_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "compact").mkdir()
     assert shipped_config("compact") == str(ROOT / "configs/compact.yaml")
 
 
-def test_the_installed_configurations_precede_those_beside_the_package(tmp_path, monkeypatch):
+def test_installed_configurations_precede_those_of_the_repository(tmp_path, monkeypatch):
     folders = (tmp_path / "package/configs", tmp_path / "configs")
     for folder in folders:
         folder.mkdir(parents=True)
@@ -61,7 +62,7 @@ def test_the_installed_configurations_precede_those_beside_the_package(tmp_path,
         ("accelerate/cpu", r"\."),
     ],
 )
-def test_an_unknown_configuration_is_named_with_those_that_exist(name, question, tmp_path, monkeypatch):
+def test_unknown_configuration_is_reported_with_the_existing_ones(name, question, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ", ".join(sorted(path.stem for path in (ROOT / "configs").glob("*.yaml")))
     message = f"^--config {name}: no such file{question} The package has {names}$"
@@ -73,8 +74,8 @@ def test_an_unknown_configuration_is_named_with_those_that_exist(name, question,
         load_script("grid").parse(["--config", name, "--data_dir", "x", "--output_dir", "y"])
 
 
-def test_a_command_starts_others_as_it_was_started(tmp_path, monkeypatch):
-    """A grid that was started from the installed package finds no train.py."""
+def test_grid_starts_commands_as_it_was_started(tmp_path, monkeypatch):
+    """The installed package has no train.py."""
     grid, started = load_script("grid"), []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(grid, "run", lambda command: started.append(command))
@@ -93,14 +94,14 @@ def test_a_command_starts_others_as_it_was_started(tmp_path, monkeypatch):
         assert command in (tmp_path / "runs/table.md").read_text()
 
 
-def test_the_module_runs_the_commands(capsys):
+def test_module_runs_the_commands(capsys):
     with pytest.raises(ValueError, match="^no command is given; the commands are train, evaluate, grid$"):
         commands.main([])
     with pytest.raises(ValueError, match="^no command trian; the commands are"):
         commands.main(["trian", "--config", "compact"])
     commands.main(["--help"])
-    printed = capsys.readouterr().out
-    assert all(f"modeling_gemoclap {name}" in printed for name in commands.COMMANDS)
+    output = capsys.readouterr().out
+    assert all(f"modeling_gemoclap {name}" in output for name in commands.COMMANDS)
     with pytest.raises(SystemExit):
         commands.main(["evaluate", "--help"])
     assert "--allow_seen_speakers" in capsys.readouterr().out
@@ -115,17 +116,17 @@ def test_the_module_runs_the_commands(capsys):
         ((), "modeling_gemoclap: no command is given"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # conftest has imported it
-def test_the_module_fails_in_one_sentence(words, message, monkeypatch, capsys):
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # imported by conftest
+def test_module_reports_failures_in_one_sentence(words, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [MODULE, *words])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as error:
         runpy.run_module("modeling_gemoclap", run_name="__main__")
-    said = capsys.readouterr().err
-    assert ended.value.code == 1 and said.startswith(message) and len(said.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert error.value.code == 1 and output.startswith(message) and len(output.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
-def test_the_scripts_run_the_same_code(name, monkeypatch):
+def test_scripts_run_the_same_code(name, monkeypatch):
     calls = []
     monkeypatch.setattr(load_script(name), "main", calls.append)
     runpy.run_path(str(ROOT / f"{name}.py"))["main"](["--option"])

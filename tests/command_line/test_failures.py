@@ -1,8 +1,9 @@
-"""How commands fail: one sentence and a status, before anything is lost; a traceback for what nobody expected."""
+"""Failures of commands: one sentence for expected errors, a traceback for others, and the exit status."""
 
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,39 +18,42 @@ from transformers import TrainingArguments
 
 from modeling_gemoclap import AudioError
 from modeling_gemoclap.command_line import failures, places
-from modeling_gemoclap.command_line.failures import sentence_for
+from modeling_gemoclap.command_line.failures import failure_message
 from modeling_gemoclap.runs.preflight import PushError, check_places, push
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", ROOT / "configs/accelerate/cpu.yaml")
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results/figure.png")
 
 
-def raised(action):
+def error_of(action):
+    """The error that an action raises."""
     try:
         action()
     except Exception as error:
         return error
-    raise AssertionError("nothing was raised")
+    raise AssertionError("no error was raised")
 
 
 def raising(error):
-    def raise_it(*args, **kwargs):
+    """A function that raises an error."""
+
+    def raise_error(*args, **kwargs):
         raise error
 
-    return raise_it
+    return raise_error
 
 
-def by_the_package():
+def package_error():
     from modeling_gemoclap.command_line.ranges import refuse
 
     refuse(["--alpha 2 must be at most 1"])
 
 
-def by_transformers(tmp_path):
+def transformers_error(tmp_path):
     TrainingArguments(str(tmp_path), load_best_model_at_end=True, save_strategy="epoch", use_cpu=True)
 
 
-class Clips(torch.utils.data.Dataset):
+class FailingClips(torch.utils.data.Dataset):
     def __init__(self, error):
         self.error = error
 
@@ -60,16 +64,17 @@ class Clips(torch.utils.data.Dataset):
         raise self.error
 
 
-def in_a_worker(error):
-    return raised(lambda: list(torch.utils.data.DataLoader(Clips(error), num_workers=1)))
+def worker_error(error):
+    """An error that is raised in a worker of a data loader."""
+    return error_of(lambda: list(torch.utils.data.DataLoader(FailingClips(error), num_workers=1)))
 
 
-# ---- what is told ---------------------------------------------------------------------------------------------------
-def test_errors_that_were_written_for_users(tmp_path):
-    assert sentence_for(raised(by_the_package)) == "--alpha 2 must be at most 1"
-    assert "save and eval strategy" in sentence_for(raised(lambda: by_transformers(tmp_path)))
-    assert sentence_for(AudioError("a.wav: silent")) == "a.wav: silent"
-    assert sentence_for(raised(lambda: open(tmp_path / "x"))) == f"{tmp_path / 'x'}: No such file or directory"
+# ---- messages -------------------------------------------------------------------------------------------------------
+def test_errors_for_users_are_messages(tmp_path):
+    assert failure_message(error_of(package_error)) == "--alpha 2 must be at most 1"
+    assert "save and eval strategy" in failure_message(error_of(lambda: transformers_error(tmp_path)))
+    assert failure_message(AudioError("a.wav: silent")) == "a.wav: silent"
+    assert failure_message(error_of(lambda: open(tmp_path / "x"))) == f"{tmp_path / 'x'}: No such file or directory"
 
 
 @pytest.mark.parametrize(
@@ -84,21 +89,22 @@ def test_errors_that_were_written_for_users(tmp_path):
         lambda: __import__("modeling_gemoclap.evaluate"),
     ],
 )
-def test_errors_that_may_be_bugs_are_not_sentences(action):
-    assert sentence_for(raised(action)) is None
+def test_errors_that_may_be_bugs_have_no_message(action):
+    assert failure_message(error_of(action)) is None
 
 
-def test_errors_of_workers_are_told_without_the_traceback_in_them():
+def test_messages_of_worker_errors_have_no_traceback():
     assert (
-        sentence_for(in_a_worker(AudioError("a.wav: silent\nas b.wav: silent"))) == "a.wav: silent\nas b.wav: silent"
+        failure_message(worker_error(AudioError("a.wav: silent\nas b.wav: silent")))
+        == "a.wav: silent\nas b.wav: silent"
     )
-    assert sentence_for(in_a_worker(KeyError("x"))) is None
+    assert failure_message(worker_error(KeyError("x"))) is None
     died = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-    assert "--dataloader_num_workers" in sentence_for(died)
+    assert "--dataloader_num_workers" in failure_message(died)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "pattern"),
     [
         (FULL, r"the disk is full \(results/figure.png\).*kept"),
         (
@@ -109,20 +115,20 @@ def test_errors_of_workers_are_told_without_the_traceback_in_them():
             RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"),
             "could not be written",
         ),
-        (MemoryError(), "the machine's memory is used up"),
+        (MemoryError(), "out of main memory"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
-            "the GPU's memory .*--contrastive_chunk",
+            "out of GPU memory .*--contrastive_chunk",
         ),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"),
-            "the machine's memory .*--batch_size",
+            "out of main memory .*--batch_size",
         ),
-        (AssertionError("Torch not compiled with CUDA enabled"), "no GPU can be used.*--use_cpu true"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "no GPU is available.*--use_cpu true"),
         (ConnectionError("offline mode is enabled"), "the network or the Hub"),
         (torch.distributed.DistNetworkError("peer"), "another process ended"),
         (RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"), "another process ended"),
-        (subprocess.CalledProcessError(3, ["python", "x y"]), "stopped: python 'x y' ended with 3"),
+        (subprocess.CalledProcessError(3, ["python", "x y"]), "stopped: python 'x y' ended with status 3"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), r"peft.*pip install 'gemoclap\[lora\]'"),
         (ModuleNotFoundError("No module named 'sklearn.x'", name="sklearn.x"), r"pip install 'gemoclap\[train\]'"),
         (ImportError("Using the `Trainer` with `PyTorch` requires `accelerate>=1.1.0`"), r"'gemoclap\[train\]'"),
@@ -131,14 +137,12 @@ def test_errors_of_workers_are_told_without_the_traceback_in_them():
         (PushError("the trained checkpoint is in x"), "^the trained checkpoint is in x$"),
     ],
 )
-def test_causes_outside_of_the_program(error, said):
-    import re
-
-    assert re.search(said, sentence_for(error), re.S)
+def test_messages_of_external_causes(error, pattern):
+    assert re.search(pattern, failure_message(error), re.S)
 
 
-def test_every_package_of_an_extra_has_its_name():
-    """What the package imports and setup.cfg lists is known to the handler by its extra."""
+def test_every_requirement_is_known_by_its_extra():
+    """The failure handler knows all requirements of setup.cfg."""
     import configparser
 
     config = configparser.ConfigParser()
@@ -152,33 +156,36 @@ def test_every_package_of_an_extra_has_its_name():
         assert line.partition(">")[0] in failures.BASE
 
 
-# ---- how the process ends -------------------------------------------------------------------------------------------
-def ended(main, capsys):
-    """The status of a command and what it printed as errors."""
-    with pytest.raises(SystemExit) as end:
+# ---- exit status ----------------------------------------------------------------------------------------------------
+def run_failing(main, capsys):
+    """The exit status and the error output of a command."""
+    with pytest.raises(SystemExit) as error:
         failures.run_main("it.py", main)
-    return end.value.code, capsys.readouterr().err
+    return error.value.code, capsys.readouterr().err
 
 
-def test_status_and_what_is_printed(capsys, monkeypatch):
+def test_status_and_output(capsys, monkeypatch):
     def refuse(argv):
-        by_the_package()
+        package_error()
 
     assert failures.run_main("it.py", lambda argv: None) is None
-    assert ended(refuse, capsys) == (1, "it.py: --alpha 2 must be at most 1\n")
-    assert ended(raising(KeyboardInterrupt()), capsys) == (130, "it.py: interrupted; what had been written is kept\n")
+    assert run_failing(refuse, capsys) == (1, "it.py: --alpha 2 must be at most 1\n")
+    assert run_failing(raising(KeyboardInterrupt()), capsys) == (
+        130,
+        "it.py: interrupted; files written so far are kept\n",
+    )
     with monkeypatch.context() as patch:
         patch.setattr(os, "dup2", lambda *files: None)
-        assert ended(raising(BrokenPipeError()), capsys) == (1, "")
-    status, said = ended(lambda argv: [][0], capsys)
-    assert status == 1 and "Traceback" in said
-    assert said.splitlines()[-1].startswith("it.py: this IndexError was not expected: please report it as a bug")
-    with pytest.raises(SystemExit) as end:
+        assert run_failing(raising(BrokenPipeError()), capsys) == (1, "")
+    status, output = run_failing(lambda argv: [][0], capsys)
+    assert status == 1 and "Traceback" in output
+    assert output.splitlines()[-1].startswith("it.py: unexpected IndexError: please report it as a bug")
+    with pytest.raises(SystemExit) as error:
         failures.run_main("it.py", lambda argv: sys.exit(7))
-    assert end.value.code == 7
+    assert error.value.code == 7
     monkeypatch.setenv("GEMOCLAP_TRACEBACK", "1")
-    status, said = ended(refuse, capsys)
-    assert status == 1 and "Traceback" in said and said.endswith("it.py: --alpha 2 must be at most 1\n")
+    status, output = run_failing(refuse, capsys)
+    assert status == 1 and "Traceback" in output and output.endswith("it.py: --alpha 2 must be at most 1\n")
 
 
 BLOCKED = """
@@ -202,7 +209,7 @@ COMPARISON = ("-m", "modeling_gemoclap.evaluation.comparison")
         (("demo/run.py", "OUT"), "espeakng_loader", "demo"),
     ],
 )
-def test_a_missing_extra_is_named(tones, tmp_path, command, missing, extra):
+def test_missing_extra_is_named(tones, tmp_path, command, missing, extra):
     (tmp_path / "sitecustomize.py").write_text(BLOCKED)
     words = [{"TONES": str(tones), "OUT": str(tmp_path / "out")}.get(word, word) for word in command]
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "BLOCKED": missing}
@@ -212,8 +219,8 @@ def test_a_missing_extra_is_named(tones, tmp_path, command, missing, extra):
     assert not (tmp_path / "out").exists()
 
 
-# ---- tried first ----------------------------------------------------------------------------------------------------
-def test_a_place_is_tried_and_nothing_is_left(tmp_path):
+# ---- checks before a command starts ---------------------------------------------------------------------------------
+def test_check_of_writable_folders_leaves_no_file(tmp_path):
     places.refuse_unwritable({"--output_dir": tmp_path / "a/b", "--other": tmp_path, "--none": None})
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("x")
@@ -222,7 +229,7 @@ def test_a_place_is_tried_and_nothing_is_left(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["tempfile.mkstemp", "os.fsync", "os.replace"])
-def test_each_step_of_writing_is_tried(tmp_path, monkeypatch, step):
+def test_every_step_of_writing_is_checked(tmp_path, monkeypatch, step):
     monkeypatch.setattr(f"modeling_gemoclap.command_line.places.{step}", raising(OSError(errno.EROFS, "Read-only")))
     with pytest.raises(ValueError, match="--output_dir .* cannot be written .Read-only"):
         places.refuse_unwritable({"--output_dir": tmp_path})
@@ -232,8 +239,8 @@ def test_each_step_of_writing_is_tried(tmp_path, monkeypatch, step):
 
 @pytest.mark.parametrize("script", ["train", "evaluate"])
 @pytest.mark.parametrize("place", ["--output_dir", "HF_HOME"])
-def test_places_are_tried_before_anything_is_read(tmp_path, monkeypatch, script, place):
-    """The corpus does not exist: that is found later."""
+def test_folders_are_checked_before_the_corpus_is_read(tmp_path, monkeypatch, script, place):
+    """The corpus does not exist, which is reported only if all folders are writable."""
     import datasets
 
     (tmp_path / "file").write_text("x")
@@ -250,7 +257,7 @@ def test_places_are_tried_before_anything_is_read(tmp_path, monkeypatch, script,
         load_script(script).main([*words, "--data_dir", "nowhere", "--output_dir", str(tmp_path / "out")])
 
 
-def test_hf_home_that_cannot_be_written_as_a_user_has_it(tones, tmp_path):
+def test_hf_home_that_cannot_be_written_is_refused(tones, tmp_path):
     (tmp_path / "file").write_text("x")
     env = {"HF_HOME": str(tmp_path / "file/home"), "HF_DATASETS_CACHE": "", "HF_MODULES_CACHE": ""}
     env = {name: value for name, value in env.items() if value}
@@ -260,7 +267,7 @@ def test_hf_home_that_cannot_be_written_as_a_user_has_it(tones, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_what_training_reports_to_is_there(tmp_path):
+def test_missing_reporting_integration_is_refused(tmp_path):
     for name, package in (("wandb", "wandb"), ("no-such", "no-such")):
         arguments = TrainingArguments(str(tmp_path), report_to=[name], use_cpu=True)
         with pytest.raises(ValueError, match=f"--report_to {name}: .*pip install {package}"):
@@ -270,18 +277,18 @@ def test_what_training_reports_to_is_there(tmp_path):
         check_places(SimpleNamespace(feature_cache_dir=str(tmp_path)), arguments)
 
 
-def test_several_processes_tell_it_once(tones, tmp_path):
+def test_several_processes_report_a_failure_once(tones, tmp_path):
     (tmp_path / "file").write_text("x")
-    for options, said in (
+    for options, message in (
         (("--output_dir", tmp_path / "file/run"), "--output_dir"),
         (("--output_dir", tmp_path / "run", "--num_train_epochs", "0"), "--num_train_epochs 0.0 must be above 0"),
     ):
         done = run_script("train.py", *TINY, "--data_dir", tones, *options, launcher=LAUNCH, check=False)
-        assert done.returncode != 0 and done.stderr.count("train.py: --") == 1 and said in done.stderr, done.stderr
+        assert done.returncode != 0 and done.stderr.count("train.py: --") == 1 and message in done.stderr, done.stderr
         assert not (tmp_path / "run").exists()
 
 
-# ---- what is finished is kept ---------------------------------------------------------------------------------------
+# ---- finished files are kept ----------------------------------------------------------------------------------------
 def test_figures_are_written_before_pictures(trained, tones, tmp_path, monkeypatch):
     from modeling_gemoclap.evaluation import report
 
@@ -305,14 +312,14 @@ class Unreachable:
         self.push_to_hub = raising(ConnectionError("no route to host\nmore"))
 
 
-def test_a_push_that_fails_names_the_checkpoint_and_the_command(tmp_path):
+def test_failed_push_names_the_checkpoint_and_the_command(tmp_path):
     with pytest.raises(PushError, match=r"no route to host\).*hf upload me/mine") as error:
         push(Unreachable(tmp_path))
     assert str(tmp_path) in str(error.value) and "more" not in str(error.value)
-    assert sentence_for(error.value) == str(error.value)
+    assert failure_message(error.value) == str(error.value)
 
 
-def test_a_training_whose_push_fails_is_whole(train, tones, tmp_path, monkeypatch):
+def test_checkpoint_is_complete_after_a_failed_push(train, tones, tmp_path, monkeypatch):
     from transformers import Trainer
 
     monkeypatch.setattr(
@@ -327,18 +334,18 @@ def test_a_training_whose_push_fails_is_whole(train, tones, tmp_path, monkeypatc
         assert (run / name).is_file()
 
 
-def test_an_interrupted_training_says_so(tones, tmp_path):
+def test_interrupted_training_is_reported(tones, tmp_path):
     command = [sys.executable, "train.py", *TINY, "--data_dir", tones, "--output_dir", tmp_path / "run"]
     command += ["--num_train_epochs", "3000", "--disable_tqdm", "true", "--logging_steps", "1"]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # else ignored where tests are: `&`
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in background jobs otherwise
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=env, text=True, **pipes)
     for line in process.stdout:
         if "loss" in line:
             break
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in said
-    assert said.strip().splitlines()[-1] == "train.py: interrupted; what had been written is kept"
+    _, output = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in output
+    assert output.strip().splitlines()[-1] == "train.py: interrupted; files written so far are kept"

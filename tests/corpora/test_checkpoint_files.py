@@ -12,7 +12,7 @@ from test_security import Opens, edit
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from modeling_gemoclap import GEmoClapAudioConfig, GEmoClapProcessor
-from modeling_gemoclap.command_line.failures import sentence_for
+from modeling_gemoclap.command_line.failures import failure_message
 from modeling_gemoclap.encoding_gemoclap import FIXED_LENGTH, PADDING_SAFE
 from modeling_gemoclap.safety_gemoclap import refuse_compiled_families, refuse_foreign_code
 from modeling_gemoclap.towers_gemoclap import build_text_tower, load_text_tower
@@ -87,8 +87,8 @@ def test_reference_compile_in_a_file_is_ignored():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is not whole"),
-        (b"PK\x03\x04 of an archive", "is not whole"),
+        (b"", "is incomplete"),
+        (b"PK\x03\x04 of an archive", "is incomplete"),
         (
             b"<html>not found</html>",
             "is a pickle of objects other than tensors, which may run code, or contains no tensors",
@@ -101,5 +101,5 @@ def test_the_error_for_an_unsafe_file_names_it_and_does_not_advise_unpickling(tm
     (tmp_path / "scaler.pt").write_bytes(content)
     with pytest.raises(Exception) as refused:  # noqa: B017, PT011
         torch.load(str(tmp_path / "scaler.pt"), weights_only=True)
-    sentence = sentence_for(refused.value)
+    sentence = failure_message(refused.value)
     assert sentence.startswith(f"{tmp_path / 'scaler.pt'} {words}") and "weights_only" not in sentence

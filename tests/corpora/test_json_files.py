@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import ROOT, TINY, load_script, write_corpus
 
-from modeling_gemoclap.command_line.failures import sentence_for
+from modeling_gemoclap.command_line.failures import failure_message
 from modeling_gemoclap.command_line.files import json_object, read_yaml
 from modeling_gemoclap.corpora.checkpoint_files import check_checkpoint_files
 from modeling_gemoclap.corpora.files import MAX_DEPTH, read_json, read_object, write_json
@@ -16,11 +16,11 @@ from modeling_gemoclap.evaluation.loading import load_pipeline
 from modeling_gemoclap.evaluation.prediction_files import load_fold_if_valid, load_predictions, protocols_of
 from modeling_gemoclap.evaluation.protocol_runs import read_run
 from modeling_gemoclap.evaluation.report import refuse_other_results
-from modeling_gemoclap.objectives.start import config_of
+from modeling_gemoclap.objectives.initial_checkpoint import read_checkpoint_config
 from modeling_gemoclap.runs.identity import read_identity
-from modeling_gemoclap.runs.provenance import history_of_start
+from modeling_gemoclap.runs.provenance import initial_training_data
 from modeling_gemoclap.training.arguments import ModelArguments
-from modeling_gemoclap.training.checkpoints import find_best_again, latest_complete_checkpoint
+from modeling_gemoclap.training.checkpoints import latest_complete_checkpoint, relocate_best_checkpoint
 from modeling_gemoclap.training.history import history_of_checkpoint
 
 DEEP = "[" * 200_000 + "]" * 200_000
@@ -39,7 +39,7 @@ def refused(action, path):
     """Check that an action fails with one sentence that names the file."""
     with pytest.raises(ValueError) as error:
         action()
-    sentence = sentence_for(error.value)
+    sentence = failure_message(error.value)
     assert sentence and path.name in sentence and len(sentence) < 1000 and "\n" not in sentence, sentence
     return sentence
 
@@ -53,9 +53,9 @@ def test_errors_for_files_that_hold_no_object(content, tmp_path):
         "results.json": lambda: load_predictions(tmp_path),
         "answers.json": lambda: load_fold_if_valid(tmp_path, {}),
         "run_identity.json": lambda: read_identity(tmp_path),
-        "trainer_state.json": lambda: find_best_again(str(tmp_path), str(tmp_path)),
+        "trainer_state.json": lambda: relocate_best_checkpoint(str(tmp_path), str(tmp_path)),
         "layers.json": lambda: refuse_other_results({"model": "x"}, tmp_path, name="layers.json"),
-        "config.json": lambda: history_of_start(ModelArguments(audio_model=str(tmp_path))),
+        "config.json": lambda: initial_training_data(ModelArguments(audio_model=str(tmp_path))),
     }.items():
         path = damage(tmp_path / name, content)
         refused(action, path)
@@ -120,7 +120,7 @@ def checkpoint(trained, tmp_path):
 def test_fields_of_the_wrong_type_in_a_configuration(change, checkpoint):
     path = checkpoint / "config.json"
     write_json(path, json.loads(path.read_text()) | change)
-    for action in (lambda: load_pipeline(str(checkpoint)), lambda: config_of(str(checkpoint))):
+    for action in (lambda: load_pipeline(str(checkpoint)), lambda: read_checkpoint_config(str(checkpoint))):
         assert next(iter(change)) in refused(action, path)
 
 
@@ -131,7 +131,7 @@ def test_checkpoint_files_that_hold_no_object(name, checkpoint):
     for content in NOT_OBJECTS.values():
         path = damage(checkpoint / name, content)
         refused(lambda: load_pipeline(str(checkpoint)), path)
-        refused(lambda: config_of(str(checkpoint)), path)
+        refused(lambda: read_checkpoint_config(str(checkpoint)), path)
 
 
 def test_a_valid_checkpoint_passes(checkpoint):

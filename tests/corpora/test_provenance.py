@@ -383,7 +383,7 @@ def test_initial_weights_without_a_record_make_the_answer_unknown(trained, tones
     options = ("--config", "tests/tiny.yaml", "--audio_config", "{}", "--feature_config", "{}", "--data_dir", tones)
     options += ("--num_train_epochs", "1", "--protocol", "2-folds-by-speaker", "--init_from", blank)
     done = run_script("train.py", *options, "--output_dir", tmp_path / "run")
-    assert "may have heard the true ones" in done.stderr
+    assert "may have been trained on the true labels" in done.stderr
     card = (tmp_path / "run/fold_0/seed_42/README.md").read_text()
     assert "Not all of it is known: what blank, from which it started, was trained on is not recorded" in card
     results = judged(tmp_path / "run", tones, tmp_path / "results", "--protocol", "2-folds-by-speaker")

@@ -1,4 +1,4 @@
-"""Run by torchrun: pretraining on speakers' clusters on two processes against one with the whole batch."""
+"""Run by torchrun: pretraining on speaker clusters on two processes against one process with the complete batch."""
 
 import sys
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def make(task, dtype):
     return speaker_trainer.SpeakerPretraining(encoder, 0 if task == "contrastive" else 3).to(dtype).train()
 
 
-def whole_batch(dtype):
+def complete_batch(dtype):
     features = torch.randn(16, 40, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
     return {"input_features": features, "audio_attention_mask": torch.ones(16, 40), **BATCH}
 
@@ -51,14 +51,14 @@ def main():
     rank, world = dist.get_rank(), dist.get_world_size()
     for dtype in (torch.float32, torch.float64):
         for task in ("contrastive", "multi-task", "adversarial"):
-            whole, model = whole_batch(dtype), make(task, dtype)
-            expected_loss, expected = gradients(model, model, whole, task)
+            batch, model = complete_batch(dtype), make(task, dtype)
+            expected_loss, expected = gradients(model, model, batch, task)
             wrapped = DistributedDataParallel(model)
-            part = {name: value.chunk(world)[rank] for name, value in whole.items()}
-            loss, found = gradients(model, wrapped, part, task)
+            part = {name: value.chunk(world)[rank] for name, value in batch.items()}
+            loss, actual = gradients(model, wrapped, part, task)
             errors = {
                 "loss": (GATHER(loss[None]).mean() - expected_loss).abs().item(),
-                "gradient": worst(found, expected),
+                "gradient": worst(actual, expected),
             }
             with patch.object(speaker_trainer, "gather", without_gradient):
                 errors["without gradient"] = worst(gradients(model, wrapped, part, task)[1], expected)

@@ -1,4 +1,4 @@
-"""Run by torchrun: Xiang's first stage on two processes against one with the whole batch."""
+"""Run by torchrun: Xiang's first stage on two processes against one process with the complete batch."""
 
 import sys
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ def make(dtype):
     return GEmoClapForXVector(config).to(dtype).train()
 
 
-def whole_batch(dtype):
+def complete_batch(dtype):
     """Sixteen clips: eight positives, then eight negatives."""
     features = torch.randn(16, 40, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
     mask = torch.ones(16, 40)
@@ -30,7 +30,7 @@ def whole_batch(dtype):
 
 
 def part_of(batch, rank, world):
-    """A process's positives, then its negatives, as the sampler deals them."""
+    """Return the positives of a process, then its negatives, as the sampler orders them."""
     return {name: torch.cat([half.chunk(world)[rank] for half in value.chunk(2)]) for name, value in batch.items()}
 
 
@@ -52,14 +52,14 @@ def main():
     Accelerator(cpu=True)  # makes the process group
     rank, world = dist.get_rank(), dist.get_world_size()
     for dtype in (torch.float32, torch.float64):
-        whole, model = whole_batch(dtype), make(dtype)
-        expected_loss, expected = gradients(model, model, whole)
+        batch, model = complete_batch(dtype), make(dtype)
+        expected_loss, expected = gradients(model, model, batch)
         wrapped = DistributedDataParallel(model)
-        part = part_of(whole, rank, world)
-        loss, found = gradients(model, wrapped, part)
+        part = part_of(batch, rank, world)
+        loss, actual = gradients(model, wrapped, part)
         errors = {
             "loss": (GATHER(loss[None]).mean() - expected_loss).abs().item(),
-            "gradient": worst(found, expected),
+            "gradient": worst(actual, expected),
         }
         for name, shortcut in (("without gradient", without_gradient), ("no gather", lambda tensor: tensor)):
             with (
@@ -75,7 +75,7 @@ def main():
 
 
 def first_0(name):
-    """Where nothing is gathered, a process's positives begin at 0."""
+    """Without gathering, the index of the first positive of a process is 0."""
     real = supcon_trainer.info_nce
     return lambda a, p, n, t, first: real(a, p, n, t, 0 if name == "no gather" else first)
 

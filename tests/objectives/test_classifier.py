@@ -1,4 +1,4 @@
-"""The baseline: a head on the same towers, trained by the script, judged by the script, used by the stock pipeline."""
+"""The classifier baseline: training and evaluation by the scripts, and the stock pipeline."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def classifier(tones, tmp_path_factory):
     return run
 
 
-def test_it_learns_and_is_judged(classifier, tones, tmp_path):
+def test_training_and_evaluation(classifier, tones, tmp_path):
     assert {path.name for path in classifier.iterdir()} >= {"config.json", "model.safetensors", "README.md"}
     config = GEmoClapConfig.from_pretrained(classifier)
     assert config.architectures == ["GEmoClapForAudioClassification"] and config.classifier_hidden_size == 16
@@ -66,13 +66,13 @@ def test_the_stock_pipeline_agrees(classifier, tones, tmp_path):
     from modeling_gemoclap.evaluation.classifier import AudioClassifier
 
     model = GEmoClapForAudioClassification.from_pretrained(classifier)
-    ours = AudioClassifier(model, GEmoClapFeatureExtractor.from_pretrained(classifier))(clips)
-    for here, there in zip(ours, answers, strict=True):
-        assert [item["label"] for item in here] == [item["label"] for item in there]
-        assert [item["score"] for item in here] == pytest.approx([item["score"] for item in there], abs=1e-5)
+    predictions = AudioClassifier(model, GEmoClapFeatureExtractor.from_pretrained(classifier))(clips)
+    for prediction, answer in zip(predictions, answers, strict=True):
+        assert [item["label"] for item in prediction] == [item["label"] for item in answer]
+        assert [item["score"] for item in prediction] == pytest.approx([item["score"] for item in answer], abs=1e-5)
 
 
-def test_a_bad_clip_carries_its_error(classifier, tones, tmp_path):
+def test_a_bad_clip_returns_its_error(classifier, tones, tmp_path):
     from modeling_gemoclap import GEmoClapFeatureExtractor
     from modeling_gemoclap.evaluation.classifier import AudioClassifier
 
@@ -86,7 +86,7 @@ def test_a_bad_clip_carries_its_error(classifier, tones, tmp_path):
         list(pipe(clips))
 
 
-def test_loss_leaves_unknown_emotions_out(make_model):
+def test_the_loss_ignores_unknown_emotions(make_model):
     model = make_model(model_class=GEmoClapForAudioClassification)
     audio, _ = batch_of(model, [8000, 12000, 6400])
     output = model(**audio, labels=torch.tensor([0, -1, 2]))
@@ -98,21 +98,21 @@ def test_loss_leaves_unknown_emotions_out(make_model):
     assert len(make_model(model_class=GEmoClapForAudioClassification, classifier_hidden_size=8).classifier) == 4
 
 
-def test_it_takes_over_a_contrastive_tower(make_model, tmp_path):
+def test_loading_the_audio_tower_of_a_contrastive_model(make_model, tmp_path):
     model = make_model("wavlm-base", pooling="self_attention")
     model.save_pretrained(tmp_path)
     classifier = GEmoClapForAudioClassification.from_pretrained(tmp_path)
-    ours, theirs = classifier.state_dict(), model.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items() if name.startswith("audio_"))
+    loaded, saved = classifier.state_dict(), model.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in loaded.items() if name.startswith("audio_"))
 
 
-def test_an_adapter_is_not_judged(tmp_path, tones):
+def test_an_adapter_is_not_evaluated(tmp_path, tones):
     (tmp_path / "adapter_config.json").write_text("{}")
     done = run_script("evaluate.py", "--model", tmp_path, "--data_dir", tones, check=False)
     assert done.returncode == 1 and "is a LoRA adapter" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_it_learns_on_a_pretrained_encoder(tones, tmp_path):
+def test_training_on_a_pretrained_encoder(tones, tmp_path):
     torch.manual_seed(0)
     source = transformers.AutoModel.from_config(audio_config("wav2vec2-base"))
     source.save_pretrained(tmp_path / "audio")
@@ -146,8 +146,8 @@ def test_it_learns_on_a_pretrained_encoder(tones, tmp_path):
     )
 
 
-def test_lora_is_not_for_it(tones, tmp_path):
+def test_lora_is_refused(tones, tmp_path):
     options = ("--head", "classifier", "--lora_towers", "audio", "--data_dir", tones, "--output_dir", tmp_path / "run")
     done = run_script("train.py", *TINY, *options, check=False)
-    assert done.returncode == 1 and "--lora_towers is for the contrastive model" in done.stderr
+    assert done.returncode == 1 and "--lora_towers is an option of --head contrastive" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""The example of docs/extending.md: an objective in one file trains, is evaluated, and has options of its own."""
+"""The example of docs/extending.md: an objective in one file with its options, which is trained and evaluated."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_the_example_trains_and_is_evaluated(example, tones, tmp_path):
         (("--head", "focal", "--alpha", "0.5"), r"--alpha is an option of --head contrastive \(GEmo-CLAP\)"),
     ],
 )
-def test_its_options_are_its_own(example, options, message):
+def test_options_of_the_example(example, options, message):
     done = subprocess.run(
         [sys.executable, example, *options], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

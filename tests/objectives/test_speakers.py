@@ -1,4 +1,4 @@
-"""Speaker embeddings, their clusters, and the pretraining on these: maths, sampler, programs, and what is refused."""
+"""Pretraining on clusters of speaker embeddings: losses, sampler, embeddings, clusters, training, errors."""
 
 import ast
 import csv
@@ -51,10 +51,10 @@ def both(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vectors(both, tmp_path_factory):
-    """Speaker embeddings of one's own, in which emotion is a cluster; of the mixture, in another order."""
+    """A file with embeddings of both corpora in another order, in which each emotion is a cluster."""
     corpus, generator = load_corpora(list(map(str, both))), np.random.default_rng(0)
     names, emotions = (corpus.column(name).to_pylist() for name in ("file_name", "emotion"))
-    values = np.stack([np.eye(8)[list(TONES).index(one)] + 0.1 * generator.standard_normal(8) for one in emotions])
+    values = np.stack([np.eye(8)[list(TONES).index(word)] + 0.1 * generator.standard_normal(8) for word in emotions])
     order = generator.permutation(len(names))
     path = tmp_path_factory.mktemp("vectors") / "vectors.npz"
     np.savez(path, file_name=np.array(names)[order], embeddings=values[order])
@@ -82,7 +82,7 @@ def np_cluster_info_nce(values, speakers, clusters, temperature):
     return np.mean(losses), len(losses)
 
 
-def test_contrast_against_numpy():
+def test_cluster_info_nce_against_numpy():
     generator = np.random.default_rng(0)
     values, speakers = generator.standard_normal((14, 5)), [0] * 5 + [1] * 6 + [2] * 3
     clusters = [0, 0, 1, 1, 1, 0, 0, 1, 1, 2, 0, 0, 0, 0]  # the third speaker has one cluster: no negatives
@@ -94,7 +94,7 @@ def test_contrast_against_numpy():
     assert sum(parts).item() == pytest.approx(total.item(), rel=1e-12)
 
 
-def test_other_speakers_have_no_part_in_it():
+def test_cluster_info_nce_ignores_other_speakers():
     torch.manual_seed(0)
     values = torch.randn(8, 4, requires_grad=True)
     speakers, clusters = torch.tensor([0] * 4 + [1] * 4), torch.tensor([0, 0, 1, 1, 0, 0, 0, 0])
@@ -104,7 +104,7 @@ def test_other_speakers_have_no_part_in_it():
     assert slope[:4].abs().sum(1).min() > 0 and not slope[4:].any(), "the second speaker has no negatives"
 
 
-def test_by_hand():
+def test_cluster_info_nce_by_hand():
     right, up, left = torch.eye(2)[0], torch.eye(2)[1], -torch.eye(2)[0]
     values = torch.stack([right, right, up, left])
     total, pairs = cluster_info_nce(values, values, torch.zeros(4), torch.tensor([0, 0, 1, 2]), 1.0)
@@ -112,11 +112,11 @@ def test_by_hand():
     assert pairs == 2 and (total / pairs).item() == pytest.approx(np.log(1 + (1 + 1 / np.e) / np.e), rel=1e-6)
 
 
-def test_reversal():
+def test_gradient_reversal():
     values = torch.tensor([1.0, -2.0], requires_grad=True)
-    turned = reverse_gradient(values, 0.3)
-    assert torch.equal(turned, values)
-    (turned * torch.tensor([5.0, 7.0])).sum().backward()
+    reversed_values = reverse_gradient(values, 0.3)
+    assert torch.equal(reversed_values, values)
+    (reversed_values * torch.tensor([5.0, 7.0])).sum().backward()
     assert torch.allclose(values.grad, torch.tensor([-1.5, -2.1]))
     assert reversal_strength(0) == 0 and reversal_strength(0.1) == pytest.approx(2 / (1 + np.exp(-1)) - 1)
     assert 0.9999 < reversal_strength(1) < 1
@@ -148,7 +148,7 @@ def setups(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(setups())
-def test_every_step(setup):
+def test_composition_of_every_step(setup):
     speakers, clusters, batch, _, _, group = setup
     try:
         sampler = SpeakerClusterSampler(*setup)
@@ -157,17 +157,17 @@ def test_every_step(setup):
         return
     drawn = [clip % len(speakers) for clip in sampler]
     assert len(drawn) == len(sampler) == sampler.steps * batch
-    able = len(sampler.pools)
+    usable_speakers = len(sampler.pools)
     for start in range(0, len(drawn), batch):
         step = drawn[start : start + batch]
-        assert len(set(step)) == batch, "no clip stands in a step twice"
+        assert len(set(step)) == batch, "no clip occurs in a step twice"
         groups = [step[i : i + group] for i in range(0, batch, group)]
-        for one in groups:
-            assert len({speakers[clip] for clip in one}) == 1
-            first, second = ({clusters[clip] for clip in part} for part in (one[: group // 2], one[group // 2 :]))
+        for clips in groups:
+            assert len({speakers[clip] for clip in clips}) == 1
+            first, second = ({clusters[clip] for clip in part} for part in (clips[: group // 2], clips[group // 2 :]))
             assert len(first) == len(second) == 1 and first != second
-        if len(groups) <= able:
-            assert len({speakers[one[0]] for one in groups}) == len(groups), "each speaker once"
+        if len(groups) <= usable_speakers:
+            assert len({speakers[clips[0]] for clips in groups}) == len(groups), "each speaker once"
 
 
 @settings(max_examples=20, deadline=None)
@@ -185,20 +185,20 @@ def test_an_epoch_is_a_function_of_seed_and_number(seed, epoch):
     for number in range(12):
         jumped.set_epoch(number)
         drawn.update(speakers[clip % 60] for clip in list(jumped)[::4])
-    assert max(drawn.values()) - min(drawn.values()) <= 1, "speakers come equally often"
+    assert max(drawn.values()) - min(drawn.values()) <= 1, "speakers are drawn equally often"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 10}, "not made of groups of 4 clips; give 8"),
+        ({"batch_size": 10}, "cannot be divided into groups of 4 clips; give 8"),
         ({"batch_size": 12, "processes": 2}, "give 16"),
         ({"group_size": 5}, "must be even"),
         ({"clusters": [0] * 20}, "the speakers have clips for 0"),
         ({"batch_size": 40}, "has 10 groups, and the speakers have clips for 5"),
     ],
 )
-def test_samplers_that_cannot_be(options, message):
+def test_invalid_arguments_of_the_sampler(options, message):
     values = {"speakers": [0] * 20, "clusters": [0] * 10 + [1] * 10, "batch_size": 8} | options
     with pytest.raises(ValueError, match=message):
         SpeakerClusterSampler(**values)
@@ -212,16 +212,16 @@ def test_clusters_within_speakers():
     speakers = ["a"] * 24
     truth = np.repeat(range(3), 8)
     for k in (None, 3):
-        found = cluster_within_speakers(values, speakers, k)
-        assert found.counts == {"a": 3} and not found.notes
-        assert agreement(truth, found.labels, np.zeros((24, 24)))["adjusted_rand"] == 1.0
+        clusters = cluster_within_speakers(values, speakers, k)
+        assert clusters.counts == {"a": 3} and not clusters.notes
+        assert agreement(truth, clusters.labels, np.zeros((24, 24)))["adjusted_rand"] == 1.0
     few = cluster_within_speakers(values[:10], ["a"] * 6 + ["b"] * 3 + ["c"], 4)
     assert few.counts == {"a": 3, "b": 1} and few.labels[9] == -1
-    assert few.notes[0] == "speaker a has 6 clips, and 3 cluster(s) in place of 4"
-    assert few.notes[1] == "speaker b has 3 clips, and 1 cluster(s) in place of 4"
-    assert few.notes[2] == "speaker c has one clip, and is left out"
+    assert few.notes[0] == "speaker a has 6 clips and 3 cluster(s) instead of 4"
+    assert few.notes[1] == "speaker b has 3 clips and 1 cluster(s) instead of 4"
+    assert few.notes[2] == "speaker c has one clip and is left out"
     assert cluster_within_speakers(values[:3], ["a"] * 3).notes == [
-        "speaker a has 3 clips, and 1 cluster: nothing is apart from it"
+        "speaker a has 3 clips and 1 cluster, so it has no negatives"
     ]
     with pytest.raises(ValueError, match="1 clusters"):
         cluster_within_speakers(values, speakers, 1)
@@ -229,8 +229,8 @@ def test_clusters_within_speakers():
         cluster_within_speakers(values, ["a"] * 3)
 
 
-def test_a_speaker_of_very_many_clips(monkeypatch, tones):
-    """Of those that are drawn, all may be of one cluster; then the speaker has no figures."""
+def test_a_speaker_with_very_many_clips(monkeypatch, tones):
+    """If all clips of the sample are in one cluster, the speaker has no figures."""
     monkeypatch.setattr(cluster_analysis, "MOST_CLIPS", 6)
     corpus = load_corpus(tones).of_speakers(["01", "02"])
     values = np.random.default_rng(0).standard_normal((24, 4))
@@ -248,12 +248,12 @@ def test_purity_by_hand():
     [
         (lambda names, values: (names[1:], values[1:]), "no embedding of 1 clips of tones, first audio/"),
         (lambda names, values: (names, values[1:]), r"\(47, 8\) embeddings of \(48,\) file names"),
-        (lambda names, values: ([names[0], *names[:-1]], values), "stands in it twice"),
-        (lambda names, values: (names, np.full_like(values, np.nan)), "embedding of audio/.* is not all of numbers"),
+        (lambda names, values: ([names[0], *names[:-1]], values), "occurs twice"),
+        (lambda names, values: (names, np.full_like(values, np.nan)), "embedding of audio/.* is not finite"),
         (lambda names, values: (names, values[:, :0]), r"\(48, 0\) embeddings"),
     ],
 )
-def test_embeddings_of_other_clips_are_refused(change, message, tones, tmp_path):
+def test_invalid_embedding_files_are_refused(change, message, tones, tmp_path):
     corpus = load_corpus(tones)
     names, values = change(corpus.column("file_name").to_pylist(), np.random.default_rng(0).standard_normal((48, 8)))
     np.savez(tmp_path / "own.npz", file_name=np.array(names), embeddings=values)
@@ -279,15 +279,15 @@ def test_an_x_vector_model_of_transformers(tones, tmp_path, monkeypatch):
     kept, values, errors = speaker_embeddings(corpus, str(tmp_path / "xvector"), **options)
     assert values.shape == (48, 6) and len(kept) == 48 and not errors
     assert np.linalg.norm(values, axis=1) == pytest.approx(1, abs=1e-5)
-    kept_file = embeddings_module._keep
-    monkeypatch.setattr(embeddings_module, "_keep", lambda *_: pytest.fail("nothing is new"))
+    save_cache = embeddings_module._save_cache
+    monkeypatch.setattr(embeddings_module, "_save_cache", lambda *_: pytest.fail("all embeddings are cached"))
     again = speaker_embeddings(corpus.of_speakers(exclude=["04"]), str(tmp_path / "xvector"), **options)
-    assert np.array_equal(again[1], values[:36]), "a selection finds what the whole has left"
-    monkeypatch.setattr(embeddings_module, "_keep", kept_file)
+    assert np.array_equal(again[1], values[:36]), "a subset of the clips uses the cache of all clips"
+    monkeypatch.setattr(embeddings_module, "_save_cache", save_cache)
     config = json.loads((tmp_path / "xvector/config.json").read_text()) | {"architectures": ["WavLMModel"]}
     shutil.copytree(tmp_path / "xvector", tmp_path / "plain")
     (tmp_path / "plain/config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"plain is no x-vector model \(WavLMModel\)"):
+    with pytest.raises(ValueError, match=r"plain is not an x-vector model \(WavLMModel\)"):
         speaker_embeddings(corpus, str(tmp_path / "plain"), **options)
     soundfile.write(tmp_path / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(2000), 16000)
     (tmp_path / "metadata.csv").write_text("file_name,emotion,gender,speaker_id\nshort.wav,,,a\n")
@@ -295,8 +295,8 @@ def test_an_x_vector_model_of_transformers(tones, tmp_path, monkeypatch):
         speaker_embeddings(load_corpus(tmp_path), str(tmp_path / "xvector"), **options)
 
 
-def test_a_speaker_model_that_cannot_be_had(tones, monkeypatch):
-    with pytest.raises(ValueError, match="no-such/model cannot be had.*make speaker-extra"):
+def test_a_speaker_model_that_cannot_be_loaded(tones, monkeypatch):
+    with pytest.raises(ValueError, match="no-such/model cannot be loaded.*make speaker-extra"):
         speaker_embeddings(load_corpus(tones), "no-such/model")
     monkeypatch.setitem(sys.modules, "resemblyzer", None)
     with pytest.raises(ValueError, match="Resemblyzer cannot be imported.*make speaker-extra"):
@@ -305,7 +305,7 @@ def test_a_speaker_model_that_cannot_be_had(tones, monkeypatch):
 
 # ---- programs -------------------------------------------------------------------------------------------------------
 def test_no_emotion_label_is_read(both, vectors, train, tmp_path):
-    """Labels that are shuffled, absent, not known or without a column give the same weights and losses, to the bit."""
+    """Shuffled, missing or unknown labels, or no label column, give bit-identical weights and losses."""
     runs = {}
     for name in ("true", "shuffled", "absent", "foreign", "no column"):
         corpora = [shutil.copytree(corpus, tmp_path / name / corpus.name) for corpus in both]
@@ -332,7 +332,7 @@ def test_no_emotion_label_is_read(both, vectors, train, tmp_path):
         assert all(torch.equal(value, runs["true"][0][key]) for key, value in runs[name][0].items())
 
 
-def test_what_pretraining_leaves_behind(pretrained, both, tmp_path):
+def test_files_and_logs_of_pretraining(pretrained, both, tmp_path):
     history = json.loads((pretrained / "trainer_state.json").read_text())["log_history"]
     logs = [entry for entry in history if "cluster_info_nce" in entry]
     for entry in logs:
@@ -349,13 +349,13 @@ def test_what_pretraining_leaves_behind(pretrained, both, tmp_path):
     assert done.stdout.split() == ["GEmoClapAudioModel", "32"]
 
 
-def test_ser_starts_from_it(pretrained, both, train, tmp_path):
-    """By --init_from with its pooling, and the tower alone by --audio_model; with few labels."""
+def test_fine_tuning_starts_from_the_pretrained_encoder(pretrained, both, train, tmp_path):
+    """From the encoder and its pooling by --init_from, or from the audio tower only by --audio_model."""
     few = ("--head", "classifier", "--data_dir", both[0], "--exclude_speakers", "04", "--label_fraction", "0.5")
     few += ("--num_train_epochs", "1", "--learning_rate", "1e-12", "--pooling", "self_attention")
     train(*few, "--init_from", pretrained, "--output_dir", tmp_path / "start")
     heard = ("--protocol", "2-folds-by-speaker", "--audio_model", pretrained / "encoder", "--audio_config", "{}")
-    with pytest.raises(ValueError, match="was trained on .*, whom fold 0 judges"):
+    with pytest.raises(ValueError, match="was trained on .*, which fold 0 tests"):
         train(*few[:4], *heard, "--feature_config", "{}", "--output_dir", tmp_path / "heard")
     tower = ("--audio_model", pretrained / "encoder", "--audio_config", "{}", "--feature_config", "{}")
     train(*few, *tower, "--output_dir", tmp_path / "tower")
@@ -371,8 +371,8 @@ def test_ser_starts_from_it(pretrained, both, train, tmp_path):
         assert "training_data" not in config["audio_config"]
 
 
-def test_two_processes_train_as_one_would(both, vectors, tmp_path):
-    """The same clips, losses and weights; plain gradient descent, no dropout."""
+def test_two_processes_train_like_one(both, vectors, tmp_path):
+    """The same clips, losses and weights, with plain gradient descent and without dropout."""
     options = (*PRETRAIN, "--speaker_embeddings", vectors, "--data_dir", *both, "--speaker_task", "multi-task")
     options += ("--optimizer", "optim", "--optim", "sgd", "--learning_rate", "0.1")
     options += ("--audio_config", json.dumps(AUDIO))
@@ -389,7 +389,7 @@ def test_two_processes_train_as_one_would(both, vectors, tmp_path):
 
 
 def test_protocols_of_both_steps(both, vectors, train, tmp_path):
-    """Each fold of the fine-tuning starts from the pretraining that has not heard whom it judges."""
+    """Each fold of the fine-tuning starts from the pretraining fold that left out its test speakers."""
     protocol = ("--protocol", "2-folds-by-speaker", "--num_train_epochs", 2)
     options = ("--speaker_embeddings", vectors, "--data_dir", *both, "--output_dir", tmp_path / "pretrained")
     train(*PRETRAIN, *protocol, *options)
@@ -409,8 +409,8 @@ def test_protocols_of_both_steps(both, vectors, train, tmp_path):
 
 
 @pytest.mark.skipif(not os.environ.get("GEMOCLAP_CORPORA"), reason="GEMOCLAP_CORPORA is not set: it holds emodb/")
-def test_resemblyzer_hears_real_speakers(tmp_path):
-    """GE2E embeddings of one speaker lie nearer to each other than to those of another; sentences have a row."""
+def test_resemblyzer_separates_real_speakers(tmp_path):
+    """GE2E embeddings of one speaker are more similar than those of two; sentences have a row in the analysis."""
     pytest.importorskip("resemblyzer", reason="Resemblyzer is not installed; make speaker-extra")
     corpus = load_corpus(os.path.join(os.environ["GEMOCLAP_CORPORA"], "emodb")).of_speakers(["03", "08"])
     kept, values, _ = speaker_embeddings(corpus, "resemblyzer", cache_dir=str(tmp_path / "cache"), device="cpu")
@@ -434,7 +434,7 @@ def test_some_clips_are_of_every_speaker_and_emotion(tones):
         sample_clips(corpus, 0, 0)
 
 
-def test_the_analysis(both, vectors, tmp_path):
+def test_cluster_analysis(both, vectors, tmp_path):
     options = ("--cluster_analysis", "--data_dir", *both, "--output_dir", tmp_path)
     done = run_script("evaluate.py", *options, "--speaker_embeddings", vectors, "--speaker_clusters", 3)
     record = json.loads((tmp_path / "cluster_analysis.json").read_text())
@@ -458,12 +458,12 @@ def test_the_analysis(both, vectors, tmp_path):
         (("--model", "x", "--before", "y"), "--before is for --layer_similarity"),
     ],
 )
-def test_options_that_would_have_no_part_in_it(options, message):
+def test_options_without_effect_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         refuse_idle_options(load_script("evaluate").parse(["--data_dir", "corpus", *options]))
 
 
-def test_a_killed_pretraining_goes_on_to_the_same_weights(both, vectors, tmp_path, train):
+def test_a_resumed_pretraining_gives_the_same_weights(both, vectors, tmp_path, train):
     options = (*PRETRAIN, "--speaker_task", "multi-task", "--speaker_embeddings", vectors, "--data_dir", *both)
     options += ("--save_strategy", "epoch", "--output_dir")
     train(*options, tmp_path / "straight")
@@ -480,12 +480,12 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(both, vectors, tmp_pat
     [
         (("--per_device_train_batch_size", "10"), "groups of 4 clips"),
         (("--speaker_temperature", "0"), "must be above 0"),
-        (("--num_dev_speakers", "2"), "nothing to develop on"),
+        (("--num_dev_speakers", "2"), "no development clips"),
         (("--speaker_clusters", "1"), "--speaker_clusters 1 must be at least 2"),
         (("--class_balanced_sampling", "true"), "class_balanced_sampling"),
-        (("--mix_prob", "0.5"), "leave out --mix_prob"),
-        (("--protocol", "2-folds-speaker-dependent"), "which head speaker does not read"),
-        (("--label_fraction", "2", "--head", "classifier"), "label_fraction 2.0"),
+        (("--mix_prob", "0.5"), "--mix_prob 0.5: not supported by speaker clusters.*; leave it out"),
+        (("--protocol", "2-folds-speaker-dependent"), "emotion labels, which speaker clusters does not read"),
+        (("--label_fraction", "2"), "label_fraction 2.0"),
     ],
 )
 def test_bad_input(options, message, both, vectors, train, tmp_path):

@@ -1,4 +1,4 @@
-"""Xiang's two stages by the scripts: trained, judged, pictured, started from, resumed, and refused."""
+"""Xiang's two stages by the scripts: training, evaluation, layer similarity, initialisation, resuming, errors."""
 
 import ast
 import json
@@ -22,7 +22,7 @@ from modeling_gemoclap.evaluation.clips import EvaluationOptions
 from modeling_gemoclap.evaluation.layer_similarity import compare_layers, pair_sums
 from modeling_gemoclap.evaluation.layers import starting_point
 from modeling_gemoclap.objectives.audio_encoder import freeze_parts
-from modeling_gemoclap.runs.provenance import start_of_fold
+from modeling_gemoclap.runs.provenance import model_arguments_of_fold
 from modeling_gemoclap.runs.recipe import parse_recipe
 from modeling_gemoclap.training.arguments import ModelArguments
 
@@ -46,7 +46,7 @@ print(json.dumps([size, answer[0]["label"]]))
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """Two corpora of tones, and what the extractor keeps of them."""
+    """Two corpora of tones."""
     folder = tmp_path_factory.mktemp("both")
     return [write_corpus(folder / "first"), write_corpus(folder / "second", salt="s")]
 
@@ -73,7 +73,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one():
         assert len(errors) == 2 and min(errors.values()) > 1e-3, "shortcuts must fail the same check"
 
 
-def test_two_processes_train_as_one_would(both, tmp_path):
+def test_two_processes_train_like_one(both, tmp_path):
     options = (*STAGE1, "--data_dir", *both, "--optimizer", "optim", "--optim", "sgd", "--learning_rate", "0.1")
     options += ("--audio_config", json.dumps(AUDIO))
     one, two = tmp_path / "one", tmp_path / "two"
@@ -88,7 +88,7 @@ def test_two_processes_train_as_one_would(both, tmp_path):
             assert a[name] == pytest.approx(b[name], abs=2e-4)
 
 
-def test_what_the_first_stage_leaves_behind(stages):
+def test_files_and_logs_of_the_first_stage(stages):
     config = GEmoClapConfig.from_pretrained(stages[0])
     assert config.architectures == ["GEmoClapForXVector"] and config.custom_pipelines == {}
     assert [record["corpus"] for record in config.training_data] == ["first", "second"]
@@ -104,7 +104,7 @@ def test_what_the_first_stage_leaves_behind(stages):
     assert "AutoModelForAudioXVector" in card and "pipeline(" not in card and "cross-entropy" not in card
 
 
-def test_the_second_stage_trains_pooling_and_head_alone(stages, both):
+def test_the_second_stage_trains_only_pooling_and_head(stages, both):
     first, second = (GEmoClapForXVector.from_pretrained(folder).state_dict() for folder in stages)
     moved = {name for name in first if not torch.equal(first[name], second[name])}
     assert moved == {"audio_pooling.attention.weight"}
@@ -120,12 +120,12 @@ def test_the_second_stage_trains_pooling_and_head_alone(stages, both):
     assert "trained before, as an encoder by supervised contrast" in card and "baseline" not in card
 
 
-def test_it_is_judged_and_used(stages, both, tmp_path):
+def test_the_second_stage_is_evaluated_and_loaded_without_the_package(stages, both, tmp_path):
     options = ("--model", stages[1], "--output_dir", tmp_path / "results")
     run_script("evaluate.py", *options, "--data_dir", both[0], "--speakers", "04")
     assert json.loads((tmp_path / "results/results.json").read_text())["uar"] > 0.6
     refused = run_script("evaluate.py", *options, "--data_dir", both[1], "--speakers", "s01", check=False)
-    assert refused.returncode == 1 and "s01" in refused.stderr, "the first stage heard it"
+    assert refused.returncode == 1 and "s01" in refused.stderr, "the first stage was trained on s01"
     (tmp_path / "use.py").write_text(USE)
     command = [sys.executable, "use.py", *map(str, stages), str(both[0] / "audio/04_sad_1.wav")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -134,7 +134,7 @@ def test_it_is_judged_and_used(stages, both, tmp_path):
     assert size == [1, 32] and label in TONES
 
 
-def test_the_figure(stages, both, tmp_path):
+def test_layer_similarity(stages, both, tmp_path):
     options = ("--model", stages[0], "--data_dir", *both, "--layer_similarity", "--output_dir", tmp_path)
     done = run_script("evaluate.py", *options, "--speakers", "first/04", "second/s04")
     record = json.loads((tmp_path / "layer_similarity.json").read_text())
@@ -184,8 +184,8 @@ def test_sums_over_pairs_against_a_loop():
         assert count == expected[kind][1] and total == pytest.approx(expected[kind][0], abs=1e-12)
 
 
-def test_frames_kept_are_those_of_the_encoder(stages, both, train, tmp_path, monkeypatch):
-    """Without the cache the same pooling and head come out: the frozen tower has no dropout in either run."""
+def test_cached_frames_give_the_same_weights(stages, both, train, tmp_path, monkeypatch):
+    """Pooling and head are the same without the cache, since the frozen tower has no dropout in either run."""
     counted = []
     forward = GEmoClapForAudioClassification.frames_of
     monkeypatch.setattr(
@@ -202,7 +202,7 @@ def test_frames_kept_are_those_of_the_encoder(stages, both, train, tmp_path, mon
     options = (*STAGE2, "--init_from", start, "--data_dir", both[0], "--num_train_epochs", 3)
     train(*options, "--output_dir", tmp_path / "kept")
     assert len(counted) == 3, "48 clips, 16 at a time, once"
-    assert not (tmp_path / "kept/frozen_frames").exists(), "of no use to a run that has ended"
+    assert not (tmp_path / "kept/frozen_frames").exists(), "removed at the end of the run"
     train(*options, "--output_dir", tmp_path / "anew", "--cache_frozen_frames", "false")
     train(*options, "--output_dir", tmp_path / "again")
     assert len(counted) == 6
@@ -232,7 +232,7 @@ def test_frames_and_layer_means_do_not_depend_on_the_batch(family, make_model):
             torch.testing.assert_close(pooled[row], from_frames[0], atol=1e-5, rtol=1e-4)
 
 
-def test_gemo_clap_starts_from_it(stages, both, train, tmp_path):
+def test_gemo_clap_starts_from_the_first_stage(stages, both, train, tmp_path):
     options = ("--init_from", stages[0], "--data_dir", both[0], "--exclude_speakers", "04", "--max_steps", "1")
     train(*options, "--pooling", "self_attention", "--learning_rate", "1e-12", "--output_dir", tmp_path / "run")
     first, second = GEmoClapForXVector.from_pretrained(stages[0]), GEmoClapModel.from_pretrained(tmp_path / "run")
@@ -241,7 +241,7 @@ def test_gemo_clap_starts_from_it(stages, both, train, tmp_path):
     assert len(second.config.training_data) == 3
 
 
-def test_a_killed_first_stage_goes_on_to_the_same_weights(both, tmp_path, train):
+def test_a_resumed_first_stage_gives_the_same_weights(both, tmp_path, train):
     options = (*STAGE1, "--data_dir", *both, "--save_strategy", "epoch")
     train(*options, "--output_dir", tmp_path / "straight")
     shutil.copytree(tmp_path / "straight", tmp_path / "killed")
@@ -255,18 +255,18 @@ def test_a_killed_first_stage_goes_on_to_the_same_weights(both, tmp_path, train)
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
-def test_the_folds_of_a_mixture_are_those_of_its_corpora(both, tmp_path):
+def test_folds_of_a_mixture_are_the_folds_of_its_corpora(both, tmp_path):
     mixed, alone = load_corpora(list(map(str, both))), load_corpus(both[1])
     for seed in (0, 1):
-        whole, part = (protocol_of("2-folds-by-speaker", corpus, seed).folds for corpus in (mixed, alone))
-        assert [[s[7:] for s in fold if s.startswith("second/")] for fold in whole] == part
+        mixed_folds, folds = (protocol_of("2-folds-by-speaker", corpus, seed).folds for corpus in (mixed, alone))
+        assert [[s[7:] for s in fold if s.startswith("second/")] for fold in mixed_folds] == folds
 
 
 def test_protocols_of_both_stages(both, train, tmp_path):
-    """Each fold of the second stage starts from that of the first, which has not heard whom it judges."""
+    """Each fold of the second stage starts from the fold of the first stage that left out its test speakers."""
     protocol = ("--protocol", "2-folds-by-speaker", "--num_train_epochs", 2)
     train(*STAGE1, "--data_dir", *both, *protocol, "--output_dir", tmp_path / "one")
-    assert not (tmp_path / "one/shuffled_labels").exists(), "nothing is judged that a control could be beside"
+    assert not (tmp_path / "one/shuffled_labels").exists(), "the first stage is not evaluated, so it needs no control"
     options = (*STAGE2, *protocol, "--init_from", tmp_path / "one")
     train(*options, "--data_dir", both[1], "--output_dir", tmp_path / "two")
     for fold in (0, 1):
@@ -283,12 +283,12 @@ def test_protocols_of_both_stages(both, train, tmp_path):
     record = compare_layers(
         tmp_path / "one", load_corpora(list(map(str, both))), options=EvaluationOptions(device="cpu")
     )
-    assert record["clips"] == 96, "every clip is judged by a fold that has not heard its speaker"
-    with pytest.raises(ValueError, match="was trained on.*whom fold 0 judges"):
+    assert record["clips"] == 96, "every clip is evaluated by a fold that was not trained on its speaker"
+    with pytest.raises(ValueError, match="was trained on.*which fold 0 tests"):
         train(*options, "--seeds", 1, "--init_from", tmp_path / "one/fold_0/seed_42", "--data_dir", both[1],
               "--output_dir", tmp_path / "leak")  # fmt: skip
-    assert not (tmp_path / "two/shuffled_labels").exists(), "its encoder has heard the true labels"
-    with pytest.raises(ValueError, match="with seed 7 no fold there left out"):
+    assert not (tmp_path / "two/shuffled_labels").exists(), "its encoder was trained on the true labels"
+    with pytest.raises(ValueError, match="with seed 7 no fold left out"):
         train(*options, "--seeds", 7, "--data_dir", both[1], "--output_dir", tmp_path / "three")
     shutil.rmtree(tmp_path / "one/fold_1")
     with pytest.raises(ValueError, match="fold_1.*not trained to its end"):
@@ -300,25 +300,25 @@ def test_protocols_of_both_stages(both, train, tmp_path):
     [
         ((*STAGE1, "--per_device_train_batch_size", "10"), "multiple of 4; give 8"),
         ((*STAGE1, "--per_device_train_batch_size", "72"), "a step of 72 needs 18"),
-        ((*STAGE1, "--dev_speakers", "first/01"), "nothing to develop on"),
+        ((*STAGE1, "--dev_speakers", "first/01"), "no development clips"),
         ((*STAGE1, "--contrastive_chunk_size", "2"), "contrastive_chunk_size"),
         ((*STAGE1, "--class_balanced_sampling", "true"), "class_balanced_sampling"),
         ((*STAGE2, "--init_from", "no-such"), "no-such: no such folder"),
         ((*STAGE2, "--init_from", "{mean}"), "has pooling mean, and --pooling is self_attention"),
         ((*STAGE2, "--init_from", "{bert}"), "a 'bert' model, which has no pooling"),
         ((*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hidden_size": 64}'), "has hidden_size 32"),
-        ((*STAGE2, "--init_from", "{stage1}", "--audio_model", "x"), "brings its audio tower"),
+        ((*STAGE2, "--init_from", "{stage1}", "--audio_model", "x"), "has an audio tower already"),
         ((*STAGE2, "--init_from", "{stage1}", "--max_seconds", "1"), "leave out --max_seconds"),
         (
             (*STAGE2, "--init_from", "{stage1}", "--audio_config", '{"hiden_size": 32}'),
             "no field 'hiden_size'; did you mean hidden_size",
         ),
-        (STAGE2, "give --init_from"),
+        (STAGE2, "give --audio_model or --init_from"),
         ((*STAGE2, "--freeze_audio_encoder", "false"), "cache_frozen_frames needs --freeze_audio_encoder true"),
         (("--encoder_lr_factor", "0"), "encoder_lr_factor 0.0 must be above 0"),
         ((*STAGE1, "--supcon_temperature", "0"), "supcon_temperature 0.0 must be above 0"),
         ((*STAGE1, "--auto_find_batch_size", "true"), "auto_find_batch_size"),
-        ((*STAGE1, "--max_steps", "3"), "do not go with max_steps"),
+        ((*STAGE1, "--max_steps", "3"), "cannot be combined with max_steps"),
         ((*STAGE1, "--lr_gamma", "-1"), "lr_gamma -1.0 must be above 0"),
         ((*STAGE1, "--warmup_steps", "3"), "leave out lr_scheduler_type and warmup_steps"),
     ],
@@ -334,7 +334,7 @@ def test_bad_input(options, message, stages, trained, both, train, tmp_path):
         train("--data_dir", *both, *options, "--output_dir", tmp_path / "run")
 
 
-def test_corpora_that_call_an_emotion_by_other_words(both, train, tmp_path):
+def test_corpora_with_different_words_for_an_emotion(both, train, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(both[1], other)
     text = (other / "metadata.csv").read_text()
@@ -364,29 +364,29 @@ def test_corpora_that_call_an_emotion_by_other_words(both, train, tmp_path):
 
 @pytest.mark.parametrize("name", ["leave-one-speaker-out", "2-folds-by-speaker", "3-folds-speaker-dependent"])
 def test_the_fold_that_a_fold_starts_from(name, both, tmp_path):
-    """It left out all that is judged, speakers or clips, whatever its number."""
+    """The fold left out all test speakers or clips; its number may differ."""
     mixed, alone = load_corpora(list(map(str, both))), load_corpus(both[1])
-    whole, part = protocol_of(name, mixed, 1), protocol_of(name, alone, 1)
-    run = {"corpus": mixed.name, "protocols": {"1": whole.to_dict()}}
+    first_stage, second_stage = protocol_of(name, mixed, 1), protocol_of(name, alone, 1)
+    run = {"corpus": mixed.name, "protocols": {"1": first_stage.to_dict()}}
     (tmp_path / "run.json").write_text(json.dumps(run))
-    for fold in range(len(whole.folds)):
+    for fold in range(len(first_stage.folds)):
         (tmp_path / f"fold_{fold}/seed_1").mkdir(parents=True)
         (tmp_path / f"fold_{fold}/seed_1/fold.json").write_text("{}")
     arguments = ModelArguments(init_from=str(tmp_path))
-    for fold, judged in enumerate(part.folds):
-        start = Path(start_of_fold(arguments, part, alone, fold, 1).init_from)
+    for fold, tested in enumerate(second_stage.folds):
+        start = Path(model_arguments_of_fold(arguments, second_stage, alone, fold, 1).init_from)
         number = int(start.parent.name.removeprefix("fold_"))
-        assert {f"second/{value}" for value in judged} <= set(whole.folds[number])
+        assert {f"second/{value}" for value in tested} <= set(first_stage.folds[number])
     (tmp_path / "fold_0/seed_1/fold.json").unlink()
-    with pytest.raises(ValueError, match="fold_0.*not trained to its end"):
-        start_of_fold(arguments, whole, mixed, 0, 1)
-    with pytest.raises(ValueError, match="no fold there left out"):
-        start_of_fold(arguments, protocol_of("leave-one-speaker-out", alone, 2), alone, 0, 2)
+    with pytest.raises(ValueError, match="fold_0.*: its training is not finished"):
+        model_arguments_of_fold(arguments, first_stage, mixed, 0, 1)
+    with pytest.raises(ValueError, match="no fold left out"):
+        model_arguments_of_fold(arguments, protocol_of("leave-one-speaker-out", alone, 2), alone, 0, 2)
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_what_is_frozen(pretrained, make_model, monkeypatch, caplog):
-    """Convolutions and feature projection of a pretrained encoder; of one from scratch nothing, which is told."""
+def test_frozen_parts(pretrained, make_model, monkeypatch, caplog):
+    """Convolutions and feature projection of a pretrained encoder; nothing of a new encoder, with a warning."""
     monkeypatch.setattr(transformers.utils.logging.get_logger(), "propagate", True)
     model = make_model("wavlm-base", model_class=GEmoClapForXVector, pooling="self_attention")
     arguments = ModelArguments(freeze_feature_encoder=True, freeze_feature_projection=True)
@@ -401,7 +401,7 @@ def test_what_is_frozen(pretrained, make_model, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2", "direct"])
-def test_configurations_say_what_the_paper_says(name):
+def test_configurations_agree_with_the_paper(name):
     recipe = parse_recipe(["--config", str(ROOT / f"configs/supcon_{name}.yaml"), "--use_cpu", "true"])
     arguments = recipe.training
     assert recipe.model.pooling == "self_attention" and arguments.per_device_train_batch_size == 32

@@ -1,4 +1,4 @@
-"""Xiang's losses against NumPy in float64, hand-worked numbers, and what the printed form would do."""
+"""Xiang's losses against NumPy in float64, results by hand, and the effect of the printed form of eq. 2."""
 
 import math
 
@@ -51,14 +51,14 @@ def test_by_hand():
     # s(p1, p2) = 0; s(p1, n) = -1 twice, s(p2, n) = 0 twice: -log(1 / (1 + 2 / e)) and -log(1 / (1 + 2))
     expected = (math.log(1 + 2 / math.e) + math.log(3)) / 2
     assert info_nce(positives, positives, negatives, 1.0).item() == pytest.approx(expected, rel=1e-6)
-    # a pair at a right angle costs 1; no negative is nearer than the margin
+    # the loss of an orthogonal pair is 1; no negative has a cosine above the margin
     assert cosine_margin(positives, negatives).item() == pytest.approx(0.5, rel=1e-6)
     assert cosine_margin(positives, positives).item() == pytest.approx(0.5 + 0.6, rel=1e-6)
     same = torch.cat([right, right])
     assert cosine_margin(same, torch.cat([up, up])).item() == 0.0
 
 
-def test_lengths_do_not_matter_and_small_temperatures_do_not_overflow():
+def test_losses_are_independent_of_lengths_and_small_temperatures_do_not_overflow():
     torch.manual_seed(0)
     positives, negatives = torch.randn(2, 6, 4)
     loss = info_nce(positives, positives, negatives)
@@ -69,16 +69,16 @@ def test_lengths_do_not_matter_and_small_temperatures_do_not_overflow():
     assert torch.isfinite(info_nce(positives, positives, positives, 1e-3))
 
 
-def test_rows_of_several_processes_add_up():
+def test_the_mean_over_processes_is_the_loss_of_the_complete_batch():
     torch.manual_seed(0)
     positives, negatives = torch.randn(2, 8, 4, dtype=torch.float64)
-    whole = info_nce(positives, positives, negatives)
+    complete = info_nce(positives, positives, negatives)
     parts = [info_nce(positives[i : i + 4], positives, negatives, first=i) for i in (0, 4)]
-    assert torch.stack(parts).mean().item() == pytest.approx(whole.item(), rel=1e-12)
+    assert torch.stack(parts).mean().item() == pytest.approx(complete.item(), rel=1e-12)
 
 
 def test_the_printed_form_would_push_positives_apart():
-    """Without the logarithm's minus sign, a step downhill lowers the cosine of positives; ours raises it."""
+    """A gradient step on the form without `-log` lowers the cosine of positives; `-log` raises it."""
     torch.manual_seed(0)
     positives, negatives = torch.randn(2, 6, 8, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""What a model card claims: only what the training's arguments, state and records say."""
+"""Claims of the model card, which follow from the arguments, state and records of the training."""
 
 import json
 import re
@@ -25,40 +25,40 @@ def card(model, folder, state=None, **options):
 
 
 def test_the_last_epoch_is_not_called_the_best(train, tones, tmp_path):
-    """An evaluation after each epoch chooses none unless the best is loaded at the end."""
+    """Evaluation after each epoch selects no epoch, unless the best one is loaded at the end."""
     options = ("--data_dir", tones, "--dev_speakers", "03", "--exclude_speakers", "04", "--num_train_epochs", "3")
     options += ("--eval_strategy", "epoch", "--metric_for_best_model", "uar", "--output_dir")
     train(*options, tmp_path / "last")
     text = (tmp_path / "last/README.md").read_text()
-    assert "the last epoch is kept" in text and "chose the epoch" not in text and "after epoch 3:" in text
+    assert "the last epoch is kept" in text and "epoch was chosen" not in text and "after epoch 3:" in text
     assert "which were not trained on" in text and "| 01, 02; developed on 03 |" in text
     train(*options, tmp_path / "further", "--init_from", tmp_path / "last", "--dev_speakers", "02")
     text = (tmp_path / "further/README.md").read_text()
-    assert "On the development speakers, of which it was TRAINED ON 02, after" in text
+    assert "On the development speakers, of which the model was TRAINED ON 02, after" in text
     assert "not trained on" not in text
 
 
 @pytest.mark.parametrize("best", [{"best_global_step": 4}, {"best_model_checkpoint": "run/checkpoint-4"}])
-def test_the_figure_is_of_the_epoch_that_was_chosen(make_model, tmp_path, best):
+def test_the_metrics_are_those_of_the_selected_epoch(make_model, tmp_path, best):
     log = [
         {"step": step, "epoch": step / 4, "eval_uar": uar, "eval_war": war}
         for step, uar, war in ((4, 0.5, 0.9), (8, 0.8, 0.6), (12, 0.6, 0.5))
     ]
     state = TrainerState(epoch=3, global_step=12, log_history=log, best_metric=0.9, **best)
     text = card(make_model(), tmp_path, state, development=Development(True, Heard(), "war"))
-    assert "which chose the epoch by war, after epoch 1: UAR 0.500, WAR 0.900" in text
+    assert "on which the epoch was chosen by war, after epoch 1: UAR 0.500, WAR 0.900" in text
     text = card(make_model(), tmp_path, state)
     assert "after epoch 3: UAR 0.600" in text and "UNKNOWN whether they were trained on" in text
 
 
-def test_weights_of_unknown_history_are_not_called_trained_from_scratch(make_model, tmp_path):
+def test_weights_with_unknown_training_data_are_not_called_trained_from_scratch(make_model, tmp_path):
     for records in (None, [{"unknown": "it was trained further from other weights"}]):
         text = card(make_model(training_data=records), tmp_path)
-        assert "from scratch" not in text and text.count("what it started from is not recorded") == 2
+        assert "from scratch" not in text and text.count("its initial weights are not recorded") == 2
     assert "trained from scratch" in card(make_model(training_data=[]), tmp_path)
 
 
-def test_labels_in_code_can_be_copied(make_model, tmp_path):
+def test_labels_in_code_are_literals(make_model, tmp_path):
     labels = ["angry", "a|b", "tick ` tock"]
     text = card(make_model(emotions=labels), tmp_path)
     [line] = [line for line in text.splitlines() if "candidate_labels=" in line]
@@ -69,14 +69,16 @@ def test_labels_in_code_can_be_copied(make_model, tmp_path):
     )
 
 
-NASTY = "# h <script> | `a` ``b`` ![i](x) [l](y)\n\n```\n- *x* ~~~"
+SPECIAL = "# h <script> | `a` ``b`` ![i](x) [l](y)\n\n```\n- *x* ~~~"
 
 
-def test_text_code_and_blocks_stand_for_themselves():
+def test_special_characters_are_escaped():
     parser = markdown_it.MarkdownIt().enable("table")
-    html = parser.render(f"{as_text(NASTY)}\n\n| a | b |\n|---|---|\n| {as_text(NASTY)} | {as_code('x|`y', True)} |\n")
+    html = parser.render(
+        f"{as_text(SPECIAL)}\n\n| a | b |\n|---|---|\n| {as_text(SPECIAL)} | {as_code('x|`y', True)} |\n"
+    )
     assert html.count("<td>") == 2 and "<code>x|`y</code>" in html
     for tag in ("<h1", "<script", "<img", "<a ", "<li", "<em", "<pre"):
         assert tag not in html, tag
-    [block] = parser.parse(as_block(NASTY))
-    assert block.type == "fence" and block.content == NASTY + "\n"
+    [block] = parser.parse(as_block(SPECIAL))
+    assert block.type == "fence" and block.content == SPECIAL + "\n"

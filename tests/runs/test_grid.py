@@ -1,4 +1,4 @@
-"""`grid.py`: cells, their table, and going on."""
+"""`grid.py`: cells, their table, and resuming."""
 
 import json
 
@@ -13,21 +13,21 @@ def grid():
 
 
 def test_table_1_of_the_paper(grid):
-    """Twelve cells, their published figures as printed, fields that train.py knows."""
+    """Twelve cells with the published figures and with fields of train.py."""
     from modeling_gemoclap.runs.recipe import parse_recipe
 
-    found, cells = grid.cells_of(str(ROOT / "configs/paper_table1.yaml"))
-    assert len(cells) == 12 and found["protocol"] == "leave-one-session-out"
+    settings, cells = grid.cells_of(str(ROOT / "configs/paper_table1.yaml"))
+    assert len(cells) == 12 and settings["protocol"] == "leave-one-session-out"
     assert max(cell["published"]["uar"] for cell in cells) == 83.16
     assert len({(cell["objective"], cell["audio_model"]) for cell in cells}) == 12
     for cell in cells:
         fields = [word for name in ("objective", "audio_model") for word in (f"--{name}", cell[name])]
-        recipe = parse_recipe(["--config", str(ROOT / found["base"]), *fields, "--use_cpu", "true"])
+        recipe = parse_recipe(["--config", str(ROOT / settings["base"]), *fields, "--use_cpu", "true"])
         assert recipe.model.audio_model == cell["audio_model"] and recipe.training.num_train_epochs == 80
 
 
-def test_what_is_varied(grid):
-    found, cells = grid.cells_of(str(ROOT / "configs/readings.yaml"))
+def test_varied_options(grid):
+    settings, cells = grid.cells_of(str(ROOT / "configs/readings.yaml"))
     assert cells[0] == {"name": "recipe"} and {"name": "targets softmax", "targets": "softmax"} in cells
     pairs = {(cell.get("sl_texts", "joint"), cell.get("similarity", "cross")) for cell in cells}
     assert len(pairs) == 6 and len(cells) == 7
@@ -38,13 +38,13 @@ def test_what_is_varied(grid):
     "content",
     ["[1, 2]", "{cells: [{alpha: 1}]}", "{colour: red}", "{cells: []}", "{", "vary: {}", "vary: {alpha: 0.5}"],
 )
-def test_bad_grids(grid, tmp_path, content):
+def test_invalid_grids(grid, tmp_path, content):
     (tmp_path / "grid.yaml").write_text(content)
     with pytest.raises(ValueError, match="grid.yaml"):
         grid.cells_of(str(tmp_path / "grid.yaml"))
 
 
-def test_cells_are_trained_judged_and_compared(tones, tmp_path):
+def test_cells_are_trained_evaluated_and_compared(tones, tmp_path):
     cells = {
         "base": "tests/tiny.yaml",
         "protocol": "2-folds-by-speaker",
@@ -61,7 +61,7 @@ def test_cells_are_trained_judged_and_compared(tones, tmp_path):
     weights = tmp_path / "runs/first/fold_0/seed_0/model.safetensors"
     before = weights.stat().st_mtime_ns
     run_script(*command, *more)
-    assert weights.stat().st_mtime_ns == before, "what was finished is not done again"
+    assert weights.stat().st_mtime_ns == before, "finished cells are skipped"
     table = (tmp_path / "runs/table.md").read_text()
     results = json.loads((tmp_path / "runs/objective_emo/results/results.json").read_text())
     assert f"| objective emo | {100 * results['war']:.1f} | {100 * results['uar']:.1f} |" in table

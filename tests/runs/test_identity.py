@@ -1,4 +1,4 @@
-"""What a run is: kept from its first moment, compared before it goes on, removed before another begins."""
+"""The identity of a run: written at the start, compared before resuming; overwriting; and caches."""
 
 import json
 import os
@@ -14,9 +14,11 @@ from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClap
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.feature_extraction_gemoclap import AudioError
 from modeling_gemoclap.fingerprint import IDENTITY
-from modeling_gemoclap.runs import fit as run_module
-from modeling_gemoclap.runs.folder import ASIDE, LEFT_BEHIND, MOVING, RunFolder, move_run
-from modeling_gemoclap.runs.identity import CODE, read_identity, start_of
+from modeling_gemoclap.runs import fit as fit_module
+from modeling_gemoclap.runs.folder import BACKUP, PARTIAL_BACKUP, RUN_FILES, RunFolder, move_run
+from modeling_gemoclap.runs.identity import CODE, initial_weights_of, read_identity
+from modeling_gemoclap.runs.recipe import recipe_of
+from modeling_gemoclap.runs.run import objective_of
 from modeling_gemoclap.training import clips as clips_module
 from modeling_gemoclap.training.clips import read_clips
 from modeling_gemoclap.training.frozen import frozen_frames
@@ -24,11 +26,10 @@ from modeling_gemoclap.training.frozen import frozen_frames
 
 # ---- the fingerprint ------------------------------------------------------------------------------------------------
 def test_source_files_are_followed_through_imports():
-    found = fingerprint.source_hashes("training.run")
-    assert {"training/run.py", "training/trainer.py", "corpora/manifest.py", "losses_gemoclap.py"} <= set(found)
-    assert not any(name.startswith("evaluation/") for name in found), "judging has no part in training"
-    alone = fingerprint.source_hashes("losses_gemoclap")
-    assert list(alone) == ["losses_gemoclap.py"]
+    files = set(fingerprint.source_hashes("objectives.registry"))
+    assert {"training/trainer.py", "corpora/manifest.py", "losses_gemoclap.py"} <= files
+    assert not any(name.startswith("evaluation/") for name in files), "the weights do not depend on evaluation"
+    assert list(fingerprint.source_hashes("losses_gemoclap")) == ["losses_gemoclap.py"]
 
 
 def test_differences_are_named():
@@ -45,7 +46,7 @@ def test_differences_are_named():
     assert fingerprint.digest(before) != fingerprint.digest(now)
 
 
-def test_a_folder_is_known_by_its_content(tmp_path):
+def test_a_folder_is_identified_by_its_content(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
@@ -53,55 +54,49 @@ def test_a_folder_is_known_by_its_content(tmp_path):
     assert fingerprint.folder_sha256(tmp_path / "a") == fingerprint.folder_sha256(tmp_path / "b")
     before = fingerprint.folder_sha256(tmp_path / "a")
     state = (tmp_path / "a/model.safetensors").stat()
-    (tmp_path / "a/model.safetensors").write_bytes(b"WEIGHTS")  # as large, and as old
+    (tmp_path / "a/model.safetensors").write_bytes(b"WEIGHTS")  # same size and time
     os.utime(tmp_path / "a/model.safetensors", ns=(state.st_atime_ns, state.st_mtime_ns))
     assert fingerprint.folder_sha256(tmp_path / "a") != before
 
 
-def test_encoders_that_changed_are_another_start(tmp_path):
-    class Arguments:
-        init_from = text_model = None
-        head = "contrastive"
-        audio_model = str(tmp_path / "encoder")
+def initial_weights(**options):
+    recipe = recipe_of(use_cpu=True, **options)
+    return initial_weights_of(recipe, objective_of(recipe))
 
+
+def test_initial_weights_are_identified_by_their_content(tmp_path):
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder/model.safetensors").write_bytes(b"weights")
-    before = start_of(Arguments)
+    before = initial_weights(audio_model=str(tmp_path / "encoder"))
     shutil.copytree(tmp_path / "encoder", tmp_path / "moved")
-    Arguments.audio_model = str(tmp_path / "moved")
-    assert start_of(Arguments) == before, "wherever it lies"
+    assert initial_weights(audio_model=str(tmp_path / "moved")) == before, "the path has no effect"
     (tmp_path / "moved/model.safetensors").write_bytes(b"others!")
-    assert start_of(Arguments) != before
+    assert initial_weights(audio_model=str(tmp_path / "moved")) != before
 
 
-def test_the_speaker_model_and_its_file_are_part_of_the_start(tmp_path):
-    class Arguments:
-        init_from = text_model = audio_model = None
-        head, speaker_embeddings = "speaker", "resemblyzer"
-
-    assert start_of(Arguments) == {"speaker_embeddings": "resemblyzer"}
-    Arguments.speaker_embeddings = str(tmp_path / "own.npz")
-    (tmp_path / "own.npz").write_bytes(b"vectors")
-    before = start_of(Arguments)
-    shutil.copy(tmp_path / "own.npz", tmp_path / "moved.npz")
-    Arguments.speaker_embeddings = str(tmp_path / "moved.npz")
-    assert start_of(Arguments) == before
+def test_the_source_of_speaker_embeddings_is_part_of_the_initial_weights(tmp_path):
+    assert initial_weights(head="speaker") == {"speaker_embeddings": "resemblyzer"}
+    (tmp_path / "vectors.npz").write_bytes(b"vectors")
+    before = initial_weights(head="speaker", speaker_embeddings=str(tmp_path / "vectors.npz"))
+    shutil.copy(tmp_path / "vectors.npz", tmp_path / "moved.npz")
+    moved = {"head": "speaker", "speaker_embeddings": str(tmp_path / "moved.npz")}
+    assert initial_weights(**moved) == before
     (tmp_path / "moved.npz").write_bytes(b"others!")
-    assert start_of(Arguments) != before
+    assert initial_weights(**moved) != before
 
 
-def test_the_precision_that_the_launcher_asks_for_is_a_setting(train, half_done, monkeypatch):
+def test_the_precision_of_the_launcher_is_a_setting(train, half_done, monkeypatch):
     options, _ = half_done
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     with pytest.raises(ValueError, match=r"differs in: mixed_precision \(no then, bf16 now\)"):
         train(*options, "--resume_from_checkpoint", "true")
 
 
-def test_what_chooses_the_epoch_is_code_of_the_run():
+def test_the_metrics_are_code_of_the_run():
     assert {"evaluation/metrics.py", "evaluation/war_uar/war_uar.py"} <= set(fingerprint.source_hashes(*CODE))
 
 
-# ---- going on -------------------------------------------------------------------------------------------------------
+# ---- resuming -------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def own_tones(tmp_path):
     return write_corpus(tmp_path / "tones")
@@ -109,17 +104,17 @@ def own_tones(tmp_path):
 
 @pytest.fixture
 def half_done(train, own_tones, tmp_path):
-    """A run of three epochs that was killed after its first checkpoint; its options, and its folder."""
+    """The options and folder of a run of three epochs that was killed after its first checkpoint."""
     options = ("--data_dir", own_tones, "--save_strategy", "epoch", "--num_train_epochs", "3", "--output_dir")
-    train(*options, tmp_path / "whole")
+    train(*options, tmp_path / "complete")
     folder = tmp_path / "run"
     folder.mkdir()
-    shutil.copy(tmp_path / "whole" / IDENTITY, folder)
-    shutil.copytree(tmp_path / "whole/checkpoint-4", folder / "checkpoint-4")
+    shutil.copy(tmp_path / "complete" / IDENTITY, folder)
+    shutil.copytree(tmp_path / "complete/checkpoint-4", folder / "checkpoint-4")
     return (*options, folder), folder
 
 
-def test_a_run_goes_on_only_as_itself(train, half_done, own_tones, tmp_path):
+def test_a_run_is_resumed_only_with_the_same_options(train, half_done, own_tones, tmp_path):
     options, folder = half_done
     resume = ("--resume_from_checkpoint", "true")
     for more, named in (
@@ -135,11 +130,11 @@ def test_a_run_goes_on_only_as_itself(train, half_done, own_tones, tmp_path):
     train(*options, *resume)
     records = GEmoClapConfig.from_pretrained(folder).training_data
     assert [record["speakers"] for record in records] == [["01", "02", "03", "04"]]
-    first, second = (load_file(place / "model.safetensors") for place in (tmp_path / "whole", folder))
+    first, second = (load_file(place / "model.safetensors") for place in (tmp_path / "complete", folder))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_new_recordings_under_old_names_are_another_run(train, half_done, own_tones):
+def test_changed_recordings_are_another_run(train, half_done, own_tones):
     options, folder = half_done
     path = own_tones / "audio/01_sad_0.wav"
     state = path.stat()
@@ -157,7 +152,7 @@ def test_a_corpus_may_be_moved(train, half_done, own_tones, tmp_path):
     assert (folder / "model.safetensors").exists()
 
 
-def test_new_code_and_versions_are_another_run(train, half_done, monkeypatch):
+def test_changed_code_or_versions_are_another_run(train, half_done, monkeypatch):
     options, _ = half_done
     monkeypatch.setattr(fingerprint, "library_version", lambda name: "0.0")
     with pytest.raises(ValueError, match="differs in: the version of accelerate"):
@@ -169,7 +164,7 @@ def test_new_code_and_versions_are_another_run(train, half_done, monkeypatch):
         train(*options, "--resume_from_checkpoint", "true")
 
 
-def test_a_checkpoint_of_another_run_is_refused_wherever_it_lies(train, half_done, own_tones, tmp_path):
+def test_a_checkpoint_of_another_run_is_refused_in_any_folder(train, half_done, own_tones, tmp_path):
     options, folder = half_done
     train("--data_dir", own_tones, "--num_train_epochs", "2", "--save_strategy", "epoch", "--seed", "3",
           "--output_dir", tmp_path / "other")  # fmt: skip
@@ -179,7 +174,7 @@ def test_a_checkpoint_of_another_run_is_refused_wherever_it_lies(train, half_don
     ):
         train(*options, "--resume_from_checkpoint", "true")
     (folder / "checkpoint-8" / IDENTITY).unlink()
-    with pytest.raises(ValueError, match="checkpoint-8 has no run_identity.json, so it is unknown which run"):
+    with pytest.raises(ValueError, match="checkpoint-8 has no run_identity.json, so its run is unknown"):
         train(*options, "--resume_from_checkpoint", "true")
     elsewhere = (*options[:-1], tmp_path / "new")
     train(*elsewhere, "--resume_from_checkpoint", folder / "checkpoint-4")
@@ -188,13 +183,13 @@ def test_a_checkpoint_of_another_run_is_refused_wherever_it_lies(train, half_don
         train(*elsewhere, "--resume_from_checkpoint", folder / "checkpoint-4")
 
 
-# ---- beginning anew -------------------------------------------------------------------------------------------------
+# ---- overwriting -------------------------------------------------------------------------------------------------
 class Killed(BaseException):
     pass
 
 
-def test_overwriting_removes_what_another_run_left_first(train, half_done, own_tones, monkeypatch):
-    """Killed before its first save, the new run has nothing of the old one to go on from."""
+def test_overwriting_first_removes_the_files_of_the_earlier_run(train, half_done, own_tones, monkeypatch):
+    """A new run that was killed before its first checkpoint cannot be resumed from the earlier run."""
     options, folder = half_done
     train(
         *options,
@@ -206,32 +201,32 @@ def test_overwriting_removes_what_another_run_left_first(train, half_done, own_t
     (folder / "notes.txt").write_text("mine")
     before = read_identity(folder)
 
-    def kill(*_):
-        assert read_identity(folder) not in (before, None), "it says what it is from its first moment"
+    def kill(run, resumed):
+        assert read_identity(folder) not in (before, None), "the identity is written before training"
         raise Killed
 
-    monkeypatch.setattr(run_module, "build_trainer", kill)
-    monkeypatch.setattr(RunFolder, "__exit__", lambda *_: None)  # kill -9 lets nothing be tidied
+    monkeypatch.setattr(fit_module, "build_trainer", kill)
+    monkeypatch.setattr(RunFolder, "__exit__", lambda *_: None)  # kill -9 runs no cleanup
     with pytest.raises(Killed):
         train(*options, *new, "--overwrite_output", "true")
-    assert sorted(path.name for path in folder.iterdir()) == [ASIDE, "notes.txt", IDENTITY]
+    assert sorted(path.name for path in folder.iterdir()) == [BACKUP, "notes.txt", IDENTITY]
     monkeypatch.undo()
     with pytest.raises(ValueError, match="differs in: .*objective"):
         train(*options, "--resume_from_checkpoint", "true")
     train(
         *options, "--objective", "emo", "--seed", "9", "--exclude_speakers", "04", "--resume_from_checkpoint", "true"
     )
-    assert not (folder / ASIDE).exists()
+    assert not (folder / BACKUP).exists()
     [record] = GEmoClapConfig.from_pretrained(folder).training_data
     assert record["speakers"] == ["01", "02", "03"] and GEmoClapModel.from_pretrained(folder).config.objective == "emo"
 
 
-def test_a_run_that_cannot_begin_overwrites_nothing(train, half_done):
-    """What is wrong is found while the new run is put together: the old one is given back, whole."""
+def test_a_run_that_cannot_start_overwrites_nothing(train, half_done):
+    """The error occurs while the new run is built: all files of the earlier run are restored."""
     options, folder = half_done
     before = {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    bad = ("--mix_prob", "0.5", "--cache_frozen_frames", "true")
-    with pytest.raises(ValueError, match="--cache_frozen_frames is for"):
+    bad = ("--freeze_audio_encoder", "true")
+    with pytest.raises(ValueError, match="would freeze an audio encoder with random weights"):
         train(*options, *bad, "--overwrite_output", "true")
     assert before == {
         path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
@@ -239,21 +234,21 @@ def test_a_run_that_cannot_begin_overwrites_nothing(train, half_done):
     train(*options, "--resume_from_checkpoint", "true")
 
 
-def test_a_protocol_that_cannot_begin_overwrites_nothing(train, own_tones, tmp_path):
+def test_a_protocol_run_that_cannot_start_overwrites_nothing(train, own_tones, tmp_path):
     folder = tmp_path / "folds"
     options = ("--data_dir", own_tones, "--protocol", "2-folds-by-speaker", "--control", "false")
     options += ("--num_train_epochs", "1", "--output_dir", folder)
     train(*options)
     before = {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     bad = ("--freeze_audio_encoder", "true")
-    with pytest.raises(ValueError, match="--freeze_audio_encoder with an audio encoder from scratch"):
+    with pytest.raises(ValueError, match="would freeze an audio encoder with random weights"):
         train(*options, *bad, "--overwrite_output", "true")
     assert before == {
         path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
     }
     train(*options, "--learning_rate", "1e-3", "--overwrite_output", "true")
-    assert not (folder / ASIDE).exists() and (folder / "fold_1/seed_42/fold.json").is_file()
-    with pytest.raises(ValueError, match="cannot begin|from scratch"):
+    assert not (folder / BACKUP).exists() and (folder / "fold_1/seed_42/fold.json").is_file()
+    with pytest.raises(ValueError, match="would freeze an audio encoder with random weights"):
         train(*options[:-1], tmp_path / "new", *bad)
     assert not (tmp_path / "new").exists()
 
@@ -264,68 +259,68 @@ def files_of(folder):
 
 @pytest.mark.parametrize("protocol", [False, True])
 @pytest.mark.parametrize("killed", [False, True])
-def test_the_oldest_run_is_given_back_whole(train, own_tones, tmp_path, monkeypatch, protocol, killed):
-    """One beginning is interrupted, the next fails: the folder then holds one run, not the parts of two."""
+def test_the_earliest_run_is_restored_completely(train, own_tones, tmp_path, monkeypatch, protocol, killed):
+    """A second run is interrupted and a third fails: the folder then contains all files of the first run only."""
     folder = tmp_path / "run"
     options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--output_dir", folder)
     options += ("--protocol", "2-folds-by-speaker", "--control", "false") if protocol else ()
     train(*options)
     before = files_of(folder)
 
-    def interrupt(*_):
+    def interrupt(run, resumed):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "build_trainer", interrupt)
+        patch.setattr(fit_module, "build_trainer", interrupt)
         if killed:
             patch.setattr(RunFolder, "__exit__", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             train(*options, "--learning_rate", "1e-6", "--overwrite_output", "true")
         assert (files_of(folder) == before) != killed
-    with pytest.raises(ValueError, match="from scratch"):
+    with pytest.raises(ValueError, match="with random weights"):
         train(*options, "--learning_rate", "1e-5", "--freeze_audio_encoder", "true", "--overwrite_output", "true")
     assert files_of(folder) == before
 
 
 @pytest.mark.parametrize("where", ["moving", "moved"])
-def test_killed_while_a_run_is_put_aside(train, own_tones, tmp_path, where):
+def test_killed_while_a_run_is_backed_up(train, own_tones, tmp_path, where):
     folder = tmp_path / "run"
     options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--output_dir", folder)
     options += ("--protocol", "2-folds-by-speaker", "--control", "false")
     train(*options)
     before = files_of(folder)
     if where == "moving":
-        (folder / MOVING).mkdir()
-        (folder / "fold_0").rename(folder / MOVING / "fold_0")
+        (folder / PARTIAL_BACKUP).mkdir()
+        (folder / "fold_0").rename(folder / PARTIAL_BACKUP / "fold_0")
     else:
-        move_run(folder, folder / ASIDE)
-    with pytest.raises(ValueError, match="from scratch"):
+        move_run(folder, folder / BACKUP)
+    with pytest.raises(ValueError, match="with random weights"):
         train(*options, "--freeze_audio_encoder", "true", "--overwrite_output", "true")
     assert files_of(folder) == before
 
 
-def test_everything_that_a_run_leaves_is_removed(train, own_tones, tmp_path):
+def test_all_files_of_a_run_are_known(train, own_tones, tmp_path):
     folder = tmp_path / "run"
     options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--save_strategy", "epoch", "--output_dir", folder)
     train(*options, "--calibration_folds", "2")
-    left = [path for path in folder.iterdir() if not any(path.match(pattern) for pattern in LEFT_BEHIND)]
+    left = [path for path in folder.iterdir() if not any(path.match(pattern) for pattern in RUN_FILES)]
     assert left == []
 
 
-def test_what_overwriting_refuses(train, own_tones, tmp_path):
+def test_overwriting_refuses_folders_without_a_run(train, own_tones, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/README.md").write_text("not a run's")
     options = ("--data_dir", own_tones, "--output_dir", tmp_path / "mine", "--overwrite_output", "true")
-    with pytest.raises(ValueError, match="holds files but no run"):
+    with pytest.raises(ValueError, match="contains files but no run"):
         train(*options)
     assert (tmp_path / "mine/README.md").read_text() == "not a run's"
-    with pytest.raises(ValueError, match="give one"):
+    with pytest.raises(ValueError, match="give one of them"):
         train(*options, "--resume_from_checkpoint", "true")
 
 
 # ---- caches ---------------------------------------------------------------------------------------------------------
 def test_errors_are_not_cached(own_tones, tmp_path, monkeypatch):
-    """What came of the environment is gone with it; the good features are kept."""
+    """After an error of the environment is fixed the clip is read; features of other clips are cached."""
     corpus, extractor = load_corpus(own_tones), GEmoClapFeatureExtractor(feature_type="log_mel")
     real, broken = GEmoClapFeatureExtractor.load_speech, {"01_sad_0.wav", "02_sad_1.wav"}
 
@@ -344,10 +339,10 @@ def test_errors_are_not_cached(own_tones, tmp_path, monkeypatch):
     kept, errors = read_clips(corpus, extractor, **options)
     assert len(kept) == 48 and errors == []
     monkeypatch.setattr(GEmoClapFeatureExtractor, "load_speech", None)
-    assert len(read_clips(corpus, extractor, **options)[0]) == 48, "nothing is read again"
+    assert len(read_clips(corpus, extractor, **options)[0]) == 48, "all clips are cached"
 
 
-def test_features_do_not_survive_new_code(own_tones, tmp_path, monkeypatch):
+def test_features_are_computed_again_for_changed_code(own_tones, tmp_path, monkeypatch):
     corpus, extractor = load_corpus(own_tones), GEmoClapFeatureExtractor(feature_type="log_mel")
     name = clips_module._cache_file(corpus, extractor, str(tmp_path)).name
     assert clips_module._cache_file(corpus, extractor, str(tmp_path)).name == name
@@ -359,7 +354,7 @@ def test_features_do_not_survive_new_code(own_tones, tmp_path, monkeypatch):
     assert clips_module._cache_file(corpus, extractor, str(tmp_path)).name != name
 
 
-def test_frames_do_not_survive_new_code(make_model, own_tones, tmp_path, monkeypatch):
+def test_frames_are_computed_again_for_changed_code(make_model, own_tones, tmp_path, monkeypatch):
     model, extractor = make_model(), GEmoClapFeatureExtractor(feature_type="log_mel", num_mel_bins=16)
     corpus, _ = read_clips(load_corpus(own_tones).of_speakers(["01"]), extractor)
     clips = clips_module.ClipDataset(corpus, extractor, GEmoClapConfig(emotions=list(TONES)))
@@ -371,10 +366,10 @@ def test_frames_do_not_survive_new_code(make_model, own_tones, tmp_path, monkeyp
     assert len(list((tmp_path / "frames").glob("*.arrow"))) == 2
 
 
-def test_a_killed_calibration_goes_on(train, own_tones, tmp_path, monkeypatch):
+def test_a_killed_calibration_is_resumed(train, own_tones, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     options = ("--data_dir", own_tones, "--num_train_epochs", "1", "--calibration_folds", "2", "--output_dir", folder)
-    real, calls = run_module.build_trainer, []
+    real, calls = fit_module.build_trainer, []
 
     def build(run, resumed):
         calls.append(run.folder.name)
@@ -382,7 +377,7 @@ def test_a_killed_calibration_goes_on(train, own_tones, tmp_path, monkeypatch):
             raise Killed
         return real(run, resumed)
 
-    monkeypatch.setattr(run_module, "build_trainer", build)
+    monkeypatch.setattr(fit_module, "build_trainer", build)
     with pytest.raises(Killed):
         train(*options)
     train(*options, "--resume_from_checkpoint", "true")

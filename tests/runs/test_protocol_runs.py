@@ -1,4 +1,4 @@
-"""Both commands with a protocol: killed and started again, judged, compared, refused."""
+"""Training and evaluation with a protocol: resuming, results, comparison, errors."""
 
 import csv
 import json
@@ -35,28 +35,28 @@ def figures(run):
 
 @pytest.fixture(scope="module")
 def run(tones, tmp_path_factory):
-    """All folds of two seeds, uninterrupted, and judged."""
+    """An uninterrupted and evaluated run of all folds with two seeds."""
     folder = tmp_path_factory.mktemp("runs") / "folds"
     run_script("train.py", *SMALL, "--data_dir", tones, *FOLDS, "--seeds", 0, 1, "--output_dir", folder)
     judge(folder, tones)
     return folder
 
 
-def kill_when(command, there, count):
-    """Start a program and kill it as soon as so many files are there."""
+def kill_when(command, list_files, count):
+    """Start a program and kill it as soon as a number of files exist."""
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, *map(str, command)], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 300
-    while len(there()) < count and process.poll() is None and time.monotonic() < deadline:
+    while len(list_files()) < count and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return len(there())
+    return len(list_files())
 
 
-def test_killed_and_started_again_gives_the_same_table(run, tones, tmp_path):
+def test_a_killed_and_resumed_run_gives_the_same_results(run, tones, tmp_path):
     folder = tmp_path / "folds"
     train = ["train.py", *SMALL, "--data_dir", tones, *FOLDS, "--seeds", 0, 1, "--output_dir", folder]
     done = kill_when(train, lambda: list(folder.glob("fold_*/seed_*/fold.json")), 2)
@@ -65,7 +65,7 @@ def test_killed_and_started_again_gives_the_same_table(run, tones, tmp_path):
     (folder / "fold_2/seed_0").mkdir(parents=True, exist_ok=True)
     (folder / "fold_2/seed_0/model.safetensors").write_bytes(b"half of one")
     run_script(*train)
-    assert (folder / "fold_0/seed_0/fold.json").stat().st_mtime_ns == first, "finished folds are not run again"
+    assert (folder / "fold_0/seed_0/fold.json").stat().st_mtime_ns == first, "finished folds are skipped"
     evaluate = ["evaluate.py", "--model", folder, "--data_dir", tones, *FOLDS]
     done = kill_when(evaluate, lambda: list(folder.glob("fold_*/seed_*/answers/answers.json")), 3)
     assert 3 <= done < 8 and not (folder / "results").exists()
@@ -73,7 +73,7 @@ def test_killed_and_started_again_gives_the_same_table(run, tones, tmp_path):
     assert figures(folder) == figures(run)
 
 
-def test_what_a_run_says(run):
+def test_results_of_a_run(run):
     results = figures(run)
     assert results["n"] == 48 and results["seeds"] == [0, 1] and results["protocol"].startswith("4-folds-by-speaker (")
     for seed in "01":
@@ -85,13 +85,13 @@ def test_what_a_run_says(run):
             "04",
         ]
     rows = list(csv.DictReader(open(run / "results/predictions_seed_0.csv")))
-    assert len(rows) == len({row["file_name"] for row in rows}) == 48, "each clip is judged once"
+    assert len(rows) == len({row["file_name"] for row in rows}) == 48, "each clip is evaluated once"
     for row in rows:
         fold = json.loads((run / f"fold_{row['fold']}/seed_0/config.json").read_text())
         assert row["speaker_id"] not in fold["training_data"][0]["speakers"], (
-            "by a model that has not heard its speaker"
+            "by a model that was not trained on its speaker"
         )
-    assert results["uar"] == pytest.approx(sum(one["uar"] for one in results["per_seed"].values()) / 2)
+    assert results["uar"] == pytest.approx(sum(seed["uar"] for seed in results["per_seed"].values()) / 2)
     controls = results["controls"]
     assert (
         controls["constant"]["uar"] == pytest.approx(1 / 3)
@@ -103,7 +103,7 @@ def test_what_a_run_says(run):
     assert {"mean", "std"} == set(results["over_folds"]["uar"])
 
 
-def test_the_page_holds_everything(run):
+def test_contents_of_the_report(run):
     page = (run / "results/report.html").read_text()
     assert 'src="data:image/png;base64,' in page and not re.search(r"(src|href)=\"(?!data:)", page), "self-contained"
     assert (
@@ -129,15 +129,15 @@ def test_runs_are_compared(run):
     ("options", "message"),
     [
         (("--num_train_epochs", "5"), "is of another run, which differs in: num_train_epochs (4.0 then, 5.0 now)"),
-        (("--protocol", "3-folds-by-speaker"), "was begun with another protocol, 4-folds-by-speaker"),
-        (("--speakers", "01"), "--protocol says which speakers are trained on"),
+        (("--protocol", "3-folds-by-speaker"), "was started with another protocol, 4-folds-by-speaker"),
+        (("--speakers", "01"), "--protocol defines the training speakers"),
         (("--select", "dev"), "--select dev needs development speakers"),
         (("--protocol", "7-folds-by-speaker", "--overwrite_output", "true"), "7 folds of 4 speakers"),
         (("--folds", "4"), "--folds 4: 4-folds-by-speaker has folds 0 to 3"),
         (("--protocol", "leave-one-session-out"), "its clips have no session"),
     ],
 )
-def test_what_training_refuses(run, tones, options, message):
+def test_training_refuses_other_options(run, tones, options, message):
     before = sorted(path.stat().st_mtime_ns for path in run.rglob("*.safetensors"))
     arguments = (*SMALL, "--data_dir", tones, *FOLDS, "--output_dir", run, *options)
     done = run_script("train.py", *arguments, check=False)
@@ -145,7 +145,7 @@ def test_what_training_refuses(run, tones, options, message):
     assert before == sorted(path.stat().st_mtime_ns for path in run.rglob("*.safetensors"))
 
 
-def test_what_judging_refuses(run, tones, trained, tmp_path):
+def test_evaluation_refuses_other_options(run, tones, trained, tmp_path):
     assert "was not trained by 3-folds" in judge(run, tones, "--protocol", "3-folds-by-speaker", check=False).stderr
     assert "not trained by 4-folds-by-speaker with seed 7" in judge(run, tones, "--seeds", "7", check=False).stderr
     assert "--protocol determines what is evaluated" in judge(run, tones, "--speakers", "01", check=False).stderr
@@ -167,7 +167,7 @@ def test_what_judging_refuses(run, tones, trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def quick_runs(tones, tmp_path_factory):
-    """Two runs of one step by one protocol, which differ in their learning rate."""
+    """Two runs of one step with the same protocol and different learning rates."""
     root = tmp_path_factory.mktemp("quick")
     for name, rate in (("one", "3e-3"), ("two", "1e-6")):
         options = ("--protocol", "2-folds-by-speaker", "--learning_rate", rate, "--output_dir", root / name)
@@ -175,7 +175,7 @@ def quick_runs(tones, tmp_path_factory):
     return root
 
 
-OF_TWO = ("--protocol", "2-folds-by-speaker")
+TWO_FOLDS = ("--protocol", "2-folds-by-speaker")
 
 
 @pytest.mark.parametrize(
@@ -187,27 +187,27 @@ OF_TWO = ("--protocol", "2-folds-by-speaker")
         ("one/shuffled_labels/fold_1", "fold_1", "labels_shuffled (false in run.json, true in the fold)"),
     ],
 )
-def test_a_fold_of_another_run_is_not_judged(quick_runs, tones, tmp_path, source, target, message):
+def test_a_fold_of_another_run_is_refused(quick_runs, tones, tmp_path, source, target, message):
     shutil.copytree(quick_runs / "one", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / target)
     shutil.copytree(quick_runs / source, tmp_path / "run" / target)
-    done = judge(tmp_path / "run", tones, *OF_TWO, check=False)
+    done = judge(tmp_path / "run", tones, *TWO_FOLDS, check=False)
     assert done.returncode == 1 and "is a fold of another run" in done.stderr and message in done.stderr
     if target == "fold_1":
         options = ("--model", tmp_path / "run", "--data_dir", tones, "--layer_similarity")
         assert message in run_script("evaluate.py", *options, check=False).stderr
 
 
-def test_folds_without_an_identity_are_judged_and_told_of(quick_runs, tones, tmp_path):
+def test_folds_without_an_identity_are_evaluated_with_a_note(quick_runs, tones, tmp_path):
     shutil.copytree(quick_runs / "one", tmp_path / "run")
-    judge(tmp_path / "run", tones, *OF_TWO)
+    judge(tmp_path / "run", tones, *TWO_FOLDS)
     assert "do not record which run" not in (tmp_path / "run/results/results.md").read_text()
     (tmp_path / "run/fold_1/seed_0/run_identity.json").unlink()
-    judge(tmp_path / "run", tones, *OF_TWO)
+    judge(tmp_path / "run", tones, *TWO_FOLDS)
     assert "Some folds do not record which run they belong to" in (tmp_path / "run/results/results.md").read_text()
 
 
-def test_selection_and_calibration_see_development_speakers_alone(tones, tmp_path):
+def test_selection_and_calibration_use_only_development_speakers(tones, tmp_path):
     options = ("--num_dev_speakers", "1", "--select", "dev", "--control", "false", "--output_dir", tmp_path)
     run_script("train.py", *SMALL, "--data_dir", tones, *FOLDS, *options)
     for fold in range(4):
@@ -224,10 +224,12 @@ def test_selection_and_calibration_see_development_speakers_alone(tones, tmp_pat
     assert "No model was trained on shuffled labels" in (tmp_path / "results/results.md").read_text()
     options = ("--model", folder, "--data_dir", tones, "--speakers", *plan["dev"])
     done = run_script("evaluate.py", *options, check=False)
-    assert "trained or developed on its speakers" in done.stderr, "who chose the epoch is no test"
+    assert "trained or developed on its speakers" in done.stderr, (
+        "speakers that selected the epoch are not test speakers"
+    )
 
 
-def test_the_control_and_the_seeds_that_are_judged(run, tones, tmp_path):
+def test_the_control_and_the_evaluated_seeds(run, tones, tmp_path):
     folder = tmp_path / "folds"
     shutil.copytree(run, folder)
     judge(folder, tones, "--seeds", 1, "--overwrite_output")
@@ -258,8 +260,8 @@ def test_two_processes_train_all_folds(run, tones, tmp_path):
     judge(folder, tones)
 
 
-def test_a_mixture_is_trained_and_judged(tones, tmp_path):
-    """Speakers of the same name in two corpora stay two; a part of the mixture is known again."""
+def test_a_mixture_is_trained_and_evaluated(tones, tmp_path):
+    """Speakers with the same name in two corpora are different; a corpus of the mixture is recognised."""
     shutil.copytree(tones, tmp_path / "here")
     write_corpus(tmp_path / "there", clips=3, salt="other")
     data = ("--data_dir", tmp_path / "here", tmp_path / "there", "--corpus_name", "here", "there")
@@ -278,7 +280,7 @@ def test_a_mixture_is_trained_and_judged(tones, tmp_path):
     assert done.returncode == 1 and "trained or developed on its speakers" in done.stderr and seen[0] in done.stderr
 
 
-def test_begun_anew_when_asked(run, tones, tmp_path):
+def test_an_overwritten_run_of_a_protocol(run, tones, tmp_path):
     shutil.copytree(run, tmp_path / "folds")
     options = ("--data_dir", tones, "--protocol", "2-folds-by-speaker", "--output_dir", tmp_path / "folds")
     more = ("--overwrite_output", "true", "--control", "false", "--per_device_train_batch_size", "6")

@@ -1,4 +1,4 @@
-"""Run by torchrun: the loss and the gradients of several processes against those of one with the whole batch."""
+"""Run by torchrun: compare loss and gradients of several processes with one process and the complete batch."""
 
 import sys
 from types import SimpleNamespace
@@ -22,9 +22,9 @@ KINDS = [(objective, similarity) for objective in ("emo", "ml", "sl") for simila
 def make(objective, similarity, dtype):
     torch.manual_seed(0)
     model_class = GEmoClapForAudioClassification if objective == "classifier" else GEmoClapModel
-    more = {} if objective == "classifier" else {"objective": objective, "similarity": similarity}
+    fields = {} if objective == "classifier" else {"objective": objective, "similarity": similarity}
     towers = {"audio_config": audio_config("compact"), "text_config": text_config()}
-    return model_class(GEmoClapConfig(**towers, projection_dim=12, **more)).to(dtype).train()
+    return model_class(GEmoClapConfig(**towers, projection_dim=12, **fields)).to(dtype).train()
 
 
 def whole_batch(objective, dtype):
@@ -43,28 +43,28 @@ def whole_batch(objective, dtype):
     return batch
 
 
-def parts(batch, rank, world, how):
-    """This process's part: equal, the last one clip short (`"uneven"`), or filled up by an unlabelled clip."""
-    if how == "even":
+def parts(batch, rank, world, division):
+    """The complete batch and the part of this process: equal parts, the last part one clip shorter, or padded."""
+    if division == "even":
         return batch, {name: value.chunk(world)[rank] for name, value in batch.items()}
-    whole = {name: value[:-1] for name, value in batch.items()}
-    if how == "uneven":
-        return whole, {name: value[:-1].split(8 // world)[rank] for name, value in batch.items()}
-    filled = {name: value.clone() for name, value in batch.items()}
+    complete = {name: value[:-1] for name, value in batch.items()}
+    if division == "uneven":
+        return complete, {name: value[:-1].split(8 // world)[rank] for name, value in batch.items()}
+    padded = {name: value.clone() for name, value in batch.items()}
     for name in ("emotion_labels", "gender_labels"):
-        filled[name][-1] = -1
-    return whole, {name: value.chunk(world)[rank] for name, value in filled.items()}
+        padded[name][-1] = -1
+    return complete, {name: value.chunk(world)[rank] for name, value in padded.items()}
 
 
 def loss_of(model, wrapped, batch, rank, world, chunk=None):
-    """The real trainer's loss, whose backward is the rest of the step."""
+    """The loss of the trainer, without creating a complete trainer."""
     trainer_class = GEmoClapTrainer if hasattr(model, "text_model") else ClassifierTrainer
     trainer = trainer_class.__new__(trainer_class)
     trainer.args = SimpleNamespace(world_size=world, process_index=rank, label_smoothing_factor=0.0)
     trainer.accelerator = Accelerator(cpu=True)
     trainer._floors, trainer._chunk_size = (0.0, 0), chunk
-    alone = {"gather": lambda tensor: tensor, "largest_batch": lambda rows, device: rows}
-    with patch.multiple(trainer_module, **(alone if world == 1 else {"gather": trainer_module.gather})):
+    single_process = {"gather": lambda tensor: tensor, "largest_batch": lambda rows, device: rows}
+    with patch.multiple(trainer_module, **(single_process if world == 1 else {"gather": trainer_module.gather})):
         return trainer.compute_loss(wrapped, batch)
 
 
@@ -76,22 +76,22 @@ def gradients(model, wrapped, batch, chunk=None):
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def worst(found, expected):
-    """The largest of the tensors' errors, each as a share of what is allowed to be its scale."""
-    all_of_them = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
-    scale = {name: max(gradient.norm(), 1e-3 * all_of_them) for name, gradient in expected.items()}
-    return max(((found[name] - expected[name]).norm() / scale[name]).item() for name in expected)
+def worst(gradients, expected):
+    """The largest relative error of the gradients. Small norms are replaced by a share of the total norm."""
+    total = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
+    scale = {name: max(gradient.norm(), 1e-3 * total) for name, gradient in expected.items()}
+    return max(((gradients[name] - expected[name]).norm() / scale[name]).item() for name in expected)
 
 
 def without_gradient(tensor):
-    """Gathered as accelerate does, the own rows put back."""
-    whole = GATHER(tensor.detach()) if tensor.dtype.is_floating_point else GATHER(tensor)
+    """Gather as accelerate does: without gradient, except for local rows."""
+    gathered = GATHER(tensor.detach()) if tensor.dtype.is_floating_point else GATHER(tensor)
     start = dist.get_rank() * len(tensor)
-    return torch.cat([whole[:start], tensor, whole[start + len(tensor) :]])
+    return torch.cat([gathered[:start], tensor, gathered[start + len(tensor) :]])
 
 
 def with_local_labels(tensor):
-    """Targets from this process's labels, repeated as if all processes had the same."""
+    """Targets from local labels, repeated as if all processes had the same."""
     return GATHER(tensor) if tensor.dtype.is_floating_point else tensor.repeat(dist.get_world_size())
 
 
@@ -102,35 +102,35 @@ SHORTCUTS = {
 
 
 def main():
-    Accelerator(cpu=True)  # makes the process group
+    Accelerator(cpu=True)  # creates the process group
     rank, world = dist.get_rank(), dist.get_world_size()
     for dtype in (torch.float32, torch.float64):
         for objective, similarity in [*KINDS, ("classifier", "none")]:
-            for how in ("even", "uneven", "filled"):
-                whole, part = parts(whole_batch(objective, dtype), rank, world, how)
+            for division in ("even", "uneven", "padded"):
+                complete, part = parts(whole_batch(objective, dtype), rank, world, division)
                 model = make(objective, similarity, dtype)
-                expected_loss, expected = gradients(model, model, whole)
+                expected_loss, expected = gradients(model, model, complete)
                 wrapped = DistributedDataParallel(model)
                 reduced = []
                 wrapped.register_comm_hook(reduced, counted_all_reduce)
-                loss, found = gradients(model, wrapped, part)
+                loss, gradient = gradients(model, wrapped, part)
                 buckets = len(reduced)
                 loss = GATHER(loss[None]).mean()
-                errors = {"loss": (loss - expected_loss).abs().item(), "gradient": worst(found, expected)}
+                errors = {"loss": (loss - expected_loss).abs().item(), "gradient": worst(gradient, expected)}
                 if objective != "classifier":
                     cached_loss, cached = gradients(model, wrapped, part, chunk=-(-5 // world))  # cuts 4 by 3, 2 by 2
                     loss = GATHER(cached_loss[None]).mean()
                     errors["cached loss"] = (loss - expected_loss).abs().item()
                     errors["cached gradient"] = worst(cached, expected)
                     assert len(reduced) == 2 * buckets, "gradients are reduced once a step, with the last chunk"
-                if how == "even" and objective != "classifier":
+                if division == "even" and objective != "classifier":
                     for name, shortcut in SHORTCUTS.items():
                         trainer_module.gather = shortcut
                         errors[name] = worst(gradients(model, wrapped, part)[1], expected)
                     trainer_module.gather = GATHER
-                    errors["no gather"] = worst(alone(model, wrapped, part), expected)
+                    errors["no gather"] = worst(gradients_without_gather(model, wrapped, part), expected)
                 if rank == 0:
-                    print("RESULT", repr((str(dtype), objective, similarity, how, errors)), flush=True)
+                    print("RESULT", repr((str(dtype), objective, similarity, division, errors)), flush=True)
             del wrapped
     dist.barrier()
     dist.destroy_process_group()
@@ -141,8 +141,8 @@ def counted_all_reduce(reduced, bucket):
     return allreduce_hook(None, bucket)
 
 
-def alone(model, wrapped, part):
-    """Each process's loss over its own clips."""
+def gradients_without_gather(model, wrapped, part):
+    """Gradients of a loss that each process computes from its local clips only."""
     model.zero_grad()
     labels = {name: part[name] for name in ("emotion_labels", "gender_labels")}
     inputs = {name: value for name, value in part.items() if name not in labels}

@@ -1,4 +1,4 @@
-"""Run by torchrun: training and evaluation with sharded parameters (FSDP2) against one process and the whole batch."""
+"""Run by torchrun: compare sharded parameters (FSDP2) with one process and the complete batch."""
 
 import torch
 import torch.distributed as dist
@@ -9,14 +9,14 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 
 def main():
-    Accelerator(cpu=True)  # makes the process group
+    Accelerator(cpu=True)  # creates the process group
     rank, world = dist.get_rank(), dist.get_world_size()
     mesh = init_device_mesh("cpu", (world,))
     for objective in ("ml", "sl"):
         model = make(objective, "both", torch.float64)
-        whole, part = parts(whole_batch(objective, torch.float64), rank, world, "even")
-        expected_loss, expected = gradients(model, model, whole)
-        audio = {name: whole[name] for name in ("input_features", "audio_attention_mask")}
+        complete, part = parts(whole_batch(objective, torch.float64), rank, world, "even")
+        expected_loss, expected = gradients(model, model, complete)
+        audio = {name: complete[name] for name in ("input_features", "audio_attention_mask")}
         embeds = model.eval()(**audio).audio_embeds.detach()
         model.train().zero_grad()
         for layer in [*model.audio_model.layers, *model.text_model.encoder.layer]:
@@ -28,8 +28,8 @@ def main():
             model.zero_grad()
             loss = loss_of(model, model, part, rank, world, chunk)
             loss.backward()
-            found = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
-            errors[chunk] = worst(found, expected)
+            gradient = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
+            errors[chunk] = worst(gradient, expected)
         errors["sharded"] = sum(p.to_local().numel() < p.numel() for p in model.parameters())
         errors["audio alone"] = (model.eval()(**audio).audio_embeds - embeds).abs().max().item()
         if rank == 0:

@@ -1,4 +1,4 @@
-"""Several processes train what one process with the whole batch would."""
+"""Training with several processes equals training with one process and the complete batch."""
 
 import ast
 import json
@@ -18,30 +18,30 @@ from modeling_gemoclap import GEmoClapModel
 TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 AUDIO = {**TEXT, "num_mel_bins": 16, "conv_channels": [8, 8], "hidden_dropout": 0.0, "conv_dropout": 0.0}
 AUDIO |= {"apply_spec_augment": False}
-LAUNCH = """
+SCRIPT_WITH_CORPUS_OF_RANK = """
 import os, runpy, sys
 sys.path.insert(0, os.getcwd())
 sys.argv = ["train.py", *sys.argv[2:], "--data_dir", f"{sys.argv[1]}/corpus-{os.environ['RANK']}"]
 runpy.run_path("train.py", run_name="__main__")
 """
-OPTIONS = """
+SCRIPT_WITH_OPTIONS_OF_RANK = """
 import os, runpy, sys
 sys.path.insert(0, os.getcwd())
 sys.argv = ["train.py", *sys.argv[3:], *sys.argv[1 + int(os.environ["RANK"])].split()]
 runpy.run_path("train.py", run_name="__main__")
 """
-NOISE = """
+SCRIPT_THAT_PRINTS_SEEDS = """
 import os, runpy, sys
 import torch
 sys.path.insert(0, os.getcwd())
 from modeling_gemoclap import GEmoClapTrainer
 step = GEmoClapTrainer.training_step
-def tell(self, *args, **kwargs):
+def print_seed(self, *args, **kwargs):
     if self.state.global_step == 0:
-        sys.stdout.write(f"NOISE {self.args.process_index} {torch.initial_seed()}\\n")  # at once: two processes write
+        sys.stdout.write(f"SEED {self.args.process_index} {torch.initial_seed()}\\n")  # in one call
         sys.stdout.flush()
     return step(self, *args, **kwargs)
-GEmoClapTrainer.training_step = tell
+GEmoClapTrainer.training_step = print_seed
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """
@@ -67,34 +67,34 @@ def test_loss_and_gradient_equal_those_of_one_process(processes):
             assert errors.pop("cached loss") < bound and errors.pop("cached gradient") <= bound, (dtype, kind, errors)
         for shortcut, error in errors.items():
             assert error > 1e-3, f"{shortcut} must fail the same check: {kind}"
-    assert sum(len(errors) for *_, errors in results) == 2 * 9 * 3, "three shortcuts were tried"
+    assert sum(len(errors) for *_, errors in results) == 2 * 9 * 3, "three shortcuts were tested"
 
 
 def test_sharded_parameters_train_the_same():
-    """Torch's own FSDP2, two processes; accelerate starts it on GPUs only."""
+    """FSDP2 of torch with two processes; accelerate uses it on GPUs only."""
     path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
     done = run_script("tests/training/sharded_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
     results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert [objective for objective, _ in results] == ["ml", "sl"]
     for _, errors in results:
-        assert errors.pop("sharded") > 20, "parameters of which a process has a part"
+        assert errors.pop("sharded") > 20, "number of sharded parameters"
         assert all(error <= 1e-10 for error in errors.values()), errors
 
 
 @pytest.mark.parametrize("chunk", [None, 2])
-def test_uneven_batches_train_as_one_process_would(tones, tmp_path, chunk):
-    """36 clips by ten: the last global batch has six, of which one process has five and the other one."""
+def test_uneven_batches_train_as_with_one_process(tones, tmp_path, chunk):
+    """Of 36 clips in batches of ten, the last global batch has six: five on one process and one on the other."""
     options = ("--data_dir", tones, "--exclude_speakers", "04", "--class_balanced_sampling", "true")
     options += ("--num_train_epochs", "2", "--unknown_gender_prob", "0", "--optimizer", "optim", "--optim", "sgd")
     options += ("--text_config", json.dumps(TEXT), "--audio_config", json.dumps(AUDIO), "--learning_rate", "0.1")
-    one, two = tmp_path / "one", tmp_path / "two"
-    run_script("train.py", *TINY, *options, "--per_device_train_batch_size", 10, "--output_dir", one)
-    more = ("--per_device_train_batch_size", 5, "--output_dir", two)
+    single, double = tmp_path / "single", tmp_path / "double"
+    run_script("train.py", *TINY, *options, "--per_device_train_batch_size", 10, "--output_dir", single)
+    more = ("--per_device_train_batch_size", 5, "--output_dir", double)
     more += ("--contrastive_chunk_size", chunk) if chunk else ()
     run_script("train.py", *TINY, *options, *more, launcher=TORCHRUN)
-    first, second = (GEmoClapModel.from_pretrained(folder).state_dict() for folder in (one, two))
+    first, second = (GEmoClapModel.from_pretrained(folder).state_dict() for folder in (single, double))
     assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-5
-    logs = [json.loads((run / "trainer_state.json").read_text())["log_history"] for run in (one, two)]
+    logs = [json.loads((run / "trainer_state.json").read_text())["log_history"] for run in (single, double)]
     for a, b in zip(*logs, strict=True):
         for name in ("loss", "cross_entropy_floor"):
             if name in a:
@@ -102,12 +102,12 @@ def test_uneven_batches_train_as_one_process_would(tones, tmp_path, chunk):
 
 
 def test_different_manifests_are_refused(tones, tmp_path):
-    """Each process is given a corpus of its own, of which one has a row more."""
+    """Each process has its own copy of the corpus, and one copy lacks a row."""
     for rank in (0, 1):
         shutil.copytree(tones, tmp_path / f"corpus-{rank}")
     rows = (tmp_path / "corpus-1/metadata.csv").read_text().splitlines()
     (tmp_path / "corpus-1/metadata.csv").write_text("\n".join(rows[:-1]) + "\n")
-    (tmp_path / "launch.py").write_text(LAUNCH)
+    (tmp_path / "launch.py").write_text(SCRIPT_WITH_CORPUS_OF_RANK)
     options = [*TINY, "--output_dir", tmp_path / "run", "--corpus_name", "tones"]
     done = run_script(tmp_path / "launch.py", tmp_path, *options, launcher=TORCHRUN, check=False)
     assert done.returncode != 0 and "metadata.csv is not the same on all processes" in done.stderr
@@ -122,8 +122,8 @@ def test_different_manifests_are_refused(tones, tmp_path):
     ],
 )
 def test_different_options_are_refused(tones, tmp_path, options, message):
-    """As where each node is started by hand with a file of its own."""
-    (tmp_path / "launch.py").write_text(OPTIONS)
+    """As if each node was started with different options."""
+    (tmp_path / "launch.py").write_text(SCRIPT_WITH_OPTIONS_OF_RANK)
     common = [*TINY, "--output_dir", tmp_path / "run", "--data_dir", tones]
     done = run_script(tmp_path / "launch.py", *options, *common, launcher=TORCHRUN, check=False)
     assert done.returncode != 0 and message in done.stderr
@@ -141,27 +141,27 @@ def test_clips_that_differ_between_processes_are_refused(tones, tmp_path, what):
     else:
         (tmp_path / "corpus-1/audio/02_sad_1.wav").write_bytes(b"")
         more = ("--on_bad_audio", "skip")
-    (tmp_path / "launch.py").write_text(LAUNCH)
+    (tmp_path / "launch.py").write_text(SCRIPT_WITH_CORPUS_OF_RANK)
     options = [*TINY, "--output_dir", tmp_path / "run", "--corpus_name", "tones", *more]
     done = run_script(tmp_path / "launch.py", tmp_path, *options, launcher=TORCHRUN, check=False)
     assert done.returncode != 0 and "is not the same on all processes" in done.stderr
 
 
-def test_going_on_from_different_checkpoints_is_refused(tones, tmp_path):
-    """Where each node has a folder of its own."""
+def test_resuming_from_different_checkpoints_is_refused(tones, tmp_path):
+    """Each node has its own folder."""
     for rank, step in ((0, 6), (1, 3)):
         (tmp_path / f"run-{rank}/checkpoint-{step}").mkdir(parents=True)
         (tmp_path / f"run-{rank}/checkpoint-{step}/trainer_state.json").write_text('{"global_step": 1}')
-    (tmp_path / "launch.py").write_text(OPTIONS)
-    own = [f"--output_dir {tmp_path}/run-{rank}" for rank in (0, 1)]
+    (tmp_path / "launch.py").write_text(SCRIPT_WITH_OPTIONS_OF_RANK)
+    options = [f"--output_dir {tmp_path}/run-{rank}" for rank in (0, 1)]
     common = [*TINY, "--data_dir", tones, "--resume_from_checkpoint", "true"]
-    done = run_script(tmp_path / "launch.py", *own, *common, launcher=TORCHRUN, check=False)
+    done = run_script(tmp_path / "launch.py", *options, *common, launcher=TORCHRUN, check=False)
     assert done.returncode != 0 and "process 0: checkpoint-6, process 1: checkpoint-3" in done.stderr
 
 
 @pytest.mark.parametrize("form", ["files", "shards"])
-def test_a_run_of_two_processes_goes_on_where_it_was(tones, tmp_path, form):
-    """Killed within the second epoch: the same clips in the same order, the same weights."""
+def test_resumed_run_of_two_processes_equals_uninterrupted_run(tones, tmp_path, form):
+    """A run that is killed within the second epoch ends with the same weights."""
     data = tones
     if form == "shards":
         data = tmp_path / "shards"
@@ -173,7 +173,7 @@ def test_a_run_of_two_processes_goes_on_where_it_was(tones, tmp_path, form):
     before = GEmoClapModel.from_pretrained(run).state_dict()
     (run / "model.safetensors").unlink()
     shutil.rmtree(run / "checkpoint-10", ignore_errors=True)
-    assert (run / "checkpoint-7").is_dir(), "two steps into the second epoch"
+    assert (run / "checkpoint-7").is_dir(), "the checkpoint is within the second epoch"
     done = run_script(
         "train.py", *TINY, *options, "--output_dir", run, "--resume_from_checkpoint", "true", launcher=TORCHRUN
     )
@@ -182,7 +182,7 @@ def test_a_run_of_two_processes_goes_on_where_it_was(tones, tmp_path, form):
 
 
 def test_layer_drop_under_gradient_checkpointing(tones, tmp_path):
-    """Layers that a process leaves out have no gradient there; the others must not wait for it."""
+    """Layers that a process drops have no gradient there; other processes must not wait for it."""
     audio = json.dumps({**AUDIO, "num_hidden_layers": 2, "layerdrop": 0.5})
     options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--audio_config", audio)
     more = ("--num_train_epochs", "3", "--per_device_train_batch_size", "6", "--gradient_checkpointing", "true")
@@ -190,12 +190,12 @@ def test_layer_drop_under_gradient_checkpointing(tones, tmp_path):
     assert (tmp_path / "run/model.safetensors").is_file()
 
 
-def test_processes_draw_noise_of_their_own(tones, tmp_path):
-    (tmp_path / "noise.py").write_text(NOISE)
+def test_processes_have_different_random_numbers(tones, tmp_path):
+    (tmp_path / "noise.py").write_text(SCRIPT_THAT_PRINTS_SEEDS)
     options = (*TINY, "--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "1")
     done = run_script(tmp_path / "noise.py", *options, launcher=TORCHRUN)
-    drawn = sorted({line for line in done.stdout.splitlines() if line.startswith("NOISE")})
-    assert [line.split()[1] for line in drawn] == ["0", "1"] and drawn[0].split()[2] != drawn[1].split()[2]
+    seeds = sorted({line for line in done.stdout.splitlines() if line.startswith("SEED")})
+    assert [line.split()[1] for line in seeds] == ["0", "1"] and seeds[0].split()[2] != seeds[1].split()[2]
 
 
 def test_accumulation_is_refused(tones, tmp_path):
@@ -217,13 +217,13 @@ def test_two_processes_train_and_save_one_checkpoint(tones, tmp_path):
     )
 
 
-# Gloo has two words for it: of the wait for a message, and of the pair that this wait closed.
-WAITED = rb"Timed out|Application timeout"
+# Two messages of Gloo: for the timeout of a receive operation, and for the connection that it closes.
+TIMEOUT = rb"Timed out|Application timeout"
 
 
-@pytest.mark.parametrize(("end", "message"), [("kill", rb"SIGKILL"), ("suspend", WAITED)])
-def test_a_process_that_ends_or_hangs_ends_the_others(tones, tmp_path, end, message):
-    """Killed, torchrun sees it at once; stopped, the others wait for `--ddp_timeout`."""
+@pytest.mark.parametrize(("end", "message"), [("kill", rb"SIGKILL"), ("suspend", TIMEOUT)])
+def test_processes_end_if_another_process_ends_or_hangs(tones, tmp_path, end, message):
+    """torchrun detects a killed process immediately. For a suspended process, the others wait `--ddp_timeout`."""
     import psutil
 
     options = ["--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", 5000, "--ddp_timeout", 10]

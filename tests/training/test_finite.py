@@ -1,4 +1,4 @@
-"""A training stops at its first loss, gradient or weight that is not finite, and says where."""
+"""Training stops at the first loss, gradient or weight that is not finite, and names it."""
 
 import json
 import os
@@ -24,17 +24,17 @@ from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
 from modeling_gemoclap.training.clips import AudioCollator
 from modeling_gemoclap.training.finite import FiniteGuard, NotFiniteError, refuse_weights_not_finite
 
-# Run by every process in place of train.py: at one step something goes wrong, on one process alone.
-BREAKS = """
+# Run by every process instead of train.py: on one process, the loss is not finite at one step.
+FAILING_SCRIPT = """
 import os, runpy, sys
 import torch
 sys.path.insert(0, os.getcwd())
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer as Trainer
-how, loss_of = sys.argv[1], Trainer.compute_loss
+kind, original = sys.argv[1], Trainer.compute_loss
 def compute_loss(self, model, inputs, **kwargs):
-    loss = loss_of(self, model, inputs, **kwargs)
+    loss = original(self, model, inputs, **kwargs)
     if self.state.global_step == 2 and self.args.process_index == 1:
-        return loss * float("nan") if how == "loss" else loss + float("inf")
+        return loss * float("nan") if kind == "loss" else loss + float("inf")
     return loss
 Trainer.compute_loss = compute_loss
 sys.argv = ["train.py", *sys.argv[2:]]
@@ -54,20 +54,23 @@ class _InfiniteGradient(torch.autograd.Function):
 
 @pytest.fixture(scope="module")
 def vectors(tones, tmp_path_factory):
-    """Speaker embeddings in which emotion is a cluster."""
+    """Speaker embeddings with a cluster for each emotion."""
     corpus, generator = load_corpora([str(tones)]), np.random.default_rng(0)
     names, emotions = (corpus.column(name).to_pylist() for name in ("file_name", "emotion"))
-    values = np.stack([np.eye(8)[list(TONES).index(one)] + 0.1 * generator.standard_normal(8) for one in emotions])
+    values = np.stack(
+        [np.eye(8)[list(TONES).index(emotion)] + 0.1 * generator.standard_normal(8) for emotion in emotions]
+    )
     path = tmp_path_factory.mktemp("vectors") / "vectors.npz"
     np.savez(path, file_name=np.array(names), embeddings=values)
     return path
 
 
-def break_at(monkeypatch, trainer_class, step, change):
-    loss_of, steps = trainer_class.compute_loss, []
+def change_loss(monkeypatch, trainer_class, step, change):
+    """Change the loss at a step. Return a list to which each optimizer step adds an item."""
+    original, steps = trainer_class.compute_loss, []
 
     def compute_loss(self, *args, **kwargs):
-        loss = loss_of(self, *args, **kwargs)
+        loss = original(self, *args, **kwargs)
         return change(loss) if self.state.global_step == step else loss
 
     monkeypatch.setattr(trainer_class, "compute_loss", compute_loss)
@@ -77,11 +80,11 @@ def break_at(monkeypatch, trainer_class, step, change):
 
 
 # ---- all four trainers ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("what", ["loss", "norm of the gradient"])
+@pytest.mark.parametrize("quantity", ["loss", "norm of the gradient"])
 @pytest.mark.parametrize(
     "head", ["contrastive", "shards", "chunks", "classifier", "frames", "accumulation", "supcon", "speaker"]
 )
-def test_every_training_stops_there(head, what, train, tones, vectors, trained, tmp_path, monkeypatch):
+def test_every_trainer_stops_before_the_step(head, quantity, train, tones, vectors, trained, tmp_path, monkeypatch):
     options = {
         "contrastive": ("--dataloader_num_workers", "2"),
         "shards": ("--dataloader_num_workers", "1"),
@@ -100,14 +103,14 @@ def test_every_training_stops_there(head, what, train, tones, vectors, trained, 
     if head == "shards":
         data = tmp_path / "shards"
         run_script("-m", "modeling_gemoclap.corpora.shards", tones, data)
-    change = {"loss": lambda loss: loss * float("nan"), "norm of the gradient": _InfiniteGradient.apply}[what]
-    steps = break_at(monkeypatch, trainer_class, 2, change)
+    change = {"loss": lambda loss: loss * float("nan"), "norm of the gradient": _InfiniteGradient.apply}[quantity]
+    steps = change_loss(monkeypatch, trainer_class, 2, change)
     run = tmp_path / "run"
     saving = ("--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "1")
     with pytest.raises(NotFiniteError) as error:
         train("--data_dir", data, "--output_dir", run, *options, *saving)
     message = str(error.value)
-    assert re.match(rf"step 3 of \d+, in epoch [12]: the {what} is (nan|inf)", message)
+    assert re.match(rf"step 3 of \d+, in epoch [12]: the {quantity} is (nan|inf)", message)
     assert f"Last good checkpoint: {run / 'checkpoint-2'}." in message
     named = re.search("The clips: (.*)", message)[1].split(", ")
     size = 24 if head == "accumulation" else 8 if head == "supcon" else 12
@@ -116,15 +119,15 @@ def test_every_training_stops_there(head, what, train, tones, vectors, trained, 
     assert not list(run.glob("*.safetensors")) and not (run / "checkpoint-3").exists()
 
 
-def test_the_clip_at_fault_is_named_alone(train, tones, tmp_path, monkeypatch):
-    """Among a batch of twelve one has an embedding that is not finite."""
-    features = GEmoClapModel.forward
+def test_only_the_affected_clip_is_named(train, tones, tmp_path, monkeypatch):
+    """In a batch of twelve clips, one embedding is not finite."""
+    original = GEmoClapModel.forward
 
     def forward(self, **inputs):
-        output = features(self, **inputs)
-        place = inputs["audio_attention_mask"].sum(1).argmax()
+        output = original(self, **inputs)
+        index = inputs["audio_attention_mask"].sum(1).argmax()
         if self.training:
-            output.audio_embeds = output.audio_embeds.index_fill(0, place, float("nan"))
+            output.audio_embeds = output.audio_embeds.index_fill(0, index, float("nan"))
         return output
 
     monkeypatch.setattr(GEmoClapModel, "forward", forward)
@@ -132,7 +135,7 @@ def test_the_clip_at_fault_is_named_alone(train, tones, tmp_path, monkeypatch):
         train("--data_dir", tones, "--output_dir", tmp_path / "run")
 
 
-def test_by_the_script_an_enormous_rate_ends_with_one_sentence(tones, tmp_path):
+def test_script_reports_divergence_in_one_sentence(tones, tmp_path):
     options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--learning_rate", "1e36")
     done = run_script("train.py", *TINY, *options, check=False)
     assert done.returncode == 1 and "Trained on" not in done.stdout and "Traceback" not in done.stderr
@@ -140,22 +143,24 @@ def test_by_the_script_an_enormous_rate_ends_with_one_sentence(tones, tmp_path):
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
-@pytest.mark.parametrize("how", ["loss", "a loss without a gradient"])
-def test_all_processes_stop_together(tones, tmp_path, how):
-    """One of two has a loss that is not finite; of the second kind the reduced gradient shows nothing."""
-    (tmp_path / "breaks.py").write_text(BREAKS)
+@pytest.mark.parametrize("kind", ["loss", "a loss without a gradient"])
+def test_all_processes_stop_together(tones, tmp_path, kind):
+    """One of two processes has a loss that is not finite; the gradient of the second kind of loss is finite."""
+    (tmp_path / "failing.py").write_text(FAILING_SCRIPT)
     options = (*TINY, "--data_dir", tones, "--output_dir", tmp_path / "run", "--head", "classifier")
     more = ("--per_device_train_batch_size", 6, "--ddp_timeout", 60)
-    done = run_script(tmp_path / "breaks.py", how, *options, *more, launcher=TORCHRUN, check=False)
+    done = run_script(tmp_path / "failing.py", kind, *options, *more, launcher=TORCHRUN, check=False)
     assert done.returncode != 0 and not (tmp_path / "run/model.safetensors").exists()
-    found = re.search(r"train.py: step 3 of 120, in epoch 1: the loss is (nan|inf).*The clips: (.*)", done.stderr)
-    named = found[2].removeprefix("process 1: ").split(", ")
-    assert len(named) == 6 and all((tones / name).is_file() for name in named), "those of the process at fault"
+    match = re.search(r"train.py: step 3 of 120, in epoch 1: the loss is (nan|inf).*The clips: (.*)", done.stderr)
+    named = match[2].removeprefix("process 1: ").split(", ")
+    assert len(named) == 6 and all((tones / name).is_file() for name in named), (
+        "the clips of the process with that loss"
+    )
     assert "Timed out" not in done.stderr and "timeout" not in done.stderr
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------
-def broken(checkpoint, folder):
+def damaged_copy(checkpoint, folder):
     """A copy of a checkpoint with a NaN in one weight of the audio tower."""
     folder.mkdir()
     for path in checkpoint.iterdir():
@@ -169,8 +174,8 @@ def broken(checkpoint, folder):
 
 
 @pytest.mark.parametrize("head", ["contrastive", "classifier", "frozen"])
-def test_weights_that_are_broken_from_the_start_are_named(train, trained, tones, tmp_path, head):
-    start, name = broken(trained, tmp_path / "start")
+def test_damaged_initial_weights_are_named(train, trained, tones, tmp_path, head):
+    start, name = damaged_copy(trained, tmp_path / "start")
     options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--init_from", start)
     options += () if head == "contrastive" else ("--head", "classifier")
     options += ("--freeze_audio_encoder", "true") if head == "frozen" else ()
@@ -180,7 +185,7 @@ def test_weights_that_are_broken_from_the_start_are_named(train, trained, tones,
 
 
 def test_weights_that_became_infinite_are_not_saved(train, tones, tmp_path, monkeypatch):
-    """The last step makes them so: no loss comes after it."""
+    """The last step makes a weight infinite, so that no later loss shows it."""
     step = torch.optim.Adam.step
 
     def overflow(self, *args, **kwargs):
@@ -191,14 +196,14 @@ def test_weights_that_became_infinite_are_not_saved(train, tones, tmp_path, monk
     options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--max_steps", "1")
     for saving in (("--save_strategy", "steps", "--save_steps", "1"), ()):
         with pytest.raises(
-            NotFiniteError, match=r"not finite (after the last step, )?and are not saved.*learning_rate.*\(1\)"
+            NotFiniteError, match=r"not finite (after the last step )?and are not saved.*learning_rate.*\(1\)"
         ):
             train(*options, *saving, "--overwrite_output", "true")
         assert not list((tmp_path / "run").glob("**/*.safetensors"))
 
 
-def test_prompts_and_centring_stop_too(train, tones, tmp_path, monkeypatch):
-    """What comes before the first step: the encoder's output of some clips, and the loss of the prompts."""
+def test_prompt_training_and_centring_are_checked(train, tones, tmp_path, monkeypatch):
+    """Checks before the first step: the loss of the prompts, and the encoder's output of some clips."""
     options = ("--data_dir", tones, "--output_dir", tmp_path / "run")
     texts, pool = GEmoClapModel.get_text_features, GEmoClapModel.pool_audio
     monkeypatch.setattr(GEmoClapModel, "get_text_features", lambda *a, **k: texts(*a, **k) * float("nan"))
@@ -209,19 +214,19 @@ def test_prompts_and_centring_stop_too(train, tones, tmp_path, monkeypatch):
         train(*options, "--overwrite_output", "true")
 
 
-def test_masks_may_be_infinite_but_not_undefined():
+def test_buffers_may_be_infinite_but_not_nan():
     layer = torch.nn.Linear(2, 2)
     layer.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
     refuse_weights_not_finite(layer, "now.")
     layer.mask[0] = float("nan")
-    with pytest.raises(NotFiniteError, match=r"now. The weights \(1\): mask"):
+    with pytest.raises(NotFiniteError, match=r"now. Affected weights \(1\): mask"):
         refuse_weights_not_finite(layer, "now.")
 
 
 # ---- half precision -------------------------------------------------------------------------------------------------
 def guard_of(scaler=None, precision="no"):
-    clip = SimpleNamespace(clip_grad_norm_=lambda norm: norm, scaler=scaler, mixed_precision=precision)
-    return FiniteGuard(clip, None), clip
+    accelerator = SimpleNamespace(clip_grad_norm_=lambda norm: norm, scaler=scaler, mixed_precision=precision)
+    return FiniteGuard(accelerator, None), accelerator
 
 
 def take_step(guard, accelerator, loss, norm):
@@ -232,9 +237,9 @@ def take_step(guard, accelerator, loss, norm):
     guard.on_pre_optimizer_step(SimpleNamespace(device=torch.device("cpu")), state, None)
 
 
-def test_a_scaler_may_skip_a_step_whose_gradient_overflows():
+def test_scaler_may_skip_a_step_whose_gradient_overflows():
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    scaler.scale(torch.ones(1))  # makes the scale
+    scaler.scale(torch.ones(1))  # creates the scale
     guard, accelerator = guard_of(scaler, "fp16")
     take_step(guard, accelerator, 0.5, float("inf"))
     take_step(guard, accelerator, 0.5, float("nan"))
@@ -267,7 +272,7 @@ class Noise(Dataset):
 
 
 @pytest.mark.parametrize("kind", ["contrastive", "classifier"])
-def test_logits_that_are_not_finite_name_no_emotion(make_model, make_processor, tmp_path, kind):
+def test_logits_that_are_not_finite_are_refused(make_model, make_processor, tmp_path, kind):
     model = make_model(model_class=GEmoClapModel if kind == "contrastive" else GEmoClapForAudioClassification)
     processor = make_processor(make_model())
     arguments = GEmoClapTrainingArguments(output_dir=tmp_path, use_cpu=True, per_device_eval_batch_size=3)
@@ -283,13 +288,13 @@ def test_logits_that_are_not_finite_name_no_emotion(make_model, make_processor, 
 
 def test_no_temperature_is_fitted_on_them():
     logits = torch.tensor([[1.0, 0.0], [float("nan"), 0.0], [0.0, 1.0]])
-    with pytest.raises(ValueError, match="1 of 3 answers to calibrate on are not finite"):
+    with pytest.raises(ValueError, match="1 of 3 predictions to calibrate on are not finite"):
         temperature_of(logits, torch.tensor([0, 1, 1]))
     assert temperature_of(logits, torch.tensor([0, -1, 0])) is None
 
 
-def test_a_broken_checkpoint_is_not_judged(trained, tones, tmp_path):
-    checkpoint, _ = broken(trained, tmp_path / "broken")
+def test_damaged_checkpoint_is_not_evaluated(trained, tones, tmp_path):
+    checkpoint, _ = damaged_copy(trained, tmp_path / "broken")
     options = ("--model", checkpoint, "--data_dir", tones, "--speakers", "04", "--output_dir", tmp_path / "report")
     done = run_script("evaluate.py", *options, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -297,12 +302,11 @@ def test_a_broken_checkpoint_is_not_judged(trained, tones, tmp_path):
     assert not os.path.exists(tmp_path / "report/results.json")
 
 
-def test_the_guard_changes_no_weight(train, tones, tmp_path, monkeypatch):
-    """Sums and order of the clips as without it."""
+def test_checks_do_not_change_weights(train, tones, tmp_path, monkeypatch):
     options = ("--data_dir", tones, "--num_train_epochs", "1", "--head", "classifier")
     train(*options, "--output_dir", tmp_path / "with")
     monkeypatch.setattr(FiniteGuard, "on_pre_optimizer_step", lambda *args, **kwargs: None)
     train(*options, "--output_dir", tmp_path / "without")
-    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("with", "without"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    checked, unchecked = (load_file(tmp_path / name / "model.safetensors") for name in ("with", "without"))
+    assert all(torch.equal(checked[name], unchecked[name]) for name in checked)
     assert json.loads((tmp_path / "with/trainer_state.json").read_text())["global_step"] == 4

@@ -1,4 +1,4 @@
-"""The launch configurations: those that can run on CPUs are run, the others are read as accelerate reads them."""
+"""Launch configurations: those for CPUs are run, the others are parsed by accelerate."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from conftest import ROOT, TINY, run_script
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file")
 FOLDER = ROOT / "configs/accelerate"
-# accelerate chooses DeepSpeed for GPUs alone; DeepSpeed itself runs on CPUs.
+# accelerate supports DeepSpeed on GPUs only; DeepSpeed itself runs on CPUs.
 DEEPSPEED_ON_CPU = """
 import os, runpy, sys
 sys.path.insert(0, os.getcwd())
@@ -35,7 +35,7 @@ def development_uar(folder):
     return [entry["eval_uar"] for entry in history if "eval_uar" in entry]
 
 
-def test_all_are_read_by_accelerate():
+def test_all_configurations_are_parsed_by_accelerate():
     from accelerate.commands.config.config_args import load_config_from_file
 
     kinds = {}
@@ -43,7 +43,7 @@ def test_all_are_read_by_accelerate():
         config = load_config_from_file(str(path))
         kinds[path.stem] = (str(config.distributed_type).rpartition(".")[2], config.num_machines)
         assert config.num_processes % config.num_machines == 0
-        assert f"configs/accelerate/{path.name}" in path.read_text(), "the command stands in the file"
+        assert f"configs/accelerate/{path.name}" in path.read_text(), "the file has its command"
     assert kinds == {
         "cpu": ("MULTI_GPU", 1),
         "fsdp": ("FSDP", 1),
@@ -56,19 +56,19 @@ def test_all_are_read_by_accelerate():
 
 
 @pytest.mark.parametrize(
-    ("name", "more", "processes"),
+    ("name", "options", "processes"),
     [("one_gpu", ("--bf16", "true"), 1), ("cpu", (), 2), ("several_gpus", ("--bf16", "true"), 2)],
 )
-def test_one_machine(tones, tmp_path, name, more, processes):
-    """Of 48 clips, 12 a process and step; on a machine without GPUs the same files start CPU processes."""
+def test_one_machine(tones, tmp_path, name, options, processes):
+    """48 clips, 12 for each process and step. Without GPUs, the same files start CPU processes."""
     launcher = (*LAUNCH, FOLDER / f"{name}.yaml", "--num_processes", processes)
-    done = run_script("train.py", *TINY, *options_for(tones, tmp_path / "run"), *more, launcher=launcher)
+    done = run_script("train.py", *TINY, *options_for(tones, tmp_path / "run"), *options, launcher=launcher)
     assert done.stdout.count("Trained on 48 clips") == 1
     assert steps(tmp_path / "run") == 48 // (12 * processes)
 
 
 def test_two_nodes(tones, tmp_path):
-    """Two launches on one machine, of one process each, that find each other by address."""
+    """Two launches of one process each on one machine, which connect by address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -79,13 +79,13 @@ def test_two_nodes(tones, tmp_path):
         command += ["--machine_rank", rank, "--main_process_port", port, "train.py", *TINY]
         command = [str(part) for part in [*command, *options_for(tones, tmp_path / "run")]]
         nodes.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-    said = [node.communicate(timeout=120)[0].decode() for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)[-3000:]
-    assert "Trained on 48 clips" in said[0] and "Trained on" not in said[1]
+    outputs = [node.communicate(timeout=120)[0].decode() for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)[-3000:]
+    assert "Trained on 48 clips" in outputs[0] and "Trained on" not in outputs[1]
     assert steps(tmp_path / "run") == 2
 
 
-def test_processes_that_do_not_know_of_each_other_are_refused(tones, tmp_path):
+def test_processes_without_a_process_group_are_refused(tones, tmp_path):
     launcher = (*LAUNCH, FOLDER / "cpu.yaml")
     options = (*TINY, *options_for(tones, tmp_path / "run"), "--use_cpu", "false")
     done = run_script("train.py", *options, launcher=launcher, check=False, env={"CUDA_VISIBLE_DEVICES": ""})
@@ -103,8 +103,8 @@ def test_several_devices_in_one_process_are_refused(make_model, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["compact", "wavlm-base", "hubert-large", "data2vec-base"])
-def test_fsdp_cuts_both_towers_into_layers(make_model, family, monkeypatch):
-    """What accelerate makes of the file: each Transformer layer a unit of its own."""
+def test_fsdp_wraps_each_layer_of_both_towers(make_model, family, monkeypatch):
+    """With the file, accelerate wraps each Transformer layer separately."""
     from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.utils import FullyShardedDataParallelPlugin
     from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
@@ -116,16 +116,16 @@ def test_fsdp_cuts_both_towers_into_layers(make_model, family, monkeypatch):
     assert plugin.fsdp_version == 2 and plugin.reshard_after_forward
     plugin.set_auto_wrap_policy(model)
     policy = fsdp2_prepare_auto_wrap_policy(plugin, model)
-    cut = [name for name, module in model.named_modules() if policy(module)]
+    wrapped = [name for name, module in model.named_modules() if policy(module)]
     layers = model.config.audio_config.num_hidden_layers
-    assert sum(name.startswith("audio_model.") for name in cut) >= layers
-    assert sum(name.startswith("text_model.") for name in cut) >= model.config.text_config.num_hidden_layers
+    assert sum(name.startswith("audio_model.") for name in wrapped) >= layers
+    assert sum(name.startswith("text_model.") for name in wrapped) >= model.config.text_config.num_hidden_layers
 
 
 @pytest.mark.parametrize("chunk", [None, 5])
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_trains_the_same(tones, tmp_path, stage, chunk):
-    """Where DeepSpeed is installed (`nox -s deepspeed`): weights as without it, in chunks too."""
+    """DeepSpeed (`nox -s deepspeed`) gives the same weights as training without it, also in chunks."""
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed; nox -s deepspeed")
     from modeling_gemoclap import GEmoClapModel
 
@@ -142,5 +142,5 @@ def test_deepspeed_trains_the_same(tones, tmp_path, stage, chunk):
     run_script(*script, launcher=launcher, env={"DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)})
     first, second = (GEmoClapModel.from_pretrained(tmp_path / run).state_dict() for run in ("plain", "sharded"))
     assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-6
-    one, other = (development_uar(tmp_path / run) for run in ("plain", "sharded"))
-    assert one == other and len(one) == 1
+    plain_uar, sharded_uar = (development_uar(tmp_path / run) for run in ("plain", "sharded"))
+    assert plain_uar == sharded_uar and len(plain_uar) == 1

@@ -1,4 +1,4 @@
-"""Fields inside `--audio_config`, `--text_config` and `--feature_config`: misspelt ones, wrong types, wrong ranges."""
+"""Fields in `--audio_config`, `--text_config` and `--feature_config`: misspelt names, wrong types and ranges."""
 
 import json
 import math
@@ -16,14 +16,14 @@ EMOTIONS = ["angry", "happy", "sad"]
 TINY_TOWER = {"num_mel_bins": 16, "conv_channels": [8, 8], "hidden_size": 32, "num_attention_heads": 2}
 
 
-def built(head="contrastive", **options):
+def build(head="contrastive", **options):
     options = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
     return objective_of(recipe_of(head, use_cpu=True, **options)).build(EMOTIONS)
 
 
 @pytest.mark.parametrize("head", ["contrastive", "classifier"])
 @pytest.mark.parametrize(
-    ("option", "fields", "said"),
+    ("option", "fields", "message"),
     [
         ("audio_config", {"num_mel_bin": 16}, "--audio_config: .*'num_mel_bin'; did you mean num_mel_bins"),
         ("audio_config", {"hidden_sise": 32}, "--audio_config: .*did you mean hidden_size"),
@@ -43,13 +43,13 @@ def built(head="contrastive", **options):
         ("feature_config", {"hop_seconds": 0}, "hop_seconds=0 must be"),
     ],
 )
-def test_fields_of_a_training_from_scratch(head, option, fields, said):
-    with pytest.raises(ValueError, match=said):
-        built(head, **{option: fields})
+def test_invalid_fields_from_scratch(head, option, fields, message):
+    with pytest.raises(ValueError, match=message):
+        build(head, **{option: fields})
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"num_hidden_layers": -1}, "--text_config num_hidden_layers -1 must be"),
         ({"num_hidden_layers": "x"}, "num_hidden_layers 'x' must be"),
@@ -60,19 +60,19 @@ def test_fields_of_a_training_from_scratch(head, option, fields, said):
         ({"model_type": "bert"}, "the tower is a 'roberta' model"),
     ],
 )
-def test_fields_of_a_text_tower_from_scratch(fields, said):
-    with pytest.raises(ValueError, match=said):
-        built(text_config=fields)
+def test_invalid_text_fields_from_scratch(fields, message):
+    with pytest.raises(ValueError, match=message):
+        build(text_config=fields)
 
 
-def test_what_is_right_is_built():
+def test_valid_fields_are_applied():
     fields = {"text_config": {"num_hidden_layers": 1, "max_position_embeddings": 40, "hidden_size": 32}}
     audio = {**TINY_TOWER, "model_type": "gemoclap_audio", "attn_implementation": "eager"}
-    model, processor = built(audio_config=audio, feature_config={"num_mel_bins": 16, "hop_seconds": 0.02}, **fields)
+    model, processor = build(audio_config=audio, feature_config={"num_mel_bins": 16, "hop_seconds": 0.02}, **fields)
     assert processor.feature_extractor.num_mel_bins == 16 and processor.feature_extractor.hop_seconds == 0.02
     assert model.config.text_config.num_hidden_layers == 1
     inputs = processor(text="this person is feeling " + "angry " * 60)
-    assert inputs["input_ids"].shape[1] == 38, "longer texts are cut to the positions that there are"
+    assert inputs["input_ids"].shape[1] == 38, "texts are truncated to the number of positions"
     model.get_text_features(**inputs)
 
 
@@ -86,7 +86,7 @@ def pretrained(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("option", "fields", "said"),
+    ("option", "fields", "message"),
     [
         ("audio_config", {"layer_drop": 0.0}, "--audio_config: a 'wavlm' configuration .*did you mean layerdrop"),
         ("audio_config", {"num_hidden_layers": 0}, "num_hidden_layers 0 must be"),
@@ -94,20 +94,20 @@ def pretrained(tmp_path_factory):
         ("audio_config", {"mask_time_prob": 1.5}, "mask_time_prob 1.5 must be"),
         ("text_config", {"hidden_dropout": 0.0}, "--text_config: a 'roberta' configuration has no field"),
         ("feature_config", {"hop_second": 0.02}, "did you mean hop_seconds"),
-        ("feature_config", {"feature_type": "log_mel"}, "feature_type 'log_mel': the audio tower decides it"),
-        ("feature_config", {"num_mel_bins": 32}, "num_mel_bins 32: the audio tower decides it"),
+        ("feature_config", {"feature_type": "log_mel"}, "feature_type 'log_mel': the audio tower sets it"),
+        ("feature_config", {"num_mel_bins": 32}, "num_mel_bins 32: the audio tower sets it"),
     ],
 )
-def test_fields_of_pretrained_towers(option, fields, said, pretrained):
-    with pytest.raises(ValueError, match=said):
-        built(**pretrained, **{option: fields})
+def test_invalid_fields_of_pretrained_towers(option, fields, message, pretrained):
+    with pytest.raises(ValueError, match=message):
+        build(**pretrained, **{option: fields})
     if option != "text_config":
-        with pytest.raises(ValueError, match=said):
-            built("classifier", audio_model=pretrained["audio_model"], **{option: fields})
+        with pytest.raises(ValueError, match=message):
+            build("classifier", audio_model=pretrained["audio_model"], **{option: fields})
 
 
 @pytest.mark.parametrize(
-    ("option", "fields", "said"),
+    ("option", "fields", "message"),
     [
         ("audio_config", {"hidden_sise": 32}, "did you mean hidden_size"),
         ("audio_config", {"hidden_size": 64}, "has hidden_size 32"),
@@ -115,15 +115,15 @@ def test_fields_of_pretrained_towers(option, fields, said, pretrained):
         ("text_config", {"num_hidden_layers": -1}, "num_hidden_layers -1 must be"),
     ],
 )
-def test_fields_of_a_training_from_a_checkpoint(option, fields, said, tmp_path):
-    model, extractor = built("classifier", audio_config=TINY_TOWER)
+def test_invalid_fields_with_init_from(option, fields, message, tmp_path):
+    model, extractor = build("classifier", audio_config=TINY_TOWER)
     model.save_pretrained(tmp_path)
     extractor.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=said):
-        built(init_from=str(tmp_path), **{option: fields})
+    with pytest.raises(ValueError, match=message):
+        build(init_from=str(tmp_path), **{option: fields})
 
 
-def test_the_configurations_of_all_families_have_their_own_fields():
+def test_fields_of_all_families_are_checked():
     for family in AUDIO:
         config = audio_config(family)
         check_config_fields("audio_config", {"num_hidden_layers": 1, "hidden_size": 32}, config)
@@ -148,13 +148,13 @@ def test_the_configurations_of_all_families_have_their_own_fields():
         *({"max_frequency": value} for value in (20, 9000, math.nan)),
     ],
 )
-def test_the_feature_extractor_names_the_field_and_its_range(fields):
+def test_feature_extractor_names_the_invalid_field(fields):
     [name] = fields
     with pytest.raises(ValueError, match=rf"{name}=\S* must be"):
         GEmoClapFeatureExtractor(feature_type="log_mel", **fields)
 
 
-def test_channels_of_the_compact_encoder_are_counts():
+def test_channels_of_the_compact_encoder_are_checked():
     for channels in (0, [8, 0], [8, "x"], "88", [8, 8.5]):
         with pytest.raises(ValueError, match="conv_channels=.* must be a list of whole numbers"):
             GEmoClapAudioConfig(conv_channels=channels)

@@ -1,4 +1,4 @@
-"""Every option of transformers' Trainer is applied, refused with a reason, or has nothing to do with training."""
+"""Options of transformers: each is applied, refused with a reason, or without effect on training."""
 
 import dataclasses
 import json
@@ -20,9 +20,9 @@ from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
 from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
 from modeling_gemoclap.training.clips import AudioCollator
-from modeling_gemoclap.training.trainer_options import REFUSED, REFUSED_OF_ACCELERATOR, refuse_options
+from modeling_gemoclap.training.trainer_options import REFUSED, REFUSED_ACCELERATOR_FIELDS, refuse_options
 
-# What is applied: by our trainers, or by the parts of Trainer that they leave alone.
+# Options that are applied, by the trainers of this package or by transformers.Trainer.
 APPLIED = """
 output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs
 warmup_steps warmup_ratio optim optim_args optim_target_modules weight_decay adam_beta1 adam_beta2 adam_epsilon
@@ -37,19 +37,19 @@ dataloader_prefetch_factor dataloader_multiprocessing_context ddp_find_unused_pa
 ddp_broadcast_buffers ddp_backend ddp_timeout fsdp fsdp_config fsdp_min_num_params
 fsdp_transformer_layer_cls_to_wrap deepspeed debug resume_from_checkpoint
 """.split()
-# What does not touch the training: logs, trackers, the Hub.
-BESIDE = """
+# Options that do not affect training: logs, trackers, the Hub.
+REPORTING = """
 logging_strategy logging_steps logging_first_step logging_dir log_level log_level_replica log_on_each_node
 disable_tqdm report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id skip_memory_metrics
 push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision push_to_hub_model_id
 push_to_hub_organization push_to_hub_token ray_scope
 """.split()
-# What has no effect for a reason, whatever it is.
+# Options without effect, with the reason.
 WITHOUT_EFFECT = {
     "average_tokens_across_devices": "the losses are means over the clips of the global batch",
     "logging_nan_inf_filter": "a training stops at its first loss that is not finite",
-    "remove_unused_columns": "the data sets give what the collators read",
-    "do_train": "read by transformers' example scripts alone",
+    "remove_unused_columns": "the datasets return what the collators read",
+    "do_train": "read by transformers' example scripts only",
     "do_eval": "transformers sets it by eval_strategy",
     "local_rank": "set by the launcher",
     "tpu_num_cores": "for TPUs",
@@ -83,26 +83,26 @@ def arguments_of(tmp_path, **options):
 
 # ---- the table ------------------------------------------------------------------------------------------------------
 def test_every_field_of_transformers_is_in_one_table():
-    """A field that a new transformers brings fails here, until somebody has looked at what it does."""
-    tables = [APPLIED, BESIDE, list(WITHOUT_EFFECT), list(REFUSED)]
+    """Fails for a field that a new version of transformers adds, until it is added to a table."""
+    tables = [APPLIED, REPORTING, list(WITHOUT_EFFECT), list(REFUSED)]
     known = [name for table in tables for name in table]
     assert len(known) == len(set(known)), "in two tables"
     assert FIELDS - set(known) == set()
 
 
-def test_the_defaults_are_accepted(tmp_path):
+def test_defaults_are_accepted(tmp_path):
     for trainer_class in TRAINERS:
         trainer_class.check(arguments_of(tmp_path))
         trainer_class.check(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS & set(REFUSED)))
-def test_a_refused_option_ends_in_a_sentence(tmp_path, name):
+def test_refused_option_is_reported(tmp_path, name):
     arguments = arguments_of(tmp_path)
     accepted = REFUSED[name].accepted
     value = OTHER_VALUES.get(name, not accepted[0])
     assert value not in accepted
-    setattr(arguments, name, value)  # transformers itself refuses some on a CPU
+    setattr(arguments, name, value)  # the constructor refuses some values on a CPU
     for trainer_class in TRAINERS:
         with pytest.raises(ValueError, match=f"--{name} .*: .*(leave it out|give )"):
             trainer_class.check(arguments)
@@ -111,9 +111,9 @@ def test_a_refused_option_ends_in_a_sentence(tmp_path, name):
         refuse_options(arguments)
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED_OF_ACCELERATOR))
-def test_a_refused_field_of_accelerate(tmp_path, name):
-    value = not REFUSED_OF_ACCELERATOR[name].accepted[0]
+@pytest.mark.parametrize("name", sorted(REFUSED_ACCELERATOR_FIELDS))
+def test_refused_field_of_accelerator_config(tmp_path, name):
+    value = not REFUSED_ACCELERATOR_FIELDS[name].accepted[0]
     with pytest.raises(ValueError, match=f"--accelerator_config with {name} {value}"):
         refuse_options(arguments_of(tmp_path, accelerator_config={name: value}))
 
@@ -121,23 +121,23 @@ def test_a_refused_field_of_accelerate(tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr_milestones": [2.0], "lr_scheduler_kwargs": {"num_cycles": 2}}, "--lr_milestones are the schedule"),
+        ({"lr_milestones": [2.0], "lr_scheduler_kwargs": {"num_cycles": 2}}, "--lr_milestones define the schedule"),
         ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "use_reentrant true: it cuts the graph"),
-        ({"optim_args": "eps=1e-3"}, "--optim_args have no part in --optimizer adam"),
+        ({"optim_args": "eps=1e-3"}, "--optim_args have no effect with --optimizer adam"),
         ({"optim_target_modules": ["attn"]}, "give --optimizer optim"),
     ],
 )
-def test_options_of_what_is_not_chosen(tmp_path, options, message):
+def test_options_that_contradict_others_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         refuse_options(arguments_of(tmp_path, **options))
 
 
-def test_a_loss_of_ones_own_would_not_be_called(make_model, tmp_path):
+def test_compute_loss_func_is_refused(make_model, tmp_path):
     with pytest.raises(ValueError, match="compute_loss_func would not be called"):
         GEmoClapTrainer(make_model(), arguments_of(tmp_path), compute_loss_func=lambda *args, **kwargs: 0)
 
 
-def test_the_script_refuses_before_anything_is_written(tones, tmp_path):
+def test_script_refuses_before_writing(tones, tmp_path):
     options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--neftune_noise_alpha", "5")
     done = run_script("train.py", *TINY, *options, check=False)
     assert done.returncode == 1 and "train.py: --neftune_noise_alpha 5.0: " in done.stderr
@@ -145,7 +145,7 @@ def test_the_script_refuses_before_anything_is_written(tones, tmp_path):
 
 
 # ---- label smoothing ------------------------------------------------------------------------------------------------
-def test_label_smoothing_is_applied_by_the_classifier(make_model, tmp_path):
+def test_label_smoothing_of_the_classifier(make_model, tmp_path):
     model = make_model(model_class=GEmoClapForAudioClassification).train()
     arguments = arguments_of(tmp_path, label_smoothing_factor=0.3)
     trainer = ClassifierTrainer(model, arguments)
@@ -153,28 +153,28 @@ def test_label_smoothing_is_applied_by_the_classifier(make_model, tmp_path):
     batch = {"input_features": torch.randn(4, 40, 16), "audio_attention_mask": torch.ones(4, 40).long()}
     loss, outputs = trainer.compute_loss(model, {**batch, "emotion_labels": labels}, return_outputs=True)
     log = outputs.logits.log_softmax(1)[[0, 1, 3]]
-    right = -log[torch.arange(3), labels[[0, 1, 3]]]
-    by_hand = (0.7 * right - 0.3 * log.mean(1)).mean()
+    correct = -log[torch.arange(3), labels[[0, 1, 3]]]
+    by_hand = (0.7 * correct - 0.3 * log.mean(1)).mean()
     assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
-    assert loss.item() != pytest.approx(right.mean().item(), rel=1e-3)
+    assert loss.item() != pytest.approx(correct.mean().item(), rel=1e-3)
     model.eval()
     loss, outputs = trainer.compute_loss(model, {**batch, "emotion_labels": labels}, return_outputs=True)
     assert loss.item() == pytest.approx(F.cross_entropy(outputs.logits, labels, ignore_index=-1).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("trainer_class", [GEmoClapTrainer, SupConTrainer, SpeakerTrainer])
-def test_label_smoothing_is_refused_by_the_others(tmp_path, trainer_class):
+def test_label_smoothing_is_refused_without_cross_entropy(tmp_path, trainer_class):
     with pytest.raises(ValueError, match="label_smoothing_factor 0.1: .* is not trained by cross-entropy"):
         trainer_class.check(arguments_of(tmp_path, label_smoothing_factor=0.1))
 
 
 def test_label_smoothing_has_a_range(tmp_path):
     for factor in (-0.1, 1.0):
-        with pytest.raises(ValueError, match="from 0 to less than 1"):
+        with pytest.raises(ValueError, match="must be at least 0 and below 1"):
             ClassifierTrainer.check(arguments_of(tmp_path, label_smoothing_factor=factor))
 
 
-# ---- steps that compare nothing -------------------------------------------------------------------------------------
+# ---- batches without a comparison -----------------------------------------------------------------------------------
 class Clips(torch.utils.data.Dataset):
     """Noise with given labels."""
 
@@ -200,38 +200,40 @@ def trainer_on(clips, make_model, make_processor, tmp_path, batch_size, **option
 
 
 def test_batches_of_one_clip_are_refused(train, tones, tmp_path):
-    for more in ((), ("--contrastive_chunk_size", "1")):
+    for options in ((), ("--contrastive_chunk_size", "1")):
         with pytest.raises(ValueError, match="--per_device_train_batch_size 1 .* give 2 or more"):
-            train("--data_dir", tones, "--output_dir", tmp_path / "run", "--per_device_train_batch_size", "1", *more)
+            train(
+                "--data_dir", tones, "--output_dir", tmp_path / "run", "--per_device_train_batch_size", "1", *options
+            )
     assert not (tmp_path / "run").exists()
     arguments = arguments_of(tmp_path, per_device_train_batch_size=1)
-    ClassifierTrainer.check(arguments)  # a cross-entropy compares a clip with the classes
+    ClassifierTrainer.check(arguments)  # cross-entropy needs only one clip
 
 
-def test_two_processes_of_one_clip_each_compare(tmp_path, monkeypatch):
+def test_batches_of_one_clip_are_accepted_with_two_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(GEmoClapTrainingArguments, "world_size", 2)
     GEmoClapTrainer.check(arguments_of(tmp_path, per_device_train_batch_size=1))
 
 
-def test_a_last_batch_of_one_is_counted(make_model, make_processor, tmp_path, caplog):
-    """17 clips by 16: the last of an epoch is compared with nothing."""
+def test_last_batch_of_one_clip_is_counted(make_model, make_processor, tmp_path, caplog):
+    """Of 17 clips in batches of 16, the last clip of an epoch has no comparison."""
     emotions = [index % 3 for index in range(17)]
     trainer = trainer_on(Clips(emotions), make_model, make_processor, tmp_path, 16)
     with caplog.at_level("WARNING", logger="modeling_gemoclap"):
         trainer.train()
-    assert "2 of 4 batches compared nothing and gave no gradient" in caplog.text
+    assert "2 of 4 batches had no comparison and no gradient" in caplog.text
     assert trainer.state.log_history[-1]["batches_without_comparison"] == 2
     caplog.clear()
-    whole = trainer_on(Clips(emotions[:16]), make_model, make_processor, tmp_path, 16)
-    whole.train()
-    assert "compared nothing" not in caplog.text
-    assert "batches_without_comparison" not in whole.state.log_history[-1]
+    trainer = trainer_on(Clips(emotions[:16]), make_model, make_processor, tmp_path, 16)
+    trainer.train()
+    assert "no comparison" not in caplog.text
+    assert "batches_without_comparison" not in trainer.state.log_history[-1]
 
 
 @pytest.mark.parametrize(
     ("objective", "alpha", "emotions", "genders", "idle"),
     [
-        ("emo", 0.9, [0, 0, 0, 0], [0, 1, 0, 1], False),  # of one class: its clips are drawn together
+        ("emo", 0.9, [0, 0, 0, 0], [0, 1, 0, 1], False),  # one class: its clips attract each other
         ("sl", 0.9, [-1, -1, -1, 0], [0, 1, 0, 1], True),
         ("sl", 0.9, [-1, -1, 1, 0], [0, 1, 0, 1], False),
         ("ml", 0.9, [-1, -1, -1, -1], [0, 1, 0, 1], False),
@@ -239,8 +241,10 @@ def test_a_last_batch_of_one_is_counted(make_model, make_processor, tmp_path, ca
         ("ml", 0.9, [-1, -1, -1, 0], [-1, -1, 1, -1], True),
     ],
 )
-def test_what_a_batch_compares(make_model, make_processor, tmp_path, objective, alpha, emotions, genders, idle):
-    """Counted as comparing nothing: exactly the batches without a gradient."""
+def test_batches_without_comparison_have_no_gradient(
+    make_model, make_processor, tmp_path, objective, alpha, emotions, genders, idle
+):
+    """A batch is counted as one without comparison exactly if it has no gradient."""
     clips = Clips(emotions, genders)
     trainer = trainer_on(Clips([0, 1, 2]), make_model, make_processor, tmp_path, 4, objective=objective, alpha=alpha)
     trainer.model.train()
@@ -251,22 +255,22 @@ def test_what_a_batch_compares(make_model, make_processor, tmp_path, objective, 
     assert (norm == 0) == idle, norm
 
 
-def test_a_training_of_nothing_else_is_an_error(make_model, make_processor, tmp_path):
+def test_training_without_any_comparison_is_refused(make_model, make_processor, tmp_path):
     with pytest.raises(ValueError, match="1 of the 6 training clips can be compared"):
         trainer_on(Clips([-1, -1, 1, -1, -1, -1]), make_model, make_processor, tmp_path, 2)
-    ml = Clips([-1] * 4, [0, 1, 0, 1])
-    trainer_on(ml, make_model, make_processor, tmp_path, 2, objective="ml")
+    gender_only = Clips([-1] * 4, [0, 1, 0, 1])
+    trainer_on(gender_only, make_model, make_processor, tmp_path, 2, objective="ml")
     trainer = trainer_on(Clips([0, 1, 2]), make_model, make_processor, tmp_path, 2)
     trainer.train_dataset = Clips([-1] * 5 + [0])
-    with pytest.raises(ValueError, match="none of the 3 batches of an epoch compares anything"):
+    with pytest.raises(ValueError, match="none of the 3 batches of an epoch has a comparison"):
         trainer.train()
 
 
-def test_a_classifier_without_labels_is_an_error(make_model, make_processor, tmp_path):
+def test_classifier_without_labels_is_refused(make_model, make_processor, tmp_path):
     model = make_model(model_class=GEmoClapForAudioClassification)
     collator = AudioCollator(make_processor(make_model()).feature_extractor)
     arguments = arguments_of(tmp_path, per_device_train_batch_size=2, num_train_epochs=1, save_strategy="epoch")
-    with pytest.raises(ValueError, match="none of the 2 batches of an epoch compares anything"):
+    with pytest.raises(ValueError, match="none of the 2 batches of an epoch has a comparison"):
         ClassifierTrainer(model, arguments, collator, Clips([-1] * 4)).train()
     assert not list(tmp_path.glob("**/*.safetensors"))
     trainer = ClassifierTrainer(model, arguments, collator, Clips([-1, -1, -1, -1, 1, 2, 0]))
@@ -276,12 +280,10 @@ def test_a_classifier_without_labels_is_an_error(make_model, make_processor, tmp
 
 # ---- choices by an evaluation ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("options", [(), ("--metric_for_best_model", "eval_war")])
-def test_the_best_model_is_that_of_the_best_uar(train, tones, tmp_path, options):
-    choose = ("--load_best_model_at_end", "true", "--eval_strategy", "epoch", "--save_strategy", "epoch")
+def test_best_model_has_the_best_metric(train, tones, tmp_path, options):
+    best = ("--load_best_model_at_end", "true", "--eval_strategy", "epoch", "--save_strategy", "epoch")
     run = tmp_path / "run"
-    train(
-        "--data_dir", tones, "--dev_speakers", "04", "--output_dir", run, "--num_train_epochs", "3", *choose, *options
-    )
+    train("--data_dir", tones, "--dev_speakers", "04", "--output_dir", run, "--num_train_epochs", "3", *best, *options)
     state = json.loads((run / "trainer_state.json").read_text())
     name = "eval_war" if options else "eval_uar"
     assert state["best_metric"] == max(entry[name] for entry in state["log_history"] if name in entry)
@@ -295,54 +297,54 @@ def test_the_best_model_is_that_of_the_best_uar(train, tones, tmp_path, options)
         ({"save_strategy": "best", "metric_for_best_model": "loss"}, "--metric_for_best_model loss"),
         (
             {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "uar"},
-            "uar is better when it rises, and the schedule's mode is 'min': give --lr_scheduler_kwargs",
+            "uar is better when it rises, but the mode of the schedule is 'min': give --lr_scheduler_kwargs",
         ),
     ],
 )
-def test_a_figure_that_evaluation_does_not_report(make_model, tmp_path, options, message):
-    """Refused before training, with transformers' own arguments, as in Python."""
+def test_metric_that_evaluation_does_not_report_is_refused(make_model, tmp_path, options, message):
+    """Refused before training, also with `transformers.TrainingArguments`."""
     options = {"eval_strategy": "epoch", "save_strategy": "epoch", **options}
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
-    given = {"eval_dataset": Clips([0, 1, 2]), "compute_metrics": war_uar_of_scores}
+    evaluation = {"eval_dataset": Clips([0, 1, 2]), "compute_metrics": war_uar_of_scores}
     with pytest.raises(ValueError, match=message):
-        GEmoClapTrainer(make_model(), arguments, **given)
+        GEmoClapTrainer(make_model(), arguments, **evaluation)
     with pytest.raises(ValueError, match="needs compute_metrics"):
-        GEmoClapTrainer(make_model(), arguments, **(given | {"compute_metrics": None}))
+        GEmoClapTrainer(make_model(), arguments, **(evaluation | {"compute_metrics": None}))
 
 
-def test_figures_of_ones_own_are_chosen_by(make_model, tmp_path):
+def test_custom_metrics_can_be_chosen(make_model, tmp_path):
     options = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    arguments = TrainingArguments(str(tmp_path), use_cpu=True, metric_for_best_model="mine", **options)
-    given = {"eval_dataset": Clips([0, 1, 2])}
-    GEmoClapTrainer(make_model(), arguments, compute_metrics=lambda found: {"mine": len(found.label_ids)}, **given)
-    GEmoClapTrainer(make_model(), arguments, compute_metrics=lambda found: found.of_another_form, **given)
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, metric_for_best_model="custom", **options)
+    clips = Clips([0, 1, 2])
+    for compute_metrics in (lambda prediction: {"custom": len(prediction.label_ids)}, lambda prediction: prediction.x):
+        GEmoClapTrainer(make_model(), arguments, eval_dataset=clips, compute_metrics=compute_metrics)
 
 
-def test_a_figure_that_is_not_finite_chooses_nothing(make_model, tmp_path):
+def test_metric_that_is_not_finite_is_refused(make_model, tmp_path):
     options = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    given = {"eval_dataset": Clips([0, 1, 2]), "compute_metrics": war_uar_of_scores}
-    trainer = GEmoClapTrainer(make_model(), arguments_of(tmp_path, **options), **given)
+    evaluation = {"eval_dataset": Clips([0, 1, 2]), "compute_metrics": war_uar_of_scores}
+    trainer = GEmoClapTrainer(make_model(), arguments_of(tmp_path, **options), **evaluation)
     assert trainer._determine_best_metric({"eval_uar": 0.3, "eval_war": float("nan")}, None)
     with pytest.raises(ValueError, match="uar of the development clips is nan"):
         trainer._determine_best_metric({"eval_uar": float("nan")}, None)
 
 
 @pytest.mark.parametrize("option", [("--eval_strategy", "epoch"), ("--eval_on_start", "true")])
-def test_evaluation_without_clips(train, tones, make_model, tmp_path, option):
+def test_evaluation_without_development_clips_is_refused(train, tones, make_model, tmp_path, option):
     with pytest.raises(ValueError, match=f"{option[0]}.*there are no development clips"):
         train("--data_dir", tones, "--output_dir", tmp_path / "run", *option)
     assert not (tmp_path / "run").exists()
     arguments = arguments_of(tmp_path, **{option[0][2:]: option[1] if option[1] == "epoch" else True})
-    with pytest.raises(ValueError, match="in Python eval_dataset"):
+    with pytest.raises(ValueError, match="in Python: eval_dataset"):
         GEmoClapTrainer(make_model(), arguments)
     with pytest.raises(ValueError, match="names no emotion to evaluate"):
         SupConTrainer.check(arguments)
 
 
-# ---- going on -------------------------------------------------------------------------------------------------------
+# ---- resuming -------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def interrupted(tones, tmp_path_factory):
-    """A run with a whole checkpoint in the middle."""
+    """A run with a complete checkpoint after its first epoch."""
     run = tmp_path_factory.mktemp("runs") / "run"
     options = ("--data_dir", tones, "--output_dir", run, "--num_train_epochs", "2", "--save_strategy", "epoch")
     run_script("train.py", *TINY, *options)
@@ -350,44 +352,44 @@ def interrupted(tones, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("gone", "message"),
+    ("missing", "message"),
     [
-        ("optimizer.pt", "since the optimizer's state is missing. A checkpoint of --save_only_model"),
-        ("scheduler.pt", "since scheduler.pt is missing"),
-        ("rng_state.pth", "since rng_state.pth is missing"),
-        ("trainer_state.json", "since trainer_state.json is missing"),
+        ("optimizer.pt", "because the optimizer state is missing. A checkpoint of --save_only_model"),
+        ("scheduler.pt", "because scheduler.pt is missing"),
+        ("rng_state.pth", "because rng_state.pth is missing"),
+        ("trainer_state.json", "because trainer_state.json is missing"),
         ("another number of processes", "rng_state.pth is missing; it was saved by 2 processes"),
     ],
 )
-def test_a_checkpoint_that_lacks_something_is_refused(train, tones, interrupted, tmp_path, gone, message):
+def test_incomplete_checkpoint_is_refused(train, tones, interrupted, tmp_path, missing, message):
     run = tmp_path / "run"
     shutil.copytree(interrupted, run)
-    [point] = [path for path in run.glob("checkpoint-*") if path.name == "checkpoint-4"]
-    if gone == "another number of processes":
-        (point / "rng_state.pth").rename(point / "rng_state_0.pth")
-        (point / "rng_state_1.pth").write_bytes(b"")
+    [checkpoint] = [path for path in run.glob("checkpoint-*") if path.name == "checkpoint-4"]
+    if missing == "another number of processes":
+        (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+        (checkpoint / "rng_state_1.pth").write_bytes(b"")
     else:
-        (point / gone).unlink()
+        (checkpoint / missing).unlink()
     options = ("--data_dir", tones, "--output_dir", run, "--num_train_epochs", "2")
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        train(*options, "--resume_from_checkpoint", point)
-    assert str(point) in str(error.value)
+        train(*options, "--resume_from_checkpoint", checkpoint)
+    assert str(checkpoint) in str(error.value)
 
 
-def test_a_run_that_saved_weights_alone_does_not_go_on(tones, tmp_path):
+def test_checkpoint_of_save_only_model_is_refused(tones, tmp_path):
     run = tmp_path / "run"
     options = ("--data_dir", tones, "--output_dir", run, "--num_train_epochs", "1", "--save_strategy", "epoch")
     run_script("train.py", *TINY, *options, "--save_only_model", "true")
     done = run_script("train.py", *TINY, *options, "--resume_from_checkpoint", "true", check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    missing = "rng_state.pth, scheduler.pt, the optimizer's state are missing"
-    assert f"the training cannot go on from it, since {missing}" in done.stderr
+    missing = "rng_state.pth, scheduler.pt, the optimizer state are missing"
+    assert f"training cannot be resumed from it, because {missing}" in done.stderr
 
 
-def test_a_newest_checkpoint_in_python_is_checked_too(make_model, make_processor, tmp_path):
+def test_newest_checkpoint_is_checked_in_python(make_model, make_processor, tmp_path):
     trainer = trainer_on(Clips([0, 1, 2, 0]), make_model, make_processor, tmp_path, 2)
-    point = tmp_path / "checkpoint-1"
-    point.mkdir()
-    trainer.state.save_to_json(point / "trainer_state.json")
-    with pytest.raises(ValueError, match="checkpoint-1: the training cannot go on from it, since rng_state.pth"):
+    checkpoint = tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    trainer.state.save_to_json(checkpoint / "trainer_state.json")
+    with pytest.raises(ValueError, match="checkpoint-1: training cannot be resumed from it, because rng_state.pth"):
         trainer.train(resume_from_checkpoint=True)

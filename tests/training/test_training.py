@@ -1,4 +1,4 @@
-"""Training as a user does it, and what is refused before anything is written."""
+"""Training by the script, refusals before files are written, and clips, samplers and augmentation."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.fingerprint import IDENTITY
 from modeling_gemoclap.objectives.gemo_clap.build import build_model_and_processor
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
-from modeling_gemoclap.objectives.gemo_clap.initialisation import learn_prompts
+from modeling_gemoclap.objectives.gemo_clap.initialisation import train_on_prompts
 from modeling_gemoclap.objectives.gemo_clap.options import GEmoClapOptions
 from modeling_gemoclap.runs.calibration import temperature_of
 from modeling_gemoclap.runs.recipe import parse_recipe
@@ -33,13 +33,14 @@ def weights(folder):
     return GEmoClapModel.from_pretrained(folder).state_dict()
 
 
-def test_what_a_run_leaves_behind(trained, tones):
+def test_files_and_records_of_a_run(trained, tones):
     config = GEmoClapConfig.from_pretrained(trained)
     [record] = config.training_data
     assert record["corpus"] == "tones" and record["speakers"] == ["01", "02", "03"] and record["num_clips"] == 36
     assert record["manifest_sha256"] == load_corpus(tones).manifest_sha256
     assert config.emotions == list(TONES)
-    logs = [e for e in json.loads((trained / "trainer_state.json").read_text())["log_history"] if "cross_entropy" in e]
+    history = json.loads((trained / "trainer_state.json").read_text())["log_history"]
+    logs = [entry for entry in history if "cross_entropy" in entry]
     assert len(logs) == 30
     for entry in logs:
         assert entry["cross_entropy"] - entry["cross_entropy_floor"] == pytest.approx(entry["loss"], abs=1e-3)
@@ -52,17 +53,17 @@ def test_what_a_run_leaves_behind(trained, tones):
 
 
 @pytest.mark.parametrize("objective", ["emo", "ml"])
-def test_the_other_objectives_learn(train, tones, tmp_path, objective):
+def test_other_loss_variants_train(train, tones, tmp_path, objective):
     run = tmp_path / "run"
     options = ("--eval_strategy", "epoch", "--dev_speakers", "04", "--class_balanced_sampling", "true")
     train("--data_dir", tones, "--output_dir", run, "--objective", objective, *options)
     history = json.loads((run / "trainer_state.json").read_text())["log_history"]
-    assert [e["eval_uar"] for e in history if "eval_uar" in e][-1] > 0.9
+    assert [entry["eval_uar"] for entry in history if "eval_uar" in entry][-1] > 0.9
     assert "UAR" in (run / "README.md").read_text()
     assert GEmoClapConfig.from_pretrained(run).training_data[0]["speakers"] == ["01", "02", "03"]
 
 
-def test_resumed_equals_uninterrupted(train, tones, tmp_path):
+def test_resumed_run_equals_uninterrupted_run(train, tones, tmp_path):
     options = (
         "--data_dir",
         tones,
@@ -74,19 +75,19 @@ def test_resumed_equals_uninterrupted(train, tones, tmp_path):
         "0.1",
     )
     options += ("--num_train_epochs", "4", "--output_dir")
-    train(*options, tmp_path / "whole")
-    (tmp_path / "parts").mkdir()  # as a kill after two epochs leaves it
-    shutil.copy(tmp_path / "whole" / IDENTITY, tmp_path / "parts")
-    shutil.copytree(tmp_path / "whole/checkpoint-8", tmp_path / "parts/checkpoint-8")
-    for no in ((), ("--resume_from_checkpoint", "false")):
+    train(*options, tmp_path / "uninterrupted")
+    (tmp_path / "resumed").mkdir()  # the files of a run that is killed after two epochs
+    shutil.copy(tmp_path / "uninterrupted" / IDENTITY, tmp_path / "resumed")
+    shutil.copytree(tmp_path / "uninterrupted/checkpoint-8", tmp_path / "resumed/checkpoint-8")
+    for no_resume in ((), ("--resume_from_checkpoint", "false")):
         with pytest.raises(ValueError, match="not empty"):
-            train(*options, tmp_path / "parts", *no)
-    train(*options, tmp_path / "parts", "--resume_from_checkpoint", "true")
-    first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+            train(*options, tmp_path / "resumed", *no_resume)
+    train(*options, tmp_path / "resumed", "--resume_from_checkpoint", "true")
+    first, second = weights(tmp_path / "uninterrupted"), weights(tmp_path / "resumed")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_calibrated_by_answers_to_speakers_who_were_left_out(train, tones, tmp_path, caplog):
+def test_calibration_by_out_of_fold_predictions(train, tones, tmp_path, caplog):
     run = tmp_path / "run"
     options = ("--data_dir", tones, "--output_dir", run, "--num_train_epochs", "2", "--calibration_folds", "4")
     train(*options)
@@ -96,19 +97,19 @@ def test_calibrated_by_answers_to_speakers_who_were_left_out(train, tones, tmp_p
     logits, labels = (torch.cat([part[name] for part in parts]) for name in ("logits", "labels"))
     config = GEmoClapConfig.from_pretrained(run)
     assert config.calibration_temperature == pytest.approx(temperature_of(logits, labels))
-    assert config.calibrated_on == "out-of-fold answers to the training speakers, 4 folds"
+    assert config.calibrated_on == "out-of-fold predictions for the training speakers, 4 folds"
     assert f"{config.calibration_temperature:.3g}, fitted on out-of-fold" in (run / "README.md").read_text()
     times = [path.stat().st_mtime_ns for path in files]
     train(*options, "--resume_from_checkpoint", "true")
-    assert times == [path.stat().st_mtime_ns for path in files], "what is finished is not done again"
+    assert times == [path.stat().st_mtime_ns for path in files], "finished folds are not trained again"
     train(*options, "--overwrite_output", "true")
-    assert not set(times) & {path.stat().st_mtime_ns for path in files}, "begun anew, it is"
-    for more, message in ((("--num_dev_speakers", "1"), "leave out development"), ((), "5: 2 to 4 speakers")):
+    assert not set(times) & {path.stat().st_mtime_ns for path in files}, "with --overwrite_output they are"
+    for more, message in ((("--num_dev_speakers", "1"), "leave out --dev_speakers"), ((), "5: give 2 to 4")):
         with pytest.raises(ValueError, match=message):
             train(*options, "--overwrite_output", "true", "--calibration_folds", "5", *more)
 
 
-def test_synonyms_are_learnt_and_other_words_told(train, tones, tmp_path, caplog):
+def test_synonyms_are_learned_and_unknown_words_are_reported(train, tones, tmp_path, caplog):
     synonyms = json.dumps({"angry": ["furious"], "happy": ["joyful"], "sad": ["gloomy"]})
     templates = ("--joint_templates", "this {gender} person is feeling {emotion}", "a {emotion} {gender} voice")
     options = ("--exclude_speakers", "04", "--emotion_synonyms", synonyms, *templates)
@@ -118,9 +119,9 @@ def test_synonyms_are_learnt_and_other_words_told(train, tones, tmp_path, caplog
     pipe = pipeline("zero-shot-emotion-recognition", model=str(tmp_path / "run"), trust_remote_code=True)
     clips = [tones / f"audio/04_{emotion}_0.wav" for emotion in TONES]
     words = ["furious", "joyful", "gloomy"]
-    found = [answer[0]["label"] for answer in pipe([str(clip) for clip in clips], candidate_labels=words)]
-    assert found == words, "a synonym is as good as the word"
-    stream, handler = io.StringIO(), None
+    predictions = pipe([str(clip) for clip in clips], candidate_labels=words)
+    assert [prediction[0]["label"] for prediction in predictions] == words
+    stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logging.getLogger("transformers_modules").addHandler(handler)
     logging.getLogger("transformers").addHandler(handler)
@@ -128,17 +129,17 @@ def test_synonyms_are_learnt_and_other_words_told(train, tones, tmp_path, caplog
     assert "was not trained on 'livid'" in stream.getvalue() and "its words are a, angry" in stream.getvalue()
 
 
-def test_development_figures_are_of_every_clip(train, tones, tmp_path):
+def test_development_metrics_include_every_clip(train, tones, tmp_path):
     options = ("--dev_speakers", "03", "04", "--eval_strategy", "epoch", "--dataloader_drop_last", "true")
-    more = ("--per_device_eval_batch_size", "7", "--num_train_epochs", "1")
-    train("--data_dir", tones, "--output_dir", tmp_path / "run", *options, *more)
+    options += ("--per_device_eval_batch_size", "7", "--num_train_epochs", "1")
+    train("--data_dir", tones, "--output_dir", tmp_path / "run", *options)
     history = json.loads((tmp_path / "run/trainer_state.json").read_text())["log_history"]
     war = next(entry["eval_war"] for entry in history if "eval_war" in entry)
     assert war * 24 == pytest.approx(round(war * 24), abs=1e-6)  # a share of all 24 clips
     assert sum("loss" in entry for entry in history) == 1
 
 
-def test_tensorboard_is_an_option(train, tones, tmp_path, monkeypatch):
+def test_tensorboard(train, tones, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     train(
         "--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "1", "--report_to", "tensorboard"
@@ -147,7 +148,7 @@ def test_tensorboard_is_an_option(train, tones, tmp_path, monkeypatch):
 
 
 def test_pretrained_towers_by_path(train, tones, tmp_path, make_model, make_processor):
-    """The real loading code on small checkpoints in the Hub's form, with a 16 kHz wave encoder."""
+    """Small checkpoints in the format of the Hub, with a 16 kHz wave encoder."""
     from transformers import Wav2Vec2FeatureExtractor
 
     model = make_model("wavlm-large")
@@ -167,15 +168,16 @@ def test_pretrained_towers_by_path(train, tones, tmp_path, make_model, make_proc
     )
     run = tmp_path / "run"
     train("--data_dir", tones, "--output_dir", run, *towers, "--num_train_epochs", "1", "--max_seconds", "0.5")
-    again = GEmoClapModel.from_pretrained(run)
-    assert again.config.audio_config.model_type == "wavlm"
+    model = GEmoClapModel.from_pretrained(run)
+    assert model.config.audio_config.model_type == "wavlm"
     assert "pretrained: audio" in (run / "README.md").read_text()
     with pytest.raises(ValueError, match="both"):
         train("--data_dir", tones, "--output_dir", tmp_path / "x", "--audio_model", tmp_path / "audio")
 
 
-# ---- bad input ------------------------------------------------------------------------------------------------------
-def broken_corpus(tmp_path):
+# ---- invalid input --------------------------------------------------------------------------------------------------
+def damaged_corpus(tmp_path):
+    """A corpus with five unusable clips, and their names."""
     corpus = write_corpus(tmp_path / "broken", [["audio/missing.wav", "sad", "female", "01"]])
     silent, short = corpus / "audio/01_sad_0.wav", corpus / "audio/02_sad_1.wav"
     soundfile.write(silent, np.zeros(RATE), RATE)
@@ -188,7 +190,7 @@ def broken_corpus(tmp_path):
 
 
 def test_bad_clips_are_refused_or_skipped_and_named(train, tmp_path, capsys):
-    corpus, bad = broken_corpus(tmp_path)
+    corpus, bad = damaged_corpus(tmp_path)
     run = tmp_path / "run"
     with pytest.raises(ValueError, match="5 of 49 clips") as error:
         train("--data_dir", corpus, "--output_dir", run)
@@ -201,8 +203,8 @@ def test_bad_clips_are_refused_or_skipped_and_named(train, tmp_path, capsys):
     assert GEmoClapConfig.from_pretrained(run).training_data[0]["num_clips"] == 44
 
 
-def test_a_mended_clip_is_read_again(train, tmp_path):
-    corpus, _ = broken_corpus(tmp_path)
+def test_repaired_clip_is_read_again(train, tmp_path):
+    corpus, _ = damaged_corpus(tmp_path)
     with pytest.raises(ValueError, match="5 of 49"):
         train("--data_dir", corpus, "--output_dir", tmp_path / "run")
     soundfile.write(corpus / "audio/missing.wav", tone("sad", 3), RATE)
@@ -228,21 +230,21 @@ def test_a_mended_clip_is_read_again(train, tmp_path):
         ([], "--data_dir"),
     ],
 )
-def test_bad_options_leave_nothing_behind(train, tones, tmp_path, options, message):
+def test_invalid_options_leave_no_files(train, tones, tmp_path, options, message):
     options = [str(tones) if option == "TONES" else option for option in options]
     with pytest.raises(ValueError, match=message):
         train(*options, "--output_dir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_an_error_is_one_line_and_a_status(tmp_path):
+def test_error_is_one_line_with_an_exit_status(tmp_path):
     done = run_script("train.py", *TINY, "--data_dir", tmp_path, "--output_dir", tmp_path / "run", check=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("train.py: ") and "Traceback" not in done.stderr
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------
-def test_every_field_can_be_overridden(tmp_path):
+def test_command_line_overrides_the_file(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("learning_rate: 2e-5\nalpha: 0.8\nemotions: [sad, happy]\naudio_config: {hidden_size: 8}\n")
     recipe = parse_recipe(["--config", str(config), "--alpha", "0.7", "--output_dir", "x", "--use_cpu"])
@@ -255,7 +257,7 @@ def test_every_field_can_be_overridden(tmp_path):
     ("text", "message"),
     [("learning_rat: 1", "learning_rate"), ("- a", "mapping"), ("objektive: sl", "objective"), ("a: [1", "not YAML")],
 )
-def test_bad_configuration_files_are_named(tmp_path, text, message):
+def test_invalid_configuration_files_are_named(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ValueError, match=f"c.yaml.*{message}"):
         parse_recipe(["--config", str(tmp_path / "c.yaml")])
@@ -264,7 +266,7 @@ def test_bad_configuration_files_are_named(tmp_path, text, message):
 
 
 @pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
-def test_the_papers_settings(objective):
+def test_settings_of_the_paper(objective):
     config = ROOT / f"configs/{objective}{'_gemo' * (objective != 'emo')}_clap.yaml"
     recipe = parse_recipe(["--config", str(config)])
     options, training = recipe.options, recipe.training
@@ -282,11 +284,11 @@ def test_class_balanced_sampler():
     assert len(drawn) == len(sampler) == 66 and list(sampler) == drawn
     counts = np.bincount([labels[index % 69] for index in drawn], minlength=3)
     assert counts.tolist() == [22, 22, 22]
-    assert len({index for index in drawn if labels[index % 69] == 0}) == 22  # none again before its deck is used up
-    assert len(set(drawn)) == 66 and max(drawn) // 69 == 4  # the fifth draw of a clip is another than its first
+    assert len({index for index in drawn if labels[index % 69] == 0}) == 22  # no repetition before all were sampled
+    assert len(set(drawn)) == 66 and max(drawn) // 69 == 4  # repetitions of a clip have different indices
     sampler.set_epoch(1)
     assert list(sampler) != drawn
-    with pytest.raises(ValueError, match="clips of two emotions"):
+    with pytest.raises(ValueError, match="clips of two classes"):
         ClassBalancedSampler([1, 1, -1])
 
 
@@ -303,7 +305,10 @@ def test_collator_writes_the_texts(make_model, make_processor, fields, texts):
     model = make_model(**fields)
     processor = make_processor(model)
     clip = np.zeros((10, 16), dtype=np.float32)
-    labels, left_out = [(0, 1), (2, -1), (-1, 0)], "this person is male"  # the shortest: real, and never the longest
+    labels, left_out = (
+        [(0, 1), (2, -1), (-1, 0)],
+        "this person is male",
+    )  # short: adds no padding
     batch = GEmoClapCollator(processor, model.config)(
         [{"clip": clip, "emotion_label": e, "gender_label": g} for e, g in labels]
     )
@@ -318,7 +323,7 @@ def test_collator_writes_the_texts(make_model, make_processor, fields, texts):
     assert hidden["gender_labels"].tolist() == [-1]
 
 
-def test_warping_is_identity_at_zero_and_moves_otherwise():
+def test_warping():
     features = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
     assert np.allclose(Augmentation()(features), features, atol=1e-5) and not Augmentation()
     lengths = {Augmentation(time_warp=0.3)(features).shape[0] for _ in range(20)}
@@ -332,20 +337,20 @@ def test_warping_is_identity_at_zero_and_moves_otherwise():
         Augmentation(time_warp=2.0)
 
 
-def test_what_a_microphone_a_room_and_noise_do():
+def test_equalizer_noise_and_reverberation():
     features = np.random.default_rng(0).standard_normal((80, 16)).astype(np.float32)
     torch.manual_seed(0)
     curves = np.stack([Augmentation(equalizer_db=3.0)(features) - features for _ in range(400)])
-    assert np.ptp(curves, axis=1).max() < 1e-5, "the same at all times"
-    at_first_band = curves[:, 0, 0] * 4.0 / DECIBELS  # where all four cosines are one
-    assert at_first_band.std() == pytest.approx(3.0 * 2, rel=0.1)
+    assert np.ptp(curves, axis=1).max() < 1e-5, "the curve does not depend on time"
+    first_band = curves[:, 0, 0] * 4.0 / DECIBELS  # all four cosines are one
+    assert first_band.std() == pytest.approx(3.0 * 2, rel=0.1)
     noisy = Augmentation(noise_prob=1.0, noise_snr_db=(0.0, 0.0))(features)
     power, louder = (np.exp(part * 4.0 + 1.0) for part in (features, noisy))
     assert (louder >= power * 0.999).all() and 1.3 < louder.mean() / power.mean() < 4
     click = np.full((80, 16), -4.0, np.float32)
     click[10] = 2.0
     room = Augmentation(reverb_prob=1.0)(click) * 4.0
-    assert np.abs(room[:11] - click[:11] * 4.0).max() < 2, "echoes come after the sound"
+    assert np.abs(room[:11] - click[:11] * 4.0).max() < 2, "echoes follow the sound"
     assert (np.diff(room[11:40, 0]) < 0).all() and room[11, 0] < room[10, 0]
 
 
@@ -353,21 +358,20 @@ def test_mixing_within_a_class(tones):
     corpus, _ = read_clips(load_corpus(tones), GEmoClapFeatureExtractor(feature_type="log_mel"))
     config = GEmoClapConfig(emotions=corpus.emotions)
     extractor = GEmoClapFeatureExtractor(feature_type="log_mel")
-    whole, mixed = (
+    plain, mixed = (
         ClipDataset(corpus, extractor, config, ClipOptions(augmentation=augmentation))
         for augmentation in (None, Augmentation(mix_prob=1.0))
     )
-    pairs = [(whole[index]["clip"], mixed[index]["clip"]) for index in range(12)]
-    assert all(len(one) <= len(other) for other, one in pairs) and any(
-        not np.allclose(other[: len(one)], one, atol=0.01) for other, one in pairs
-    )
-    label, gender = whole.emotion_labels[3], whole.gender_labels[3]
+    pairs = [(plain[index]["clip"], mixed[index]["clip"]) for index in range(12)]
+    assert all(len(mixture) <= len(clip) for clip, mixture in pairs)
+    assert any(not np.allclose(clip[: len(mixture)], mixture, atol=0.01) for clip, mixture in pairs)
+    label, gender = plain.emotion_labels[3], plain.gender_labels[3]
     generator = torch.Generator().manual_seed(0)
     for _ in range(10):
-        found = mixed._another(3, generator)
-        places = [n for n in range(len(whole)) if len(whole[n]["clip"]) == len(found)]
-        same = [n for n in places if np.array_equal(whole[n]["clip"], found)]
-        assert same and {(whole.emotion_labels[n], whole.gender_labels[n]) for n in same} == {(label, gender)}
+        partner = mixed._mixing_partner(3, generator)
+        same_length = [index for index in range(len(plain)) if len(plain[index]["clip"]) == len(partner)]
+        equal = [index for index in same_length if np.array_equal(plain[index]["clip"], partner)]
+        assert equal and {(plain.emotion_labels[i], plain.gender_labels[i]) for i in equal} == {(label, gender)}
 
 
 @pytest.mark.parametrize(
@@ -383,7 +387,7 @@ def test_augmentation_out_of_range(options, message):
         Augmentation(**options)
 
 
-def test_empty_gender_and_emotion_are_unknown_and_train(train, tmp_path):
+def test_training_with_unknown_genders_and_emotions(train, tmp_path):
     corpus = write_corpus(tmp_path / "some")
     rows = list(csv.reader(open(corpus / "metadata.csv")))
     for index, row in enumerate(rows[1:]):
@@ -396,48 +400,48 @@ def test_empty_gender_and_emotion_are_unknown_and_train(train, tmp_path):
     shutil.rmtree(corpus)
 
 
-def test_draws_change_with_epoch_and_draw_and_with_nothing_else(tones, make_model, make_processor):
+def test_random_numbers_of_a_clip_depend_on_seed_epoch_and_index_only(tones, make_model, make_processor):
     model = make_model()
     extractor = make_processor(model).feature_extractor
     corpus, _ = read_clips(load_corpus(tones), extractor)
-    dataset, again = (
+    dataset, same_seed = (
         ClipDataset(corpus, extractor, model.config, ClipOptions(0.2, Augmentation(0.1, 0.1), seed=3))
         for _ in range(2)
     )
     first = dataset[5]
-    torch.rand(7), np.random.rand(7), again[6]  # what else was drawn is of no matter
-    assert np.array_equal(first["clip"], again[5]["clip"]) and first["seed"] == again[5]["seed"]
-    other_draw, other_seed = (
+    torch.rand(7), np.random.rand(7), same_seed[6]  # other random numbers have no influence
+    assert np.array_equal(first["clip"], same_seed[5]["clip"]) and first["seed"] == same_seed[5]["seed"]
+    repetition, other_seed = (
         dataset[5 + len(dataset)],
         ClipDataset(corpus, extractor, model.config, ClipOptions(0.2, seed=4))[5],
     )
     dataset.set_epoch(1)
-    for other in (other_draw, other_seed, dataset[5]):
+    for other in (repetition, other_seed, dataset[5]):
         assert other["emotion_label"] == first["emotion_label"]
         assert other["seed"] != first["seed"] and not np.array_equal(other["clip"], first["clip"])
 
 
-def test_the_trainer_tells_the_epoch(train, tones, tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr(ClipDataset, "set_epoch", lambda self, epoch: told.append(epoch))
+def test_trainer_sets_the_epoch(train, tones, tmp_path, monkeypatch):
+    epochs = []
+    monkeypatch.setattr(ClipDataset, "set_epoch", lambda self, epoch: epochs.append(epoch))
     train("--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "4")
-    assert sorted(set(told)) == [0, 1, 2, 3]
+    assert sorted(set(epochs)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
-def test_prompts_that_mean_the_same_are_learnt_before_any_audio(objective):
-    """Cosines of prompts come to the entries of eq. 7's matrix, over templates and synonyms; the audio tower rests."""
-    words = {"emotion_synonyms": '{"angry": ["furious", "irate"], "sad": ["gloomy"]}', "alpha": 0.8}
-    several = {"emotion_templates": ["this person is {}", "a {} voice"], "gender_templates": ["a {} speaker", "{}"]}
+def test_prompts_are_trained_before_audio(objective):
+    """Cosines of prompts approach the entries of the matrix of eq. 7; the audio tower does not change."""
+    synonyms = {"emotion_synonyms": '{"angry": ["furious", "irate"], "sad": ["gloomy"]}', "alpha": 0.8}
+    templates = {"emotion_templates": ["this person is {}", "a {} voice"], "gender_templates": ["a {} speaker", "{}"]}
     joint = ["this {gender} person is {emotion}", "a {emotion} {gender} voice"]
-    options = GEmoClapOptions(objective=objective, projection_dim=16, joint_templates=joint, **words, **several)
+    options = GEmoClapOptions(objective=objective, projection_dim=16, joint_templates=joint, **synonyms, **templates)
     torch.manual_seed(0)
     model, processor = build_model_and_processor(ModelArguments(), options, ["angry", "happy", "sad"])
-    heard = {name: value.clone() for name, value in model.audio_model.state_dict().items()}
+    initial = {name: value.clone() for name, value in model.audio_model.state_dict().items()}
     collator = GEmoClapCollator(processor, model.config)
-    learn_prompts(model, collator, 250, seed=1)
+    train_on_prompts(model, collator, 250, seed=1)
     config = model.config
-    assert all(torch.equal(value, heard[name]) for name, value in model.audio_model.state_dict().items())
+    assert all(torch.equal(value, initial[name]) for name, value in model.audio_model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     labels = [(emotion, gender) for emotion in range(3) for gender in (-1, 0, 1)]
     prompts = [
@@ -448,14 +452,16 @@ def test_prompts_that_mean_the_same_are_learnt_before_any_audio(objective):
     ]
     classes = model.get_class_embeddings(prompts, processor.tokenizer)
     spread = [
-        model.get_text_features(**collator.tokenize(group)) @ one for group, one in zip(prompts, classes, strict=True)
+        model.get_text_features(**collator.tokenize(group)) @ mean
+        for group, mean in zip(prompts, classes, strict=True)
     ]
     assert min(part.min().item() for part in spread) > 0.9
-    for (one, women), (other, men), cosine in (
+    for (emotion, gender), (other_emotion, other_gender), cosine in (
         (labels[i], labels[j], (classes[i] @ classes[j]).item()) for i in range(9) for j in range(9)
     ):
-        both = objective == "sl" and -1 not in (women, men)
-        expected = 0.8 * (one == other) + 0.2 * (women == men) if both else float(one == other)
+        both = objective == "sl" and -1 not in (gender, other_gender)
+        same_emotion = emotion == other_emotion
+        expected = 0.8 * same_emotion + 0.2 * (gender == other_gender) if both else float(same_emotion)
         if objective != "sl" or both:
             assert cosine == pytest.approx(expected, abs=0.12)
     if objective == "ml":

@@ -111,7 +111,7 @@ def test_omitted_prompts_have_no_effect(make_model, make_processor, objective, m
     for left_out in (None, ""):
         collator = GEmoClapCollator(make_processor(model), model.config)
         if left_out is not None:
-            collator.left_out = left_out
+            collator.placeholder = left_out
         batch = collator(examples)
         model.zero_grad()
         labels = batch.pop("emotion_labels"), batch.pop("gender_labels")

@@ -22,7 +22,7 @@ from modeling_gemoclap import (
     GEmoClapModel,
     GEmoClapTrainer,
 )
-from modeling_gemoclap.command_line.failures import sentence_for
+from modeling_gemoclap.command_line.failures import failure_message
 from modeling_gemoclap.evaluation.page import write_page
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, constructor_settings, encoder_extractor_class
@@ -410,5 +410,5 @@ def test_resuming_from_an_untrusted_folder_unpickles_nothing(make_model, make_pr
         trainer = ClassifierTrainer(model, arguments, processing_class=extractor, **data)
         trainer.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     assert not mark.exists()
-    sentence = sentence_for(refused.value)
-    assert re.fullmatch(rf"\S*{re.escape(file)} is a pickle of objects other than .*; go on from .*", sentence)
+    sentence = failure_message(refused.value)
+    assert re.fullmatch(rf"\S*{re.escape(file)} is a pickle of objects other than .*; resume from .*", sentence)

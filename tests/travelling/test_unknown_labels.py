@@ -14,7 +14,7 @@ from modeling_gemoclap.losses_gemoclap import (
     objective_terms,
 )
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
-from modeling_gemoclap.objectives.two_stage.sampler import SupConSampler
+from modeling_gemoclap.objectives.two_stage.sampler import CorpusSampling, SupConSampler
 from modeling_gemoclap.training.samplers import ClassBalancedSampler
 
 IDS = torch.tensor([[5, 6, 7], [5, 8, 9], [5, 6, 9], [5, 9, 9]])
@@ -85,7 +85,7 @@ def test_every_negative_label_is_unknown_to_the_collator(make_model, make_proces
     assert batch["emotion_labels"].tolist() == batch["gender_labels"].tolist() == [-1, -1]
     labels = [0, 1, -100, 0, 1, -1]
     assert {place % 6 for place in ClassBalancedSampler(labels)} == {0, 1, 3, 4}
-    assert set(SupConSampler(labels, [0] * 6, 4).knowing) == {0, 1}
+    assert set(SupConSampler(labels, CorpusSampling([0] * 6), 4).corpora_of_emotion) == {0, 1}
     assert known_labels("labels", None, ["a", "b"]) is None
 
 

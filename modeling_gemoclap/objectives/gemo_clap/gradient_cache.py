@@ -1,9 +1,12 @@
 """Gradient caching: the exact loss of a large batch in the memory of a small one (Gao et al., 2021).
 
-A contrastive loss compares every clip with all others, so the batch's parts cannot be summed up. But it sees the clips
-through their embeddings alone. So the batch is embedded in chunks without a graph; the loss of the whole batch gives
-the gradient `g` of every embedding; and each chunk is embedded once more, from the same random state, to send its `g`
-back through the towers: the gradient of `sum(embeds * g)` is that of the loss.
+A contrastive loss compares every clip with all others, so it is not a sum over parts of the batch. It depends on the
+clips only through their embeddings, so its gradient is computed in three steps:
+
+1. Embed the batch in chunks, without a graph.
+2. Compute the loss of the complete batch, and its gradient `g` with respect to every embedding.
+3. Embed each chunk again, from the same random state, and propagate `g` through the towers. The gradient of
+   `sum(embeds * g)` equals that of the loss.
 """
 
 from __future__ import annotations
@@ -25,20 +28,20 @@ SCALES = ("audio_scale", "text_scale")
 
 
 class RandomState:
-    """The state of all that a forward may draw from: torch on the CPU and on the inputs' device, NumPy, Python.
+    """The states of all random generators that a forward pass may use: torch on CPU and devices, NumPy, Python.
 
     Args:
-        *tensors: Tensors on the devices whose generators are kept.
+        *tensors: Tensors on the devices whose generators are stored.
     """
 
     def __init__(self, *tensors: torch.Tensor):
         self._python = random.getstate()
-        self._numpy = np.random.get_state()  # SpecAugment in transformers draws from it
+        self._numpy = np.random.get_state()  # used by SpecAugment in transformers
         self._torch = torch.get_rng_state()
         self._devices = get_device_states(*tensors)
 
     def restore(self) -> None:
-        """Go back to it."""
+        """Restore the stored states."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         torch.set_rng_state(self._torch)
@@ -46,14 +49,14 @@ class RandomState:
 
 
 def refuse_chunk_size(size: int | None, batch: int) -> None:
-    """Make sure that batches can be cut into chunks of a size.
+    """Check the chunk size against the batch size.
 
     Args:
-        size: The chunk size; None cuts nothing.
-        batch: Clips a process has at a step.
+        size: Number of clips of a chunk; None: the batch is not divided.
+        batch: Number of clips that a process has in a step.
 
     Raises:
-        ValueError: If the size is no number of clips, or larger than the batch.
+        ValueError: If the size is below 1 or larger than the batch.
     """
     if size is None:
         return
@@ -61,31 +64,31 @@ def refuse_chunk_size(size: int | None, batch: int) -> None:
         raise ValueError(f"contrastive_chunk_size={size}: give the number of clips of a chunk, 1 or more")
     if size > batch:
         raise ValueError(
-            f"contrastive_chunk_size={size} is larger than per_device_train_batch_size={batch}, which it would cut: "
-            f"give a larger batch, a smaller chunk, or no contrastive_chunk_size"
+            f"contrastive_chunk_size={size} is larger than per_device_train_batch_size={batch}: give a larger batch, "
+            f"a smaller chunk, or no contrastive_chunk_size"
         )
 
 
 class ChunkedBatch:
-    """A batch cut into chunks, longest clips first, each cut to its own longest clip.
+    """A batch divided into chunks, longest clips first. Each chunk is trimmed to its longest clip.
 
-    An embedding does not depend on what it is padded with, so clips of like lengths go together and nothing is spent
-    on padding. A clip's texts ride in its chunk: they then need no more memory than those of a small batch.
+    Embeddings are independent of padding, so clips of similar lengths form a chunk to reduce padding. The prompts of a
+    clip are in the same chunk, so they need no more memory than the prompts of a small batch.
 
     Args:
         inputs: A batch without labels, every value of shape `(batch, ...)`.
-        size: Clips a chunk; the last may be smaller.
-        audio_type: `model_type` of the audio tower: some always hear one length.
+        size: Number of clips of a chunk; the last chunk may be smaller.
+        audio_type: `model_type` of the audio tower. Some towers need inputs of a fixed length, which are not trimmed.
     """
 
     def __init__(self, inputs: dict[str, torch.Tensor], size: int, audio_type: str):
         self.inputs = inputs
         rows = len(next(iter(inputs.values())))
         mask = inputs.get("audio_attention_mask")
-        self.trims = mask is not None and audio_type not in FIXED_LENGTH
-        order = mask.sum(1).argsort(descending=True, stable=True) if self.trims else torch.arange(rows)
+        self.trims_padding = mask is not None and audio_type not in FIXED_LENGTH
+        order = mask.sum(1).argsort(descending=True, stable=True) if self.trims_padding else torch.arange(rows)
         self.rows = order.split(size)
-        self.back = order.argsort()
+        self.inverse_order = order.argsort()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,7 +96,7 @@ class ChunkedBatch:
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for rows in self.rows:
             chunk = {name: value[rows.to(value.device)] for name, value in self.inputs.items()}
-            if self.trims:
+            if self.trims_padding:
                 longest = int(chunk["audio_attention_mask"].sum(1).max())
                 for name in {"input_values", "input_features", "audio_attention_mask"} & chunk.keys():
                     chunk[name] = chunk[name][:, :longest]
@@ -101,10 +104,10 @@ class ChunkedBatch:
 
 
 class GradientCache:
-    """Both passes of one step.
+    """The two passes of one step.
 
     Args:
-        model: The model, wrapped or not; `forward` is called without labels, once a chunk and pass.
+        model: The model, wrapped or not. Each pass calls `forward` without labels once for each chunk.
         batch: The batch in chunks.
     """
 
@@ -117,10 +120,10 @@ class GradientCache:
 
     @torch.no_grad()
     def embed(self) -> dict[str, torch.Tensor | None]:
-        """First pass, without a graph.
+        """Run the first pass, without a graph.
 
         Returns:
-            Embeddings of the whole batch in its own order, `(batch, projection_dim)`, and both scales: leaves.
+            Leaf tensors: embeddings of the complete batch in its order, `(batch, projection_dim)`, and both scales.
         """
         for chunk in self.batch:
             self._states.append(RandomState(*chunk.values()))
@@ -128,30 +131,31 @@ class GradientCache:
             embeds = {name: getattr(output, name) for name in EMBEDDINGS}
             self._chunks.append({name: value for name, value in embeds.items() if value is not None})
         self._states.append(RandomState(*chunk.values()))
-        torch.clear_autocast_cache()  # weights that were cast in here have no graph
-        whole = {name: torch.cat([part[name] for part in self._chunks]) for name in self._chunks[0]}
-        leaves = {name: value[self.batch.back.to(value.device)] for name, value in whole.items()}
+        torch.clear_autocast_cache()  # weights that were cast here have no graph
+        sorted_embeds = {name: torch.cat([part[name] for part in self._chunks]) for name in self._chunks[0]}
+        inverse = self.batch.inverse_order
+        leaves = {name: value[inverse.to(value.device)] for name, value in sorted_embeds.items()}
         leaves |= {name: getattr(output, name).clone() for name in SCALES}
         return {name: leaf.requires_grad_() for name, leaf in leaves.items()}
 
     def differentiate(self, loss: torch.Tensor, leaves: dict[str, torch.Tensor]) -> None:
-        """Keep the gradient of the whole batch's loss in every embedding and in the scales."""
-        found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        self._gradients = dict(zip(leaves, found, strict=True))
+        """Store the gradient of the loss of the complete batch with respect to every embedding and to the scales."""
+        gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        self._gradients = dict(zip(leaves, gradients, strict=True))
 
     def surrogates(self) -> Iterator[torch.Tensor]:
-        """Second pass: a scalar a chunk, whose gradients add up to the loss's.
+        """Run the second pass: yield a scalar for each chunk. Their gradients sum to the gradient of the loss.
 
-        The scales' gradient is the whole batch's, so it comes once: with the last chunk. The random state afterwards
-        is that after the first pass.
+        The gradient of the scales is that of the complete batch, so it is added once, with the last chunk. The random
+        state afterwards is that after the first pass.
         """
         for number, (rows, chunk) in enumerate(zip(self.batch.rows, self.batch, strict=True)):
             self._states[number].restore()
             output = self.model(**chunk)
-            self._compare(self._chunks[number], output)
+            self._warn_if_different(self._chunks[number], output)
             names = self._chunks[number]
             parts = [getattr(output, name) * self._gradients[name][rows.to(output[name].device)] for name in names]
-            # The others have a gradient of zero, not none: DeepSpeed would add to what was left of the last step.
+            # In other chunks the scales get a gradient of 0 instead of none: DeepSpeed would add a stale gradient.
             last = number + 1 == len(self.batch)
             scales = sum(getattr(output, name) * self._gradients[name] for name in SCALES)
             if last:
@@ -159,10 +163,10 @@ class GradientCache:
             yield sum(part.sum() for part in parts) + scales * last
 
     @staticmethod
-    def _compare(first: dict[str, torch.Tensor], output) -> None:
+    def _warn_if_different(first: dict[str, torch.Tensor], output) -> None:
         difference = max((first[name] - getattr(output, name).detach()).abs().max().item() for name in first)
         if difference > 1e-3:
             logger.warning_once(
-                f"gradient caching: a chunk's embeddings differ by {difference:.1e} between the two passes, so its "
-                f"gradient is not exact: the model draws from a generator that is not torch's, NumPy's or Python's"
+                f"gradient caching: embeddings of a chunk differ by {difference:.1e} between the two passes, so the "
+                f"gradient is not exact: the model uses a random generator other than torch's, NumPy's or Python's"
             )

@@ -1,4 +1,4 @@
-"""A start from which contrastive training gets going."""
+"""Initialisation for contrastive training: centred projections and a text encoder trained on prompts."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from ...training.finite import BROKEN_START, NotFiniteError, refuse_weights_not_
 from ...training.history import settle_history
 from .collator import GEmoClapCollator
 
-PROMPTS_A_STEP, PROMPT_LEARNING_RATE = 32, 1e-3
+PROMPTS_PER_STEP, PROMPT_LEARNING_RATE = 32, 1e-3
 
 
 @torch.no_grad()
 def centre_projection(projection: GEmoClapProjection, pooled: torch.Tensor) -> None:
-    """Fold the mean and the overall spread of pooled features into a fresh projection's first layer.
+    """Standardise the input of an untrained projection by adjusting the weights of its first layer.
 
-    The features of different clips share by far the most of their length. Through a fresh projection all embeddings
-    would point one way, and the loss would rest on a plateau until training had found the differences; centred, they
-    differ from the first step. Only the starting values change, not the model.
+    The pooled features of different clips have a large common component. An untrained projection would map all clips
+    to nearly the same direction, and the loss would stay on a plateau for many steps. Subtracting the mean and
+    dividing by the overall standard deviation avoids this. Only initial values change, not the architecture.
 
     Args:
-        projection: A projection that was not trained yet.
-        pooled: `(samples, hidden_size)`, features of training samples, two or more that differ.
+        projection: A projection that has not been trained.
+        pooled: Pooled features of two or more different training samples, `(samples, hidden_size)`.
     """
     mean = pooled.mean(0)
-    spread = (pooled - mean).square().mean().sqrt().clamp_min(1e-6)
-    projection.linear1.weight.div_(spread)
+    deviation = (pooled - mean).square().mean().sqrt().clamp_min(1e-6)
+    projection.linear1.weight.div_(deviation)
     projection.linear1.bias.sub_(projection.linear1.weight @ mean)
 
 
 @torch.no_grad()
 def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.Tensor]], tokenizer) -> None:
-    """Centre both projections of a model: on some training clips, and on its own prompts.
+    """Centre the audio projection on training clips and the text projection on the prompts.
 
     Args:
-        model: A model whose projections are fresh.
-        batches: Batches of `GEmoClapCollator`, as small as the memory asks.
-        tokenizer: The text tower's tokenizer.
+        model: A model whose projections have not been trained.
+        batches: Batches of `GEmoClapCollator`.
+        tokenizer: Tokenizer of the text tower.
+
+    Raises:
+        NotFiniteError: If weights, or pooled features of a clip, are not finite.
     """
     settle_history(model)
     was_training = model.training
@@ -55,7 +58,7 @@ def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.T
         refuse_weights_not_finite(model, BROKEN_START)
         raise NotFiniteError(
             f"the audio encoder's output is not finite for {bad} of the {len(pooled)} clips that the projections are "
-            f"centred on, although its weights are: leave out clips of an extreme level"
+            f"centred on, although its weights are finite: leave out clips with extreme levels"
         )
     centre_projection(model.audio_projection, pooled)
     config = model.config
@@ -71,20 +74,23 @@ def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.T
     model.note_weights()
 
 
-def learn_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, seed: int) -> None:
-    """Teach a text tower from scratch, before it meets any audio, which prompts mean the same.
+def train_on_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, seed: int) -> None:
+    """Train a text tower from scratch on prompts only, so that prompts with the same labels have similar embeddings.
 
-    A tower that has yet to find out that a synonym or a template changes nothing is a moving target, and a small
-    corpus has not the clips to aim at it: the audio tower learns the less. So the prompts of each label are first
-    drawn towards one direction: `sqrt(alpha) e + sqrt(1 - alpha) g` with a direction of its own for each emotion and
-    gender, all orthogonal, so that the cosine of two prompts is the entry of eq. 7's `M` for their labels. Training
-    moves them afterwards.
+    An untrained text tower gives synonyms and templates of a label different embeddings, which change during training.
+    On a small corpus the audio tower learns less from such unstable targets. Therefore the embeddings of the prompts
+    of each label are trained towards a fixed direction, `sqrt(alpha) e + sqrt(1 - alpha) g`. The directions `e` of
+    the emotions and `g` of the genders are orthogonal, so the cosine of two prompts is the entry of `M` in eq. 7 for
+    their labels. Contrastive training changes the embeddings further.
 
     Args:
-        model: The model; its text tower and projection are changed.
-        collator: Draws the prompts.
-        steps: How many.
-        seed: Of what is drawn: processes that start alike stay alike.
+        model: The model. Its text tower and text projection are trained.
+        collator: Collator that draws the prompts.
+        steps: Number of steps.
+        seed: Seed of the random draws, so that all processes get the same weights.
+
+    Raises:
+        NotFiniteError: If a loss is not finite.
     """
     settle_history(model)
     config, generator = model.config, torch.Generator().manual_seed(seed)
@@ -97,21 +103,22 @@ def learn_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, 
         directions = torch.linalg.qr(directions)[0]
     directions = F.normalize(directions.T, dim=-1).to(model.device).split([len(config.emotions), len(config.genders)])
 
-    def draw_together(prompts: list[str], towards: torch.Tensor) -> torch.Tensor:
+    def cosine_loss(prompts: list[str], targets: torch.Tensor) -> torch.Tensor:
         tokens = {name: value.to(model.device) for name, value in collator.tokenize(prompts).items()}
-        return 1 - (model.get_text_features(**tokens) * F.normalize(towards, dim=-1)).sum(-1).mean()
+        return 1 - (model.get_text_features(**tokens) * F.normalize(targets, dim=-1)).sum(-1).mean()
 
     for step in range(steps):
-        emotions = torch.randint(len(config.emotions), (PROMPTS_A_STEP,), generator=generator)
-        genders = torch.randint(len(config.genders), (PROMPTS_A_STEP,), generator=generator)
-        known = torch.rand(PROMPTS_A_STEP, generator=generator) < (2 / 3 if config.uses_joint_texts else 0)
-        towards, of_gender = directions[0][emotions], directions[1][genders]
-        mixed = config.alpha**0.5 * towards + (1 - config.alpha) ** 0.5 * of_gender
-        shown = torch.where(known, genders, -1)
-        prompts = [collator.text(*pair, generator) for pair in zip(emotions, shown, strict=True)]
-        loss = draw_together(prompts, torch.where(known[:, None].to(model.device), mixed, towards))
+        emotions = torch.randint(len(config.emotions), (PROMPTS_PER_STEP,), generator=generator)
+        genders = torch.randint(len(config.genders), (PROMPTS_PER_STEP,), generator=generator)
+        joint = torch.rand(PROMPTS_PER_STEP, generator=generator) < (2 / 3 if config.uses_joint_texts else 0)
+        emotion_targets, gender_targets = directions[0][emotions], directions[1][genders]
+        joint_targets = config.alpha**0.5 * emotion_targets + (1 - config.alpha) ** 0.5 * gender_targets
+        visible_genders = torch.where(joint, genders, -1)
+        prompts = [collator.text(*labels, generator) for labels in zip(emotions, visible_genders, strict=True)]
+        loss = cosine_loss(prompts, torch.where(joint[:, None].to(model.device), joint_targets, emotion_targets))
         if config.objective == "ml":
-            loss = loss + draw_together([collator.gender_text(one, generator) for one in genders], of_gender)
+            prompts = [collator.gender_text(gender, generator) for gender in genders]
+            loss = loss + cosine_loss(prompts, gender_targets)
         if not loss.isfinite():
             raise NotFiniteError(f"--prompt_steps: the loss of the prompts is {loss.item()} at step {step + 1}")
         optimizer.zero_grad()

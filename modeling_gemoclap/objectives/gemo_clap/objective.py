@@ -1,4 +1,4 @@
-"""GEmo-CLAP in its three forms: Emo-CLAP, ML-GEmo-CLAP and SL-GEmo-CLAP."""
+"""The three objectives of GEmo-CLAP: Emo-CLAP, ML-GEmo-CLAP and SL-GEmo-CLAP."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..base import Objective
 from .build import build_model_and_processor
 from .collator import GEmoClapCollator
 from .gradient_cache import refuse_chunk_size
-from .initialisation import centre_projections, learn_prompts
+from .initialisation import centre_projections, train_on_prompts
 from .options import GEmoClapOptions
 from .trainer import GEmoClapTrainer
 
-CENTRED_ON, CENTRED_AT_A_TIME = 64, 4  # clips
+CENTRING_CLIPS, CENTRING_BATCH_SIZE = 64, 4
 
 
 class GEmoClap(Objective):
@@ -30,19 +30,17 @@ class GEmoClap(Objective):
         return ("peft",) if self.options.lora_towers else ()
 
     def check(self) -> None:
-        """Check chunks against the batch, and LoRA against freezing; see `Objective`."""
+        """Check the chunk size against the batch size, and LoRA against freezing; see `Objective`."""
         model, options = self.recipe.model, self.options
         refuse_chunk_size(options.contrastive_chunk_size, self.recipe.training.per_device_train_batch_size)
         if not options.lora_towers:
             return
         frozen = model.freeze_audio_encoder or model.freeze_feature_encoder or options.freeze_text_encoder
         if frozen or model.unfreeze_last_n_layers is not None:
-            raise ValueError(
-                "--lora_towers freezes both towers itself: leave out --freeze_* and --unfreeze_last_n_layers"
-            )
+            raise ValueError("--lora_towers freezes both towers: leave out --freeze_* and --unfreeze_last_n_layers")
         if not model.audio_model:
             raise ValueError(
-                "--lora_towers updates pretrained towers: give --audio_model and --text_model, not --init_from"
+                "--lora_towers needs pretrained towers: give --audio_model and --text_model, not --init_from"
             )
 
     def build(self, emotions: list[str]) -> tuple:
@@ -58,14 +56,14 @@ class GEmoClap(Objective):
         training = self.recipe.training
         model.to(training.device)
         if self.options.centre_projections:
-            sample = torch.randperm(len(dataset))[:CENTRED_ON].split(CENTRED_AT_A_TIME)
+            sample = torch.randperm(len(dataset))[:CENTRING_CLIPS].split(CENTRING_BATCH_SIZE)
             batches = (collator([dataset[index] for index in part.tolist()]) for part in sample)
             centre_projections(model, batches, collator.processor.tokenizer)
         if self.options.prompt_steps:
-            learn_prompts(model, collator, self.options.prompt_steps, training.seed)
+            train_on_prompts(model, collator, self.options.prompt_steps, training.seed)
 
     def trained_module(self, model, dataset: ClipDataset):
-        """Put LoRA on the towers, or freeze parts; see `Objective`."""
+        """Add LoRA to the towers, or freeze parts of them; see `Objective`."""
         options = self.options
         if options.lora_towers:
             return add_lora(model, options.lora_towers, options.lora_rank, options.lora_alpha, options.lora_dropout)

@@ -12,15 +12,15 @@ from ...losses_gemoclap import contrastive_loss, loss_floor
 from ...modeling_gemoclap import MAX_LOGIT_SCALE
 from ...training.card import CardText
 from ...training.clips import audio_inputs
-from ...training.gather import at_least_float32, fill_up, gather, largest_batch
-from ...training.lora import add_scales_to, is_lora
+from ...training.gather import at_least_float32, gather, largest_batch, pad_rows
+from ...training.lora import is_lora, save_logit_scales
 from ...training.trainer import SpeechTrainer
 from ...training.trainer_options import refuse_batch_norm
 from .gradient_cache import EMBEDDINGS, SCALES, ChunkedBatch, GradientCache, refuse_chunk_size
 
 
-class _KeepScalesBounded(TrainerCallback):
-    """Brings the scales back to their bound: beyond it `forward` gives them no gradient, and they would stay there."""
+class _ClampScales(TrainerCallback):
+    """Clamps the scales to their bound after each step. Beyond it `forward` gives them no gradient."""
 
     def on_optimizer_step(self, args, state, control, model=None, **kwargs):
         with torch.no_grad():
@@ -31,27 +31,33 @@ class _KeepScalesBounded(TrainerCallback):
 class GEmoClapTrainer(SpeechTrainer):
     """Trains `GEmoClapModel` with the exact loss of the global batch.
 
-    `forward` is called without labels, and once a backward; its embeddings are gathered with their gradient over the
-    processes, and each takes the rows of the loss that are its own against all columns, with targets from the gathered
-    labels. Batches are those of `GEmoClapCollator`; a process with fewer clips than another is filled up with rows
-    that take no part. With `contrastive_chunk_size` the same gradient comes from chunks of so many clips, by gradient
-    caching, in their memory.
+    With the logits of the audio pipeline `C_a`, those of the text pipeline `C_t`, and a match matrix `M` whose rows
+    are normalised into targets `T(M)`, the loss is `L(M) = (KL(T(M) || softmax(C_a)) + KL(T(M) || softmax(C_t))) / 2`.
+    Emo-CLAP has `M = M_e` (emotions match), SL-GEmo-CLAP `M = alpha M_e + (1 - alpha) M_g` (emotions and genders), and
+    ML-GEmo-CLAP the loss `alpha L(M_e) + (1 - alpha) L(M_g)` with emotion prompts and gender prompts.
 
-    Logged beside `loss` (the divergence): `cross_entropy`, its floor `cross_entropy_floor` (the entropy of the
-    targets), whose difference the loss is, and both scales.
+    Each backward pass has one call of `forward`, without labels. Embeddings are gathered over the processes with their
+    gradient. Each process computes its rows of the loss against all columns, with targets from the gathered labels.
+    Batches come from `GEmoClapCollator`. If a process has fewer clips than another, its batch is padded with rows that
+    the loss ignores. With `contrastive_chunk_size`, gradient caching computes the same gradient in chunks, which need
+    less memory.
 
-    Evaluation compares audio with the class texts: `predictions` are `(clips, emotions)` logits, the audio scale
-    times the cosines, and `label_ids` the emotion labels.
+    Logged in addition to `loss` (the divergence): `cross_entropy` and `cross_entropy_floor` (the entropy of the
+    targets), whose difference is the loss, and both scales.
+
+    Evaluation compares audio with the class texts: `predictions` are logits `(clips, emotions)`, the cosines times the
+    audio scale, and `label_ids` are the emotion labels.
 
     Args:
-        model: A `GEmoClapModel`, or PEFT's around one.
-        args: `GEmoClapTrainingArguments`, or transformers' own.
-        *others: As for `transformers.Trainer`.
-        contrastive_chunk_size: Clips of a batch that are in memory at a time; None: all of them.
-        **kwargs: As for `transformers.Trainer`; `processing_class` is the processor.
+        model: A `GEmoClapModel`, or a PEFT model that wraps one.
+        args: `GEmoClapTrainingArguments` or `transformers.TrainingArguments`.
+        *others: See `transformers.Trainer`.
+        contrastive_chunk_size: Number of clips of a batch that are in memory at a time; None: all of them.
+        **kwargs: See `transformers.Trainer`; `processing_class` is the processor.
 
     Raises:
-        ValueError: If `check` does not pass, or a model with batch norm is to be trained in chunks.
+        ValueError: If `check` refuses the training arguments, if fewer than two training clips can be compared, or if
+            a model with batch norm is trained in chunks.
 
     Example:
         >>> trainer = GEmoClapTrainer(
@@ -61,8 +67,8 @@ class GEmoClapTrainer(SpeechTrainer):
     """
 
     comparison = (
-        "a batch needs two clips or more whose emotion is known (under ml, or whose gender is). Give another "
-        "--per_device_train_batch_size, or --dataloader_drop_last true where the last batch of an epoch has one clip"
+        "a batch needs two or more clips of known emotion (with --objective ml, or of known gender). Give another "
+        "--per_device_train_batch_size, or --dataloader_drop_last true if the last batch of an epoch has one clip"
     )
 
     card_text = CardText(
@@ -82,13 +88,13 @@ class GEmoClapTrainer(SpeechTrainer):
         self._chunk_size = contrastive_chunk_size
         if self._chunk_size is not None:
             refuse_batch_norm(self.model, "contrastive_chunk_size")
-        self.add_callback(_KeepScalesBounded())
-        self._floors = (0.0, 0)  # their sum since the last log, and of how many
+        self.add_callback(_ClampScales())
+        self._floors = (0.0, 0)  # sum and number of the floors since the last log
         self._scales: dict[str, torch.Tensor] = {}
         self._class_embeddings: torch.Tensor | None = None
-        self._refuse_unlabelled()
+        self._check_labels()
 
-    def _refuse_unlabelled(self) -> None:
+    def _check_labels(self) -> None:
         clips, config = self.train_dataset, self.accelerator.unwrap_model(self.model).config
         names = ("emotion_labels", "gender_labels") if config.objective == "ml" else ("emotion_labels",)
         known = [sum(label >= 0 for label in getattr(clips, name, (0, 0))) for name in names]
@@ -97,22 +103,22 @@ class GEmoClapTrainer(SpeechTrainer):
 
     @classmethod
     def check(cls, args) -> None:
-        """As `SpeechTrainer.check`; a step has two clips or more, its gradient is its own, and chunks are smaller."""
+        """See `SpeechTrainer.check`. Also refuses steps of one clip and gradient accumulation."""
         super().check(args)
         if args.train_batch_size * args.world_size < 2:
             raise ValueError(
                 f"--per_device_train_batch_size {args.per_device_train_batch_size} on one process: a contrastive loss "
-                f"compares the clips of a batch with each other, and one clip alone gives no gradient; give 2 or more"
+                f"compares the clips of a batch with each other, so one clip gives no gradient; give 2 or more"
             )
         if args.gradient_accumulation_steps > 1:
             raise ValueError(
-                "gradient_accumulation_steps must be 1: the contrastive losses of a batch's parts do not add up to "
-                "the batch's, since a clip is compared with its own part alone; give a larger "
-                "per_device_train_batch_size, and contrastive_chunk_size for the clips that are in memory at a time"
+                "gradient_accumulation_steps must be 1: a contrastive loss is not the sum of the losses of parts of "
+                "the batch, since it compares each clip with all others; give a larger per_device_train_batch_size, "
+                "and contrastive_chunk_size to limit the clips that are in memory at a time"
             )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """This process's rows of the loss of the global batch, times the number of processes; see the class."""
+        """Return this process's rows of the loss of the global batch, times the number of processes."""
         inputs = dict(inputs)
         labels = [inputs.pop(name, None) for name in ("emotion_labels", "gender_labels")]
         if self._chunk_size and model.training and not return_outputs:
@@ -123,24 +129,25 @@ class GEmoClapTrainer(SpeechTrainer):
 
     def _global_loss(self, model, outputs, labels) -> torch.Tensor:
         size = largest_batch(len(outputs.audio_embeds), outputs.audio_embeds.device)
-        labels = [label if label is None else gather(fill_up(label, size, -1)) for label in labels]
-        local = {name: fill_up(at_least_float32(getattr(outputs, name, None)), size) for name in EMBEDDINGS}
+        labels = [label if label is None else gather(pad_rows(label, size, -1)) for label in labels]
+        local = {name: pad_rows(at_least_float32(getattr(outputs, name, None)), size) for name in EMBEDDINGS}
         gathered = {name: None if embeds is None else gather(embeds) for name, embeds in local.items()}
         gathered |= {name: getattr(outputs, name) for name in SCALES}
         start, processes = self.args.process_index * size, self.args.world_size
-        part = slice(start, start + size)
-        terms = self.accelerator.unwrap_model(model).objective_terms(SimpleNamespace(**gathered), *labels, rows=part)
+        local_rows = slice(start, start + size)
+        batch, unwrapped = SimpleNamespace(**gathered), self.accelerator.unwrap_model(model)
+        terms = unwrapped.objective_terms(batch, *labels, rows=local_rows)
         if model.training:
             embeddings = [getattr(outputs, name, None) for name in EMBEDDINGS]
-            rows = tuple(value for value in embeddings if value is not None)
-            self.record_step(rows, not any(term.weight and term.logits.shape[1] > 1 for term in terms))
+            present = tuple(value for value in embeddings if value is not None)
+            self.record_step(present, not any(term.weight and term.logits.shape[1] > 1 for term in terms))
             total, count = self._floors
             self._floors = (total + loss_floor(terms).detach() * processes, count + 1)
             self._scales = {name: gathered[name].detach() for name in SCALES}  # the parameters may be sharded
-        return contrastive_loss(terms) * processes  # gradients, and losses in the log, are averaged over them
+        return contrastive_loss(terms) * processes  # gradients and logged losses are averaged over the processes
 
     def _cached_loss(self, model, inputs, labels) -> torch.Tensor:
-        """The same value and gradient in chunks: all but the last go backward here, the last is left to the caller."""
+        """Return the same loss from chunks. All but the last run backward here; the caller runs the last."""
         audio_type = self.accelerator.unwrap_model(model).config.audio_config.model_type
         cache = GradientCache(model, ChunkedBatch(inputs, self._chunk_size, audio_type))
         leaves = cache.embed()
@@ -155,9 +162,9 @@ class GEmoClapTrainer(SpeechTrainer):
 
     @contextmanager
     def _without_sync(self, model):
-        """Gradients of a forward and backward in here stay in this process until those of the next are reduced."""
+        """Within this context gradients are accumulated locally; the next backward pass reduces them."""
         state = self.accelerator.gradient_state
-        state._set_sync_gradients(False)  # or DeepSpeed would step
+        state._set_sync_gradients(False)  # otherwise DeepSpeed would make a step
         try:
             with self.accelerator.no_sync(model):
                 yield
@@ -167,10 +174,10 @@ class GEmoClapTrainer(SpeechTrainer):
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         if is_lora(self.model):
-            add_scales_to(output_dir or self.args.output_dir, self.model)
+            save_logit_scales(output_dir or self.args.output_dir, self.model)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Add what is needed to read a loss on flat targets; see the class."""
+        """Add the cross-entropy, its floor and the scales to the logs; see the class."""
         total, count = self._floors
         if "loss" in logs and count:
             floor = gather((total / count)[None]).mean().item()
@@ -181,7 +188,7 @@ class GEmoClapTrainer(SpeechTrainer):
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args, **kwargs):
-        """As Trainer's, with the class texts embedded once."""
+        """See `transformers.Trainer`. The class texts are embedded once."""
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
@@ -192,7 +199,7 @@ class GEmoClapTrainer(SpeechTrainer):
         return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Logits of a batch of clips against the class texts: `(None, (batch, emotions), (batch,))`."""
+        """Return no loss, the logits against the class texts `(batch, emotions)`, and the labels `(batch,)`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**audio_inputs(inputs))

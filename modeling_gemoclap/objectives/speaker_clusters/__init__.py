@@ -1,1 +1,1 @@
-"""Pretraining on the clusters of speaker embeddings within each speaker (Ulgen et al.)."""
+"""Pretraining on clusters of speaker embeddings within each speaker (Ulgen et al.)."""

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 
-MOST_CLUSTERS = 8
+MAX_CLUSTERS = 8
 
 
 @dataclass
@@ -16,9 +16,9 @@ class Clusters:
     """Clusters within speakers.
 
     Args:
-        labels: The cluster of each clip within its speaker, `(clips,)`; -1 is none.
-        counts: How many clusters each speaker has.
-        notes: What is to be told: speakers with fewer clusters than were asked for, or left out.
+        labels: Cluster of each clip within its speaker, `(clips,)`; -1: no cluster.
+        counts: Number of clusters of each speaker.
+        notes: Messages about speakers that are left out or have fewer clusters than requested.
     """
 
     labels: np.ndarray
@@ -29,44 +29,45 @@ class Clusters:
 def cluster_within_speakers(
     embeddings: np.ndarray, speakers: list[str], k: int | None = None, seed: int = 0
 ) -> Clusters:
-    """k-means within each speaker.
+    """Cluster the embeddings of each speaker by k-means.
 
     Args:
-        embeddings: `(clips, size)`, of unit length.
+        embeddings: Vectors of unit length, `(clips, size)`.
         speakers: Speaker of each clip.
-        k: Clusters of a speaker; None: as many as have the best silhouette, 2 to 8.
-        seed: Of the first centres.
+        k: Number of clusters of a speaker; None: the number from 2 to 8 with the best silhouette.
+        seed: Seed of k-means.
 
     Returns:
-        The clusters. A speaker with fewer than two clips for each cluster has fewer clusters, one with a single clip
-        none.
+        The clusters. A speaker with fewer than two clips for each cluster has fewer clusters. A speaker with a single
+        clip has none.
 
     Raises:
-        ValueError: If `k` is below 2, or there are not as many embeddings as clips.
+        ValueError: If `k` is below 2, or the numbers of embeddings and clips differ.
     """
     if k is not None and k < 2:
-        raise ValueError(f"{k} clusters: two or more of a speaker's clips are to be told apart")
+        raise ValueError(f"{k} clusters: give 2 or more clusters for each speaker")
     if len(embeddings) != len(speakers):
-        raise ValueError(f"{len(embeddings)} embeddings of {len(speakers)} clips: the rows are not the corpus's")
-    who = np.asarray(speakers)
-    found = Clusters(np.full(len(who), -1))
+        raise ValueError(f"{len(embeddings)} embeddings of {len(speakers)} clips: give one embedding for each clip")
+    speaker_of_clip = np.asarray(speakers)
+    clusters = Clusters(np.full(len(speaker_of_clip), -1))
     for speaker in sorted(set(speakers)):
-        rows = np.flatnonzero(who == speaker)
+        rows = np.flatnonzero(speaker_of_clip == speaker)
         if len(rows) == 1:
-            found.notes.append(f"speaker {speaker} has one clip, and is left out")
+            clusters.notes.append(f"speaker {speaker} has one clip and is left out")
             continue
-        most = max(1, min(k or MOST_CLUSTERS, len(rows) // 2))
-        tried = [most] if k or most == 1 else range(2, most + 1)
-        labels = max((_k_means(embeddings[rows], one, seed) for one in tried), key=lambda pair: pair[0])[1]
-        found.labels[rows], found.counts[speaker] = labels, len(set(labels.tolist()))
-        if found.counts[speaker] < (k or 2):
-            instead = f"cluster(s) in place of {k}" if k else "cluster: nothing is apart from it"
-            found.notes.append(f"speaker {speaker} has {len(rows)} clips, and {found.counts[speaker]} {instead}")
-    return found
+        largest = max(1, min(k or MAX_CLUSTERS, len(rows) // 2))
+        candidates = [largest] if k or largest == 1 else range(2, largest + 1)
+        results = (_k_means(embeddings[rows], number, seed) for number in candidates)
+        _, labels = max(results, key=lambda result: result[0])
+        clusters.labels[rows], clusters.counts[speaker] = labels, len(set(labels.tolist()))
+        if clusters.counts[speaker] < (k or 2):
+            expected = f"cluster(s) instead of {k}" if k else "cluster, so it has no negatives"
+            clusters.notes.append(f"speaker {speaker} has {len(rows)} clips and {clusters.counts[speaker]} {expected}")
+    return clusters
 
 
 def _k_means(embeddings: np.ndarray, k: int, seed: int) -> tuple[float, np.ndarray]:
-    """The silhouette, and each row's cluster, numbered from the largest."""
+    """Return the silhouette and the cluster of each row. Clusters are numbered by size, the largest first."""
     if k == 1:
         return 0.0, np.zeros(len(embeddings), int)
     labels = KMeans(k, n_init=10, random_state=seed).fit_predict(embeddings)

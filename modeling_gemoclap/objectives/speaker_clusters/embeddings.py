@@ -1,4 +1,4 @@
-"""Speaker embeddings of a corpus, computed once."""
+"""Speaker embeddings of a corpus, with a cache."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ...fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from ...towers_gemoclap import load_complete_model
 
 RESEMBLYZER = "resemblyzer"
-KEPT_AFTER = 500  # new embeddings: what is computed is not lost with a run that is killed
+SAVE_INTERVAL = 500  # new embeddings between writes of the cache, so that a killed run loses few
 LIBRARIES = (*AUDIO_LIBRARIES, "torch", "librosa", "Resemblyzer", "scipy", "webrtcvad-wheels")
-INSTALL = "make speaker-extra (or, outside of .venv, its two pip lines)"  # what the error without it tells
+INSTALL = "make speaker-extra (or, outside of .venv, its two pip lines)"  # installs Resemblyzer
 
 
 def speaker_embeddings(
@@ -35,81 +35,81 @@ def speaker_embeddings(
     cache_dir: str | None = None,
     device: str | None = None,
 ) -> tuple[Corpus, np.ndarray, list[str]]:
-    """The speaker embedding of every clip; that of a recording is computed once for each model.
+    """Return the speaker embedding of every clip. Computed embeddings are cached for each model.
 
     Args:
         corpus: The clips.
-        source: `"resemblyzer"`, whose wheel carries a trained GE2E encoder; or the name or folder of an x-vector
-            model of transformers, as `microsoft/wavlm-base-plus-sv`; or a `.npz` of one's own, see `read_embeddings`.
-        on_bad_audio: `"raise"`, or `"skip"` to go on without clips that cannot be used.
-        cache_dir: Where embeddings are kept; None: in the cache of `datasets`.
-        device: Where the model runs; None: where there is a GPU, there.
+        source: `"resemblyzer"`, whose wheel contains a trained GE2E encoder; or the name or folder of an x-vector
+            model of transformers, such as `microsoft/wavlm-base-plus-sv`; or a `.npz` file, see `read_embeddings`.
+        on_bad_audio: `"raise"`, or `"skip"` to leave out clips that cannot be used.
+        cache_dir: Folder of the cache; None: in the cache of `datasets`.
+        device: Device of the model; None: the GPU if there is one.
 
     Returns:
-        The clips that have one, their embeddings `(clips, size)`, of unit length, and what is wrong with the others.
+        The clips with an embedding, their embeddings of unit length, `(clips, size)`, and the errors of the other
+        clips.
 
     Raises:
         AudioError: If clips cannot be used and `on_bad_audio` is `"raise"`.
         ManifestError: If the clips are in shards.
-        ValueError: If the model cannot be had, or the rows of a file are not the corpus's.
+        ValueError: If the model cannot be loaded, or the rows of a file do not match the corpus.
     """
     if Path(source).suffix == ".npz":
-        return corpus, _of_unit_length(read_embeddings(Path(source), corpus)), []
+        return corpus, _normalize_rows(read_embeddings(Path(source), corpus)), []
     if corpus.shards:
         raise ManifestError(f"{corpus.name}: speaker embeddings are computed from recordings, not from shards")
-    model = _speaker_model(source, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    found, errors = _embed_all(corpus, model, _cache_file(model, cache_dir))
-    kept = [place for place, one in enumerate(found) if one is not None]
-    if errors and (on_bad_audio == "raise" or not kept):
-        raise AudioError(f"{corpus.cannot_be_used(errors)}or give --on_bad_audio skip to go on without")
-    corpus = replace(corpus, clips=corpus.clips.select(kept)) if errors else corpus
-    return corpus, _of_unit_length(np.stack([found[place] for place in kept])), errors
+    model = _load_speaker_model(source, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    embeddings, errors = _embed_all(corpus, model, _cache_file(model, cache_dir))
+    usable = [index for index, embedding in enumerate(embeddings) if embedding is not None]
+    if errors and (on_bad_audio == "raise" or not usable):
+        raise AudioError(f"{corpus.cannot_be_used(errors)}or give --on_bad_audio skip to leave them out")
+    corpus = replace(corpus, clips=corpus.clips.select(usable)) if errors else corpus
+    return corpus, _normalize_rows(np.stack([embeddings[index] for index in usable])), errors
 
 
 def read_embeddings(path: Path, corpus: Corpus) -> np.ndarray:
-    """Embeddings of one's own.
+    """Read embeddings from a file.
 
     Args:
-        path: A `.npz` with `embeddings`, `(clips, size)`, and `file_name`, `(clips,)`, in any order; it may have more.
+        path: A `.npz` file with `embeddings`, `(clips, size)`, and `file_name`, `(clips,)`, in any order. It may have
+            more clips than the corpus.
         corpus: The clips.
 
     Returns:
-        `(clips, size)`, in the order of the corpus.
+        The embeddings in the order of the corpus, `(clips, size)`.
 
     Raises:
-        ValueError: If it is no such file, or its rows are not the corpus's.
+        ValueError: If the file cannot be read, or has no embedding of a clip.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
-            names, values = found["file_name"].astype(str), np.asarray(found["embeddings"], dtype=np.float32)
+        with np.load(path, allow_pickle=False) as file:
+            names, values = file["file_name"].astype(str), np.asarray(file["embeddings"], dtype=np.float32)
     except (OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError, BadZipFile) as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error}): it must be a .npz with embeddings and file_name"
-        ) from None
+        raise ValueError(f"{path}: cannot be read ({error}); give a .npz file with embeddings and file_name") from None
     if values.ndim != 2 or not values.shape[1] or names.shape != values.shape[:1]:
         raise ValueError(f"{path}: {values.shape} embeddings of {names.shape} file names; give a row for each name")
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
-        raise ValueError(f"{path}: the embedding of {names[row]} is not all of numbers")
-    places = {name: place for place, name in enumerate(names.tolist())}
-    if len(places) < len(names):
-        raise ValueError(f"{path}: {Counter(names.tolist()).most_common(1)[0][0]} stands in it twice")
-    wanted = corpus.column("file_name").to_pylist()
-    if missing := [name for name in wanted if name not in places]:
+        raise ValueError(f"{path}: the embedding of {names[row]} is not finite")
+    rows = {name: row for row, name in enumerate(names.tolist())}
+    if len(rows) < len(names):
+        raise ValueError(f"{path}: {Counter(names.tolist()).most_common(1)[0][0]} occurs twice; give each clip once")
+    clips = corpus.column("file_name").to_pylist()
+    if missing := [name for name in clips if name not in rows]:
         raise ValueError(f"{path}: no embedding of {len(missing)} clips of {corpus.name}, first {missing[0]}")
-    return values[[places[name] for name in wanted]]
+    return values[[rows[name] for name in clips]]
 
 
 @dataclass
 class _SpeakerModel:
-    """What embeds a wave, the rate it wants in Hz, and what it is made of."""
+    """A speaker model: its function, its sampling rate in Hz, and a SHA-256 of its weights and settings."""
 
     embed: Callable[[np.ndarray], np.ndarray]
     sampling_rate: int
-    made_of: str
+    sha256: str
 
 
-def _speaker_model(source: str, device: str) -> _SpeakerModel:
+def _load_speaker_model(source: str, device: str) -> _SpeakerModel:
     return _resemblyzer(device) if source == RESEMBLYZER else _x_vector(source, device)
 
 
@@ -118,13 +118,13 @@ def _resemblyzer(device: str) -> _SpeakerModel:
         import resemblyzer
         from resemblyzer import VoiceEncoder, preprocess_wav
     except ImportError as error:
-        raise ValueError(f"Resemblyzer cannot be imported ({error}): {INSTALL} installs it") from None
+        raise ValueError(f"Resemblyzer cannot be imported ({error}): install it by {INSTALL}") from None
     encoder = VoiceEncoder(device, verbose=False)
     weights = Path(resemblyzer.__file__).with_name("pretrained.pt").read_bytes()
 
     def embed(wave: np.ndarray) -> np.ndarray:
         voiced = preprocess_wav(wave)
-        return encoder.embed_utterance(voiced if len(voiced) else wave)  # it may take all of a whisper for silence
+        return encoder.embed_utterance(voiced if len(voiced) else wave)  # a whispered clip may be detected as silence
 
     return _SpeakerModel(embed, 16000, hashlib.sha256(weights).hexdigest())
 
@@ -134,65 +134,65 @@ def _x_vector(source: str, device: str) -> _SpeakerModel:
         architectures = PretrainedConfig.get_config_dict(source)[0].get("architectures") or []
         if not any(name.endswith("ForXVector") for name in architectures):
             raise ValueError(
-                f"the speaker model {source} is no x-vector model ({', '.join(architectures) or 'nothing known'}): "
-                f"give one, as microsoft/wavlm-base-plus-sv, or {RESEMBLYZER} ({INSTALL})"
+                f"the speaker model {source} is not an x-vector model ({', '.join(architectures) or 'unknown'}): give "
+                f"one such as microsoft/wavlm-base-plus-sv, or {RESEMBLYZER} ({INSTALL})"
             )
         model = load_complete_model(AutoModelForAudioXVector, source).to(device).eval()
         extractor = GEmoClapFeatureExtractor.from_audio_pretrained(source)
     except OSError as error:
         raise ValueError(
-            f"the speaker model {source} cannot be had ({str(error).splitlines()[0]}): give the folder of a copy, or "
-            f"{RESEMBLYZER}, which needs no download from the Hub ({INSTALL})"
+            f"the speaker model {source} cannot be loaded ({str(error).splitlines()[0]}): give the folder of a copy, "
+            f"or {RESEMBLYZER}, which needs no download from the Hub ({INSTALL})"
         ) from None
-    made_of = hashlib.sha256(extractor.to_json_string().encode())
+    content = hashlib.sha256(extractor.to_json_string().encode())
     for name, value in sorted(model.state_dict().items()):
-        made_of.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        content.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
 
     @torch.no_grad()
-    def embed(wave: np.ndarray) -> np.ndarray:  # one at a time: in some of these models padding would leak
+    def embed(wave: np.ndarray) -> np.ndarray:  # one clip at a time: some of these models depend on padding
         inputs = torch.from_numpy(extractor.features(wave))[None].to(device)
         try:
             return model(**{model.main_input_name: inputs}).embeddings[0].float().cpu().numpy()
         except RuntimeError as error:
             raise AudioError(f"{len(wave)} samples are too short for {source} ({error})") from None
 
-    return _SpeakerModel(embed, extractor.sampling_rate, made_of.hexdigest())
+    return _SpeakerModel(embed, extractor.sampling_rate, content.hexdigest())
 
 
 def _embed_all(corpus: Corpus, model: _SpeakerModel, path: Path) -> tuple[list[np.ndarray | None], list[str]]:
-    """The embedding of each clip, or None, and what is wrong with those; what is new is kept, now and then."""
+    """Return the embedding of each clip, or None, and the errors. New embeddings are written to the cache."""
     keys, paths = corpus.file_states().decode().splitlines(), corpus.clips["path"]
-    known = dict(zip(*(np.load(path)[name] for name in ("keys", "values")), strict=True)) if path.is_file() else {}
-    reader, found, errors, new = GEmoClapFeatureExtractor(sampling_rate=model.sampling_rate), [], [], 0
+    cached = dict(zip(*(np.load(path)[name] for name in ("keys", "values")), strict=True)) if path.is_file() else {}
+    reader, embeddings, errors, new = GEmoClapFeatureExtractor(sampling_rate=model.sampling_rate), [], [], 0
     for key, recording in zip(keys, tqdm(paths, desc="speaker embeddings"), strict=True):
         try:
-            if key not in known:
-                known[key] = model.embed(reader.load_speech(recording))
+            if key not in cached:
+                cached[key] = model.embed(reader.load_speech(recording))
                 new += 1
-            found.append(known[key])
+            embeddings.append(cached[key])
         except AudioError as error:
-            found.append(None)
+            embeddings.append(None)
             errors.append(str(error) if recording in str(error) else f"{recording}: {error}")
-        if new == KEPT_AFTER:
-            _keep(path, known)
+        if new == SAVE_INTERVAL:
+            _save_cache(path, cached)
             new = 0
     if new:
-        _keep(path, known)
-    return found, errors
+        _save_cache(path, cached)
+    return embeddings, errors
 
 
-def _keep(path: Path, known: dict[str, np.ndarray]) -> None:
+def _save_cache(path: Path, cached: dict[str, np.ndarray]) -> None:
     with write_atomically(path) as part, open(part, "wb") as file:
-        np.savez(file, keys=np.array(list(known)), values=np.stack(list(known.values())))
+        np.savez(file, keys=np.array(list(cached)), values=np.stack(list(cached.values())))
 
 
 def _cache_file(model: _SpeakerModel, cache_dir: str | None) -> Path:
-    """One file for each model and code; a recording is known in it by its path, size and times."""
+    """Return the cache file of a model and this code. Its keys are the path, size and times of a recording."""
     folder = Path(cache_dir or os.path.join(datasets.config.HF_DATASETS_CACHE, "gemoclap"))
     folder.mkdir(parents=True, exist_ok=True)
-    made_of = fingerprint(["objectives.speaker_clusters.embeddings"], LIBRARIES, weights=model.made_of)
-    return folder / f"speakers-{digest(made_of)[:32]}.npz"
+    contents = fingerprint(["objectives.speaker_clusters.embeddings"], LIBRARIES, weights=model.sha256)
+    return folder / f"speakers-{digest(contents)[:32]}.npz"
 
 
-def _of_unit_length(embeddings: np.ndarray) -> np.ndarray:
+def _normalize_rows(embeddings: np.ndarray) -> np.ndarray:
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)

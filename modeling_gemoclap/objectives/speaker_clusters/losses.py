@@ -1,4 +1,4 @@
-"""Losses on speakers: contrast between the clusters of one, classification, and its reversal."""
+"""Losses on speakers: InfoNCE between the clusters of a speaker, and gradient reversal."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ def cluster_info_nce(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Utterance-level InfoNCE within speakers.
 
-    For clips `i` and `j` of one speaker and cluster `-log(exp(s_ij / t) / (exp(s_ij / t) + sum_k exp(s_ik / t)))`,
-    with `s` the cosine and `k` over the clips of the same speaker and another cluster. Clips of other speakers have no
-    part in it. A clip without a negative is left out: it would cost nothing.
+    The loss of clips `i` and `j` of the same speaker and cluster is
+    `-log(exp(s_ij / t) / (exp(s_ij / t) + sum_k exp(s_ik / t)))`, with `s` the cosine and `k` over the clips of the
+    same speaker in other clusters. Clips of other speakers are ignored. A clip without negatives is left out, since
+    its loss would be 0.
 
     Args:
-        anchors: `(rows, size)`, the clips that are `i` here: some of `embeddings`, or all of them.
-        embeddings: `(clips, size)`.
-        speakers: `(clips,)`.
-        clusters: `(clips,)`, within the speaker.
-        temperature: Divides the cosines.
-        first: Where the anchors begin among the clips.
+        anchors: Clips that are `i` in this process, consecutive rows of `embeddings`, `(rows, size)`.
+        embeddings: Embeddings of all clips, `(clips, size)`.
+        speakers: Speakers of all clips, `(clips,)`.
+        clusters: Clusters of all clips within their speakers, `(clips,)`.
+        temperature: Divisor of the cosines.
+        first: Index of the first anchor among the clips.
 
     Returns:
-        The sum over the anchors' pairs, and the number of pairs of all clips: their quotient, summed over the
-        processes, is the mean.
+        The sum over the pairs of the anchors, and the number of pairs of all clips. Their quotient, summed over the
+        processes, is the mean loss.
     """
     anchors, embeddings = F.normalize(anchors, dim=-1), F.normalize(embeddings, dim=-1)
     same_speaker = speakers[:, None] == speakers
     same_cluster = same_speaker & (clusters[:, None] == clusters)
     negative = same_speaker & ~same_cluster
-    itself = torch.eye(len(speakers), dtype=torch.bool, device=speakers.device)
-    positive = same_cluster & ~itself & negative.any(1, keepdim=True)
+    diagonal = torch.eye(len(speakers), dtype=torch.bool, device=speakers.device)
+    positive = same_cluster & ~diagonal & negative.any(1, keepdim=True)
     rows = slice(first, first + len(anchors))
     cosines = anchors @ embeddings.T / temperature
-    repelled = cosines.masked_fill(~negative[rows], float("-inf")).logsumexp(1, keepdim=True)
-    repelled = torch.where(negative[rows].any(1, keepdim=True), repelled, 0.0)  # a gradient of -inf is no number
-    losses = -F.logsigmoid(cosines - repelled)
+    negative_logits = cosines.masked_fill(~negative[rows], float("-inf")).logsumexp(1, keepdim=True)
+    has_negative = negative[rows].any(1, keepdim=True)
+    negative_logits = torch.where(has_negative, negative_logits, 0.0)  # the gradient at -inf is NaN
+    losses = -F.logsigmoid(cosines - negative_logits)
     return losses.masked_fill(~positive[rows], 0).sum(), positive.sum().clamp_min(1)
 
 
@@ -60,14 +62,14 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(tensor: torch.Tensor, strength: float) -> torch.Tensor:
-    """The tensor itself, whose gradient comes back times `-strength` (Ganin et al., 2016)."""
+    """Return the tensor; its gradient is multiplied by `-strength` (Ganin et al., 2016)."""
     return _Reverse.apply(tensor, strength)
 
 
 def reversal_strength(progress: float) -> float:
-    """Ganin's schedule: `2 / (1 + exp(-10 p)) - 1`, 0 at the start of training and nearly 1 at its end.
+    """Schedule of Ganin et al.: `2 / (1 + exp(-10 p)) - 1`, from 0 at the start of training to nearly 1 at the end.
 
     Args:
-        progress: Share of the training that is done, `p`.
+        progress: Completed share of the training, `p`.
     """
     return 2 / (1 + math.exp(-10 * progress)) - 1

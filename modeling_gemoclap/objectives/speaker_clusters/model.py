@@ -1,4 +1,4 @@
-"""The encoder with a speaker classifier, and its clips: what is pretrained on speaker clusters."""
+"""The model and the clips of pretraining on speaker clusters: an encoder with a speaker classifier."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .losses import reverse_gradient
 
 @dataclass
 class SpeakerOutput(ModelOutput):
-    """What `SpeakerPretraining` returns.
+    """Output of `SpeakerPretraining`.
 
     Args:
         embeddings: `(batch, size)`.
-        speaker_logits: `(batch, speakers)`, where speakers are classified.
+        speaker_logits: `(batch, speakers)`; None without a speaker classifier.
     """
 
     embeddings: torch.Tensor | None = None
@@ -27,11 +27,11 @@ class SpeakerOutput(ModelOutput):
 
 
 class SpeakerPretraining(nn.Module):
-    """An encoder and, for the time of its pretraining, a linear classifier of speakers.
+    """An encoder with an optional linear speaker classifier, which is used in pretraining only.
 
     Args:
         encoder: The encoder.
-        speakers: How many speakers are classified; 0: there is no classifier.
+        speakers: Number of speakers to classify; 0: no classifier.
     """
 
     accepts_loss_kwargs = False
@@ -42,43 +42,43 @@ class SpeakerPretraining(nn.Module):
         self.config = encoder.config
         self.audio_model, self.audio_pooling = encoder.audio_model, encoder.audio_pooling
         self.speaker_head = nn.Linear(encoder.audio_pooling.output_size, speakers) if speakers else None
-        self._whole = (encoder,)  # in a tuple: its parameters are here already
+        self._encoder = (encoder,)  # in a tuple, so that its parameters are not registered twice
 
     @property
     def encoder(self) -> GEmoClapForXVector:
-        """The encoder, which is what is kept."""
-        return self._whole[0]
+        """The encoder, which is saved after pretraining."""
+        return self._encoder[0]
 
     def gradient_checkpointing_enable(self, *args, **kwargs) -> None:
-        """As the encoder's."""
+        """Enable gradient checkpointing in the encoder."""
         self.encoder.gradient_checkpointing_enable(*args, **kwargs)
 
     def train(self, mode: bool = True) -> SpeakerPretraining:
-        """As `torch.nn.Module`, of the encoder too."""
+        """See `torch.nn.Module.train`; sets the mode of the encoder too."""
         self.encoder.train(mode)
         return super().train(mode)
 
     def forward(self, reversal: float | None = None, **inputs) -> SpeakerOutput:
-        """Embed audio and, where there is a classifier, name the speakers.
+        """Embed audio and, with a classifier, classify the speakers.
 
         Args:
-            reversal: The classifier's gradient reaches the encoder times minus this; None: as it is.
-            **inputs: As for `GEmoClapForXVector`.
+            reversal: Strength of the reversal of the classifier's gradient to the encoder; None: no reversal.
+            **inputs: See `GEmoClapForXVector`.
         """
         embeddings = self.encoder(**inputs).embeddings
         if self.speaker_head is None:
             return SpeakerOutput(embeddings=embeddings)
-        heard = embeddings if reversal is None else reverse_gradient(embeddings, reversal)
-        return SpeakerOutput(embeddings=embeddings, speaker_logits=self.speaker_head(heard))
+        classified = embeddings if reversal is None else reverse_gradient(embeddings, reversal)
+        return SpeakerOutput(embeddings=embeddings, speaker_logits=self.speaker_head(classified))
 
 
 class SpeakerClips(ClipDataset):
-    """Clips with numbers of their speakers and clusters.
+    """Clips with the numbers of their speakers and clusters.
 
     Args:
-        *args: As for `ClipDataset`.
+        *args: See `ClipDataset`.
         speakers: Speaker of every clip, a number.
-        clusters: Cluster of every clip within its speaker; -1 is none.
+        clusters: Cluster of every clip within its speaker; -1: no cluster.
     """
 
     def __init__(self, *args, speakers: list[int], clusters: list[int]):
@@ -86,17 +86,17 @@ class SpeakerClips(ClipDataset):
         self.speakers, self.clusters = speakers, clusters
 
     def __getitem__(self, index: int) -> dict:
-        """As `ClipDataset`, with `speaker_label` and `cluster_label`."""
+        """See `ClipDataset`; adds `speaker_label` and `cluster_label`."""
         place = index % len(self)
         labels = {"speaker_label": self.speakers[place], "cluster_label": self.clusters[place]}
         return super().__getitem__(index) | labels
 
 
 class SpeakerCollator(AudioCollator):
-    """Pads clips, with `speaker_labels` and `cluster_labels`."""
+    """Pads clips and adds `speaker_labels` and `cluster_labels`."""
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        """Make a batch of items of `SpeakerClips`."""
+        """Collate a batch of items of `SpeakerClips`."""
         batch = dict(self.extractor.collate([example["clip"] for example in examples]))
         labels = {f"{name}s": [example[name] for example in examples] for name in ("speaker_label", "cluster_label")}
         return batch | {name: torch.tensor(values) for name, values in labels.items()}

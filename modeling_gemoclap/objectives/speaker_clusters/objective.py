@@ -1,4 +1,4 @@
-"""Pretraining on the clusters of speaker embeddings within each speaker (Ulgen et al.); it reads no emotion label."""
+"""Pretraining on clusters of speaker embeddings within each speaker (Ulgen et al.), without emotion labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.get_logger(__name__)
 
 
 class SpeakerClusters(Objective):
-    """Contrast between the clusters of a speaker; the encoder is then given to `--init_from`."""
+    """InfoNCE between the clusters of a speaker. Fine-tuning starts from the encoder (`--init_from`)."""
 
     name, title = "speaker", "speaker clusters"
     Options, trainer_class = SpeakerClusterOptions, SpeakerTrainer
@@ -38,11 +38,13 @@ class SpeakerClusters(Objective):
         return build_audio_model(GEmoClapForXVector, self.recipe.model, {"emotions": emotions})
 
     def dataset(self, corpus: Corpus, extractor, config, options: ClipOptions) -> tuple[ClipDataset, list[str]]:
-        """Clips with numbers of speaker and cluster; see `Objective`."""
+        """Compute speaker embeddings and clusters, and return clips with their numbers; see `Objective`."""
         data, training = self.recipe.data, self.recipe.training
-        sources = (self.options.speaker_embeddings, data.on_bad_audio, data.feature_cache_dir, str(training.device))
+        options_of_embeddings = (data.on_bad_audio, data.feature_cache_dir, str(training.device))
         with training.main_process_first(desc="speaker embeddings"):
-            corpus, embeddings, errors = speaker_embeddings(corpus, *sources)
+            corpus, embeddings, errors = speaker_embeddings(
+                corpus, self.options.speaker_embeddings, *options_of_embeddings
+            )
         speakers = corpus.column("speaker_id").to_pylist()
         clusters = cluster_within_speakers(embeddings, speakers, self.options.speaker_clusters, training.seed)
         for note in [*clusters.notes, *errors]:
@@ -57,9 +59,9 @@ class SpeakerClusters(Objective):
         return SpeakerCollator(processor)
 
     def trained_module(self, model, dataset: ClipDataset):
-        """The encoder with a speaker classifier, unless the task is contrastive; see `Objective`."""
-        classified = len(dataset.corpus.speakers) if self.options.speaker_task != "contrastive" else 0
-        return SpeakerPretraining(super().trained_module(model, dataset), classified)
+        """Add a speaker classifier, unless the task is contrastive; see `Objective`."""
+        num_speakers = len(dataset.corpus.speakers) if self.options.speaker_task != "contrastive" else 0
+        return SpeakerPretraining(super().trained_module(model, dataset), num_speakers)
 
     def trainer_options(self, dataset: ClipDataset) -> dict:
         """See `Objective`."""

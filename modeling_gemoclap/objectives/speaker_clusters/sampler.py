@@ -1,4 +1,4 @@
-"""Batches of clips that share a speaker, from two of his or her clusters (Ulgen et al.)."""
+"""Batches of groups of clips: one speaker, two of the speaker's clusters (Ulgen et al.)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ...training.samplers import Deck, StepSampler
 
 
 class SpeakerClusterSampler(StepSampler):
-    """Draws, for every step, groups of clips: a group is of one speaker, half of it of one cluster, half of another.
+    """Draws, for every step, groups of clips of one speaker: half of a group from one cluster, half from another.
 
-    So every clip has positives (its own half) and negatives (the other). Speakers are a deck that is shuffled again
-    only when it is used up, so that all come equally often, however many clips they have; so are the clips of a
-    cluster. A speaker comes twice in a step only if there are fewer speakers than groups, a clip never. An epoch has
-    as many steps as the batch size goes into the clips that can be drawn, rounded up. Clusters with fewer clips than
-    half a group, and speakers with fewer than two clusters, are left out. Emotions are not asked for.
+    So every clip has positives (in its half) and negatives (in the other half). The speakers are a deck, which is
+    shuffled again only after all were drawn, so that all speakers are drawn equally often; so are the clips of a
+    cluster. A speaker occurs twice in a step only if there are fewer speakers than groups. A clip never occurs twice.
+    The number of steps of an epoch is the number of usable clips divided by the batch size, rounded up. Clusters with
+    fewer clips than half a group, and speakers with fewer than two such clusters, are left out. Emotions are not used.
 
     Args:
         speakers: Speaker of every clip, a number.
-        clusters: Cluster of every clip within its speaker; -1 is none.
-        batch_size: Clips of a step, on all processes together, a multiple of `group_size` for each process.
-        processes: How many processes there are.
-        seed: Seed of all that is drawn.
-        group_size: Clips of a group, an even number of 4 or more.
+        clusters: Cluster of every clip within its speaker; -1: no cluster.
+        batch_size: Number of clips of a step, on all processes together, a multiple of `group_size * processes`.
+        processes: Number of processes.
+        seed: Seed of all random draws.
+        group_size: Number of clips of a group, an even number of at least 4.
 
     Raises:
-        ValueError: If the batch size cannot be shared, or the clips do not suffice for a step.
+        ValueError: If the batch size is not divisible, or the clips do not suffice for a step.
     """
 
     def __init__(
@@ -40,24 +40,29 @@ class SpeakerClusterSampler(StepSampler):
         group_size: int = 4,
     ):
         if group_size < 4 or group_size % 2:
-            raise ValueError(f"group_size {group_size} must be even, and 4 or more: two clips of each of two clusters")
+            raise ValueError(
+                f"group_size {group_size} must be even and at least 4: two or more clips of each of two clusters"
+            )
         if batch_size % (group_size * processes):
-            near = max(1, round(batch_size / (group_size * processes))) * group_size * processes
-            raise ValueError(f"a batch of {batch_size} is not made of groups of {group_size} clips; give {near}")
+            nearest = max(1, round(batch_size / (group_size * processes))) * group_size * processes
+            raise ValueError(
+                f"a batch of {batch_size} cannot be divided into groups of {group_size} clips; give {nearest}"
+            )
         self.half, self.groups = group_size // 2, batch_size // group_size
         pools = self._pools(np.asarray(speakers), np.asarray(clusters))
-        self.pools = {speaker: own for speaker, own in pools.items() if len(own) > 1}
-        room = sum(self._room([len(pool) // self.half for pool in own]) for own in self.pools.values())
-        if room < self.groups:
+        self.pools = {speaker: speaker_pools for speaker, speaker_pools in pools.items() if len(speaker_pools) > 1}
+        available = sum(self._max_groups(halves) for halves in self._count_halves().values())
+        if available < self.groups:
             raise ValueError(
-                f"a step of {batch_size} clips has {self.groups} groups, and the speakers have clips for {room}: a "
-                f"group is {self.half} clips of each of two clusters of one speaker; give a smaller batch"
+                f"a step of {batch_size} clips has {self.groups} groups, and the speakers have clips for {available}: "
+                f"a group is {self.half} clips of each of two clusters of one speaker; give a smaller batch"
             )
-        usable = sum(len(pool) for own in self.pools.values() for pool in own)
-        self.left_out = len(speakers) - usable  # clips that are never drawn
+        usable = sum(len(pool) for speaker_pools in self.pools.values() for pool in speaker_pools)
+        self.num_unused = len(speakers) - usable  # clips that are never drawn
         super().__init__(len(speakers), batch_size, -(-usable // batch_size), seed)
 
     def _pools(self, speakers: np.ndarray, clusters: np.ndarray) -> dict[int, list[np.ndarray]]:
+        """Return the clips of each usable cluster of each speaker."""
         pools: dict[int, list[np.ndarray]] = {}
         for speaker, cluster in sorted(set(zip(speakers.tolist(), clusters.tolist(), strict=True))):
             clips = np.flatnonzero((speakers == speaker) & (clusters == cluster))
@@ -65,36 +70,41 @@ class SpeakerClusterSampler(StepSampler):
                 pools.setdefault(speaker, []).append(clips)
         return pools
 
+    def _count_halves(self) -> dict[int, list[int]]:
+        """Return, for each speaker, how many halves of a group each cluster fills."""
+        return {speaker: [len(pool) // self.half for pool in pools] for speaker, pools in self.pools.items()}
+
     @staticmethod
-    def _room(halves: list[int]) -> int:
-        """How many pairs of halves of different clusters there are at once."""
+    def _max_groups(halves: list[int]) -> int:
+        """Return how many groups of two different clusters can be made of these halves."""
         return min(sum(halves) // 2, sum(halves) - max(halves))
 
     def all_steps(self) -> Iterator[list[int]]:
-        """Groups in a random order, dealt to the processes."""
+        """Yield the groups of each step."""
         generator = np.random.default_rng([self.seed, 4])
-        decks = {speaker: [Deck(pool, generator) for pool in own] for speaker, own in self.pools.items()}
+        decks = {speaker: [Deck(pool, generator) for pool in pools] for speaker, pools in self.pools.items()}
         order = Deck(np.array(list(self.pools)), generator)
         while True:
-            taken: set[int] = set()
-            came: set[int] = set()
+            drawn_clips: set[int] = set()
+            drawn_speakers: set[int] = set()
             step = []
-            left = {speaker: [len(pool) // self.half for pool in own] for speaker, own in self.pools.items()}
+            remaining = self._count_halves()
             while len(step) < self.groups:
-                full = {speaker for speaker, halves in left.items() if not self._room(halves)}
-                came = set() if came | full >= set(left) else came  # all have come: another round
-                [speaker] = order.draw(1, came | full)
-                came.add(speaker)
+                exhausted = {speaker for speaker, halves in remaining.items() if not self._max_groups(halves)}
+                if drawn_speakers | exhausted >= set(remaining):  # all were drawn: start another round
+                    drawn_speakers = set()
+                [speaker] = order.draw(1, drawn_speakers | exhausted)
+                drawn_speakers.add(speaker)
                 group = []
-                for cluster in self._two(left[speaker], generator):
-                    left[speaker][cluster] -= 1
-                    group += decks[speaker][cluster].draw(self.half, taken)
+                for cluster in self._choose_clusters(remaining[speaker], generator):
+                    remaining[speaker][cluster] -= 1
+                    group += decks[speaker][cluster].draw(self.half, drawn_clips)
                 step.append(group)
             yield [clip for group in step for clip in group]
 
-    def _two(self, left: list[int], generator: np.random.Generator) -> list[int]:
-        """Two clusters: any, or, where speakers come again in a step, those with the most clips left."""
-        order = generator.permutation(len(left)).tolist()
+    def _choose_clusters(self, remaining: list[int], generator: np.random.Generator) -> list[int]:
+        """Choose two clusters at random. If speakers occur again in a step, choose those with the most clips left."""
+        order = generator.permutation(len(remaining)).tolist()
         if self.groups > len(self.pools):
-            order.sort(key=lambda cluster: -left[cluster])
+            order.sort(key=lambda cluster: -remaining[cluster])
         return order[:2]

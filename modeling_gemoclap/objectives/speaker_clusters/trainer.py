@@ -1,4 +1,4 @@
-"""The trainer of speaker clusters: InfoNCE between the clusters of a speaker, and a speaker classifier."""
+"""The trainer of speaker clusters: InfoNCE between the clusters of a speaker, and speaker classification."""
 
 from __future__ import annotations
 
@@ -22,29 +22,34 @@ from .options import SpeakerClusterOptions
 from .sampler import SpeakerClusterSampler
 
 logger = logging.get_logger(__name__)
-ENCODER = "encoder"  # the folder of the tower alone, beside the checkpoint
+ENCODER = "encoder"  # folder with only the audio tower, in the folder of the checkpoint
 
 
 class SpeakerTrainer(StepTrainer):
-    """Trains `SpeakerPretraining`: InfoNCE between the clusters of a speaker, and a classification of speakers.
+    """Trains `SpeakerPretraining`: InfoNCE between the clusters of a speaker, and speaker classification.
 
-    Under `"multi-task"` the cross-entropy of the speakers is added, times `weight`; under `"adversarial"` the
-    classifier learns by the whole of it, and the encoder against it, times `weight` and Ganin's schedule. Clips are
-    compared over all processes, gathered with their gradient: averaged over the processes, loss and gradient are
-    those of one process with the whole batch. Logged beside `loss`: `cluster_info_nce`, `speaker_cross_entropy`.
+    With the InfoNCE loss `L_c` (see `cluster_info_nce`) and the cross-entropy of the speakers `L_s`, the loss is `L_c`
+    if the task is `"contrastive"` and `L_c + weight L_s` if it is `"multi-task"`. If it is `"adversarial"`, the loss
+    is `L_c + L_s`, and the gradient of `L_s` reaches the encoder multiplied by `-weight lambda(p)`, with the schedule
+    `lambda` of Ganin et al. (see `reversal_strength`).
+
+    Clips of all processes are compared, gathered with their gradient. Averaged over the processes, loss and gradient
+    equal those of one process with the complete batch. Logged in addition to `loss`: `cluster_info_nce` and
+    `speaker_cross_entropy`.
 
     Args:
         model: A `SpeakerPretraining`, with a classifier unless the task is `"contrastive"`.
-        args: `GEmoClapTrainingArguments`, or transformers' own.
-        *others: As for `transformers.Trainer`; `train_dataset` is a `SpeakerClips`.
+        args: `GEmoClapTrainingArguments` or `transformers.TrainingArguments`.
+        *others: See `transformers.Trainer`; `train_dataset` is a `SpeakerClips`.
         task: `"contrastive"`, `"multi-task"` or `"adversarial"`.
-        weight: Of the classification of speakers.
-        temperature: Of InfoNCE.
-        group_size: As for `SpeakerClusterSampler`.
-        **kwargs: As for `transformers.Trainer`.
+        weight: Weight of the speaker classification.
+        temperature: Temperature of InfoNCE.
+        group_size: See `SpeakerClusterSampler`.
+        **kwargs: See `transformers.Trainer`.
 
     Raises:
-        ValueError: If `check` does not pass, a number is out of its range, or the clips are not enough for a step.
+        ValueError: If `check` refuses the training arguments, a value is out of range, the clips do not suffice for a
+            step, or training uses FSDP or DeepSpeed.
     """
 
     card_text = CardText(
@@ -76,11 +81,11 @@ class SpeakerTrainer(StepTrainer):
             speaker_group_size=group_size,
         )
         if weight == 0 and task != "contrastive":
-            raise ValueError(f"speaker_weight 0 leaves nothing of speaker_task {task}: give one above 0")
+            raise ValueError(f"speaker_weight 0 disables speaker_task {task}: give a weight above 0")
         self._task, self._weight, self._temperature, self._group_size = task, weight, temperature, group_size
         super().__init__(model, args, *others, **kwargs)
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise ValueError("speaker clusters are trained on one process or by DDP: leave out FSDP and DeepSpeed")
+            raise ValueError("speaker clusters support one process or DDP: leave out FSDP and DeepSpeed")
         self.trained_parameters = sum(p.numel() for p in self.model.encoder.parameters() if p.requires_grad)
 
     @property
@@ -88,45 +93,48 @@ class SpeakerTrainer(StepTrainer):
         """The encoder; see `SpeechTrainer`."""
         return self.accelerator.unwrap_model(self.model).encoder
 
-    def deal(self, step: int, processes: int, seed: int) -> SpeakerClusterSampler:
-        """See `StepTrainer`; speakers and clips that cannot be drawn are told."""
+    def create_step_sampler(self, clips_per_step: int, processes: int, seed: int) -> SpeakerClusterSampler:
+        """See `StepTrainer`; warns of clips that cannot be drawn."""
         clips = self.train_dataset
-        sampler = SpeakerClusterSampler(clips.speakers, clips.clusters, step, processes, seed, self._group_size)
-        if sampler.left_out:
+        sampler = SpeakerClusterSampler(
+            clips.speakers, clips.clusters, clips_per_step, processes, seed, self._group_size
+        )
+        if sampler.num_unused:
             logger.warning(
-                f"{sampler.left_out} of {len(clips)} clips are never drawn: their cluster has fewer than "
-                f"{self._group_size // 2} clips, or their speaker fewer than two such clusters"
+                f"{sampler.num_unused} of {len(clips)} clips are never drawn: their cluster has fewer than "
+                f"{self._group_size // 2} clips, or their speaker has fewer than two clusters of this size"
             )
         return sampler
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """This process's part of the loss of the global batch; see the class."""
+        """Return this process's part of the loss of the global batch."""
         reversal = None
         if self._task == "adversarial":
             progress = self.state.global_step / max(1, self.state.max_steps)
             reversal = self._weight * reversal_strength(progress)
         outputs = model(reversal=reversal, **audio_inputs(inputs))
-        mine = at_least_float32(outputs.embeddings)
+        local = at_least_float32(outputs.embeddings)
         speakers, clusters = gather(inputs["speaker_labels"]), gather(inputs["cluster_labels"])
-        with torch.autocast(mine.device.type, enabled=False):  # what is compared is not rounded
-            first = self.args.process_index * len(mine)
-            total, pairs = cluster_info_nce(mine, gather(mine), speakers, clusters, self._temperature, first)
+        with torch.autocast(local.device.type, enabled=False):  # compare in full precision
+            first = self.args.process_index * len(local)
+            total, pairs = cluster_info_nce(local, gather(local), speakers, clusters, self._temperature, first)
             loss = contrast = total * self.args.world_size / pairs
             terms = {"cluster_info_nce": contrast}
             if outputs.speaker_logits is not None:
-                named = F.cross_entropy(at_least_float32(outputs.speaker_logits), inputs["speaker_labels"])
-                terms["speaker_cross_entropy"] = named
-                loss = loss + (named if self._task == "adversarial" else self._weight * named)
+                cross_entropy = F.cross_entropy(at_least_float32(outputs.speaker_logits), inputs["speaker_labels"])
+                terms["speaker_cross_entropy"] = cross_entropy
+                loss = loss + (cross_entropy if self._task == "adversarial" else self._weight * cross_entropy)
         if model.training:
-            self.record_step((outputs.embeddings,), terms=terms)  # the sampler gives every clip both kinds of pairs
+            # Every clip of the sampler has positives and negatives, so there is always something to compare.
+            self.record_step((outputs.embeddings,), terms=terms)
         return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir=None, state_dict=None):
-        """To go on from, everything; at the end the encoder, and beside it its tower alone."""
+        """Save a checkpoint to resume from completely; at the end save the encoder, and its audio tower separately."""
         folder = Path(output_dir or self.args.output_dir)
         if re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):
             return super()._save(output_dir, state_dict)
-        if not self.args.should_save:  # every process comes by
+        if not self.args.should_save:  # called on every process
             return
         encoder = self.trained_model
         self._stamp()
@@ -134,6 +142,6 @@ class SpeakerTrainer(StepTrainer):
         set_tower_record(encoder.audio_model.config, encoder.config.training_data)
         encoder.audio_model.save_pretrained(folder / ENCODER)
         set_tower_record(encoder.audio_model.config, None)
-        for place in (folder, folder / ENCODER):
-            self.processing_class.save_pretrained(place)
+        for target in (folder, folder / ENCODER):
+            self.processing_class.save_pretrained(target)
         torch.save(self.args, folder / "training_args.bin")

@@ -1,4 +1,4 @@
-"""The first stage of Xiang's two: supervised contrast across corpora. The second is the classifier on its encoder."""
+"""The first stage of Xiang's two-stage fine-tuning: supervised contrast. The second stage is the classifier."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from ...training.clips import ClipDataset
 from ..audio_encoder import build_audio_model
 from ..base import Objective
 from .options import TwoStageOptions
+from .sampler import CorpusSampling
 from .trainer import SupConTrainer
 
 
 class TwoStage(Objective):
-    """InfoNCE and a cosine margin on emotion labels; the encoder is then given to `--init_from`."""
+    """InfoNCE and a cosine margin loss on emotion labels. The second stage starts from the encoder (`--init_from`)."""
 
     name, title = "supcon", "two-stage supervised contrast"
     Options, trainer_class = TwoStageOptions, SupConTrainer
@@ -25,15 +26,15 @@ class TwoStage(Objective):
 
     def trainer_options(self, dataset: ClipDataset) -> dict:
         """See `Objective`."""
-        names = ("temperature", "alpha", "margin", "negatives")
-        values = {name: getattr(self.options, f"supcon_{name}") for name in names}
-        corpus = dataset.corpus
-        corpora = [part.name for part, _ in corpus.by_part()]
-        return {**values, "corpora": corpus.part_numbers(), "names": (corpora, dataset.emotions)}
+        corpus, negatives = dataset.corpus, self.options.supcon_negatives
+        names = [part.name for part, _ in corpus.by_part()]
+        sampling = CorpusSampling(corpus.part_numbers(), negatives, names, dataset.emotions)
+        values = {name: getattr(self.options, f"supcon_{name}") for name in ("temperature", "alpha", "margin")}
+        return {**values, "sampling": sampling}
 
     def next_step(self, run_folder: str, protocol_options: list[str]) -> str:
         """See `Objective`."""
         start = self.recipe.model.audio_model
-        words = ["--model", run_folder, "--data_dir", *self.recipe.data.data_dir, "--layer_similarity"]
-        command = shlex.join([*words, *(["--before", start] if start else [])])
+        options = ["--model", run_folder, "--data_dir", *self.recipe.data.data_dir, "--layer_similarity"]
+        command = shlex.join([*options, *(["--before", start] if start else [])])
         return f"all folds are trained. Compare their layers: python evaluate.py {command}"

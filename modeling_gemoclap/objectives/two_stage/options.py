@@ -20,5 +20,5 @@ class TwoStageOptions:
         0.4, "Margin: negative pairs with a smaller cosine give no loss", within=Range(at_least=-1, at_most=1)
     )
     supcon_negatives: str = option(
-        "emotion", "What negatives differ in: emotion, or emotion or corpus", choices=list(NEGATIVES)
+        "emotion", "Negatives differ from positives in their emotion, or in emotion or corpus", choices=list(NEGATIVES)
     )

@@ -1,4 +1,4 @@
-"""The trainer of the first stage: InfoNCE and a cosine margin."""
+"""The trainer of the first stage: InfoNCE and a cosine margin loss."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from ...training.gather import at_least_float32, gather
 from ..step_trainer import StepTrainer
 from .losses import cosine_margin, info_nce
 from .options import TwoStageOptions
-from .sampler import SupConSampler
+from .sampler import CorpusSampling, SupConSampler
 
 
 class SupConTrainer(StepTrainer):
-    """Trains `GEmoClapForXVector` by supervised contrast across corpora, eq. 5: `L = L_c + L_m`.
+    """Trains `GEmoClapForXVector` by supervised contrastive learning across corpora, eq. 5: `L = L_c + L_m`.
 
-    Batches are those of `AudioCollator` in the order of `SupConSampler`: of each process's clips the first half are
-    positives, the second negatives. InfoNCE compares a process's own positives with those of all processes, gathered
-    with their gradient; the margin's pairs lie within a process. Averaged over the processes, loss and gradient are
-    those of one process with the whole batch. Logged beside `loss`: `info_nce` and `cosine_margin`.
+    `L_c` is InfoNCE (eq. 2 and 3) and `L_m` the cosine margin loss (eq. 4). Batches come from `AudioCollator` in the
+    order of `SupConSampler`: the first half of the clips of each process are positives, the second half negatives.
+    InfoNCE compares the positives of this process with the clips of all processes, gathered with their gradient. The
+    cosine margin loss compares pairs within a process. Averaged over the processes, loss and gradient equal those of
+    one process with the complete batch. Logged in addition to `loss`: `info_nce` and `cosine_margin`.
 
     Args:
         model: The encoder.
-        args: `GEmoClapTrainingArguments`, or transformers' own.
-        *others: As for `transformers.Trainer`.
-        corpora: Corpus of every training clip, a number from 0.
-        names: Names of the corpora and of the emotions.
-        temperature: Of InfoNCE.
-        alpha: Weight of the margin's positive pairs.
-        margin: The margin.
-        negatives: As for `SupConSampler`.
-        **kwargs: As for `transformers.Trainer`.
+        args: `GEmoClapTrainingArguments` or `transformers.TrainingArguments`.
+        *others: See `transformers.Trainer`.
+        sampling: Corpus of every training clip, and the kind of negatives.
+        temperature: Temperature of InfoNCE.
+        alpha: Weight of the positive pairs in the cosine margin loss.
+        margin: Margin of the cosine margin loss.
+        **kwargs: See `transformers.Trainer`.
 
     Raises:
-        ValueError: If `check` does not pass, a number is out of its range, or the clips are not enough for a step.
+        ValueError: If `check` refuses the training arguments, a value is out of range, or the clips do not suffice for
+            a step.
     """
 
     card_text = CardText(
@@ -54,34 +54,31 @@ class SupConTrainer(StepTrainer):
         model=None,
         args=None,
         *others,
-        corpora: list[int],
-        names: tuple[list[str], list[str]],
+        sampling: CorpusSampling,
         temperature: float = 0.07,
         alpha: float = 0.5,
         margin: float = 0.4,
-        negatives: str = "emotion",
         **kwargs,
     ):
         check_values(TwoStageOptions, supcon_temperature=temperature, supcon_alpha=alpha, supcon_margin=margin)
         self._temperature, self._margin = temperature, (alpha, margin)
-        self._dealt = (corpora, negatives, names)
+        self._sampling = sampling
         super().__init__(model, args, *others, **kwargs)
 
-    def deal(self, step: int, processes: int, seed: int) -> SupConSampler:
+    def create_step_sampler(self, clips_per_step: int, processes: int, seed: int) -> SupConSampler:
         """See `StepTrainer`."""
-        corpora, negatives, names = self._dealt
-        return SupConSampler(self.train_dataset.emotion_labels, corpora, step, processes, seed, negatives, names)
+        return SupConSampler(self.train_dataset.emotion_labels, self._sampling, clips_per_step, processes, seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """This process's part of the loss of the global batch; see the class."""
+        """Return this process's part of the loss of the global batch."""
         outputs = model(**audio_inputs(inputs))
         positives, negatives = at_least_float32(outputs.embeddings).chunk(2)
         first = self.args.process_index * len(positives)
-        with torch.autocast(positives.device.type, enabled=False):  # what is compared is not rounded
+        with torch.autocast(positives.device.type, enabled=False):  # compare in full precision
             contrast = info_nce(positives, gather(positives), gather(negatives), self._temperature, first)
             margin = cosine_margin(positives, negatives, *self._margin)
         if model.training:
-            # The sampler gives every step positives and negatives.
+            # Every step of the sampler has positives and negatives, so there is always something to compare.
             self.record_step((outputs.embeddings,), terms={"info_nce": contrast, "cosine_margin": margin})
         loss = contrast + margin
         return (loss, outputs) if return_outputs else loss
