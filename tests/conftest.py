@@ -1,11 +1,14 @@
 """Small towers, a small corpus of tones, and a checkpoint trained on it."""
 
 import csv
+import functools
 import importlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -121,12 +124,50 @@ def tones(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpora") / "tones")
 
 
+READ_AT_IMPORT = ("HF_", "PYTHON", "TRANSFORMERS", "OMP", "WORLD", "RANK", "MASTER", "ACCELERATE", "TORCH", "CUDA")
+
+
+class ForkServer:
+    """One process that has imported the libraries, from which scripts are forked; see `fork_server.py`."""
+
+    def __init__(self):
+        command = [sys.executable, ROOT / "tests/fork_server.py"]
+        self.env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=self.env, **pipes)
+
+    def can_run(self, env: dict) -> bool:
+        """Whether no variable differs that the libraries read when they are imported."""
+        names = {name for name in {*env, *self.env} if name.startswith(READ_AT_IMPORT) and name != "PYTHONPATH"}
+        return all(env.get(name) == self.env.get(name) for name in names)
+
+    def run(self, script: str, arguments: list[str], env: dict) -> subprocess.CompletedProcess:
+        with tempfile.TemporaryDirectory() as folder:
+            files = {name: os.path.join(folder, name) for name in ("stdout", "stderr")}
+            request = {"script": script, "arguments": arguments, "folder": str(ROOT), "env": env, **files}
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            status = int(self.process.stdout.readline())
+            return subprocess.CompletedProcess(
+                [script, *arguments], status, *(Path(f).read_text() for f in files.values())
+            )
+
+
+@functools.cache
+def fork_server() -> ForkServer:
+    return ForkServer()
+
+
 def run_script(script: str, *arguments, check: bool = True, env: dict | None = None, launcher=()):
-    """Run `train.py` or `evaluate.py` as a user does; both need the extra `train`."""
+    """Run `train.py` or `evaluate.py` as a user does, in a process of its own; both need the extra `train`."""
     pytest.importorskip("accelerate")
-    command = [sys.executable, *map(str, launcher), str(script), *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    script, arguments = str(script), [str(word) for word in arguments]
+    own = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
+    if not launcher and script in ("train.py", "evaluate.py") and not env and fork_server().can_run(os.environ):
+        done = fork_server().run(script, arguments, dict(os.environ))
+    else:
+        command = [sys.executable, *map(str, launcher), script, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if check:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     return done

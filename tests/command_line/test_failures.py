@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 from modeling_gemoclap import AudioError
 from modeling_gemoclap.command_line import failures, places
 from modeling_gemoclap.command_line.failures import failure_message
-from modeling_gemoclap.runs.preflight import PushError, check_places, push
+from modeling_gemoclap.runs.preflight import PushError, check_environment, push
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", ROOT / "configs/accelerate/cpu.yaml")
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results/figure.png")
@@ -271,10 +271,10 @@ def test_missing_reporting_integration_is_refused(tmp_path):
     for name, package in (("wandb", "wandb"), ("no-such", "no-such")):
         arguments = TrainingArguments(str(tmp_path), report_to=[name], use_cpu=True)
         with pytest.raises(ValueError, match=f"--report_to {name}: .*pip install {package}"):
-            check_places(SimpleNamespace(feature_cache_dir=None), arguments)
+            check_environment(SimpleNamespace(feature_cache_dir=None), arguments)
     for name in ("none", "all", "tensorboard"):
         arguments = TrainingArguments(str(tmp_path), report_to=name, use_cpu=True)
-        check_places(SimpleNamespace(feature_cache_dir=str(tmp_path)), arguments)
+        check_environment(SimpleNamespace(feature_cache_dir=str(tmp_path)), arguments)
 
 
 def test_several_processes_report_a_failure_once(tones, tmp_path):

@@ -268,7 +268,6 @@ ALLOWED = {
 }
 # What still exceeds them. Entries are removed, never added.
 TO_BE_REDUCED = {
-    "ShardSampler.__init__",
     "SupConSampler.__init__",
     "SupConTrainer.__init__",
 }

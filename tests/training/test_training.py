@@ -217,7 +217,10 @@ def test_repaired_clip_is_read_again(train, tmp_path):
     [
         (["--data_dir", "nowhere"], "nowhere: no such folder"),
         (["--data_dir", "TONES", "--emotions", "angry"], "'happy': 16"),
-        (["--data_dir", "TONES", "--emotions", "angry", "--drop_other_emotions", "true"], "clips of two emotions"),
+        (
+            ["--data_dir", "TONES", "--emotions", "angry", "--drop_other_emotions", "true"],
+            "clips of two or more emotions",
+        ),
         (["--data_dir", "TONES", "--exclude_speakers", "77"], "'77'"),
         (["--data_dir", "TONES", "--speakers", "01", "--exclude_speakers", "01"], "no clip"),
         (["--data_dir", "TONES", "--audio_config", "{not json"], "audio_config.*JSON"),
