@@ -1,14 +1,16 @@
 # make demo: speak a corpus, train, judge, use; five minutes, no download but the packages.
-# make test: ruff and the tests.
+# make test: ruff, and the tests that take minutes.
+# make test-all: these, and the long end-to-end tests.
 # make speaker-extra: Resemblyzer, whose GE2E speaker embeddings need no download from the Hub.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
+PYTEST := python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(BIN):$(PATH)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test speaker-extra format clean
+.PHONY: demo test test-all speaker-extra format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,7 +29,10 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	ruff check .
 	ruff format --check .
-	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: test
+	$(PYTEST) -m slow
 
 # Resemblyzer declares webrtcvad, which imports pkg_resources; webrtcvad-wheels is the same without.
 speaker-extra: $(VENV)/installed

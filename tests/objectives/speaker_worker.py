@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForXVector
 from modeling_gemoclap.objectives.speaker_clusters import trainer as speaker_trainer
+from modeling_gemoclap.objectives.speaker_clusters.model import SpeakerPretraining
 
 BATCH = {
     "speaker_labels": torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 2, 2, 2, 2]),
@@ -23,7 +24,7 @@ BATCH = {
 def make(task, dtype):
     torch.manual_seed(0)
     encoder = GEmoClapForXVector(GEmoClapConfig(audio_config("compact")))
-    return speaker_trainer.SpeakerPretraining(encoder, 0 if task == "contrastive" else 3).to(dtype).train()
+    return SpeakerPretraining(encoder, 0 if task == "contrastive" else 3).to(dtype).train()
 
 
 def complete_batch(dtype):
@@ -38,7 +39,7 @@ def gradients(model, wrapped, batch, task):
     trainer.args = SimpleNamespace(world_size=world, process_index=rank)
     trainer.state = SimpleNamespace(global_step=3, max_steps=10)
     trainer._task, trainer._weight, trainer._temperature = task, 0.3, 0.1
-    trainer._noted, trainer._notes = {}, 0
+    trainer._terms, trainer._term_count = {}, 0
     gather = (lambda tensor: tensor) if world == 1 else speaker_trainer.gather
     with patch.object(speaker_trainer, "gather", gather):
         loss = trainer.compute_loss(wrapped, batch)

@@ -40,7 +40,7 @@ def gradients(model, wrapped, batch):
     trainer = supcon_trainer.SupConTrainer.__new__(supcon_trainer.SupConTrainer)
     trainer.args = SimpleNamespace(world_size=world, process_index=rank)
     trainer._temperature, trainer._margin = 0.07, (0.5, 0.4)
-    trainer._noted, trainer._notes = {}, 0
+    trainer._terms, trainer._term_count = {}, 0
     alone = {"gather": lambda tensor: tensor} if world == 1 else {"gather": supcon_trainer.gather}
     with patch.multiple(supcon_trainer, **alone):
         loss = trainer.compute_loss(wrapped, batch)

@@ -55,7 +55,7 @@ def test_cells_are_trained_evaluated_and_compared(tones, tmp_path):
     command = ["grid.py", "--config", tmp_path / "grid.yaml", "--data_dir", tones, "--output_dir", tmp_path / "runs"]
     more = ("--", "--num_train_epochs", "2", "--control", "false")
     done = run_script(*command, *more, check=False)
-    assert done.returncode == 1 and "start again to go on from here" in done.stderr and "no-such" in done.stderr
+    assert done.returncode == 1 and "run the same command again to resume" in done.stderr and "no-such" in done.stderr
     del cells["vary"]["init_from"]
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(cells))
     weights = tmp_path / "runs/first/fold_0/seed_0/model.safetensors"

@@ -337,7 +337,7 @@ def test_evaluation_without_development_clips_is_refused(train, tones, make_mode
     arguments = arguments_of(tmp_path, **{option[0][2:]: option[1] if option[1] == "epoch" else True})
     with pytest.raises(ValueError, match="in Python: eval_dataset"):
         GEmoClapTrainer(make_model(), arguments)
-    with pytest.raises(ValueError, match="names no emotion to evaluate"):
+    with pytest.raises(ValueError, match="predicts no emotion to evaluate"):
         SupConTrainer.check(arguments)
 
 
