@@ -134,6 +134,31 @@ def test_a_run_is_resumed_only_with_the_same_options(train, half_done, own_tones
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_the_run_folder_of_an_earlier_version_is_refused(train, half_done, tmp_path):
+    """It is not resumed, and the message says why; its finished checkpoint still loads and can be started from."""
+    options, folder = half_done
+    for path in (folder / IDENTITY, folder / "checkpoint-4" / IDENTITY):
+        identity = json.loads(path.read_text())
+        identity.pop("layout")
+        path.write_text(json.dumps(identity))
+    with pytest.raises(ValueError, match="written by an earlier version of this package.*cannot be resumed"):
+        train(*options, "--resume_from_checkpoint", "true")
+    earlier = tmp_path / "complete" / IDENTITY
+    earlier.write_text(earlier.read_text().replace('"layout"', '"another"'))
+    train(*options[:-1], tmp_path / "next", "--init_from", tmp_path / "complete", "--num_train_epochs", "1")
+
+
+def test_the_protocol_run_of_an_earlier_version_is_refused(train, own_tones, tmp_path):
+    options = ("--data_dir", own_tones, "--protocol", "2-folds-by-speaker", "--control", "false", "--folds", "0")
+    options += ("--num_train_epochs", "1", "--output_dir", tmp_path / "run")
+    train(*options)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["identity"].pop("layout")
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="run was written by an earlier version of this package"):
+        train(*options)
+
+
 def test_changed_recordings_are_another_run(train, half_done, own_tones):
     options, folder = half_done
     path = own_tones / "audio/01_sad_0.wav"
