@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -110,7 +111,8 @@ def check_rate(rate, name: str) -> int:
     if _is_scalar(rate):
         rate = rate.item()
     if not isinstance(rate, numbers.Real) or isinstance(rate, bool):
-        raise AudioError(f"{name}: a sampling rate of {rate!r:.80} is not a number; give it in Hz, as an integer")
+        shown = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(rate))[:80]
+        raise AudioError(f"{name}: a sampling rate of {shown} is not a number; give it in Hz, as an integer")
     if not MIN_RATE <= rate <= MAX_RATE or int(rate) != rate:  # true for NaN
         raise AudioError(
             f"{name}: a sampling rate of {rate!s:.80} Hz is invalid; give the true rate in Hz, an integer of "

@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 
-import learning
 import numpy as np
 import pytest
 import torch
@@ -386,6 +385,8 @@ def test_settings_of_the_extractor_are_saved(tmp_path):
 @pytest.mark.parametrize("family", AUDIO)
 def test_contrastive_training_learns_with_every_family(family):
     """Clips match the text of their class; equal embeddings of all clips would be a collapse."""
+    import learning  # of benchmarks/, which needs the extra `train`
+
     result = learning.learn(family)
     assert result.uniform == pytest.approx(np.log(3))
     assert result.accuracy >= 0.9 and result.after < result.uniform / 10 < result.before
@@ -393,6 +394,8 @@ def test_contrastive_training_learns_with_every_family(family):
 
 def test_collapse_is_detected():
     """With identical clips nothing can be learnt, although the loss decreases."""
+    import learning
+
     same = [learning.tones(0)[0][0]] * 12
     result = learning.learn("compact", waves=same)
     assert result.before > result.uniform + 0.1, "the loss falls"

@@ -22,6 +22,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor
 from modeling_gemoclap.feature_extraction_gemoclap import is_one_recording, read_audio
 from modeling_gemoclap.pipeline_gemoclap import load_clip, process_in_batches
+from modeling_gemoclap.recordings_gemoclap import check_rate
 
 RATE = 16000
 WAVE = (0.3 * np.sin(np.arange(8000) / 6)).astype(np.float32)
@@ -362,6 +363,11 @@ LEAVES = st.one_of(
     arrays(st.sampled_from([np.float32, np.int16, np.int64, np.uint8, object, "U2", ">f8"]), array_shapes(min_dims=0)),
 )
 KEYS = st.sampled_from(["array", "raw", "bytes", "path", "audio", "sampling_rate", "sample_rate", "label"])
+
+
+def test_sampling_rate_in_message_has_no_address():
+    with pytest.raises(AudioError, match="^recording: a sampling rate of <memory> is not a number"):
+        check_rate(memoryview(b""), "recording")
 
 
 @settings(max_examples=500, deadline=None)
