@@ -40,11 +40,13 @@ class Inherited:
     """Metadata of options that a dataclass inherits from a library.
 
     Args:
+        names: All of them; the help does not list them.
         within: Ranges by option.
         paths: Options that are paths, whose `~` is expanded.
         may_be_json: Options that may be JSON objects.
     """
 
+    names: frozenset[str] = frozenset()
     within: dict[str, Range] = dataclasses.field(default_factory=dict)
     paths: tuple[str, ...] = ()
     may_be_json: tuple[str, ...] = ()
@@ -75,22 +77,24 @@ class OptionParser(RaisingParser, HfArgumentParser):
     Args:
         groups: The dataclasses. The first line of a docstring is the title of a group in the help.
         inherited: Metadata of inherited fields.
-        elsewhere: Options of other commands or objectives, each with the end of the error message for it.
+        foreign_options: Options of other objectives by name; the value completes the message `--NAME ...`.
         **kwargs: As for `argparse.ArgumentParser`.
     """
 
-    def __init__(self, groups, inherited: Inherited = Inherited(), elsewhere: dict[str, str] | None = None, **kwargs):
+    def __init__(
+        self, groups, inherited: Inherited = Inherited(), foreign_options: dict[str, str] | None = None, **kwargs
+    ):
         self.within, self.paths = dict(inherited.within), set(inherited.paths)
         self.as_json, self.may_be_json, self.optional = set(), set(inherited.may_be_json), set()
-        self.elsewhere = elsewhere or {}
+        self.foreign_options, self.inherited = foreign_options or {}, set(inherited.names)
         super().__init__(groups, allow_abbrev=False, **kwargs)
 
     def format_help(self) -> str:
-        """The help: one line for each option, by group. Inherited options are not listed."""
+        """The help: one line for each option, by group. Options inherited from a library are not listed."""
         lines = [f"usage: {self.prog} --config FILE [--FIELD VALUE ...]", "", self.description or ""]
         for group in self.dataclass_types:
             lines += ["", (group.__doc__ or group.__name__).partition("\n")[0]]
-            options = [field for field in dataclasses.fields(group) if field.name in vars(group)["__annotations__"]]
+            options = [field for field in dataclasses.fields(group) if field.name not in self.inherited]
             lines += [f"  --{field.name:<{OPTION_WIDTH}}  {_help_text(field)}" for field in options]
         return "\n".join([*lines, "", self.epilog or ""])
 
@@ -119,12 +123,12 @@ class OptionParser(RaisingParser, HfArgumentParser):
         super().add_argument(*unset, help=argparse.SUPPRESS, **options)
         return action
 
-    def read(self, argv: list[str], left_out: Collection[str] = ()) -> tuple:
+    def read(self, argv: list[str], ignored: Collection[str] = ()) -> tuple:
         """Parse `[--config FILE] [--field value ...]`.
 
         Args:
             argv: The command line without the program name.
-            left_out: Fields of the file to ignore.
+            ignored: Fields of the file to ignore.
 
         Returns:
             The dataclasses.
@@ -132,16 +136,16 @@ class OptionParser(RaisingParser, HfArgumentParser):
         Raises:
             ValueError: If the file cannot be read, or an option is unknown or has a wrong value.
         """
-        values, groups = self.values(argv, left_out), []
+        values, groups = self.values(argv, ignored), []
         for group in self.dataclass_types:
             names = [field.name for field in dataclasses.fields(group) if field.init]
             groups.append(group(**{name: values[name] for name in names}))
         return tuple(groups)
 
-    def values(self, argv: list[str], left_out: Collection[str] = ()) -> dict:
+    def values(self, argv: list[str], ignored: Collection[str] = ()) -> dict:
         """As `read`, but return the values of all fields by name."""
         config = config_of(argv)
-        words = self._file_words(config, left_out) if config else []
+        words = self._file_words(config, ignored) if config else []
         try:
             self._namespace(words)
         except ValueError as error:
@@ -155,16 +159,16 @@ class OptionParser(RaisingParser, HfArgumentParser):
     def _fields(self) -> list[str]:
         return [field.name for group in self.dataclass_types for field in dataclasses.fields(group)]
 
-    def _file_words(self, path: str, left_out: Collection[str]) -> list[str]:
+    def _file_words(self, path: str, ignored: Collection[str]) -> list[str]:
         """The fields of the file as options, so that they are parsed and checked as the command line is."""
         words, known = [], self._fields()
         for name, value in read_yaml(path).items():
-            if name in left_out:
+            if name in ignored:
                 continue
-            if name in self.elsewhere and name not in known:
-                raise ValueError(f"{path}: {name} {self.elsewhere[name]}")
+            if name in self.foreign_options and name not in known:
+                raise ValueError(f"{path}: {name} {self.foreign_options[name]}")
             if name not in known:
-                raise ValueError(f"{path}: no field {name!r}{near_name(name, [*known, *self.elsewhere])}")
+                raise ValueError(f"{path}: no field {name!r}{near_name(name, [*known, *self.foreign_options])}")
             if isinstance(value, list) and not all(isinstance(item, str) for item in value):
                 raise ValueError(f"{path}: {name} must be a list of plain values, without lists, mappings or null")
             try:
@@ -178,8 +182,8 @@ class OptionParser(RaisingParser, HfArgumentParser):
         if unknown:
             word = unknown[0].partition("=")[0]
             name = re.sub("^no_", "", word.lstrip("-").replace("-", "_"))
-            if word[:1] == "-" and name in self.elsewhere:
-                raise ValueError(f"--{name} {self.elsewhere[name]}")
+            if word[:1] == "-" and name in self.foreign_options:
+                raise ValueError(f"--{name} {self.foreign_options[name]}")
             near = near_name(word.lstrip("-").replace("-", "_"), self._fields(), "--")
             raise ValueError(f"no option {word}{near}" if word[:1] == "-" else f"unexpected {unknown[0]!r}")
         for name, value in vars(namespace).items():

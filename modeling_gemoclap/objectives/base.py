@@ -25,7 +25,7 @@ class Objective(ABC):
         Options: Dataclass of the options that only this objective has.
         trainer_class: Class of the trainer.
         weight_options: Names of the fields of `Options` that name pretrained weights.
-        reads_emotions: Whether training reads emotion labels.
+        reads_emotions: Whether training reads emotion labels; if not, `build` gets an empty list.
         predicts_emotions: Whether the model returns logits of emotions, so that it can be evaluated and calibrated.
         reads_shards: Whether clips may come from Parquet shards, which are read in order.
         unsupported: Shared options that the objective does not support, each with the reason.
@@ -52,7 +52,7 @@ class Objective(ABC):
         return ()
 
     def check(self) -> None:  # noqa: B027
-        """Raise a `ValueError` if options contradict each other. Called before any clip is read."""
+        """Raise a `ValueError` if options contradict each other. Called before any recording is decoded."""
 
     @abstractmethod
     def build(self, emotions: list[str]) -> tuple:
@@ -70,7 +70,7 @@ class Objective(ABC):
         """Adjust the initial weights before the first step. Not called when a run is resumed."""
 
     def trained_module(self, model, dataset: ClipDataset):
-        """Freeze the parts that are not trained, and return the module that is passed to the trainer."""
+        """Freeze the parts that are not trained, and return the module for the trainer; it may wrap the model."""
         return freeze_parts(model, self.recipe.model)
 
     def caches_frozen_frames(self) -> bool:
@@ -83,5 +83,7 @@ class Objective(ABC):
 
     def next_step(self, run_folder: str, protocol_options: list[str]) -> str:
         """Return a sentence with the next command after all folds of a protocol are trained."""
+        if not self.predicts_emotions:
+            return f"all folds are trained. Fine-tune them: train.py --init_from {run_folder}, with the same protocol"
         options = ["--model", run_folder, "--data_dir", *self.recipe.data.data_dir, *protocol_options]
         return f"all folds are trained. Evaluate them: python evaluate.py {shlex.join(options)}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from ..command_line.parser import near_name
+from ..training.arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
 from .base import Objective
 from .classifier import Classifier
 from .gemo_clap.objective import GEmoClap
@@ -23,10 +27,17 @@ def register(objective: type[Objective]) -> type[Objective]:
         objective: The objective. Its `name` becomes a value of `--head`.
 
     Raises:
-        ValueError: If another objective has the same name.
+        ValueError: If another objective has the same name, or an option has the name of a shared option.
     """
     if OBJECTIVES.get(objective.name, objective) is not objective:
         raise ValueError(f"an objective {objective.name!r} exists already ({OBJECTIVES[objective.name].__name__})")
+    shared = {
+        field.name
+        for group in (ModelArguments, DataArguments, GEmoClapTrainingArguments)
+        for field in dataclasses.fields(group)
+    }
+    if taken := sorted(shared & {field.name for field in dataclasses.fields(objective.Options)}):
+        raise ValueError(f"{objective.Options.__name__}: {', '.join(taken)} is an option of all objectives; rename it")
     OBJECTIVES[objective.name] = objective
     return objective
 
@@ -38,5 +49,9 @@ def objective_named(name: str) -> type[Objective]:
         ValueError: If no objective has this name.
     """
     if name not in OBJECTIVES:
-        raise ValueError(f"--head {name}: no such objective; known are {', '.join(OBJECTIVES)}")
+        near = near_name(name, list(OBJECTIVES))
+        raise ValueError(
+            f"--head {name}: no such objective; known are {', '.join(OBJECTIVES)}{near}. The script that is "
+            f"run must register an objective that is not part of the package"
+        )
     return OBJECTIVES[name]

@@ -64,7 +64,7 @@ class RunFolder:
     def __enter__(self) -> Run:
         """Begin the run, and register for the start of its training."""
         self._new = run_on_main_process(self.run.training, self._begin)
-        self.run.guard = self
+        self.run.run_folder = self
         return self.run
 
     def __exit__(self, kind, error, trace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import sys
 from pathlib import Path
 
 from transformers.utils.hub import cached_file, extract_commit_hash
@@ -28,7 +29,7 @@ CODE = ("runs.train", "evaluation.metrics", "evaluation.war_uar.war_uar")
 LAYOUT = 2  # version of run folders; runs of an earlier version cannot be resumed
 # Options that do not affect the weights, or that the identity records separately: corpora, weights, folds, seeds.
 EXCLUDED_OPTIONS = {
-    *("audio_model", "text_model", "init_from", "speaker_embeddings", "data_dir", "feature_cache_dir"),
+    *("audio_model", "init_from", "data_dir", "feature_cache_dir"),
     *("protocol", "folds_file", "folds", "seeds", "control", "preprocessing_num_workers"),
     *("output_dir", "overwrite_output", "resume_from_checkpoint", "seed", "data_seed", "push_to_hub"),
     *("logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "report_to", "run_name"),
@@ -52,7 +53,7 @@ def identity_of(run) -> dict:
         (*TRAINING_LIBRARIES, *objective.libraries()),
         layout=LAYOUT,
         objective_code=external_code(objective),
-        settings=settings_of(recipe),
+        settings=settings_of(recipe, objective),
         emotions=run.emotions,
         seed=recipe.training.seed,
         data_seed=recipe.training.data_seed,
@@ -62,18 +63,32 @@ def identity_of(run) -> dict:
     )
 
 
-def external_code(objective: Objective) -> str | None:
-    """Return the SHA-256 of the file of an objective outside of this package; None for one of this package."""
+def external_code(objective: Objective) -> dict[str, str] | None:
+    """Return hashes of the code of an objective outside of this package.
+
+    Args:
+        objective: The objective.
+
+    Returns:
+        SHA-256 of its file and of the imported modules in the same folder, by file name; None for an objective of this
+        package, whose code is part of `CODE`.
+    """
     path = Path(inspect.getfile(type(objective))).resolve()
-    return None if PACKAGE in path.parents else file_sha256(path)
+    if PACKAGE in path.parents:
+        return None
+    files = {
+        Path(module.__file__).resolve() for module in [*sys.modules.values()] if getattr(module, "__file__", None)
+    }
+    return {file.name: file_sha256(file) for file in sorted({path, *files}) if file.parent == path.parent}
 
 
-def settings_of(recipe: Recipe) -> dict:
+def settings_of(recipe: Recipe, objective: Objective) -> dict:
     """Return the options that affect the weights. All folds and seeds of a protocol run share them."""
     values = recipe.to_dict()
     values["processes"] = recipe.training.world_size
     values["mixed_precision"] = mixed_precision(recipe.training)
-    values = {name: value for name, value in values.items() if name not in EXCLUDED_OPTIONS}
+    excluded = {*EXCLUDED_OPTIONS, *objective.weight_options}
+    values = {name: value for name, value in values.items() if name not in excluded}
     return json.loads(json.dumps(values, sort_keys=True, default=str))
 
 

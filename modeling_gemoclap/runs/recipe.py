@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 from transformers import TrainingArguments
 from transformers.utils import logging
@@ -98,13 +100,10 @@ def _parse_objective(argv: list[str]) -> tuple[type[Objective], set[str]]:
     parser.add_argument("--head")
     config = config_of(argv)
     fields = read_yaml(config) if config else {}
-    default = ModelArguments().head
-    head_of_file = fields.get("head") or default
+    head_of_file = fields.get("head") or ModelArguments().head
     head = parser.parse_known_args(argv)[0].head or head_of_file
     objective = objective_named(head)
-    if head == head_of_file or head_of_file not in OBJECTIVES:
-        return objective, set()
-    ignored = {*fields} & (option_names(OBJECTIVES[head_of_file].Options) - option_names(objective.Options))
+    ignored = {*fields} & (option_names(objective_named(head_of_file).Options) - option_names(objective.Options))
     if ignored:
         logger.warning(
             f"{config} is for --head {head_of_file}; with --head {head} these fields are ignored: "
@@ -119,23 +118,31 @@ def _create_parser(objective: type[Objective]) -> OptionParser:
     foreign_options = {
         name: f"is an option of --head {other.name} ({other.title}); this run has --head {objective.name} "
         f"({objective.title}): leave it out, or give --head {other.name}"
-        for other in OBJECTIVES.values()
+        for other in reversed(OBJECTIVES.values())  # an option that a subclass inherits is its parent's
         for name in option_names(other.Options) - own_options
     }
-    inherited = Inherited(TRAINER_RANGES, TRAINER_PATHS, getattr(TrainingArguments, "_VALID_DICT_FIELDS", ()))
+    may_be_json = getattr(TrainingArguments, "_VALID_DICT_FIELDS", ())
+    names = frozenset(option_names(TrainingArguments))
+    inherited = Inherited(names, TRAINER_RANGES, TRAINER_PATHS, may_be_json)
     heads = "\n".join(f"  --head {name:<12} {other.title}" for name, other in OBJECTIVES.items())
     parser = OptionParser(
         groups,
         inherited,
         foreign_options,
-        prog="train.py",
+        prog=_program(),
         description=f"Train {objective.title}. Every option is also a field of the YAML file.",
-        epilog=f"Objectives; for the options of one, run for example train.py --head supcon --help\n{heads}\n\n"
+        epilog=f"Objectives; for the options of one, run for example {_program()} --head supcon --help\n{heads}\n\n"
         "All fields of transformers.TrainingArguments are options too, such as --learning_rate, --num_train_epochs.\n"
         "--no-FIELD or --FIELD none unsets a field of the file.\n",
     )
     parser.add_argument("--config", help="YAML file with options as fields")
     return parser
+
+
+def _program() -> str:
+    """The name of the script that was started, or of `train.py` if that is not known."""
+    name = Path(sys.argv[0]).name
+    return name if name.endswith(".py") and name != "__main__.py" else "train.py"
 
 
 def _unsupported(objective: type[Objective], values: dict) -> list[str]:

@@ -29,14 +29,14 @@ class Run:
         train: Training clips.
         dev: Development clips; None if there are none.
         emotions: Emotion classes; empty if labels are not read.
-        guard: The `RunFolder` to notify when training starts; None outside of a `RunFolder`.
+        run_folder: The open `RunFolder`, which removes an overwritten run once training starts; None in Python use.
     """
 
     recipe: Recipe
     train: Corpus
     dev: Corpus | None
     emotions: list[str]
-    guard: Any = None
+    run_folder: Any = None
 
     @property
     def training(self) -> GEmoClapTrainingArguments:
@@ -74,5 +74,5 @@ class Run:
 
     def on_training_start(self) -> None:
         """Notify the `RunFolder` that training starts."""
-        if self.guard is not None:
-            self.guard.on_training_start()
+        if self.run_folder is not None:
+            self.run_folder.on_training_start()

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     """
     recipe = parse_recipe(argv)
     check_environment(recipe.data, recipe.training)
-    refuse_different_options(recipe.to_dict())
+    refuse_different_options(recipe.to_dict(), objective_of(recipe).weight_options)
     if recipe.data.protocol or recipe.data.folds_file:
         return train_protocol(recipe)
     if recipe.data.folds is not None or recipe.data.seeds:

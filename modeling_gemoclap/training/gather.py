@@ -74,7 +74,7 @@ def at_least_float32(tensor: torch.Tensor | None) -> torch.Tensor | None:
 # Options that may differ between processes: ranks, logging, and paths of local copies.
 PER_PROCESS = {
     *("local_rank", "output_dir", "logging_dir", "run_name", "data_dir", "feature_cache_dir", "folds_file"),
-    *("audio_model", "text_model", "init_from", "resume_from_checkpoint"),
+    *("audio_model", "init_from", "resume_from_checkpoint"),
     *("log_level", "log_level_replica", "hub_token", "disable_tqdm"),
 }
 
@@ -95,16 +95,17 @@ def refuse_differences(value: str, what: str) -> None:
         raise ValueError(f"{what} is not the same on all processes ({listing}): use the same on all of them")
 
 
-def refuse_different_options(options: dict) -> None:
+def refuse_different_options(options: dict, paths: tuple[str, ...] = ()) -> None:
     """Check that all processes have the same options, except for those in `PER_PROCESS`.
 
     Args:
         options: Values by name.
+        paths: Names of more options that may be paths of local copies.
 
     Raises:
         ValueError: If an option differs.
     """
-    local = {name: repr(value) for name, value in options.items() if name not in PER_PROCESS}
+    local = {name: repr(value) for name, value in options.items() if name not in {*PER_PROCESS, *paths}}
     gathered = all_gather_object(local)
     for name in sorted({name for values_by_name in gathered for name in values_by_name}):
         values = [values_by_name.get(name, "absent") for values_by_name in gathered]

@@ -184,7 +184,16 @@ class Deck:
         self.clips, self.generator, self.remaining = clips, generator, []
 
     def draw(self, count: int, taken: set[int]) -> list[int]:
-        """Draw clips that are not in `taken`, and add them to it. Clips in `taken` stay on top of the deck."""
+        """Draw clips that are not in `taken`, and add them to it. Clips in `taken` stay on top of the deck.
+
+        Raises:
+            ValueError: If the deck has fewer than `count` such clips.
+        """
+        if count > len(self.clips) - sum(clip in taken for clip in self.clips.tolist()):
+            raise ValueError(
+                f"{count} clips are to be drawn from {len(self.clips)}, of which a step has some already: give a "
+                f"smaller batch"
+            )
         drawn, skipped = [], []
         while len(drawn) < count:
             if not self.remaining:

@@ -68,7 +68,3 @@ class SpeakerClusters(Objective):
         return {
             name: getattr(self.options, f"speaker_{name}") for name in ("task", "weight", "temperature", "group_size")
         }
-
-    def next_step(self, run_folder: str, protocol_options: list[str]) -> str:
-        """See `Objective`."""
-        return f"all folds are pretrained. Fine-tune them: train.py --init_from {run_folder}, with the same protocol"
