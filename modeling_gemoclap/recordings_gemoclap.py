@@ -5,6 +5,7 @@ docs/recordings.md lists the accepted types.
 
 from __future__ import annotations
 
+import io
 import math
 import numbers
 import os
@@ -176,8 +177,14 @@ def _read_path(path, name: str) -> bytes:
         raise AudioError(f"{name}: cannot be opened ({error.strerror})") from None
 
 
+def _not_bytes(kind: str, name: str) -> AudioError:
+    return AudioError(f"{name}: reading it returns {kind}, not bytes; open it with open(path, 'rb')")
+
+
 def _read_file(file, name: str) -> bytes:
     """Read an open file, from its beginning if it is seekable; the position of the file is restored."""
+    if isinstance(file, io.TextIOBase):
+        raise _not_bytes("str", name)
     parts, size, position = [], 0, None
     try:
         if getattr(file, "seekable", lambda: False)():
@@ -186,8 +193,7 @@ def _read_file(file, name: str) -> bytes:
         while size <= MAX_BYTES:
             part = file.read(2**24)
             if not isinstance(part, BYTES_LIKE):
-                kind = type(part).__name__
-                raise AudioError(f"{name}: reading it returns {kind}, not bytes; open it with open(path, 'rb')")
+                raise _not_bytes(type(part).__name__, name)
             if not part:
                 break
             parts.append(part)
@@ -196,6 +202,8 @@ def _read_file(file, name: str) -> bytes:
             file.seek(position)
     except AudioError:
         raise
+    except UnicodeError:  # a text-mode file that is not derived from TextIOBase, such as those of codecs and tempfile
+        raise _not_bytes("str", name) from None
     except Exception as error:  # a closed, unreadable or asynchronous file, or a broken connection
         raise AudioError(f"{name}: cannot be read ({error_summary(error)})") from None
     return b"".join(parts)
