@@ -270,6 +270,8 @@ REFUSED = {
     "huge rate": ((10**400, WAVE), "Hz is invalid"),
     "rate that is text": ({"array": WAVE, "sampling_rate": "16000"}, "'16000' is not a number"),
     "rate that is a list": ({"array": WAVE, "sampling_rate": [16000]}, "is not a number"),
+    "content as a path": ({"path": WAV}, "^[.][.][.].*: no such file"),
+    "long path": ("a/" * 3000 + "clip.wav", "^[.][.][.][a/]+clip.wav: no such file"),
     "no rate": (WAVE, "sampling rate is unknown"),
     "0-d array": (np.array(0.5), "shape .. is not"),
     "0-d tensor": (torch.tensor(0.5), "shape .. is not"),
