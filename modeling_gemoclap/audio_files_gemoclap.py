@@ -235,7 +235,7 @@ def _with_ffmpeg(data: bytes, demuxer: str, name: str, strict: bool) -> tuple[np
     if executable is None:
         raise AudioError(
             f"{name}: {TITLES.get(demuxer, f'this encoding in {demuxer}')} requires ffmpeg, which is not "
-            "installed: put ffmpeg on the PATH, pip install 'gemoclap[ffmpeg]', or convert it to WAV or FLAC"
+            "installed: put ffmpeg on the PATH, pip install imageio-ffmpeg, or convert it to WAV or FLAC"
         )
     command = [executable, "-nostdin", "-hide_banner", "-v", "error", "-threads", "1"]
     command += ["-protocol_whitelist", "file", "-f", demuxer, "-i", "file:input", "-map", "0:a:0", "-vn", "-sn", "-dn"]

@@ -5,6 +5,7 @@ docs/recordings.md lists the accepted types.
 
 from __future__ import annotations
 
+import io
 import math
 import numbers
 import os
@@ -17,6 +18,7 @@ from .audio_files_gemoclap import BLOCK, MAX_BYTES, MAX_CHANNELS, check_bytes, d
 from .audio_headers_gemoclap import AudioError, error_summary
 
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: rates outside of this range are errors in a header
+MAX_NAME = 300  # characters of a path in messages
 MAX_AMPLITUDE = 2.0**32  # above the integers of every audio format
 GENERIC_NAMES = ("array", "audio", "audio decoder", "audio file", "bytes")
 BYTES_LIKE = (bytes, bytearray, memoryview)
@@ -79,13 +81,19 @@ def is_one_recording(audio) -> bool:
     return not (hasattr(audio, "__iter__") or hasattr(audio, "__getitem__"))
 
 
+def _path_name(path) -> str:
+    """A path in messages, without the beginning of a long one: it may be the content of a file, given by mistake."""
+    path = os.fsdecode(path)
+    return path if len(path) <= MAX_NAME else f"...{path[-MAX_NAME:]}"
+
+
 def name_of(audio) -> str:
     """Name of a recording in messages: its path where known, else its type."""
     if isinstance(audio, Mapping):
         path = audio.get("path")
-        return (isinstance(path, (str, bytes, os.PathLike)) and os.fsdecode(path)) or "audio"
+        return (isinstance(path, (str, bytes, os.PathLike)) and _path_name(path)) or "audio"
     if isinstance(audio, (str, os.PathLike)):
-        return os.fsdecode(audio)
+        return _path_name(audio)
     if isinstance(audio, BYTES_LIKE):
         return "bytes"
     if hasattr(audio, "get_all_samples"):  # the decoder of `datasets` has the path
@@ -93,7 +101,7 @@ def name_of(audio) -> str:
         return name_of(encoded) if isinstance(encoded, Mapping) else "audio decoder"
     if hasattr(audio, "read"):
         path = getattr(audio, "name", None)
-        return path if isinstance(path, str) and path else "audio file"
+        return _path_name(path) if isinstance(path, str) and path else "audio file"
     if _rate_and_array(audio) or _is_array(audio) or hasattr(audio, "__array__") or isinstance(audio, (list, tuple)):
         return "array"
     return "audio"
@@ -178,8 +186,14 @@ def _read_path(path, name: str) -> bytes:
         raise AudioError(f"{name}: cannot be opened ({error.strerror})") from None
 
 
+def _not_bytes(kind: str, name: str) -> AudioError:
+    return AudioError(f"{name}: reading it returns {kind}, not bytes; open it with open(path, 'rb')")
+
+
 def _read_file(file, name: str) -> bytes:
     """Read an open file, from its beginning if it is seekable; the position of the file is restored."""
+    if isinstance(file, io.TextIOBase):
+        raise _not_bytes("str", name)
     parts, size, position = [], 0, None
     try:
         if getattr(file, "seekable", lambda: False)():
@@ -188,8 +202,7 @@ def _read_file(file, name: str) -> bytes:
         while size <= MAX_BYTES:
             part = file.read(2**24)
             if not isinstance(part, BYTES_LIKE):
-                kind = type(part).__name__
-                raise AudioError(f"{name}: reading it returns {kind}, not bytes; open it with open(path, 'rb')")
+                raise _not_bytes(type(part).__name__, name)
             if not part:
                 break
             parts.append(part)
@@ -198,6 +211,8 @@ def _read_file(file, name: str) -> bytes:
             file.seek(position)
     except AudioError:
         raise
+    except UnicodeError:  # a text-mode file that is not derived from TextIOBase, such as those of codecs and tempfile
+        raise _not_bytes("str", name) from None
     except Exception as error:  # a closed, unreadable or asynchronous file, or a broken connection
         raise AudioError(f"{name}: cannot be read ({error_summary(error)})") from None
     return b"".join(parts)

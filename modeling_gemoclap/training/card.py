@@ -134,7 +134,7 @@ def write_model_card(output_dir: str, model: GEmoClapPreTrainedModel, text: Card
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained_parameters=training.trained_parameters,
         class_prompts=max(map(len, prompts), default=0),
-        prompts=" · ".join(f'"{prompt}"' for group in prompts for prompt in group[:1]),
+        prompts=_prompts(config) if contrastive else "",
         epochs=round(state.epoch or 0, 2),
         steps=state.global_step,
         kept="the best epoch on the development speakers" if development.chosen else "the last epoch",
@@ -178,6 +178,19 @@ def _source(name: str, known: bool) -> str:
     if name:
         return f"pretrained: {Path(name).name}"
     return "trained from scratch" if known else "its initial weights are not recorded"
+
+
+def _prompts(config) -> str:
+    """The number of prompt templates at inference, the words, and the prompts of the first template and emotion."""
+    joint, emotion = config.uses_joint_texts, config.emotions[0]
+    count = len(config.joint_templates if joint else config.emotion_templates)
+    genders = f" for {len(config.genders)} genders" if joint else ""
+    examples = [config.joint_prompts(emotion, gender)[0] for gender in config.genders] if joint else []
+    examples = examples or config.emotion_prompts(emotion)[:1]
+    return (
+        f"{count} template{'s' * (count > 1)}{genders}, with the words {', '.join(config.prompt_words)}; for example "
+        + " · ".join(f'"{prompt}"' for prompt in examples)
+    )
 
 
 def _results(state: TrainerState, development: Development) -> str:

@@ -69,6 +69,34 @@ def test_labels_in_code_are_literals(make_model, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "options, cell",
+    [
+        (
+            {
+                "emotions": ["happy", "fear"],
+                "joint_templates": ["a {emotion} {gender} voice", "{emotion} {gender} speech"],
+            },
+            '2 templates for 2 genders, with the words happy, fearful; for example "a happy female voice" · '
+            '"a happy male voice"',
+        ),
+        (
+            {"emotions": ["fear", "happy"], "objective": "emo", "emotion_templates": ["a {} voice"]},
+            '1 template, with the words fearful, happy; for example "a fearful voice"',
+        ),
+    ],
+)
+def test_the_card_states_which_prompts_the_pipeline_uses(make_model, tmp_path, options, cell):
+    text = card(make_model(**options), tmp_path)
+    assert f"| prompts | {cell} |" in text
+
+
+def test_calibration_is_limited_to_the_prompts_it_was_fitted_for(make_model, tmp_path):
+    text = card(make_model(calibration_temperature=0.5), tmp_path)
+    assert "| scores | calibrated, temperature 0.5; it holds for these emotions and prompts" in text
+    assert "it holds for" not in card(make_model(), tmp_path)
+
+
 SPECIAL = "# h <script> | `a` ``b`` ![i](x) [l](y)\n\n```\n- *x* ~~~"
 
 

@@ -1,9 +1,12 @@
 """Types of recordings: paths, files, arrays, pairs, decoders, rows of datasets, and invalid objects."""
 
+import codecs
+import contextlib
 import io
 import pathlib
 import re
 import sys
+import tempfile
 import warnings
 from collections import OrderedDict, UserDict
 from fractions import Fraction
@@ -268,6 +271,8 @@ REFUSED = {
     "huge rate": ((10**400, WAVE), "Hz is invalid"),
     "rate that is text": ({"array": WAVE, "sampling_rate": "16000"}, "'16000' is not a number"),
     "rate that is a list": ({"array": WAVE, "sampling_rate": [16000]}, "is not a number"),
+    "content as a path": ({"path": WAV}, "^[.][.][.].*: no such file"),
+    "long path": ("a/" * 3000 + "clip.wav", "^[.][.][.][a/]+clip.wav: no such file"),
     "no rate": (WAVE, "sampling rate is unknown"),
     "0-d array": (np.array(0.5), "shape .. is not"),
     "0-d tensor": (torch.tensor(0.5), "shape .. is not"),
@@ -324,6 +329,39 @@ def test_invalid_recordings_raise_the_same_error_everywhere(case):
     text = str(error.value)
     assert "\n" not in text and not re.search(r" at 0x[0-9a-f]{6}", text) and ": " in text and len(text) < 500
     assert answers[0] == {"error": text} and len(answers[1]) == len(WAVE)
+
+
+def half_read_lines(path):
+    """A text-mode file whose iteration has begun: it does not give its position."""
+    file = open(path, encoding="latin-1")
+    next(file)
+    return file
+
+
+def temporary_copy(path):
+    file = tempfile.NamedTemporaryFile("w+", encoding="utf-8")
+    pathlib.Path(file.name).write_bytes(path.read_bytes())
+    return file
+
+
+TEXT_MODE = {
+    "the default encoding": open,
+    "an encoding that decodes all bytes": lambda path: open(path, encoding="latin-1"),
+    "an encoding with a byte order mark": lambda path: open(path, encoding="utf-16"),
+    "codecs": lambda path: codecs.getreader("utf-8")(open(path, "rb")),
+    "tempfile": temporary_copy,
+    "lines": half_read_lines,
+}
+
+
+@pytest.mark.parametrize("kind", TEXT_MODE)
+def test_every_file_in_text_mode_is_refused_with_the_call_that_works(kind, tmp_path):
+    (tmp_path / "clip.wav").write_bytes(WAV)
+    with contextlib.closing(TEXT_MODE[kind](tmp_path / "clip.wav")) as file:
+        with pytest.raises(AudioError, match=r"returns str, not bytes; open it with open\(path, 'rb'\)$"):
+            read_audio(file)
+    with open(tmp_path / "clip.wav", "rb") as file:
+        assert len(read_audio(file)[0]) == len(WAVE)
 
 
 @pytest.mark.parametrize(
