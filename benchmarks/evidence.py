@@ -22,11 +22,11 @@ from evidence_tables import CHECKPOINT, write_documents
 from harness import EVIDENCE, ROOT, parser_of
 from huggingface_hub import ModelCard
 
-import grid
 from modeling_gemoclap.command_line.failures import run_main
 from modeling_gemoclap.corpora.catalogue import where_to_get
 from modeling_gemoclap.corpora.files import write_json
 from modeling_gemoclap.evaluation.comparison import compare_runs
+from modeling_gemoclap.runs.grid import cells_of, folder_of  # noqa: E402
 from modeling_gemoclap.training.card import NO_RESULTS
 
 CODE = sorted(path.name for path in (ROOT / "modeling_gemoclap").glob("*_gemoclap.py"))
@@ -53,8 +53,8 @@ def rerun_table(table: dict, run: Runner) -> dict:
     """Train and evaluate every cell of a grid, and compare each with the first."""
     options = [*PLAN["options"], *table.get("train", [])]
     run("grid.py", "--config", table["grid"], *table["options"], "--output_dir", run.folder, "--", *options)
-    _, cells = grid.cells_of(str(ROOT / table["grid"]))
-    folders = [run.folder / grid.folder_of(cell) for cell in cells]
+    _, cells = cells_of(str(ROOT / table["grid"]))
+    folders = [run.folder / folder_of(cell) for cell in cells]
     records = []
     for cell, folder in zip(cells, folders, strict=True):
         difference = compare_runs(folders[0], folder) if folder != folders[0] else None

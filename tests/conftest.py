@@ -163,7 +163,7 @@ def run_script(script: str, *arguments, check: bool = True, env: dict | None = N
     pytest.importorskip("accelerate")
     script, arguments = str(script), [str(word) for word in arguments]
     own = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
-    if not launcher and script in ("train.py", "evaluate.py") and not env and fork_server().can_run(os.environ):
+    if not launcher and script.endswith(".py") and not env and fork_server().can_run(os.environ):
         done = fork_server().run(script, arguments, dict(os.environ))
     else:
         command = [sys.executable, *map(str, launcher), script, *arguments]

@@ -199,6 +199,7 @@ PathFinder.find_spec = classmethod(absent)
 COMPARISON = ("-m", "modeling_gemoclap.evaluation.comparison")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "missing", "extra"),
     [
@@ -257,6 +258,7 @@ def test_folders_are_checked_before_the_corpus_is_read(tmp_path, monkeypatch, sc
         load_script(script).main([*words, "--data_dir", "nowhere", "--output_dir", str(tmp_path / "out")])
 
 
+@pytest.mark.slow
 def test_hf_home_that_cannot_be_written_is_refused(tones, tmp_path):
     (tmp_path / "file").write_text("x")
     env = {"HF_HOME": str(tmp_path / "file/home"), "HF_DATASETS_CACHE": "", "HF_MODULES_CACHE": ""}
@@ -277,6 +279,7 @@ def test_missing_reporting_integration_is_refused(tmp_path):
         check_environment(SimpleNamespace(feature_cache_dir=str(tmp_path)), arguments)
 
 
+@pytest.mark.slow
 def test_several_processes_report_a_failure_once(tones, tmp_path):
     (tmp_path / "file").write_text("x")
     for options, message in (
@@ -334,6 +337,7 @@ def test_checkpoint_is_complete_after_a_failed_push(train, tones, tmp_path, monk
         assert (run / name).is_file()
 
 
+@pytest.mark.slow
 def test_interrupted_training_is_reported(tones, tmp_path):
     command = [sys.executable, "train.py", *TINY, "--data_dir", tones, "--output_dir", tmp_path / "run"]
     command += ["--num_train_epochs", "3000", "--disable_tqdm", "true", "--logging_steps", "1"]

@@ -145,6 +145,7 @@ def weights(folder):
     return GEmoClapModel.from_pretrained(folder).state_dict()
 
 
+@pytest.mark.slow
 def test_a_run_from_shards_resumes_exactly(sharded, tmp_path):
     """With two workers, a run that is interrupted within an epoch ends with the same weights."""
     options = ("--data_dir", sharded, "--num_train_epochs", "2", "--dataloader_num_workers", "2")
@@ -160,6 +161,7 @@ def test_a_run_from_shards_resumes_exactly(sharded, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_training_from_shards_in_two_processes(tones, sharded, tmp_path):
     options = ("--data_dir", sharded, "--num_train_epochs", "12", "--exclude_speakers", "04")
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")

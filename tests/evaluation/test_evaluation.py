@@ -140,6 +140,7 @@ def test_corpora_that_do_not_fit_the_checkpoint(judge, trained, tmp_path):
         judge(*options, "--seeds", "0")
 
 
+@pytest.mark.slow
 def test_from_the_command_line_and_beside_the_library(trained, tones, tmp_path):
     """`evaluate.py` runs from the root, where its name shadows the library that it uses."""
     options = ("--model", trained, "--data_dir", tones, "--output_dir", tmp_path / "out", "--speakers")

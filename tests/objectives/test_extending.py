@@ -4,8 +4,6 @@ import dataclasses
 import importlib
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT, run_script
@@ -31,7 +29,7 @@ def example(tmp_path_factory):
 def test_the_example_trains_and_is_evaluated(example, tones, tmp_path):
     run = tmp_path / "run"
     options = ("--config", "tests/tiny.yaml", "--head", "focal", "--data_dir", tones, "--exclude_speakers", "04")
-    done = run_script(example, *options, "--output_dir", run, env={"PYTHONPATH": str(ROOT)})
+    done = run_script(example, *options, "--output_dir", run)
     assert "mean_probability" in done.stdout and "is for --head contrastive" in done.stderr
     identity = json.loads((run / "run_identity.json").read_text())
     assert identity["settings"]["focal_gamma"] == 2.0 and list(identity["objective_code"]) == ["focal.py"]
@@ -51,9 +49,7 @@ def test_the_example_trains_and_is_evaluated(example, tones, tmp_path):
     ],
 )
 def test_options_of_the_example(example, options, message):
-    done = subprocess.run(
-        [sys.executable, example, *options], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
+    done = run_script(example, *options, check=False)
     assert done.returncode == 1 and re.search(message, done.stderr), done.stderr[-500:]
 
 

@@ -122,6 +122,7 @@ def test_gradient_reversal():
     assert 0.9999 < reversal_strength(1) < 1
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradient_of_one():
     path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
     done = run_script("tests/objectives/speaker_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
@@ -371,6 +372,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(pretrained, both, train,
         assert "training_data" not in config["audio_config"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(both, vectors, tmp_path):
     """The same clips, losses and weights, with plain gradient descent and without dropout."""
     options = (*PRETRAIN, "--speaker_embeddings", vectors, "--data_dir", *both, "--speaker_task", "multi-task")
@@ -388,6 +390,7 @@ def test_two_processes_train_like_one(both, vectors, tmp_path):
             assert a[name] == pytest.approx(b[name], abs=2e-4)
 
 
+@pytest.mark.slow
 def test_protocols_of_both_steps(both, vectors, train, tmp_path):
     """Each fold of the fine-tuning starts from the pretraining fold that left out its test speakers."""
     protocol = ("--protocol", "2-folds-by-speaker", "--num_train_epochs", 2)

@@ -62,6 +62,7 @@ def stages(both, tmp_path_factory):
     return one, two
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradient_of_one():
     path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
     done = run_script("tests/objectives/supcon_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
@@ -73,6 +74,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one():
         assert len(errors) == 2 and min(errors.values()) > 1e-3, "shortcuts must fail the same check"
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(both, tmp_path):
     options = (*STAGE1, "--data_dir", *both, "--optimizer", "optim", "--optim", "sgd", "--learning_rate", "0.1")
     options += ("--audio_config", json.dumps(AUDIO))
@@ -120,6 +122,7 @@ def test_the_second_stage_trains_only_pooling_and_head(stages, both):
     assert "trained before, as an encoder by supervised contrast" in card and "baseline" not in card
 
 
+@pytest.mark.slow
 def test_the_second_stage_is_evaluated_and_loaded_without_the_package(stages, both, tmp_path):
     options = ("--model", stages[1], "--output_dir", tmp_path / "results")
     run_script("evaluate.py", *options, "--data_dir", both[0], "--speakers", "04")
@@ -134,6 +137,7 @@ def test_the_second_stage_is_evaluated_and_loaded_without_the_package(stages, bo
     assert size == [1, 32] and label in TONES
 
 
+@pytest.mark.slow
 def test_layer_similarity(stages, both, tmp_path):
     options = ("--model", stages[0], "--data_dir", *both, "--layer_similarity", "--output_dir", tmp_path)
     done = run_script("evaluate.py", *options, "--speakers", "first/04", "second/s04")
@@ -262,6 +266,7 @@ def test_folds_of_a_mixture_are_the_folds_of_its_corpora(both, tmp_path):
         assert [[s[7:] for s in fold if s.startswith("second/")] for fold in mixed_folds] == folds
 
 
+@pytest.mark.slow
 def test_protocols_of_both_stages(both, train, tmp_path):
     """Each fold of the second stage starts from the fold of the first stage that left out its test speakers."""
     protocol = ("--protocol", "2-folds-by-speaker", "--num_train_epochs", 2)

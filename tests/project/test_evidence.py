@@ -126,6 +126,7 @@ def test_the_shipped_checkpoint_loads_offline(tmp_path):
     assert record["corpus"] == "emodb" and not {"14", "15"} & {*record["speakers"]} and len(record["speakers"]) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("GEMOCLAP_CORPORA"), reason="GEMOCLAP_CORPORA is not set: it holds emodb/")
 def test_the_shipped_checkpoint_gives_its_card_s_figures_to_the_clip(tmp_path):
     corpus = os.path.join(os.environ["GEMOCLAP_CORPORA"], "emodb")
@@ -148,6 +149,7 @@ def test_words_were_measured_on_templates_that_training_never_showed():
     assert taught <= measured and PLAN["words"]["unknown"] not in measured
 
 
+@pytest.mark.slow
 def test_rerunning_without_the_corpora_says_where_to_get_them(tmp_path):
     done = run_script("benchmarks/evidence.py", "checkpoint", "--corpora", tmp_path, check=False)
     assert done.returncode == 1 and "no folder emodb" in done.stderr and "emodb.bilderbar.info" in done.stderr

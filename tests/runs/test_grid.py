@@ -44,6 +44,7 @@ def test_invalid_grids(grid, tmp_path, content):
         grid.cells_of(str(tmp_path / "grid.yaml"))
 
 
+@pytest.mark.slow
 def test_cells_are_trained_evaluated_and_compared(tones, tmp_path):
     cells = {
         "base": "tests/tiny.yaml",

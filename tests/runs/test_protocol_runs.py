@@ -18,6 +18,7 @@ from modeling_gemoclap import GEmoClapFeatureExtractor
 from modeling_gemoclap.evaluation.comparison import compare_runs
 from modeling_gemoclap.evaluation.prediction_files import load_predictions
 
+pytestmark = pytest.mark.slow
 SMALL = (*TINY, "--num_train_epochs", "4", "--seed", "0")
 FOLDS = ("--protocol", "4-folds-by-speaker")
 

@@ -54,7 +54,7 @@ def torchrun(processes):
 TORCHRUN = torchrun(2)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_loss_and_gradient_equal_those_of_one_process(processes):
     path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
     done = run_script("tests/training/distributed_worker.py", launcher=torchrun(processes), env={"PYTHONPATH": path})
@@ -70,6 +70,7 @@ def test_loss_and_gradient_equal_those_of_one_process(processes):
     assert sum(len(errors) for *_, errors in results) == 2 * 9 * 3, "three shortcuts were tested"
 
 
+@pytest.mark.slow
 def test_sharded_parameters_train_the_same():
     """FSDP2 of torch with two processes; accelerate uses it on GPUs only."""
     path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
@@ -81,6 +82,7 @@ def test_sharded_parameters_train_the_same():
         assert all(error <= 1e-10 for error in errors.values()), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_uneven_batches_train_as_with_one_process(tones, tmp_path, chunk):
     """Of 36 clips in batches of ten, the last global batch has six: five on one process and one on the other."""
@@ -101,6 +103,7 @@ def test_uneven_batches_train_as_with_one_process(tones, tmp_path, chunk):
                 assert a[name] == pytest.approx(b[name], abs=2e-4)
 
 
+@pytest.mark.slow
 def test_different_manifests_are_refused(tones, tmp_path):
     """Each process has its own copy of the corpus, and one copy lacks a row."""
     for rank in (0, 1):
@@ -114,6 +117,7 @@ def test_different_manifests_are_refused(tones, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -130,6 +134,7 @@ def test_different_options_are_refused(tones, tmp_path, options, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["another order", "a clip that one cannot read"])
 def test_clips_that_differ_between_processes_are_refused(tones, tmp_path, what):
     for rank in (0, 1):
@@ -147,6 +152,7 @@ def test_clips_that_differ_between_processes_are_refused(tones, tmp_path, what):
     assert done.returncode != 0 and "is not the same on all processes" in done.stderr
 
 
+@pytest.mark.slow
 def test_resuming_from_different_checkpoints_is_refused(tones, tmp_path):
     """Each node has its own folder."""
     for rank, step in ((0, 6), (1, 3)):
@@ -159,6 +165,7 @@ def test_resuming_from_different_checkpoints_is_refused(tones, tmp_path):
     assert done.returncode != 0 and "process 0: checkpoint-6, process 1: checkpoint-3" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["files", "shards"])
 def test_resumed_run_of_two_processes_equals_uninterrupted_run(tones, tmp_path, form):
     """A run that is killed within the second epoch ends with the same weights."""
@@ -181,6 +188,7 @@ def test_resumed_run_of_two_processes_equals_uninterrupted_run(tones, tmp_path, 
     assert all(torch.equal(before[name], after[name]) for name in before), done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_layer_drop_under_gradient_checkpointing(tones, tmp_path):
     """Layers that a process drops have no gradient there; other processes must not wait for it."""
     audio = json.dumps({**AUDIO, "num_hidden_layers": 2, "layerdrop": 0.5})
@@ -190,6 +198,7 @@ def test_layer_drop_under_gradient_checkpointing(tones, tmp_path):
     assert (tmp_path / "run/model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_processes_have_different_random_numbers(tones, tmp_path):
     (tmp_path / "noise.py").write_text(SCRIPT_THAT_PRINTS_SEEDS)
     options = (*TINY, "--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "1")
@@ -198,12 +207,14 @@ def test_processes_have_different_random_numbers(tones, tmp_path):
     assert [line.split()[1] for line in seeds] == ["0", "1"] and seeds[0].split()[2] != seeds[1].split()[2]
 
 
+@pytest.mark.slow
 def test_accumulation_is_refused(tones, tmp_path):
     options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--gradient_accumulation_steps", "2")
     done = run_script("train.py", *TINY, *options, check=False)
     assert done.returncode == 1 and "gradient_accumulation_steps must be 1" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_save_one_checkpoint(tones, tmp_path):
     options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "2")
     more = ("--per_device_train_batch_size", "6", "--eval_strategy", "epoch", "--dev_speakers", "04")
@@ -221,6 +232,7 @@ def test_two_processes_train_and_save_one_checkpoint(tones, tmp_path):
 TIMEOUT = rb"Timed out|Application timeout"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "message"), [("kill", rb"SIGKILL"), ("suspend", TIMEOUT)])
 def test_processes_end_if_another_process_ends_or_hangs(tones, tmp_path, end, message):
     """torchrun detects a killed process immediately. For a suspended process, the others wait `--ddp_timeout`."""

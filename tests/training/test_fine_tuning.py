@@ -283,6 +283,7 @@ def test_resuming_without_a_complete_checkpoint_is_refused(train, tones, tmp_pat
         train(*options, "--resume_from_checkpoint", "true")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["compact", "pretrained", "lora"])
 def test_resumed_run_equals_uninterrupted_run(towers, tones, tmp_path, kind):
     """A run with dropout, SpecAugment, cuts, warps, random templates and a scheduler is killed within an epoch."""

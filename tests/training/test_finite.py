@@ -143,6 +143,7 @@ def test_script_reports_divergence_in_one_sentence(tones, tmp_path):
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["loss", "a loss without a gradient"])
 def test_all_processes_stop_together(tones, tmp_path, kind):
     """One of two processes has a loss that is not finite; the gradient of the second kind of loss is finite."""

@@ -55,6 +55,7 @@ def test_all_configurations_are_parsed_by_accelerate():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "processes"),
     [("one_gpu", ("--bf16", "true"), 1), ("cpu", (), 2), ("several_gpus", ("--bf16", "true"), 2)],
@@ -67,6 +68,7 @@ def test_one_machine(tones, tmp_path, name, options, processes):
     assert steps(tmp_path / "run") == 48 // (12 * processes)
 
 
+@pytest.mark.slow
 def test_two_nodes(tones, tmp_path):
     """Two launches of one process each on one machine, which connect by address."""
     with socket.socket() as listener:
@@ -85,6 +87,7 @@ def test_two_nodes(tones, tmp_path):
     assert steps(tmp_path / "run") == 2
 
 
+@pytest.mark.slow
 def test_processes_without_a_process_group_are_refused(tones, tmp_path):
     launcher = (*LAUNCH, FOLDER / "cpu.yaml")
     options = (*TINY, *options_for(tones, tmp_path / "run"), "--use_cpu", "false")
@@ -122,6 +125,7 @@ def test_fsdp_wraps_each_layer_of_both_towers(make_model, family, monkeypatch):
     assert sum(name.startswith("text_model.") for name in wrapped) >= model.config.text_config.num_hidden_layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [None, 5])
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_trains_the_same(tones, tmp_path, stage, chunk):

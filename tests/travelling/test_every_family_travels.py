@@ -82,6 +82,7 @@ def waves(tmp_path_factory):
     return arrays, paths
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_family_loads_without_the_package(make_model, waves, tmp_path):
     arrays, paths = waves

@@ -27,6 +27,7 @@ def environment(tmp_path):
     hub.server.shutdown()
 
 
+@pytest.mark.slow
 def test_pushed_and_loaded(tones, tmp_path, environment):
     hub, env = environment
     options = ("--data_dir", tones, "--exclude_speakers", "04", "--output_dir", tmp_path / "run")

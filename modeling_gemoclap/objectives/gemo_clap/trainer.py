@@ -82,7 +82,7 @@ class GEmoClapTrainer(SpeechTrainer):
     )
 
     def __init__(self, model=None, args=None, *others, contrastive_chunk_size: int | None = None, **kwargs):
-        if args is not None:
+        if args is not None and contrastive_chunk_size is not None:
             refuse_chunk_size(contrastive_chunk_size, args.per_device_train_batch_size)
         super().__init__(model, args, *others, **kwargs)
         self._chunk_size = contrastive_chunk_size
