@@ -122,7 +122,6 @@ def test_gradient_reversal():
     assert 0.9999 < reversal_strength(1) < 1
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradient_of_one():
     path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
     done = run_script("tests/objectives/speaker_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})

@@ -62,7 +62,6 @@ def stages(both, tmp_path_factory):
     return one, two
 
 
-@pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradient_of_one():
     path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
     done = run_script("tests/objectives/supcon_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})

@@ -126,7 +126,6 @@ def test_the_shipped_checkpoint_loads_offline(tmp_path):
     assert record["corpus"] == "emodb" and not {"14", "15"} & {*record["speakers"]} and len(record["speakers"]) == 8
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("GEMOCLAP_CORPORA"), reason="GEMOCLAP_CORPORA is not set: it holds emodb/")
 def test_the_shipped_checkpoint_gives_its_card_s_figures_to_the_clip(tmp_path):
     corpus = os.path.join(os.environ["GEMOCLAP_CORPORA"], "emodb")

@@ -70,7 +70,6 @@ def test_loss_and_gradient_equal_those_of_one_process(processes):
     assert sum(len(errors) for *_, errors in results) == 2 * 9 * 3, "three shortcuts were tested"
 
 
-@pytest.mark.slow
 def test_sharded_parameters_train_the_same():
     """FSDP2 of torch with two processes; accelerate uses it on GPUs only."""
     path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
@@ -214,7 +213,6 @@ def test_accumulation_is_refused(tones, tmp_path):
     assert done.returncode == 1 and "gradient_accumulation_steps must be 1" in done.stderr
 
 
-@pytest.mark.slow
 def test_two_processes_train_and_save_one_checkpoint(tones, tmp_path):
     options = ("--data_dir", tones, "--output_dir", tmp_path / "run", "--num_train_epochs", "2")
     more = ("--per_device_train_batch_size", "6", "--eval_strategy", "epoch", "--dev_speakers", "04")

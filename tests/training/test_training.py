@@ -87,7 +87,6 @@ def test_resumed_run_equals_uninterrupted_run(train, tones, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.slow
 def test_calibration_by_out_of_fold_predictions(train, tones, tmp_path, caplog):
     run = tmp_path / "run"
     options = ("--data_dir", tones, "--output_dir", run, "--num_train_epochs", "2", "--calibration_folds", "4")
