@@ -26,9 +26,9 @@ if __name__ == "evaluate":  # imported from this folder: the Hugging Face packag
 
 def main(argv: list[str]) -> None:
     """Run `modeling_gemoclap.evaluation.command`."""
-    from modeling_gemoclap.evaluation.command import main
+    from modeling_gemoclap.evaluation import command
 
-    main(argv)
+    command.main(argv)
 
 
 if __name__ == "__main__":

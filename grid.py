@@ -12,9 +12,9 @@ import sys
 
 def main(argv: list[str]) -> None:
     """Run `modeling_gemoclap.runs.grid`."""
-    from modeling_gemoclap.runs.grid import main
+    from modeling_gemoclap.runs import grid
 
-    main(argv)
+    grid.main(argv)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ import sys
 
 def main(argv: list[str]) -> None:
     """Run `modeling_gemoclap.runs.train`."""
-    from modeling_gemoclap.runs.train import main
+    from modeling_gemoclap.runs import train
 
-    main(argv)
+    train.main(argv)
 
 
 if __name__ == "__main__":
