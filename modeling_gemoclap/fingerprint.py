@@ -31,7 +31,7 @@ def fingerprint(code: Sequence[str], libraries: Sequence[str] = (), **parts) -> 
     """Describe everything that a stored result depends on.
 
     Args:
-        code: Modules of this package that make the result, such as `"training.run"`. The modules that they import are
+        code: Modules of this package that make the result, such as `"runs.fit"`. The modules that they import are
             included.
         libraries: Distributions whose versions change the result.
         **parts: Anything else that JSON can hold: settings, hashes of recordings and weights.
@@ -108,7 +108,7 @@ def source_hashes(*modules: str) -> dict[str, str]:
     """SHA-256 of the source files of some modules of this package, and of every module of it that they import.
 
     Args:
-        *modules: Names within the package, such as `"training.run"`.
+        *modules: Names within the package, such as `"runs.fit"`.
 
     Returns:
         Hashes by path within the package.

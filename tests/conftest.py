@@ -125,6 +125,7 @@ def tones(tmp_path_factory):
 
 
 READ_AT_IMPORT = ("HF_", "PYTHON", "TRANSFORMERS", "OMP", "WORLD", "RANK", "MASTER", "ACCELERATE", "TORCH", "CUDA")
+READ_AT_IMPORT += ("XDG_", "HOME", "DATASETS_")
 
 
 class ForkServer:
@@ -134,6 +135,7 @@ class ForkServer:
         command = [sys.executable, ROOT / "tests/fork_server.py"]
         self.env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.number = 0
         self.process = subprocess.Popen(command, cwd=ROOT, env=self.env, **pipes)
 
     def can_run(self, env: dict) -> bool:
@@ -144,10 +146,23 @@ class ForkServer:
     def run(self, script: str, arguments: list[str], env: dict) -> subprocess.CompletedProcess:
         with tempfile.TemporaryDirectory() as folder:
             files = {name: os.path.join(folder, name) for name in ("stdout", "stderr")}
-            request = {"script": script, "arguments": arguments, "folder": str(ROOT), "env": env, **files}
-            self.process.stdin.write(json.dumps(request) + "\n")
+            self.number += 1
+            request = {
+                "number": self.number,
+                "script": script,
+                "arguments": arguments,
+                "folder": str(ROOT),
+                "env": env,
+            }
+            self.process.stdin.write(json.dumps(request | files) + "\n")
             self.process.stdin.flush()
-            status = int(self.process.stdout.readline())
+            try:
+                number, status = map(int, self.process.stdout.readline().split())
+            except BaseException:  # a timeout or an interrupt: the next answer would be that of this script
+                self.process.kill()
+                fork_server.cache_clear()
+                raise
+            assert number == self.number
             return subprocess.CompletedProcess(
                 [script, *arguments], status, *(Path(f).read_text() for f in files.values())
             )

@@ -11,6 +11,8 @@ import os
 import runpy
 import sys
 
+import numpy as np
+
 
 def serve() -> None:
     """Answer requests until standard input ends."""
@@ -25,7 +27,7 @@ def serve() -> None:
         child = os.fork()
         if not child:
             run(request)  # leaves by SystemExit, as a script does
-        answers.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        answers.write(f"{request['number']} {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
         answers.flush()
 
 
@@ -37,6 +39,7 @@ def run(request: dict) -> None:
         (2, request["stderr"], None),
     ):
         os.dup2(os.open(path, mode if mode is not None else os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    np.random.seed(None)  # else all children would share the state of this process
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["folder"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import json
@@ -31,7 +32,7 @@ def option(default, help: str, **metadata):
         **metadata: Metadata of `OptionParser` and argparse: `within`, `path`, `as_json`, `choices`, `nargs`.
     """
     if isinstance(default, (list, dict)):
-        return dataclasses.field(default_factory=lambda: default, metadata={"help": help, **metadata})
+        return dataclasses.field(default_factory=lambda: copy.copy(default), metadata={"help": help, **metadata})
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
 
@@ -218,8 +219,15 @@ def config_of(argv: list[str]) -> str | None:
     return shipped_config(path) if path else None
 
 
+def default_of(field: dataclasses.Field) -> object:
+    """The default of a field of a dataclass; None if it has none."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
 def _help_text(field: dataclasses.Field) -> str:
-    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    default = default_of(field)
     text = str(default).lower() if default is None or isinstance(default, bool) else default
     text = f"{text:.4g}" if isinstance(text, float) else text
     choices = field.metadata.get("choices")

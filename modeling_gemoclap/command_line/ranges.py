@@ -95,15 +95,19 @@ def refuse_out_of_range(values: Mapping[str, object], ranges: Mapping[str, Range
 
 
 def check_values(group: type, **values: object) -> None:
-    """Check values against the ranges in the metadata of a dataclass of options.
+    """Check values against the ranges and choices in the metadata of a dataclass of options.
 
     Args:
         group: The dataclass.
         **values: Values by field name.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of its range, or is not one of the choices.
     """
+    choices = {field.name: field.metadata.get("choices") for field in fields(group)}
+    for name, value in values.items():
+        if choices[name] and value not in choices[name]:
+            raise ValueError(f"{name} {value!r} must be one of {', '.join(choices[name])}")
     refuse_out_of_range(values, {name: allowed for name, allowed in ranges_of(group).items() if name in values})
 
 

@@ -85,8 +85,6 @@ def freeze_parts(model: GEmoClapPreTrainedModel, arguments: ModelArguments) -> G
         ValueError: If two of the options contradict each other, or if the encoder has random weights.
     """
     if arguments.unfreeze_last_n_layers is not None:
-        if arguments.freeze_audio_encoder:
-            raise ValueError("--freeze_audio_encoder and --unfreeze_last_n_layers contradict each other: give one")
         model.unfreeze_last_n_layers(arguments.unfreeze_last_n_layers)
     if arguments.freeze_audio_encoder:
         model.freeze_audio_encoder()

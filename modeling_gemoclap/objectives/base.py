@@ -51,8 +51,10 @@ class Objective(ABC):
         """Return the packages that the weights depend on in addition to those of every training."""
         return ()
 
-    def check(self) -> None:  # noqa: B027
-        """Raise a `ValueError` if options contradict each other. Called before any recording is decoded."""
+    def check(self) -> None:
+        """Raise a `ValueError` if options contradict each other. Called when options are parsed."""
+        if self.recipe.model.freeze_audio_encoder and self.recipe.model.unfreeze_last_n_layers is not None:
+            raise ValueError("--freeze_audio_encoder and --unfreeze_last_n_layers contradict each other: give one")
 
     @abstractmethod
     def build(self, emotions: list[str]) -> tuple:

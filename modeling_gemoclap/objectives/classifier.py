@@ -84,6 +84,7 @@ class Classifier(Objective):
 
     def check(self) -> None:
         """Check that frames can be cached if `cache_frozen_frames` is set; see `Objective`."""
+        super().check()
         model, data = self.recipe.model, self.recipe.data
         if not self.options.cache_frozen_frames:
             return

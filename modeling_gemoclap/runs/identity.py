@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import os
@@ -14,7 +15,6 @@ from ..corpora.files import read_object
 from ..corpora.manifest import Corpus
 from ..fingerprint import (
     IDENTITY,
-    PACKAGE,
     TRAINING_LIBRARIES,
     differences,
     file_sha256,
@@ -25,7 +25,7 @@ from ..objectives.base import Objective
 from ..training.arguments import GEmoClapTrainingArguments, Recipe
 
 # Modules whose source code, with everything they import, the weights depend on.
-CODE = ("runs.train", "evaluation.metrics", "evaluation.war_uar.war_uar")
+CODE = ("runs.train_run", "runs.selection", "objectives.registry", "evaluation.metrics", "evaluation.war_uar.war_uar")
 LAYOUT = 2  # version of run folders; runs of an earlier version cannot be resumed
 # Options that do not affect the weights, or that the identity records separately: corpora, weights, folds, seeds.
 EXCLUDED_OPTIONS = {
@@ -38,6 +38,7 @@ EXCLUDED_OPTIONS = {
     *("dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor", "skip_memory_metrics"),
     *("hub_private_repo", "log_level_replica", "trackio_space_id", "dataloader_num_workers", "local_rank"),
 }
+INSTALLED = {"modeling_gemoclap", "transformers", "torch", *sys.stdlib_module_names} - {"__main__"}
 WEIGHT_OPTIONS = ("init_from", "audio_model")  # shared by all objectives
 
 
@@ -70,16 +71,36 @@ def external_code(objective: Objective) -> dict[str, str] | None:
         objective: The objective.
 
     Returns:
-        SHA-256 of its file and of the imported modules in the same folder, by file name; None for an objective of this
-        package, whose code is part of `CODE`.
+        SHA-256, by file name, of the files that define the objective, its trainer and its options, and of the modules
+        beside them that they import; None for an objective of this package, whose code is part of `CODE`.
+
+    Raises:
+        ValueError: If a class is not defined in a file.
     """
-    path = Path(inspect.getfile(type(objective))).resolve()
-    if PACKAGE in path.parents:
-        return None
-    files = {
-        Path(module.__file__).resolve() for module in [*sys.modules.values()] if getattr(module, "__file__", None)
-    }
-    return {file.name: file_sha256(file) for file in sorted({path, *files}) if file.parent == path.parent}
+    classes = [*type(objective).__mro__, *objective.trainer_class.__mro__, *type(objective.options).__mro__]
+    queue = [_file_of(each) for each in classes if each.__module__.partition(".")[0] not in INSTALLED]
+    hashes: dict[Path, str] = {}
+    while queue:
+        path = queue.pop()
+        if path not in hashes:
+            hashes[path] = file_sha256(path)
+            queue += _modules_beside(path)
+    return {path.name: hashes[path] for path in sorted(hashes)} or None
+
+
+def _file_of(each: type) -> Path:
+    try:
+        return Path(inspect.getfile(each)).resolve()
+    except (OSError, TypeError):
+        raise ValueError(f"{each.__name__} must be defined in a file, so that a run can record its code") from None
+
+
+def _modules_beside(path: Path) -> list[Path]:
+    nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    files = {path.parent / f"{name.partition('.')[0]}.py" for name in names}
+    return sorted(file.resolve() for file in files if file.is_file())
 
 
 def settings_of(recipe: Recipe, objective: Objective) -> dict:

@@ -10,8 +10,8 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..command_line.files import read_yaml
-from ..command_line.parser import Inherited, OptionParser, RaisingParser, config_of
-from ..command_line.ranges import refuse
+from ..command_line.parser import Inherited, OptionParser, RaisingParser, config_of, default_of
+from ..command_line.ranges import ranges_of, refuse, refuse_out_of_range
 from ..objectives.base import Objective
 from ..objectives.registry import OBJECTIVES, objective_named
 from ..training.arguments import (
@@ -41,12 +41,9 @@ def parse_recipe(argv: list[str]) -> Recipe:
             objective, or if a value has the wrong type or is out of range.
     """
     objective, ignored = _parse_objective(argv)
-    recipe = Recipe(*_create_parser(objective).read(argv, ignored))
-    if recipe.model.audio_model == SCRATCH:
-        recipe.model.audio_model = None
-    groups = (recipe.model, recipe.data, recipe.training)
-    refuse(_unsupported(objective, {name: value for group in groups for name, value in vars(group).items()}))
-    return recipe
+    parser = _create_parser(objective)
+    refuse(_unsupported(objective, parser.values(argv, ignored)))
+    return _checked(objective, Recipe(*parser.read(argv, ignored)))
 
 
 def recipe_of(head: str = ModelArguments().head, **options) -> Recipe:
@@ -57,16 +54,34 @@ def recipe_of(head: str = ModelArguments().head, **options) -> Recipe:
         **options: Options of all groups by name. Other options have their defaults.
 
     Raises:
-        ValueError: If there is no such objective or option.
+        ValueError: If there is no such objective or option, or a value is out of its range.
     """
     objective = objective_named(head)
-    groups = []
-    for group in (ModelArguments, objective.Options, DataArguments, GEmoClapTrainingArguments):
-        groups.append(group(**{name: options.pop(name) for name in option_names(group) & options.keys()}))
-    if options:
-        raise ValueError(f"--head {head} has no option {', '.join(options)}")
-    groups[0].head = head
-    return Recipe(*groups)
+    groups = (ModelArguments, objective.Options, DataArguments, GEmoClapTrainingArguments)
+    if unknown := options.keys() - set().union(*map(option_names, groups)):
+        raise ValueError(f"--head {head} has no option {', '.join(sorted(unknown))}")
+    refuse_out_of_range(options, ranges_of(*groups) | TRAINER_RANGES)
+    refuse(_unsupported(objective, options))
+    options["head"] = head
+    return _checked(
+        objective,
+        Recipe(*(group(**{name: options[name] for name in option_names(group) & options.keys()}) for group in groups)),
+    )
+
+
+def _checked(objective: type[Objective], recipe: Recipe) -> Recipe:
+    """Return a recipe whose options do not contradict each other."""
+    if recipe.model.audio_model == SCRATCH:
+        recipe.model.audio_model = None
+    data = recipe.data
+    develops = data.num_dev_speakers or data.dev_speakers or data.calibration_folds or data.select != "last"
+    if develops and not objective.predicts_emotions:
+        raise ValueError(
+            f"{objective.title} predicts no emotion, so it has no development clips and no calibration: leave out "
+            "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
+        )
+    objective(recipe).check()
+    return recipe
 
 
 def check_recipe(argv: list[str], source: str) -> None:
@@ -97,10 +112,14 @@ def _parse_objective(argv: list[str]) -> tuple[type[Objective], set[str]]:
     If the command line names another objective than the file, the options of the file's objective are ignored.
     """
     parser = RaisingParser(add_help=False, allow_abbrev=False)
+    default = ModelArguments().head
     parser.add_argument("--head")
+    parser.add_argument("--no-head", "--no_head", dest="head", action="store_const", const=default)
     config = config_of(argv)
     fields = read_yaml(config) if config else {}
-    head_of_file = fields.get("head") or ModelArguments().head
+    head_of_file = fields.get("head") or default
+    if not isinstance(head_of_file, str):
+        raise ValueError(f"{config}: head must be the name of one objective")
     head = parser.parse_known_args(argv)[0].head or head_of_file
     objective = objective_named(head)
     ignored = {*fields} & (option_names(objective_named(head_of_file).Options) - option_names(objective.Options))
@@ -148,9 +167,10 @@ def _program() -> str:
 def _unsupported(objective: type[Objective], values: dict) -> list[str]:
     """Return an error for each shared option that is set but not supported by the objective."""
     groups = (ModelArguments, DataArguments, GEmoClapTrainingArguments)
-    defaults = {field.name: field.default for group in groups for field in dataclasses.fields(group)}
+    defaults = {field.name: default_of(field) for group in groups for field in dataclasses.fields(group)}
     return [
-        f"--{name} {values[name]}: not supported by {objective.title}, since {reason}; leave it out"
+        f"--{name} {values[name]}: not supported by {objective.title}, since {reason}; leave it out, or unset a field "
+        f"of the file by --no-{name}"
         for name, reason in objective.unsupported.items()
-        if values[name] != defaults[name]
+        if values.get(name, defaults[name]) != defaults[name]
     ]

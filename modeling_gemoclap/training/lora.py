@@ -45,6 +45,16 @@ def _targets(model: nn.Module, towers: list[str]) -> str:
     return "|".join(f"({pattern})" for pattern in patterns)
 
 
+def check_towers(towers: list[str]) -> None:
+    """Check the names of the towers with low-rank updates.
+
+    Raises:
+        ValueError: If a tower is unknown, or there is none.
+    """
+    if not towers or set(towers) - set(TOWERS):
+        raise ValueError(f"lora_towers={towers}: give 'audio', 'text', or both")
+
+
 def add_lora(model: GEmoClapModel, towers: list[str], rank: int = 8, alpha: float = 16, dropout: float = 0.0):
     """Freeze the towers and add low-rank updates to the linear layers of some. New modules are trained completely.
 
@@ -63,8 +73,7 @@ def add_lora(model: GEmoClapModel, towers: list[str], rank: int = 8, alpha: floa
         ValueError: If a tower is unknown or a number is out of its range.
     """
     _require_peft()
-    if not towers or set(towers) - set(TOWERS):
-        raise ValueError(f"lora_towers={towers}: give 'audio', 'text', or both")
+    check_towers(towers)
     refuse_out_of_range({"lora_rank": rank, "lora_alpha": alpha, "lora_dropout": dropout}, RANGES)
     trained = ["audio_projection", "text_projection"]
     if any(True for _ in model.audio_pooling.parameters()):

@@ -67,6 +67,9 @@ def test_the_code_of_an_objective_includes_the_modules_beside_it(tmp_path, monke
     after = external_code(outside.Outside(recipe_of(use_cpu=True)))
     assert [name for name in before if before[name] != after[name]] == ["beside.py"]
     assert external_code(OBJECTIVES["supcon"](recipe_of("supcon", use_cpu=True))) is None
+    nowhere = type("Nowhere", (outside.Outside,), {"__module__": "nowhere"})
+    with pytest.raises(ValueError, match="Nowhere must be defined in a file"):
+        external_code(nowhere(recipe_of(use_cpu=True)))
 
 
 def test_inherited_options(monkeypatch, capsys):
@@ -86,6 +89,33 @@ def test_inherited_options(monkeypatch, capsys):
     assert "--more_weight" in text and "--classifier_hidden_size" in text and "--learning_rate  " not in text
     with pytest.raises(ValueError, match="--classifier_dropout is an option of --head classifier"):
         parse_recipe(["--classifier_dropout", "0.3"])
+
+
+def test_the_head_of_a_file_can_be_unset(tmp_path):
+    (tmp_path / "speaker.yaml").write_text("head: speaker\nspeaker_task: adversarial\n")
+    recipe = parse_recipe(["--config", str(tmp_path / "speaker.yaml"), "--no-head", "--use_cpu", "true"])
+    assert recipe.model.head == "contrastive" and isinstance(recipe.options, OBJECTIVES["contrastive"].Options)
+    (tmp_path / "list.yaml").write_text("head: [speaker]\n")
+    with pytest.raises(ValueError, match="list.yaml: head must be the name of one objective"):
+        parse_recipe(["--config", str(tmp_path / "list.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "message"),
+    [
+        ("contrastive", {"alpha": 5.0}, "alpha 5.0 must be at least 0 and at most 1"),
+        ("contrastive", {"lora_towers": ["x"]}, "lora_towers"),
+        ("contrastive", {"speaker_task": "contrastive"}, "has no option speaker_task"),
+        ("contrastive", {"freeze_audio_encoder": True, "unfreeze_last_n_layers": 1}, "contradict each other"),
+        ("speaker", {"mix_prob": 0.5}, "--mix_prob 0.5: not supported by speaker clusters"),
+        ("speaker", {"emotions": ["sad", "happy"]}, "not supported by speaker clusters, since no label is read"),
+        ("speaker", {"speaker_task": "adversarial", "speaker_weight": 0.0}, "--speaker_weight 0 disables"),
+        ("supcon", {"select": "dev"}, "two-stage supervised contrast predicts no emotion"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_when_parsed(head, options, message):
+    with pytest.raises(ValueError, match=message):
+        recipe_of(head, use_cpu=True, **options)
 
 
 def test_unknown_heads_in_files(tmp_path):

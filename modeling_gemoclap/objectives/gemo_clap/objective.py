@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...training.clips import ClipDataset
-from ...training.lora import add_lora
+from ...training.lora import add_lora, check_towers
 from ..audio_encoder import freeze_parts
 from ..base import Objective
 from .build import build_model_and_processor
@@ -31,12 +31,14 @@ class GEmoClap(Objective):
 
     def check(self) -> None:
         """Check the chunk size against the batch size, and LoRA against freezing; see `Objective`."""
+        super().check()
         model, options = self.recipe.model, self.options
         refuse_chunk_size(options.contrastive_chunk_size, self.recipe.training.per_device_train_batch_size)
         if not options.lora_towers:
             return
-        frozen = model.freeze_audio_encoder or model.freeze_feature_encoder or options.freeze_text_encoder
-        if frozen or model.unfreeze_last_n_layers is not None:
+        check_towers(options.lora_towers)
+        frozen = (model.freeze_audio_encoder, model.freeze_feature_encoder, model.freeze_feature_projection)
+        if any(frozen) or options.freeze_text_encoder or model.unfreeze_last_n_layers is not None:
             raise ValueError("--lora_towers freezes both towers: leave out --freeze_* and --unfreeze_last_n_layers")
         if not model.audio_model:
             raise ValueError(

@@ -30,8 +30,16 @@ class SpeakerClusters(Objective):
     reads_emotions = predicts_emotions = reads_shards = False
     unsupported = {
         "mix_prob": "mixing another voice into a clip would change its speaker embedding",
-        "label_fraction": "no label is read",
+        **dict.fromkeys(("label_fraction", "emotions", "emotion_map", "drop_other_emotions"), "no label is read"),
     }
+
+    def check(self) -> None:
+        """See `Objective`."""
+        super().check()
+        if self.options.speaker_weight == 0 and self.options.speaker_task != "contrastive":
+            raise ValueError(
+                f"--speaker_weight 0 disables --speaker_task {self.options.speaker_task}: give one above 0"
+            )
 
     def build(self, emotions: list[str]) -> tuple:
         """See `Objective`."""

@@ -79,6 +79,7 @@ class SpeakerTrainer(StepTrainer):
             speaker_temperature=temperature,
             speaker_weight=weight,
             speaker_group_size=group_size,
+            speaker_task=task,
         )
         if weight == 0 and task != "contrastive":
             raise ValueError(f"speaker_weight 0 disables speaker_task {task}: give a weight above 0")
