@@ -1,5 +1,6 @@
 """Small towers, a small corpus of tones, and a checkpoint trained on it."""
 
+import ast
 import csv
 import functools
 import importlib
@@ -177,15 +178,30 @@ def run_script(script: str, *arguments, check: bool = True, env: dict | None = N
     """Run `train.py` or `evaluate.py` as a user does, in a process of its own; both need the extra `train`."""
     pytest.importorskip("accelerate")
     script, arguments = str(script), [str(word) for word in arguments]
-    own = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
     if not launcher and script.endswith(".py") and not env and fork_server().can_run(os.environ):
         done = fork_server().run(script, arguments, dict(os.environ))
     else:
         command = [sys.executable, *map(str, launcher), script, *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if check:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     return done
+
+
+def torchrun(processes: int) -> tuple[str, ...]:
+    """The launcher of several processes on this machine."""
+    return ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
+
+
+TORCHRUN = torchrun(2)
+
+
+def worker_results(worker: str, processes: int = 2) -> list:
+    """What a worker script of the tests printed as `RESULT ...`, when torchrun starts it."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/training")))
+    done = run_script(worker, launcher=torchrun(processes), env={"PYTHONPATH": path})
+    return [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
 
 
 TINY = (

@@ -124,27 +124,19 @@ class OptionParser(RaisingParser, HfArgumentParser):
         super().add_argument(*unset, help=argparse.SUPPRESS, **options)
         return action
 
-    def read(self, argv: list[str], ignored: Collection[str] = ()) -> tuple:
-        """Parse `[--config FILE] [--field value ...]`.
+    def read(self, argv: list[str], ignored: Collection[str] = ()) -> dict:
+        """Read `[--config FILE] [--field value ...]`.
 
         Args:
             argv: The command line without the program name.
             ignored: Fields of the file to ignore.
 
         Returns:
-            The dataclasses.
+            The values of all fields of the dataclasses by name.
 
         Raises:
             ValueError: If the file cannot be read, or an option is unknown or has a wrong value.
         """
-        values, groups = self.values(argv, ignored), []
-        for group in self.dataclass_types:
-            names = [field.name for field in dataclasses.fields(group) if field.init]
-            groups.append(group(**{name: values[name] for name in names}))
-        return tuple(groups)
-
-    def values(self, argv: list[str], ignored: Collection[str] = ()) -> dict:
-        """As `read`, but return the values of all fields by name."""
         config = config_of(argv)
         words = self._file_words(config, ignored) if config else []
         try:
@@ -156,6 +148,13 @@ class OptionParser(RaisingParser, HfArgumentParser):
             values[name] = expanded(values.get(name))
         refuse(self._problems(values))
         return values
+
+    def groups(self, values: dict) -> tuple:
+        """Create the dataclasses from the values that `read` returned."""
+        return tuple(
+            group(**{field.name: values[field.name] for field in dataclasses.fields(group) if field.init})
+            for group in self.dataclass_types
+        )
 
     def _fields(self) -> list[str]:
         return [field.name for group in self.dataclass_types for field in dataclasses.fields(group)]

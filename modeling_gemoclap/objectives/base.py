@@ -55,6 +55,17 @@ class Objective(ABC):
         """Raise a `ValueError` if options contradict each other. Called when options are parsed."""
         if self.recipe.model.freeze_audio_encoder and self.recipe.model.unfreeze_last_n_layers is not None:
             raise ValueError("--freeze_audio_encoder and --unfreeze_last_n_layers contradict each other: give one")
+        data = self.recipe.data
+        if data.num_dev_speakers or data.dev_speakers or data.calibration_folds or data.select != "last":
+            self.check_development()
+
+    def check_development(self) -> None:
+        """Raise a `ValueError` if the model cannot be evaluated on development clips."""
+        if not self.predicts_emotions:
+            raise ValueError(
+                f"{self.title} predicts no emotion, so it has no development clips and no calibration: leave out "
+                "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
+            )
 
     @abstractmethod
     def build(self, emotions: list[str]) -> tuple:

@@ -126,11 +126,8 @@ def _check_run(run: Run) -> None:
     objective, train, dev = run.objective, run.train, run.dev
     objective.trainer_class.check(run.training)
     refuse_evaluation(run.training, dev is not None)
-    if not objective.predicts_emotions and (dev or run.recipe.data.calibration_folds):
-        raise ValueError(
-            f"{objective.title} predicts no emotion, so it has no development clips and no calibration: leave out "
-            "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
-        )
+    if dev:
+        objective.check_development()
     if train.shards and (not objective.reads_shards or objective.caches_frozen_frames()):
         unsupported_by = "--cache_frozen_frames" if objective.reads_shards else objective.title
         raise ValueError(

@@ -40,10 +40,8 @@ def parse_recipe(argv: list[str]) -> Recipe:
         ValueError: If the file is missing, is not a mapping or has an unknown field, if an option belongs to another
             objective, or if a value has the wrong type or is out of range.
     """
-    objective, ignored = _parse_objective(argv)
-    parser = _create_parser(objective)
-    refuse(_unsupported(objective, parser.values(argv, ignored)))
-    return _checked(objective, Recipe(*parser.read(argv, ignored)))
+    objective, parser, values = _read(argv)
+    return _checked(objective, Recipe(*parser.groups(values)))
 
 
 def recipe_of(head: str = ModelArguments().head, **options) -> Recipe:
@@ -73,13 +71,6 @@ def _checked(objective: type[Objective], recipe: Recipe) -> Recipe:
     """Return a recipe whose options do not contradict each other."""
     if recipe.model.audio_model == SCRATCH:
         recipe.model.audio_model = None
-    data = recipe.data
-    develops = data.num_dev_speakers or data.dev_speakers or data.calibration_folds or data.select != "last"
-    if develops and not objective.predicts_emotions:
-        raise ValueError(
-            f"{objective.title} predicts no emotion, so it has no development clips and no calibration: leave out "
-            "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
-        )
     objective(recipe).check()
     return recipe
 
@@ -95,10 +86,18 @@ def check_recipe(argv: list[str], source: str) -> None:
         ValueError: See `parse_recipe`.
     """
     try:
-        objective, ignored = _parse_objective(argv)
-        refuse(_unsupported(objective, _create_parser(objective).values(argv, ignored)))
+        _read(argv)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def _read(argv: list[str]) -> tuple[type[Objective], OptionParser, dict]:
+    """Return the objective of a command line, its parser, and the values of all options."""
+    objective, ignored = _parse_objective(argv)
+    parser = _create_parser(objective)
+    values = parser.read(argv, ignored)
+    refuse(_unsupported(objective, values))
+    return objective, parser, values
 
 
 def option_names(group: type) -> set[str]:

@@ -11,6 +11,8 @@ import torch
 from transformers import EvalPrediction, SchedulerType, get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
+from ..command_line.ranges import DROPOUT
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -194,7 +196,7 @@ def refuse_label_smoothing(args, supported: bool, name: str) -> None:
         raise ValueError(
             f"--label_smoothing_factor {factor}: {name} is not trained by cross-entropy over classes; leave it out"
         )
-    if not 0 <= factor < 1:
+    if factor not in DROPOUT:
         raise ValueError(f"--label_smoothing_factor {factor} must be at least 0 and below 1")
 
 

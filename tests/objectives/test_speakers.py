@@ -1,6 +1,5 @@
 """Pretraining on clusters of speaker embeddings: losses, sampler, embeddings, clusters, training, errors."""
 
-import ast
 import csv
 import json
 import os
@@ -13,10 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, TINY, TONES, load_script, run_script, write_corpus
+from conftest import TINY, TONES, TORCHRUN, load_script, run_script, worker_results, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_distributed import AUDIO, TORCHRUN
+from test_distributed import AUDIO
 
 from modeling_gemoclap import AudioError, GEmoClapForXVector
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
@@ -123,9 +122,7 @@ def test_gradient_reversal():
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one():
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
-    done = run_script("tests/objectives/speaker_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
-    results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    results = worker_results("tests/objectives/speaker_worker.py")
     assert len(results) == 6
     for dtype, task, errors in results:
         bound = 1e-5 if dtype == "torch.float32" else 1e-10

@@ -1,8 +1,6 @@
 """Xiang's two stages by the scripts: training, evaluation, layer similarity, initialisation, resuming, errors."""
 
-import ast
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import ROOT, TINY, TONES, run_script, write_corpus
-from test_distributed import AUDIO, TORCHRUN
+from conftest import ROOT, TINY, TONES, TORCHRUN, run_script, worker_results, write_corpus
+from test_distributed import AUDIO
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpora, load_corpus
@@ -63,9 +61,7 @@ def stages(both, tmp_path_factory):
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one():
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
-    done = run_script("tests/objectives/supcon_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
-    results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    results = worker_results("tests/objectives/supcon_worker.py")
     assert [dtype for dtype, _ in results] == ["torch.float32", "torch.float64"]
     for dtype, errors in results:
         bound = 1e-5 if dtype == "torch.float32" else 1e-10

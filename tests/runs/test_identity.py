@@ -246,16 +246,18 @@ def test_overwriting_first_removes_the_files_of_the_earlier_run(train, half_done
     assert record["speakers"] == ["01", "02", "03"] and GEmoClapModel.from_pretrained(folder).config.objective == "emo"
 
 
+def file_times(folder):
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_run_that_cannot_start_overwrites_nothing(train, half_done):
     """The error occurs while the new run is built: all files of the earlier run are restored."""
     options, folder = half_done
-    before = {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    before = file_times(folder)
     bad = ("--freeze_audio_encoder", "true")
     with pytest.raises(ValueError, match="would freeze an audio encoder with random weights"):
         train(*options, *bad, "--overwrite_output", "true")
-    assert before == {
-        path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
-    }
+    assert before == file_times(folder)
     train(*options, "--resume_from_checkpoint", "true")
 
 
@@ -264,13 +266,11 @@ def test_a_protocol_run_that_cannot_start_overwrites_nothing(train, own_tones, t
     options = ("--data_dir", own_tones, "--protocol", "2-folds-by-speaker", "--control", "false")
     options += ("--num_train_epochs", "1", "--output_dir", folder)
     train(*options)
-    before = {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    before = file_times(folder)
     bad = ("--freeze_audio_encoder", "true")
     with pytest.raises(ValueError, match="would freeze an audio encoder with random weights"):
         train(*options, *bad, "--overwrite_output", "true")
-    assert before == {
-        path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
-    }
+    assert before == file_times(folder)
     train(*options, "--learning_rate", "1e-3", "--overwrite_output", "true")
     assert not (folder / BACKUP).exists() and (folder / "fold_1/seed_42/fold.json").is_file()
     with pytest.raises(ValueError, match="would freeze an audio encoder with random weights"):

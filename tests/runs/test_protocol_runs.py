@@ -11,8 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, TINY, run_script, write_corpus
-from test_distributed import TORCHRUN
+from conftest import ROOT, TINY, TORCHRUN, run_script, write_corpus
 
 from modeling_gemoclap import GEmoClapFeatureExtractor
 from modeling_gemoclap.evaluation.comparison import compare_runs

@@ -1,6 +1,5 @@
 """Training with several processes equals training with one process and the complete batch."""
 
-import ast
 import json
 import os
 import re
@@ -11,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, TINY, run_script
+from conftest import ROOT, TINY, TORCHRUN, run_script, worker_results
 
 from modeling_gemoclap import GEmoClapModel
 
@@ -47,18 +46,9 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
-def torchrun(processes):
-    return ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes))
-
-
-TORCHRUN = torchrun(2)
-
-
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_loss_and_gradient_equal_those_of_one_process(processes):
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
-    done = run_script("tests/training/distributed_worker.py", launcher=torchrun(processes), env={"PYTHONPATH": path})
-    results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    results = worker_results("tests/training/distributed_worker.py", processes)
     assert len(results) == 2 * (9 + 1) * 3  # two precisions; objectives by similarities, and the classifier; batches
     for dtype, *kind, errors in results:
         bound = 1e-5 if dtype == "torch.float32" else 1e-10
@@ -72,9 +62,7 @@ def test_loss_and_gradient_equal_those_of_one_process(processes):
 
 def test_sharded_parameters_train_the_same():
     """FSDP2 of torch with two processes; accelerate uses it on GPUs only."""
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests/training'}"
-    done = run_script("tests/training/sharded_worker.py", launcher=TORCHRUN, env={"PYTHONPATH": path})
-    results = [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    results = worker_results("tests/training/sharded_worker.py")
     assert [objective for objective, _ in results] == ["ml", "sl"]
     for _, errors in results:
         assert errors.pop("sharded") > 20, "number of sharded parameters"

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, TONES, run_script
+from conftest import TINY, TONES, TORCHRUN, run_script
 from safetensors.torch import load_file, save_file
-from test_distributed import TORCHRUN
 from torch.utils.data import Dataset
 
 from modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel, GEmoClapTrainer

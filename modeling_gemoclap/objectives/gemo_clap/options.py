@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from ...command_line.parser import option
-from ...command_line.ranges import COUNT, DROPOUT, NOT_NEGATIVE, POSITIVE, SHARE, Range
+from ...command_line.ranges import COUNT, DROPOUT, NOT_NEGATIVE, SHARE, Range
 from ...configuration_gemoclap import OBJECTIVES, SIMILARITIES, SL_TEXTS, TARGETS, TEXT_POOLINGS
+from ...training.lora import RANGES as LORA_RANGES
 
 
 @dataclass
@@ -36,9 +37,9 @@ class GEmoClapOptions:
     text_pooling: str = option("first", "Pooling of tokens into one vector", choices=list(TEXT_POOLINGS))
     freeze_text_encoder: bool = option(False, "Do not train the text encoder")
     lora_towers: list[str] | None = option(None, "Towers with LoRA: audio, text, or both", nargs="+")
-    lora_rank: int = option(8, "Rank of LoRA", within=COUNT)
-    lora_alpha: float = option(16.0, "Scale of LoRA, multiplied by the rank", within=POSITIVE)
-    lora_dropout: float = option(0.0, "Dropout of the input of LoRA", within=DROPOUT)
+    lora_rank: int = option(8, "Rank of LoRA", within=LORA_RANGES["lora_rank"])
+    lora_alpha: float = option(16.0, "Scale of LoRA, multiplied by the rank", within=LORA_RANGES["lora_alpha"])
+    lora_dropout: float = option(0.0, "Dropout of the input of LoRA", within=LORA_RANGES["lora_dropout"])
     projection_dim: int = option(512, "Dimension of the joint embedding space", within=COUNT)
     projection_dropout: float = option(0.0, "Dropout inside the projections", within=DROPOUT)
     logit_scale_init_value: float = option(
