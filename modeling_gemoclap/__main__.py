@@ -3,8 +3,9 @@
     accelerate launch -m modeling_gemoclap train --config compact --data_dir CORPUS --output_dir RUN
     python -m modeling_gemoclap evaluate --model RUN --data_dir CORPUS
     python -m modeling_gemoclap grid --config readings --data_dir CORPUS --output_dir RUNS
+    python -m modeling_gemoclap pretrained --output_dir pretrained
 
-The commands need the packages of `pip install 'gemoclap[train]'`. Each has `--help`.
+The first three need the packages of `pip install 'gemoclap[train]'`. Each command has `--help`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from importlib import import_module
 
 from .command_line.failures import run_main
 
-COMMANDS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}
+SCRIPTS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}  # also NAME.py
+COMMANDS = SCRIPTS | {"pretrained": ".pretrained.command"}
 
 
 def main(argv: list[str]) -> None:
@@ -35,4 +37,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     command = sys.argv[1] if len(sys.argv) > 1 else None
-    run_main(f"{command}.py" if command in COMMANDS else "modeling_gemoclap", main)
+    run_main(f"{command}.py" if command in SCRIPTS else "modeling_gemoclap", main)

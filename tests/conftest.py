@@ -276,3 +276,14 @@ def corpora():
         assert not os.environ.get("CI"), "GEMOCLAP_CORPORA must be set in continuous integration"
         pytest.skip("GEMOCLAP_CORPORA is not set: the folder with emodb/ and ravdess/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def pretrained_folder():
+    """The folder that `make pretrained` writes; tests that need it are skipped without, but never in continuous
+    integration."""
+    folder = Path(os.environ.get("GEMOCLAP_PRETRAINED", ROOT / "pretrained"))
+    if not all((folder / name).is_dir() for name in ("whisper-base", "all-MiniLM-L6-v2")):
+        assert not os.environ.get("CI"), "make pretrained must precede the tests in continuous integration"
+        pytest.skip(f"{folder} has no whisper-base and all-MiniLM-L6-v2: make pretrained, or set GEMOCLAP_PRETRAINED")
+    return folder.absolute()

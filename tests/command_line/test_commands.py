@@ -95,7 +95,7 @@ def test_grid_starts_commands_as_it_was_started(tmp_path, monkeypatch):
 
 
 def test_module_runs_the_commands(capsys):
-    with pytest.raises(ValueError, match="^no command is given; the commands are train, evaluate, grid$"):
+    with pytest.raises(ValueError, match="^no command is given; the commands are train, evaluate, grid, pretrained$"):
         commands.main([])
     with pytest.raises(ValueError, match="^no command trian; the commands are"):
         commands.main(["trian", "--config", "compact"])
@@ -113,6 +113,7 @@ def test_module_runs_the_commands(capsys):
         (("train", "--config", "compcat"), "train.py: --config compcat: no such file; did you mean compact?"),
         (("evaluate", "--data_dir", "x"), "evaluate.py: give --model"),
         (("grid", "--data_dir", "x"), "grid.py: the following arguments are required: --config"),
+        (("pretrained", "whisper-bass"), "modeling_gemoclap: no encoder whisper-bass; did you mean whisper-base?"),
         ((), "modeling_gemoclap: no command is given"),
     ],
 )
@@ -125,7 +126,7 @@ def test_module_reports_failures_in_one_sentence(words, message, monkeypatch, ca
     assert error.value.code == 1 and output.startswith(message) and len(output.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", commands.COMMANDS)
+@pytest.mark.parametrize("name", commands.SCRIPTS)
 def test_scripts_run_the_same_code(name, monkeypatch):
     calls = []
     monkeypatch.setattr(load_script(name), "main", calls.append)

@@ -15,7 +15,7 @@ from families import AUDIO
 
 PACKAGE = ROOT / "modeling_gemoclap"
 FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
-WORKSHOP = ("command_line", "corpora", "objectives", "training", "runs", "evaluation")
+WORKSHOP = ("command_line", "corpora", "objectives", "training", "runs", "evaluation", "pretrained")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
@@ -67,6 +67,7 @@ def test_walls_of_the_workshop(part):
         "training": {"corpora", "command_line"},
         "objectives": {"training", "corpora", "command_line"},
         "runs": {"objectives", "training", "evaluation", "corpora", "command_line"},
+        "pretrained": {"corpora", "command_line"},
         "evaluation": {"corpora", "command_line", "objectives"},  # of objectives, two leaf modules: see below
     }[part]
     for path in (PACKAGE / part).rglob("*.py"):
@@ -80,6 +81,8 @@ def test_walls_of_the_workshop(part):
             if part == "corpora":
                 words = ("configuration_gemoclap", "prompts_gemoclap", "command_line")
                 assert place[0] in words, "corpora knows the words and no models"
+            if part == "pretrained" and place[0] == "corpora":
+                assert place[1:] == ("files",), "it writes JSON files and knows no corpus"
             if part == "evaluation" and place[0] == "objectives":
                 leaves = (("speaker_clusters", "clusters"), ("speaker_clusters", "embeddings"))
                 assert place[1:] in leaves, "evaluation knows no objective"
@@ -134,7 +137,8 @@ def test_the_wheel_holds_everything(installed, tmp_path):
         "print(sys.modules['modeling_gemoclap'].__file__)"
     )
     assert run_installed(installed, tmp_path, "-c", code) == str(installed / "modeling_gemoclap/__init__.py")
-    for name in ("py.typed", "training/card_template.md", "evaluation/war_uar/war_uar.py"):
+    licences = ("pretrained/licences/apache-2.0.txt", "pretrained/licences/mit-openai.txt")
+    for name in ("py.typed", "training/card_template.md", "evaluation/war_uar/war_uar.py", *licences):
         assert (installed / "modeling_gemoclap" / name).is_file()
 
 
