@@ -280,8 +280,7 @@ def corpora():
 
 @pytest.fixture(scope="session")
 def pretrained_folder():
-    """The folder that `make pretrained` writes; tests that need it are skipped without, but never in continuous
-    integration."""
+    """What `make pretrained` writes; a test that needs it is skipped without, but never in continuous integration."""
     folder = Path(os.environ.get("GEMOCLAP_PRETRAINED", ROOT / "pretrained"))
     if not all((folder / name).is_dir() for name in ("whisper-base", "all-MiniLM-L6-v2")):
         assert not os.environ.get("CI"), "make pretrained must precede the tests in continuous integration"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -97,9 +96,8 @@ def fetch_wheel(wheel: Wheel, downloads: Path) -> None:
         done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL)
         if done.returncode:
             raise ValueError(
-                f"{wheel.requirement} could not be downloaded: {shlex.join(command[1:3])} ended with status "
-                f"{done.returncode} (its error is above). Check the network and pip's index, and run the same command "
-                f"again; or run {by_hand}"
+                f"{wheel.requirement} could not be downloaded: pip ended with status {done.returncode} (its error is "
+                f"above). Check the network and pip's index, and run the same command again; or run {by_hand}"
             )
         path = folder / wheel.file
         if not path.is_file():

