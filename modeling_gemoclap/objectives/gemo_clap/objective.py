@@ -35,7 +35,7 @@ class GEmoClap(Objective):
         model, options = self.recipe.model, self.options
         if options.text_layers is not None and not options.text_model:
             raise ValueError(
-                f"--text_layers {options.text_layers}: the text encoder is trained from scratch: give --text_model, or "
+                f"--text_layers {options.text_layers}: the text encoder is trained from scratch: give --text_model or "
                 f"num_hidden_layers in --text_config"
             )
         refuse_chunk_size(options.contrastive_chunk_size, self.recipe.training.per_device_train_batch_size)
