@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import numbers
 
 import numpy as np
@@ -177,6 +178,21 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         if self.feature_type == "own":
             return encoder_extractor(self.own).model_input_names[0]
         return "input_values" if self.feature_type == "wave" else "input_features"
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict, **kwargs):
+        """Build an extractor from a dict, as in transformers, but also with settings that the dict does not have.
+
+        Args:
+            feature_extractor_dict: The content of a file.
+            **kwargs: Settings that override it.
+
+        Raises:
+            ValueError: If a setting is invalid.
+        """
+        settings = inspect.signature(cls.__init__).parameters.keys() - {"self", "kwargs"}
+        given = {name: value for name, value in kwargs.items() if name in settings}
+        return super().from_dict(feature_extractor_dict | given, **kwargs)
 
     @classmethod
     def from_audio_pretrained(
