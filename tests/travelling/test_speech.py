@@ -141,8 +141,12 @@ def embedders(tmp_path_factory):
     torch.manual_seed(0)
     transformers.WhisperModel(AUDIO["whisper"].config(small=True)).save_pretrained(folder)
     AUDIO["whisper"].save_extractor(folder)
-    models = {"compact": GEmoClapModel.from_pretrained(COMPACT), "whisper": None}
-    models["whisper"] = GEmoClapForXVector.from_audio_pretrained(str(folder))
+    models = {
+        "compact": GEmoClapModel.from_pretrained(COMPACT),
+        "whisper": GEmoClapForXVector.from_audio_pretrained(str(folder)),
+    }
+    for parameter in models["whisper"].audio_model.parameters():  # larger than initial values
+        torch.nn.init.normal_(parameter, std=0.3) if parameter.dim() > 1 else None
     extractors = {
         (name, trim): GEmoClapFeatureExtractor.from_audio_pretrained(str(source), trim_silence=trim)
         for name, source in (("compact", COMPACT), ("whisper", folder))
@@ -158,7 +162,7 @@ def embedders(tmp_path_factory):
     return distance
 
 
-@pytest.mark.parametrize(("model", "median", "largest"), [("compact", 0.03, 0.25), ("whisper", 0.001, 0.02)])
+@pytest.mark.parametrize(("model", "median", "largest"), [("compact", 0.01, 0.2), ("whisper", 0.005, 0.05)])
 def test_room_tone_hardly_moves_the_embedding(recordings, embedders, model, median, largest):
     moved = {True: [], False: []}
     for number in range(24):
@@ -167,7 +171,7 @@ def test_room_tone_hardly_moves_the_embedding(recordings, embedders, model, medi
         for trim, distances in moved.items():
             distances.append(embedders(model, trim, wave, longer))
     assert np.median(moved[True]) < median and max(moved[True]) < largest
-    assert np.median(moved[False]) > 5 * np.median(moved[True])
+    assert np.median(moved[False]) > 10 * np.median(moved[True])
 
 
 # ---- the settings of the extractor ---------------------------------------------------------------------------------
