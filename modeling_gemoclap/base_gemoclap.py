@@ -151,7 +151,8 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
 
         Args:
             input_values: `(batch, samples)`, for towers with raw waveforms; for AST `(batch, frames, mel)`.
-            input_features: `(batch, frames, mel)`, for towers with spectrograms; for Whisper `(batch, mel, frames)`.
+            input_features: `(batch, frames, mel)`, for towers with spectrograms; for Whisper
+                `(batch, mel, windows * frames)`.
             audio_attention_mask: `(batch, samples or frames)`, 1 for valid input and 0 for padding at the end.
             audio_frames: `(batch, frames, hidden_size)`, the padded outputs of `frames_of`, instead of the two inputs.
                 `audio_attention_mask` is then the mask of these frames.
@@ -333,7 +334,9 @@ class GEmoClapAudioOnlyModel(GEmoClapPreTrainedModel):
         Args:
             audio_name_or_path: Checkpoint of an audio encoder.
             **kwargs: Fields of `GEmoClapConfig`. Arguments with the prefix `audio_` go, without the prefix, to
-                `from_pretrained` of the encoder. `dtype` is the precision of the entire model, float32 by default.
+                `from_pretrained` of the encoder, but `audio_layers` is the number of first layers that are kept, and
+                `audio_window_seconds` Whisper's window (give it to the extractor too). `dtype` is the precision of the
+                entire model, float32 by default.
 
         Returns:
             The model, in eval mode as with `from_pretrained`.

@@ -5,6 +5,8 @@ Padding is masked at three points, without a change of the names or shapes of we
 - group norm over time computes its statistics over the valid frames only;
 - the layer-normed positional convolutions of data2vec see zeros after the end of a clip;
 - an encoder that was not measured runs without padding, on clips of equal length.
+
+Whisper hears a window of fixed length. A longer clip is several windows, whose valid frames are pooled together.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from torch import nn
 from transformers.configuration_utils import PretrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
+
+from .spectrograms_gemoclap import POSITIONS_PER_SECOND
 
 # Families whose frames are independent of padding, as measured by benchmarks/batch_independence.py. The others process
 # clips of equal length, among them SEW, whose pooled mask attends to half a frame of padding.
@@ -31,6 +35,7 @@ PADDING_SAFE = (
 )
 # Family -> axis of time in its input. Their input has a fixed length, padded with silence, and they accept no mask.
 FIXED_LENGTH = {"whisper": 2, "audio-spectrogram-transformer": 1}
+FULL_WINDOW = 30 * POSITIONS_PER_SECOND  # positions of Whisper's encoder before its window is shortened
 
 
 class GEmoClapMaskedConvLayer(GradientCheckpointingLayer):
@@ -133,7 +138,7 @@ def encode_frames(
 
     Args:
         tower: The tower, after `mask_padding_leaks`.
-        inputs: `(batch, samples)` or a spectrogram in the shape of the family.
+        inputs: `(batch, samples)` or a spectrogram in the shape of the family; for Whisper one window or several.
         mask: `(batch, samples or frames)`, 1 for valid input; None if all input is valid.
         all_layers: Whether to return the outputs of all layers instead of the last.
 
@@ -142,9 +147,12 @@ def encode_frames(
         None.
 
     Raises:
-        ValueError: If `all_layers` and the frame rate of the layers differs from that of the output (SEW).
+        ValueError: If `all_layers` and the frame rate of the layers differs from that of the output (SEW), or if the
+            input of Whisper does not consist of windows.
     """
     model_type, has_input = tower.config.model_type, None
+    if model_type == "whisper":
+        return _encode_windows(tower, inputs, mask, all_layers)
     options = {"output_hidden_states": True} if all_layers else {}
     if mask is not None:  # an empty clip attends to its padding, because attention to nothing is NaN in some kernels
         has_input = mask.any(1, keepdim=True)
@@ -157,18 +165,65 @@ def encode_frames(
         masked_norm = mask is not None and _masks_group_norm(tower)
         wave_and_mask = torch.stack([inputs, mask.to(inputs.dtype)], 1) if masked_norm else inputs
         output = tower(wave_and_mask, attention_mask=mask, **options)
-    states = [output.last_hidden_state]
-    if all_layers:  # whether the last hidden state includes the final norm depends on the version of transformers
-        states = [*output.hidden_states[:-1], output.last_hidden_state]
-        if states[0].shape != states[-1].shape:
-            raise ValueError(
-                f"the frame rate of the layers of a {model_type!r} model differs from that of its output: it does not "
-                f"support use_weighted_layer_sum or layer similarity"
-            )
+    states = _states_of(output, all_layers)
+    if states[0].shape != states[-1].shape:
+        raise ValueError(
+            f"the frame rate of the layers of a {model_type!r} model differs from that of its output: it does not "
+            f"support use_weighted_layer_sum or layer similarity"
+        )
     if mask is None:
         return states, None
     valid = _frame_mask(tower, states[-1].shape[1], mask)
     return states, valid if has_input is None else valid & has_input
+
+
+def _states_of(output, all_layers: bool) -> list[torch.Tensor]:
+    if not all_layers:
+        return [output.last_hidden_state]
+    # Whether the last hidden state includes the final norm depends on the version of transformers.
+    return [*output.hidden_states[:-1], output.last_hidden_state]
+
+
+def _encode_windows(
+    tower: PreTrainedModel, inputs: torch.Tensor, mask: torch.Tensor | None, all_layers: bool
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Run Whisper on each window of its input `(batch, mel, windows * frames)`; see `encode_frames`.
+
+    Windows without a valid frame are not run: their frames are zero. Without a graph, at most as many windows are run
+    at a time as fill 30 s for each clip, so that a long clip needs no more memory than a short one.
+    """
+    frames = 2 * tower.config.max_source_positions
+    batch, _, total = inputs.shape
+    if total % frames or not total:
+        raise ValueError(
+            f"input_features have {total} mel frames, which are not windows of {frames} "
+            f"({tower.config.max_source_positions / POSITIONS_PER_SECOND:g} s), as this Whisper encoder hears: use "
+            f"the feature extractor of the same checkpoint, or one with the same audio_window_seconds"
+        )
+    mask = inputs.new_ones(batch, total) if mask is None else mask
+    windows = inputs.unflatten(2, (-1, frames)).transpose(1, 2).flatten(0, 1)
+    options = {"output_hidden_states": True} if all_layers else {}
+    if total == frames or torch.compiler.is_compiling():  # an exported graph has no shapes that depend on the mask
+        states = _states_of(tower(windows, **options), all_layers)
+    else:
+        heard = mask.unflatten(1, (-1, frames)).any(-1)
+        heard[:, 0] = True  # also of a clip without frames
+        rows = heard.flatten().nonzero()[:, 0]
+        size = len(rows) if _runs_at_once(tower) else batch * max(1, FULL_WINDOW // tower.config.max_source_positions)
+        groups = [_states_of(tower(windows[part], **options), all_layers) for part in rows.split(size)]
+        states = [torch.cat(parts) for parts in zip(*groups, strict=True)]
+        states = [state.new_zeros(len(windows), *state.shape[1:]).index_copy(0, rows, state) for state in states]
+    return [state.reshape(batch, -1, state.shape[-1]) for state in states], _frame_mask(tower, total // 2, mask)
+
+
+def _runs_at_once(tower: PreTrainedModel) -> bool:
+    """Whether all windows of a batch are run in one call of the tower.
+
+    With a graph, several calls would save no memory. Sharded parameters are gathered in each call, so that all
+    processes must make the same number of calls.
+    """
+    sharded = any(hasattr(parameter, "placements") or hasattr(parameter, "ds_id") for parameter in tower.parameters())
+    return torch.is_grad_enabled() or sharded
 
 
 def encode_text(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 import numbers
-from functools import lru_cache
 
 import numpy as np
 from transformers import AutoFeatureExtractor
-from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import logging
@@ -16,7 +14,17 @@ from transformers.utils import logging
 from .audio_files_gemoclap import MAX_SAMPLES
 from .audio_headers_gemoclap import AudioError, error_summary
 from .recordings_gemoclap import GENERIC_NAMES, check_rate, is_one_recording, name_of, read_audio
-from .safety_gemoclap import EXTRACTORS, check_extractor_files, constructor_settings, encoder_extractor_class
+from .safety_gemoclap import EXTRACTORS, check_extractor_files
+from .spectrograms_gemoclap import (
+    check_window,
+    encoder_extractor,
+    encoder_features,
+    log_mel,
+    longest_input,
+    stored_settings,
+    with_window,
+)
+from .speech_gemoclap import set_level, trim_silence
 
 try:
     import soxr
@@ -25,47 +33,13 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
-KALDI_FRAME, KALDI_HOP = 25, 10  # milliseconds: the frames of extractors that return no mask (AST)
 SILENCE_PEAK = 1e-4  # -80 dBFS: about three quantisation steps of 16-bit audio
-
-
-@lru_cache(maxsize=4)
-def _cached_extractor(name: str, settings: str) -> SequenceFeatureExtractor:
-    """An extractor of transformers. The cache avoids computing its filter bank again."""
-    extractor_class = encoder_extractor_class(name)
-    return extractor_class(**constructor_settings(extractor_class, json.loads(settings)))
-
-
-@lru_cache(maxsize=8)
-def _mel_filters(fft: int, bands: int, min_frequency: float, max_frequency: float, sampling_rate: int) -> np.ndarray:
-    """The mel filter bank, `(fft / 2 + 1, bands)`."""
-    return mel_filter_bank(
-        num_frequency_bins=fft // 2 + 1,
-        num_mel_filters=bands,
-        min_frequency=min_frequency,
-        max_frequency=max_frequency,
-        sampling_rate=sampling_rate,
-        mel_scale="htk",
-    )
 
 
 def _name_in_list(audio, index: int) -> str:
     """The name of a recording in a list; without a name of its source, its index."""
     name = name_of(audio)
     return f"recording {index}" if name in GENERIC_NAMES else name
-
-
-def _stored_settings(extractor: SequenceFeatureExtractor) -> dict:
-    """The settings of an extractor of transformers, without those that are derived from others."""
-    derived = ("auto_map", "processor_class", "mel_filters", "window")
-    return {name: value for name, value in json.loads(extractor.to_json_string()).items() if name not in derived}
-
-
-def _input_seconds(extractor: SequenceFeatureExtractor) -> float | None:
-    """The length of an extractor's fixed-length input in seconds, else None. Whisper has seconds, AST has frames."""
-    if hasattr(extractor, "chunk_length"):
-        return float(extractor.chunk_length)
-    return extractor.max_length * KALDI_HOP / 1000 if hasattr(extractor, "max_length") else None
 
 
 def _check_numbers(values: dict) -> None:
@@ -80,10 +54,11 @@ def _check_numbers(values: dict) -> None:
         ("a finite number above 0", lambda n: 0 < n < np.inf, "log_mel_std max_seconds max_frequency"),
         ("a finite number of at least 0", lambda n: 0 <= n < np.inf, "min_frequency min_seconds"),
         ("a finite number", np.isfinite, "log_mel_mean padding_value"),
+        ("a finite number of at most 0", lambda n: -np.inf < n <= 0, "level_db"),
     )
     for description, is_valid, names in checks:
         for name in names.split():
-            value, may_be_none = values[name], name in ("max_seconds", "max_frequency")
+            value, may_be_none = values[name], name in ("max_seconds", "max_frequency", "level_db")
             if value is None and may_be_none:
                 continue
             if isinstance(value, bool) or not (isinstance(value, numbers.Real) and is_valid(value)):
@@ -99,6 +74,11 @@ def _check_numbers(values: dict) -> None:
     if values["max_seconds"] is not None and values["max_seconds"] < values["min_seconds"]:
         raise ValueError(
             f"max_seconds={values['max_seconds']!r} must be at least min_seconds={values['min_seconds']!r}"
+        )
+    if values["level_db"] is not None and values["do_normalize"]:
+        raise ValueError(
+            f"level_db={values['level_db']!r} and do_normalize=True both set the level of a clip: give "
+            f"do_normalize=False with level_db"
         )
 
 
@@ -120,11 +100,15 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         log_mel_std: Standard deviation by which the result is divided.
         min_seconds: Minimum length of a clip in seconds; a shorter clip raises an error.
         max_seconds: Maximum length of a clip in seconds; a longer clip is truncated with a warning. For encoders of
-            fixed-length input.
-        own: For `"own"`, the settings of the extractor, with `feature_extractor_type`, one of `EXTRACTORS`.
+            fixed-length input, except Whisper, which hears a longer clip in several windows.
+        own: For `"own"`, the settings of the extractor, with `feature_extractor_type`, one of `EXTRACTORS`. For
+            Whisper, `chunk_length` is the window in seconds, a multiple of 0.02.
         padding_value: Value of padding.
         strict: Whether a recording whose header disagrees with its content (a wrong size, no last page of Ogg) raises
             an error instead of a warning.
+        trim_silence: Whether to cut what is before the first and after the last speech of a clip; see `speech_span`.
+        level_db: Level to which the waveform of every clip is brought, with zero mean: its root mean square in dBFS, a
+            number of at most 0; None for its own level. It excludes `do_normalize`. Whisper hears the absolute level.
 
     Raises:
         ValueError: If an option is unknown or a number is out of range.
@@ -154,6 +138,8 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         padding_value: float = 0.0,
         own: dict | None = None,
         strict: bool = False,
+        trim_silence: bool = False,
+        level_db: float | None = None,
         **kwargs,
     ):
         if feature_type not in ("wave", "log_mel", "own"):
@@ -182,34 +168,49 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         self.max_seconds = max_seconds
         self.own = own
         self.strict = strict
+        self.trim_silence = trim_silence
+        self.level_db = level_db
         self.model_input_names = [self.input_name, "audio_attention_mask"]
 
     @property
     def input_name(self) -> str:
         """Name of the model input: `input_values` or `input_features`."""
         if self.feature_type == "own":
-            return self._encoder_extractor().model_input_names[0]
+            return encoder_extractor(self.own).model_input_names[0]
         return "input_values" if self.feature_type == "wave" else "input_features"
 
-    def _encoder_extractor(self) -> SequenceFeatureExtractor:
-        settings = dict(self.own)
-        name = settings.pop("feature_extractor_type", None)
-        encoder_extractor_class(name)  # raises an error for names that cannot be keys of the cache
-        return _cached_extractor(name, json.dumps(settings, sort_keys=True))
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict, **kwargs):
+        """Build an extractor from a dict, as in transformers, but also with settings that the dict does not have.
+
+        Args:
+            feature_extractor_dict: The content of a file.
+            **kwargs: Settings that override it.
+
+        Raises:
+            ValueError: If a setting is invalid.
+        """
+        settings = inspect.signature(cls.__init__).parameters.keys() - {"self", "kwargs"}
+        given = {name: value for name, value in kwargs.items() if name in settings}
+        return super().from_dict(feature_extractor_dict | given, **kwargs)
 
     @classmethod
-    def from_audio_pretrained(cls, audio_name_or_path: str, **kwargs) -> GEmoClapFeatureExtractor:
+    def from_audio_pretrained(
+        cls, audio_name_or_path: str, audio_window_seconds: float | None = None, **kwargs
+    ) -> GEmoClapFeatureExtractor:
         """Create the extractor for a pretrained audio encoder, with the sampling rate and normalisation of its files.
 
         Args:
             audio_name_or_path: The audio checkpoint.
+            audio_window_seconds: Whisper's window in seconds, as for the model; None: that of the checkpoint.
             **kwargs: Arguments of the constructor, which override those of the checkpoint.
 
         Returns:
             The extractor.
 
         Raises:
-            ValueError: If the checkpoint has no feature extractor, or one that is not in `EXTRACTORS`.
+            ValueError: If the checkpoint has no feature extractor, or one that is not in `EXTRACTORS`, or if the
+                window is invalid.
         """
         check_extractor_files(audio_name_or_path, (*EXTRACTORS, cls.__name__), {})
         try:
@@ -220,15 +221,40 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
                 f"the file from the encoder's repository ({error})"
             ) from None
         if type(original).__name__ == cls.__name__:
-            return cls.from_pretrained(audio_name_or_path, **kwargs)
+            extractor = cls.from_pretrained(audio_name_or_path, **kwargs)
+            return extractor if audio_window_seconds is None else extractor.set_window(audio_window_seconds)
         settings = {"sampling_rate": original.sampling_rate, "padding_value": original.padding_value}
         if type(original).__name__ == "Wav2Vec2FeatureExtractor":
-            return cls(feature_type="wave", **{**settings, "do_normalize": original.do_normalize, **kwargs})
-        settings |= {"do_normalize": False, "own": _stored_settings(original)}
-        return cls(feature_type="own", **{**settings, "max_seconds": _input_seconds(original), **kwargs})
+            settings |= {"feature_type": "wave", "do_normalize": original.do_normalize}
+        else:
+            settings |= {"feature_type": "own", "do_normalize": False, "own": stored_settings(original)}
+            settings["max_seconds"] = longest_input(original)
+        extractor = cls(**(settings | kwargs))
+        return extractor if audio_window_seconds is None else extractor.set_window(audio_window_seconds)
+
+    def set_window(self, seconds: float) -> GEmoClapFeatureExtractor:
+        """Set the window of Whisper's input, in seconds, and return the extractor.
+
+        Raises:
+            ValueError: If the extractor is not that of Whisper, or if the window is not a multiple of 0.02 s or longer
+                than the present one.
+        """
+        self.own = with_window(self.own, seconds)
+        return self
+
+    def check_window(self, audio_config) -> None:
+        """Check that an audio tower has the window of the extractor.
+
+        Args:
+            audio_config: Configuration of the audio tower.
+
+        Raises:
+            ValueError: If both are those of Whisper and their windows differ.
+        """
+        check_window(self.own, audio_config)
 
     def load(self, audio, sampling_rate: int | None = None, name: str | None = None) -> np.ndarray:
-        """Read one recording at the sampling rate of the model.
+        """Read one recording at the sampling rate of the model, without silence at its ends if `trim_silence` is set.
 
         Args:
             audio: A recording; see `read_audio`.
@@ -244,18 +270,25 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         """
         name = name or name_of(audio)
         wave, rate = read_audio(audio, sampling_rate, name, self.strict)
-        if self.max_seconds and len(wave) > self.max_seconds * rate:
-            logger.warning_once(
-                f"{name}: {len(wave) / rate:.1f} s long; the audio tower uses only the first {self.max_seconds:g} s"
-            )
-            wave = wave[: int(self.max_seconds * rate)]
+        if not self.trim_silence:
+            wave = self._truncate(wave, rate, name)
         if rate != self.sampling_rate:
             wave = self._resample(wave, rate, name)
+        if self.trim_silence:  # before a long clip is truncated, so that silence takes none of its length
+            wave = self._truncate(trim_silence(wave, self.sampling_rate), self.sampling_rate, name)
         minimum = max(self.min_seconds, self.frame_seconds if self.feature_type == "log_mel" else 0)
         if len(wave) < max(1, minimum * self.sampling_rate):
-            seconds = len(wave) / self.sampling_rate
-            raise AudioError(f"{name}: too short, {seconds:.3f} s; the minimum is {minimum:g} s")
+            seconds, of_what = len(wave) / self.sampling_rate, " of speech" if self.trim_silence else ""
+            raise AudioError(f"{name}: too short, {seconds:.3f} s{of_what}; the minimum is {minimum:g} s")
         return wave
+
+    def _truncate(self, wave: np.ndarray, rate: int, name: str) -> np.ndarray:
+        if not self.max_seconds or len(wave) <= self.max_seconds * rate:
+            return wave
+        logger.warning_once(
+            f"{name}: {len(wave) / rate:.1f} s long; the audio tower uses only the first {self.max_seconds:g} s"
+        )
+        return wave[: int(self.max_seconds * rate)]
 
     def _resample(self, wave: np.ndarray, rate: int, name: str) -> np.ndarray:
         if soxr is None:
@@ -302,36 +335,13 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         """
         if self.do_normalize:
             wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
+        elif self.level_db is not None:
+            wave = set_level(wave, self.level_db)
         if self.feature_type != "log_mel":
             return wave.astype(np.float32)
-        frame = round(self.frame_seconds * self.sampling_rate)
-        fft = 2 ** int(np.ceil(np.log2(frame)))
-        highest = self.max_frequency or self.sampling_rate / 2
-        filters = _mel_filters(fft, self.num_mel_bins, self.min_frequency, highest, self.sampling_rate)
-        mel = spectrogram(
-            wave,
-            window_function(frame, "hann"),
-            frame_length=frame,
-            hop_length=round(self.hop_seconds * self.sampling_rate),
-            fft_length=fft,
-            power=2.0,
-            center=False,
-            mel_filters=filters,
-            mel_floor=1e-6,
-            log_mel="log",
-            dtype=np.float32,
-        )
+        seconds = self.frame_seconds, self.hop_seconds
+        mel = log_mel(wave, self.sampling_rate, *seconds, self.num_mel_bins, (self.min_frequency, self.max_frequency))
         return ((mel.T - self.log_mel_mean) / self.log_mel_std).astype(np.float32)
-
-    def _encoder_features(self, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The input for one clip from the extractor of transformers, and the mask of its valid frames."""
-        extractor = self._encoder_extractor()
-        inputs = extractor(wave, sampling_rate=self.sampling_rate, return_attention_mask=True, return_tensors="np")
-        values = inputs[self.input_name][0]
-        if "attention_mask" in inputs:
-            return values, inputs["attention_mask"][0].astype(np.int64)
-        frames = 1 + (len(wave) - KALDI_FRAME * self.sampling_rate // 1000) // (KALDI_HOP * self.sampling_rate // 1000)
-        return values, (np.arange(len(values)) < max(1, frames)).astype(np.int64)
 
     def collate(self, clips: list[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
         """Pad clips to the longest of them, with their mask.
@@ -345,11 +355,11 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
         """
         masks = [np.ones(len(clip), dtype=np.int64) for clip in clips]
         if self.feature_type == "own":
-            clips, masks = zip(*map(self._encoder_features, clips), strict=True)
+            clips, masks = zip(*(encoder_features(self.own, clip, self.sampling_rate) for clip in clips), strict=True)
         values = np.full((len(clips), *max(clip.shape for clip in clips)), self.padding_value, dtype=np.float32)
         mask = np.zeros((len(clips), max(map(len, masks))), dtype=np.int64)
         for row, (clip, clip_mask) in enumerate(zip(clips, masks, strict=True)):
-            values[row, : len(clip)] = clip
+            values[(row, *map(slice, clip.shape))] = clip
             mask[row, : len(clip_mask)] = clip_mask
         return BatchFeature({self.input_name: values, "audio_attention_mask": mask}, tensor_type=return_tensors)
 
@@ -365,8 +375,9 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
             padding: Must be true.
 
         Returns:
-            `input_values` `(batch, samples)` or `input_features` `(batch, frames, num_mel_bins)`, and
-            `audio_attention_mask` `(batch, samples or frames)`, 1 for valid input and 0 for padding.
+            `input_values` `(batch, samples)` or `input_features` `(batch, frames, num_mel_bins)`, for Whisper
+            `(batch, num_mel_bins, windows * frames)`, and `audio_attention_mask` `(batch, samples or frames)`, 1 for
+            valid input and 0 for padding.
 
         Raises:
             AudioError: If a recording cannot be used.

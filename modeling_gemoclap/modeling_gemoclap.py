@@ -94,9 +94,11 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .processing_gemoclap import GEmoClapProcessor
         from .recordings_gemoclap import read_audio
         from .safety_gemoclap import check_config
+        from .spectrograms_gemoclap import log_mel
+        from .speech_gemoclap import trim_silence
 
         names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
-        return *names, check_config, decode, AudioError, read_audio
+        return *names, check_config, decode, AudioError, log_mel, read_audio, trim_silence
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:
@@ -106,7 +108,9 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             audio_name_or_path: Checkpoint of an audio encoder; docs/encoders.md lists the measured families.
             text_name_or_path: Checkpoint of a text encoder.
             **kwargs: Fields of `GEmoClapConfig`. Arguments with the prefix `audio_` or `text_` go, without the prefix,
-                to `from_pretrained` of the tower. `dtype` is the precision of the entire model, float32 by default.
+                to `from_pretrained` of the tower, but `audio_layers` and `text_layers` are the numbers of first layers
+                that are kept, and `audio_window_seconds` is Whisper's window (give it to the processor too). `dtype`
+                is the precision of the entire model, float32 by default.
 
         Returns:
             The model, in eval mode as with `from_pretrained`.
@@ -138,7 +142,8 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
 
         Args:
             input_values: `(batch, samples)`, for towers with raw waveforms; for AST `(batch, frames, mel)`.
-            input_features: `(batch, frames, mel)`, for towers with spectrograms; for Whisper `(batch, mel, frames)`.
+            input_features: `(batch, frames, mel)`, for towers with spectrograms; for Whisper
+                `(batch, mel, windows * frames)`.
             audio_attention_mask: `(batch, samples)` or `(batch, frames)`, 1 for valid input and 0 for padding.
 
         Returns:

@@ -126,6 +126,7 @@ class ZeroShotEmotionPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("the pipeline needs the checkpoint's processor: pass processor=GEmoClapProcessor(...)")
+        self.processor.feature_extractor.check_window(self.model.config.audio_config)
         check_count("batch_size", self._batch_size)
         self._class_embeddings: dict = {}
         self._embedded_by: tuple | None = None

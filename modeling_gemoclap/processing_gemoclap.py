@@ -42,8 +42,10 @@ class GEmoClapProcessor(ProcessorMixin):
         from .audio_files_gemoclap import decode
         from .audio_headers_gemoclap import AudioError
         from .recordings_gemoclap import read_audio
+        from .spectrograms_gemoclap import log_mel
+        from .speech_gemoclap import trim_silence
 
-        return decode, AudioError, read_audio
+        return decode, AudioError, read_audio, log_mel, trim_silence
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GEmoClapProcessor:
@@ -73,7 +75,8 @@ class GEmoClapProcessor(ProcessorMixin):
         Args:
             audio_name_or_path: Checkpoint of the audio encoder.
             text_name_or_path: Checkpoint of the text encoder.
-            **features: Arguments of the feature extractor, which override those of the checkpoint.
+            **features: Arguments of the feature extractor, which override those of the checkpoint, and
+                `audio_window_seconds`, the window of Whisper that the model has.
 
         Returns:
             The processor.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 import os
 
 import torch
@@ -23,6 +24,7 @@ from .safety_gemoclap import (
     refuse_compiled_families,
     split_hub_options,
 )
+from .spectrograms_gemoclap import WINDOW_OPTION, window_positions
 
 # The names of the first modules of an audio tower; the first entry whose names all exist applies.
 FEATURE_ENCODERS = (
@@ -97,17 +99,28 @@ def build_text_tower(config: PretrainedConfig) -> PreTrainedModel:
     return AutoModel.from_config(config, **_without_pooler(_model_class(config, "text", "text_config")))
 
 
-def load_audio_tower(name: str, **options) -> PreTrainedModel:
+def load_audio_tower(
+    name: str, layers: int | None = None, window_seconds: float | None = None, **options
+) -> PreTrainedModel:
     """Load a pretrained audio encoder in float32.
 
     Args:
         name: Name or path of the checkpoint.
+        layers: Number of its first Transformer layers that are kept; None: all.
+        window_seconds: Length of Whisper's window in seconds; None: that of the checkpoint.
         **options: Arguments of its `from_pretrained`.
 
     Raises:
-        ValueError: If it is not an audio encoder, if weights are missing, or if weights do not match the
-            configuration.
+        ValueError: If it is not an audio encoder, if weights are missing, if weights do not match the configuration,
+            or as for `keep_layers` and `shorten_window`.
     """
+    tower = _load_complete_audio_tower(name, **options)
+    if window_seconds is not None:
+        shorten_window(tower, window_seconds)
+    return tower if layers is None else keep_layers(tower, layers, "audio_layers")
+
+
+def _load_complete_audio_tower(name: str, **options) -> PreTrainedModel:
     hub, options = split_hub_options(options)
     if PretrainedConfig.get_config_dict(name, **hub)[0].get("model_type") == "gemoclap_audio":
         return load_complete_model(GEmoClapAudioModel, name, **hub, **options)
@@ -119,22 +132,24 @@ def load_audio_tower(name: str, **options) -> PreTrainedModel:
     return tower
 
 
-def load_text_tower(name: str, pooling: str = "first", **options) -> PreTrainedModel:
+def load_text_tower(name: str, pooling: str = "first", layers: int | None = None, **options) -> PreTrainedModel:
     """Load a pretrained text encoder without its pooler, in float32.
 
     Args:
         name: Name or path of the checkpoint.
         pooling: `text_pooling` of the configuration.
+        layers: Number of its first Transformer layers that are kept; None: all.
         **options: Arguments of its `from_pretrained`.
 
     Raises:
-        ValueError: If it is not a text encoder, if weights are missing, if weights do not match the configuration, or
-            if `pooling` is `"first"` and the attention is causal.
+        ValueError: If it is not a text encoder, if weights are missing, if weights do not match the configuration, if
+            `pooling` is `"first"` and the attention is causal, or as for `keep_layers`.
     """
     hub, options = split_hub_options(options)
     config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **hub, **options)
     model_class = _model_class(config, "text", name)
     tower = load_complete_model(model_class, name, config=config, **_without_pooler(model_class), **hub, **options)
+    tower = tower if layers is None else keep_layers(tower, layers, "text_layers")
     if pooling == "first":
         with torch.no_grad():
             first = tower.eval()(input_ids=torch.tensor([[5, 6, 7], [5, 8, 9]])).last_hidden_state[:, 0]
@@ -222,6 +237,69 @@ def transformer_layers(tower: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         if is_stack and "conv" not in name and len(module) == tower.config.num_hidden_layers:
             return name, module
     raise ValueError(f"the Transformer layers of a {tower.config.model_type!r} model cannot be identified")
+
+
+def keep_layers(tower: PreTrainedModel, count: int, option: str = "audio_layers") -> PreTrainedModel:
+    """Keep the first Transformer layers of a tower and remove the others; a final norm is kept.
+
+    Args:
+        tower: The tower, which is changed in place, with its configuration.
+        count: Number of layers that are kept.
+        option: Name of the option in error messages.
+
+    Returns:
+        The tower.
+
+    Raises:
+        ValueError: If the tower has fewer layers, `count` is not a whole number of at least 1, or the layers cannot be
+            identified.
+    """
+    _, layers = transformer_layers(tower)
+    is_count = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+    if not (is_count and 1 <= count <= len(layers)):
+        raise ValueError(
+            f"{option}={count!r}: the {tower.config.model_type!r} encoder has {len(layers)} Transformer layers; give "
+            f"a whole number from 1 to {len(layers)}"
+        )
+    del layers[count:]
+    for name in ("num_hidden_layers", "encoder_layers"):  # two fields in some configurations of transformers 4
+        if hasattr(tower.config, name):
+            setattr(tower.config, name, count)
+    if isinstance(getattr(tower.config, "layer_types", None), (list, tuple)):
+        tower.config.layer_types = list(tower.config.layer_types[:count])
+    return tower
+
+
+def shorten_window(tower: PreTrainedModel, seconds: float) -> PreTrainedModel:
+    """Shorten the window of Whisper's encoder.
+
+    Its positions are fixed sinusoids that do not depend on the length, so the encoder with a shorter window has the
+    first of them.
+
+    Args:
+        tower: The tower, which is changed in place, with its configuration.
+        seconds: Length of the window, a multiple of 0.02 s.
+
+    Returns:
+        The tower.
+
+    Raises:
+        ValueError: If the encoder is not Whisper's, or if the window is longer than the present one or not a multiple
+            of 0.02 s.
+    """
+    config = tower.config
+    if config.model_type != "whisper":
+        reason = "hears clips of any length: only Whisper, which always hears 30 s, has a window"
+        if config.model_type in FIXED_LENGTH:
+            reason = "has learnt positions for a grid of patches in time and frequency, which cannot be shortened"
+        raise ValueError(f"{WINDOW_OPTION}={seconds!r}: a {config.model_type!r} encoder {reason}; leave it out")
+    positions = window_positions(seconds, config.max_source_positions)
+    tower.embed_positions.weight = nn.Parameter(
+        tower.embed_positions.weight[:positions].detach().clone(), tower.embed_positions.weight.requires_grad
+    )
+    tower.embed_positions.num_embeddings = positions
+    tower.max_source_positions = config.max_source_positions = positions
+    return tower
 
 
 def layer_classes(model: nn.Module) -> list[str]:

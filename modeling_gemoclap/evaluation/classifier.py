@@ -19,6 +19,9 @@ class AudioClassifier:
         model: The classifier.
         feature_extractor: Feature extractor of its checkpoint.
         device: Device of the model; None selects a GPU if there is one.
+
+    Raises:
+        ValueError: If the windows of a Whisper encoder and of the extractor differ.
     """
 
     method = "by the checkpoint's classifier"
@@ -29,6 +32,7 @@ class AudioClassifier:
         feature_extractor: GEmoClapFeatureExtractor,
         device: str | None = None,
     ):
+        feature_extractor.check_window(model.config.audio_config)
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self.feature_extractor = feature_extractor
 

@@ -152,6 +152,7 @@ def compare_layers(
     for folder, clips, heard_by_trained in checkpoints_of(root, corpus, options.allow_seen_speakers):
         clips = clips.where("emotion", bool)
         config, extractor = (kind.from_pretrained(folder) for kind in (GEmoClapConfig, GEmoClapFeatureExtractor))
+        extractor.check_window(config.audio_config)
         before = starting_point(config, start)
         start_name, control = before.name, control or is_control(config.training_data)
         # What the trained encoder may have heard, the other may have heard too.

@@ -16,7 +16,8 @@ from ..corpora.manifest import Corpus
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..pipeline_gemoclap import load_clip, process_in_batches
-from ..towers_gemoclap import load_complete_model
+from ..spectrograms_gemoclap import POSITIONS_PER_SECOND
+from ..towers_gemoclap import keep_layers, load_complete_model, shorten_window
 from .clips import EvaluationOptions
 
 
@@ -106,10 +107,22 @@ def starting_point(config: GEmoClapConfig, name: str | None) -> StartingPoint:
         model = GEmoClapForXVector(GEmoClapConfig(audio_config=config.audio_config)).eval()
         return StartingPoint(model, "fresh weights", [])
     if PretrainedConfig.get_config_dict(name)[0].get("model_type") == GEmoClapConfig.model_type:
-        model = load_complete_model(GEmoClapForXVector, name)
+        model = _shortened_like(config, load_complete_model(GEmoClapForXVector, name))
         return StartingPoint(model, name, model.config.training_data)
-    model = GEmoClapForXVector.from_audio_pretrained(name)
+    model = _shortened_like(config, GEmoClapForXVector.from_audio_pretrained(name))
     return StartingPoint(model, name, _records_of_encoder(model.config.audio_config, name))
+
+
+def _shortened_like(trained: GEmoClapConfig, model: GEmoClapForXVector) -> GEmoClapForXVector:
+    """Keep the layers and the window of an encoder that the training kept (`audio_layers`, `audio_window_seconds`)."""
+    tower, kept = model.audio_model, trained.audio_config
+    if (tower.config.model_type, tower.config.hidden_size) != (kept.model_type, kept.hidden_size):
+        return model
+    if kept.num_hidden_layers < tower.config.num_hidden_layers:
+        keep_layers(tower, kept.num_hidden_layers)
+    if kept.model_type == "whisper" and kept.max_source_positions < tower.config.max_source_positions:
+        shorten_window(tower, kept.max_source_positions / POSITIONS_PER_SECOND)
+    return model
 
 
 def _refuse_unnamed_start(config: GEmoClapConfig) -> None:

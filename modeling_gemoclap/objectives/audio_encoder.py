@@ -14,6 +14,8 @@ from ..training.history import settle_history
 from .initial_checkpoint import copy_pooling_and_history, load_initial_checkpoint
 from .tower_fields import check_config_fields, check_feature_fields, check_pretrained_fields, compact_features
 
+SHORTENED = ("audio_layers", "audio_window_seconds")  # options that remove parts of a pretrained encoder
+
 logger = logging.get_logger(__name__)
 
 
@@ -45,6 +47,29 @@ def check_pretrained_audio(model: ModelArguments, audio: dict, features: dict) -
     check_feature_fields(features, pretrained=True)
 
 
+def shortened_audio(arguments: ModelArguments) -> dict:
+    """Return `audio_layers` and `audio_window_seconds` as keyword arguments of `from_audio_text_pretrained`."""
+    return {name: getattr(arguments, name) for name in SHORTENED}
+
+
+def check_shortened_audio(arguments: ModelArguments) -> None:
+    """Check that options that shorten a pretrained audio encoder have one.
+
+    Raises:
+        ValueError: If the encoder is trained from scratch, or if the number of layers of a pooling would change.
+    """
+    from_scratch = not (arguments.audio_model or arguments.init_from)
+    hints = ("num_hidden_layers in --audio_config", "--audio_model with a Whisper checkpoint, or leave it out")
+    for name, hint in zip(SHORTENED, hints, strict=True):
+        if from_scratch and getattr(arguments, name) is not None:
+            raise ValueError(f"--{name}: the audio encoder is trained from scratch: give {hint}")
+    if arguments.init_from and arguments.use_weighted_layer_sum and arguments.audio_layers is not None:
+        raise ValueError(
+            "--audio_layers: the pooling of --init_from has a weight for each layer (--use_weighted_layer_sum): leave "
+            "--audio_layers out"
+        )
+
+
 def build_audio_model(
     model_class: type[GEmoClapPreTrainedModel], arguments: ModelArguments, values: dict
 ) -> tuple[GEmoClapPreTrainedModel, GEmoClapFeatureExtractor]:
@@ -67,8 +92,10 @@ def build_audio_model(
         return copy_pooling_and_history(model, start, arguments.init_from).train(), extractor
     if arguments.audio_model:
         check_pretrained_audio(arguments, audio, features)
-        model = model_class.from_audio_pretrained(arguments.audio_model, **with_prefix("audio", audio), **values)
-        extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, **features)
+        fields = {**with_prefix("audio", audio), **shortened_audio(arguments)}
+        model = model_class.from_audio_pretrained(arguments.audio_model, **fields, **values)
+        window = arguments.audio_window_seconds
+        extractor = GEmoClapFeatureExtractor.from_audio_pretrained(arguments.audio_model, window, **features)
         return settle_history(model).train(), extractor
     config = GEmoClapConfig(audio_config=compact_config(audio), **values)
     return settle_history(model_class(config)).train(), compact_extractor(config, features)

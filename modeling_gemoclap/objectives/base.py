@@ -10,7 +10,7 @@ from ..corpora.manifest import Corpus
 from ..training.arguments import Recipe
 from ..training.clips import AudioCollator, ClipDataset, ClipOptions
 from ..training.trainer import SpeechTrainer
-from .audio_encoder import freeze_parts
+from .audio_encoder import check_shortened_audio, freeze_parts
 
 
 class Objective(ABC):
@@ -55,6 +55,7 @@ class Objective(ABC):
         """Raise a `ValueError` if options contradict each other. Called when options are parsed."""
         if self.recipe.model.freeze_audio_encoder and self.recipe.model.unfreeze_last_n_layers is not None:
             raise ValueError("--freeze_audio_encoder and --unfreeze_last_n_layers contradict each other: give one")
+        check_shortened_audio(self.recipe.model)
         data = self.recipe.data
         if data.num_dev_speakers or data.dev_speakers or data.calibration_folds or data.select != "last":
             self.check_development()

@@ -14,7 +14,7 @@ from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..safety_gemoclap import tensors_sha256
-from ..towers_gemoclap import load_complete_model
+from ..towers_gemoclap import keep_layers, load_complete_model, shorten_window
 from ..training.arguments import ModelArguments
 from ..training.history import SUPERVISED
 from .tower_fields import check_config_fields, check_feature_fields
@@ -58,14 +58,14 @@ def load_initial_checkpoint(arguments: ModelArguments) -> tuple[GEmoClapForXVect
 
     Args:
         arguments: `init_from`, and the options that must agree with it: `pooling`, `use_weighted_layer_sum`,
-            `audio_config` and `feature_config`.
+            `audio_config` and `feature_config`; `audio_layers` and `audio_window_seconds`, which shorten the tower.
 
     Returns:
         The model, and its feature extractor.
 
     Raises:
-        ValueError: If it is not a checkpoint of this package, if its pooling differs, or if a field does not exist or
-            has another value.
+        ValueError: If it is not a checkpoint of this package, if its pooling differs, if a field does not exist or has
+            another value, or if the tower cannot be shortened.
     """
     name = arguments.init_from
     config = read_checkpoint_config(name)
@@ -81,13 +81,27 @@ def load_initial_checkpoint(arguments: ModelArguments) -> tuple[GEmoClapForXVect
                 f"the pooling of the checkpoint, or give a checkpoint with {field} {wanted}"
             )
     model, extractor = load_complete_model(GEmoClapForXVector, name), GEmoClapFeatureExtractor.from_pretrained(name)
+    extractor.check_window(config.audio_config)
     _check_agreement(arguments, config.audio_config, extractor)
+    _shorten(model, extractor, arguments)
     if weights_changed(name, config):
         model.config.training_data = [
             *(model.config.training_data or []),
             {"unknown": f"the weights of {Path(name).name} are not those that its record of training is about"},
         ]
     return model, extractor
+
+
+def _shorten(model: GEmoClapForXVector, extractor: GEmoClapFeatureExtractor, arguments: ModelArguments) -> None:
+    """Remove layers and shorten the window of Whisper, as `audio_layers` and `audio_window_seconds` say."""
+    layers, seconds = arguments.audio_layers, arguments.audio_window_seconds
+    if layers is not None:
+        keep_layers(model.audio_model, layers)
+    if seconds is not None:
+        shorten_window(model.audio_model, seconds)
+        extractor.set_window(seconds)
+    if (layers, seconds) != (None, None):
+        model.config.audio_config = model.audio_model.config
 
 
 def _check_agreement(

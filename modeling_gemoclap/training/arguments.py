@@ -44,6 +44,12 @@ class ModelArguments:
         None, "Pretrained audio encoder, name or path; none or compact: compact encoder from scratch", path=True
     )
     audio_config: str | None = option(None, "Fields of the audio encoder's configuration (JSON object)", as_json=True)
+    audio_layers: int | None = option(
+        None, "Keep only this number of first Transformer layers of the pretrained audio encoder", within=COUNT
+    )
+    audio_window_seconds: float | None = option(
+        None, "Window of Whisper in s, a multiple of 0.02; a longer clip is several windows", within=POSITIVE
+    )
     feature_config: str | None = option(None, "Fields of the feature extractor (JSON object)", as_json=True)
     init_from: str | None = option(
         None, "Checkpoint or protocol run that provides the initial audio encoder and pooling", path=True

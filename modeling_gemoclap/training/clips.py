@@ -139,7 +139,8 @@ def read_parts(
 
     Args:
         parts: Training clips, and development clips or None.
-        extractor: The feature extractor. Its `do_normalize` is set if several corpora are mixed.
+        extractor: The feature extractor. If several corpora are mixed, its `do_normalize` is set, unless it has a
+            `level_db`.
         data: Options `on_bad_audio`, `feature_cache_dir` and `preprocessing_num_workers`.
         training: The training arguments; the main process reads first.
 
@@ -150,7 +151,7 @@ def read_parts(
         ValueError: If clips differ between processes, or fewer than two emotions are left.
     """
     train, dev = parts
-    if train.parts and not extractor.do_normalize:
+    if train.parts and not extractor.do_normalize and extractor.level_db is None:
         logger.warning("several corpora may differ in level: each clip is normalised to unit variance (do_normalize)")
         extractor.do_normalize = True
     options = (data.on_bad_audio, data.feature_cache_dir, data.preprocessing_num_workers)

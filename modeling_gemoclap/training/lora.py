@@ -14,6 +14,7 @@ from ..command_line.ranges import COUNT, DROPOUT, POSITIVE, refuse_out_of_range
 from ..configuration_gemoclap import GEmoClapConfig
 from ..modeling_gemoclap import GEmoClapModel
 from ..safety_gemoclap import check_adapter, read_json
+from ..spectrograms_gemoclap import POSITIONS_PER_SECOND
 from ..towers_gemoclap import transformer_layers
 
 try:
@@ -138,6 +139,8 @@ def load_adapter(folder: str | Path, audio_name_or_path: str, text_name_or_path:
     for name in TOWERS:  # fields of the encoders' configurations that the run changed
         tower = getattr(config, f"{name}_config").to_dict()
         fields |= {f"{name}_{key}": value for key, value in tower.items() if key not in TOWER_METADATA}
+    if config.audio_config.model_type == "whisper":  # the encoder is loaded with all positions, then shortened
+        fields["audio_window_seconds"] = fields.pop("audio_max_source_positions") / POSITIONS_PER_SECOND
     names = {"audio": audio_name_or_path, "text": text_name_or_path}
     for name, kind in kinds.items():
         model_type = AutoConfig.from_pretrained(names[name]).model_type

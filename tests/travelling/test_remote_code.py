@@ -26,6 +26,8 @@ FACE = {
     "prompts_gemoclap.py",
     "recordings_gemoclap.py",
     "safety_gemoclap.py",
+    "spectrograms_gemoclap.py",
+    "speech_gemoclap.py",
     "towers_gemoclap.py",
 }
 ELSEWHERE = """

@@ -16,7 +16,14 @@ from ...prompts_gemoclap import words_in
 from ...towers_gemoclap import load_text_tower
 from ...training.arguments import ModelArguments
 from ...training.history import settle_history
-from ..audio_encoder import check_pretrained_audio, compact_config, compact_extractor, parse_json_fields, with_prefix
+from ..audio_encoder import (
+    check_pretrained_audio,
+    compact_config,
+    compact_extractor,
+    parse_json_fields,
+    shortened_audio,
+    with_prefix,
+)
 from ..initial_checkpoint import copy_pooling_and_history, load_initial_checkpoint
 from ..tower_fields import check_config_fields, check_pretrained_fields
 from .options import GEmoClapOptions
@@ -106,7 +113,7 @@ def _from_checkpoint(arguments: ModelArguments, options: GEmoClapOptions, values
     if name:
         check_checkpoint_files(name)
         check_pretrained_fields("text_config", text, name)
-        tower = load_text_tower(name, options.text_pooling, **text)
+        tower = load_text_tower(name, options.text_pooling, options.text_layers, **text)
     config = GEmoClapConfig(start.config.audio_config, tower and tower.config, **values)
     tokenizer = GEmoClapProcessor.load_tokenizer(name) if tower else _add_small_text_encoder(config, text)
     model = copy_pooling_and_history(GEmoClapModel(config, start.audio_model, tower), start, arguments.init_from)
@@ -121,9 +128,10 @@ def _from_pretrained(arguments: ModelArguments, options: GEmoClapOptions, values
     check_pretrained_audio(arguments, audio, features)
     check_pretrained_fields("text_config", text, options.text_model)
     names = arguments.audio_model, options.text_model
-    fields = {**with_prefix("audio", audio), **with_prefix("text", text)}
-    model = GEmoClapModel.from_audio_text_pretrained(*names, **fields, **values)
-    processor = GEmoClapProcessor.from_audio_text_pretrained(*names, **features)
+    fields = {**with_prefix("audio", audio), **with_prefix("text", text), **shortened_audio(arguments)}
+    model = GEmoClapModel.from_audio_text_pretrained(*names, text_layers=options.text_layers, **fields, **values)
+    window = arguments.audio_window_seconds
+    processor = GEmoClapProcessor.from_audio_text_pretrained(*names, audio_window_seconds=window, **features)
     return settle_history(model).train(), processor
 
 

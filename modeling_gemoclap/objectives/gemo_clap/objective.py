@@ -30,9 +30,14 @@ class GEmoClap(Objective):
         return ("peft",) if self.options.lora_towers else ()
 
     def check(self) -> None:
-        """Check the chunk size against the batch size, and LoRA against freezing; see `Objective`."""
+        """Check the chunk size, the number of text layers, and LoRA against freezing; see `Objective`."""
         super().check()
         model, options = self.recipe.model, self.options
+        if options.text_layers is not None and not options.text_model:
+            raise ValueError(
+                f"--text_layers {options.text_layers}: the text encoder is trained from scratch: give --text_model or "
+                f"num_hidden_layers in --text_config"
+            )
         refuse_chunk_size(options.contrastive_chunk_size, self.recipe.training.per_device_train_batch_size)
         if not options.lora_towers:
             return

@@ -34,6 +34,9 @@ class GEmoClapOptions:
         None, "Pretrained text encoder, name or path; none: a small encoder from scratch", path=True
     )
     text_config: str | None = option(None, "Fields of the text encoder's configuration, a JSON object", as_json=True)
+    text_layers: int | None = option(
+        None, "Keep only this number of first Transformer layers of the pretrained text encoder", within=COUNT
+    )
     text_pooling: str = option("first", "Pooling of tokens into one vector", choices=list(TEXT_POOLINGS))
     freeze_text_encoder: bool = option(False, "Do not train the text encoder")
     lora_towers: list[str] | None = option(None, "Towers with LoRA: audio, text, or both", nargs="+")
