@@ -7,8 +7,8 @@ openSMILE's licence forbids commercial use, so it is an extra of its own, which 
 standardised with the mean and deviation of the training speakers. A linear SVM or logistic regression and its C are
 chosen by UAR in folds of training speakers. Test speakers are used for no statistic and no choice. The results go to
 docs/evidence/opensmile.json, a record for each row and set of features with its figures, intervals, seeds, command and
-seconds; `benchmarks/evidence.py` writes them into the documents. Without options all rows are run. Records of rows that
-are not named are kept.
+seconds; `benchmarks/evidence.py` writes them into the documents. Without further options all rows are run. Records of
+rows that are not named are kept.
 """
 
 from __future__ import annotations

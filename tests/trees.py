@@ -86,7 +86,7 @@ def nemo_tree(root: Path) -> Path:
     lines = ["file_id\temotion\traw_text\tnormalized_text\tspeaker_id\tgender\tage"]
     for (speaker, gender), emotion in itertools.product(nemo.GENDERS.items(), nemo.EMOTIONS):
         touch(root / f"samples/{speaker}_{emotion}_38.wav")
-        sentence = "„Ród smoka\" to serial telewizyjny."  # the table does not escape quotation marks
+        sentence = '„Ród smoka" to serial telewizyjny.'  # the table does not escape quotation marks
         row = [f"{speaker}_{emotion}_38.wav", emotion, sentence, "ród smoka to serial telewizyjny"]
         lines.append("\t".join([*row, f"        {speaker}", gender, "27"]))
     write_text(root / "data.tsv", "\n".join(lines) + "\n")

@@ -88,7 +88,7 @@ def test_transcripts_genders_and_splits(tmp_path):
     for place in (folder, folder / "samples"):  # the sentences lie above
         row = rows_of(load_corpus(place))["WR0_surprised_38.wav"]
         assert (row["emotion"], row["gender"], row["speaker_id"]) == ("surprise", "male", "WR0")
-        assert row["transcript"] == "„Ród smoka\" to serial telewizyjny."
+        assert row["transcript"] == '„Ród smoka" to serial telewizyjny.'
     (folder / "data.tsv").unlink()
     assert rows_of(load_corpus(folder))["EB0_fear_38.wav"]["transcript"] == "", "no label is in the table alone"
 
