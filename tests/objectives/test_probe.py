@@ -29,12 +29,12 @@ LOSO = ("--protocol", "leave-one-speaker-out")
 
 def save_encoder(family, folder):
     """A small encoder with random weights that are far from their initialisation, so that its layers differ."""
-    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     config = audio_config(family)
     tower = GEmoClapAudioModel(config) if family == "compact" else transformers.AutoModel.from_config(config)
     with torch.no_grad():
         for parameter in tower.parameters():
-            parameter.copy_(parameter.sign() * 0.1 + 0.1 * torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(parameter.sign() * 0.1 + 0.1 * torch.randn(parameter.shape))
     tower.save_pretrained(folder)
     extractor = AUDIO[family].small_extractor(folder)
     if family == "compact":
@@ -65,6 +65,20 @@ def probe(whisper, tones, tmp_path_factory):
 @pytest.fixture(scope="module")
 def folds(probe, tmp_path_factory):
     return probe(tmp_path_factory.mktemp("runs") / "folds", *LOSO, "--control", "false")
+
+
+def relabelled(corpus, folder, is_wrong):
+    """A copy of a corpus with another emotion for some clips."""
+    shutil.copytree(corpus, folder)
+    with open(folder / "metadata.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in filter(is_wrong, rows):
+        row["emotion"] = EMOTIONS[EMOTIONS.index(row["emotion"]) - 1]
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
 
 
 def fold_of(run, speaker):
@@ -132,17 +146,7 @@ def test_the_record_of_the_choice(probe, tmp_path, capsys):
 
 
 def test_a_test_speaker_changes_neither_the_choice_nor_the_weights(folds, probe, tones, tmp_path):
-    poisoned = tmp_path / "tones"
-    shutil.copytree(tones, poisoned)
-    with open(poisoned / "metadata.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        if row["speaker_id"] == "04":
-            row["emotion"] = EMOTIONS[EMOTIONS.index(row["emotion"]) - 1]
-    with open(poisoned / "metadata.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    poisoned = relabelled(tones, tmp_path / "tones", lambda row: row["speaker_id"] == "04")
     other = probe(tmp_path / "run", *LOSO, "--control", "false", data=poisoned)
 
     def state(run, speaker):
@@ -176,10 +180,10 @@ def test_a_protocol_is_evaluated_and_resumed(folds, probe, tones, tmp_path, caps
         probe(run, *LOSO, "--control", "false", "--probe_folds", 2)
 
 
-def test_calibration(probe, tmp_path):
-    run = probe(
-        tmp_path / "run", "--exclude_speakers", "04", "--calibration_folds", 3, "--probe_layer", 2, "--probe_c", 0.03
-    )
+def test_calibration(probe, tones, tmp_path):
+    noisy = relabelled(tones, tmp_path / "tones", lambda row: row["file_name"].endswith("_0.wav"))
+    options = ("--calibration_folds", 3, "--probe_layer", 1, "--probe_c", 1)
+    run = probe(tmp_path / "run", "--exclude_speakers", "04", *options, data=noisy)
     config = json.loads((run / "config.json").read_text())
     assert config["calibration_temperature"] and config["calibrated_on"].startswith("out-of-fold predictions")
     run = probe(tmp_path / "dev", "--exclude_speakers", "04", "--num_dev_speakers", 1, "--probe_c", 0.01)
@@ -324,4 +328,4 @@ def test_one_speaker_suffices_if_nothing_is_chosen(probe, tmp_path):
     run = probe(tmp_path / "run", "--speakers", "01", "--probe_layer", 2, "--probe_c", 0.1)
     choice = json.loads((run / "probe.json").read_text())
     assert (choice["layer"], choice["c"], choice["uar"], choice["best_uar"]) == (2, 0.1, [], None)
-    assert "were chosen" not in (run / "README.md").read_text()
+    assert "Chosen by UAR" not in (run / "README.md").read_text()

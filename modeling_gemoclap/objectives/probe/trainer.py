@@ -26,7 +26,7 @@ SUMMARY = (
     "trained and of which {layer} of its {layers} layers are kept. {how} The regression is the linear head, with the "
     "standardisation of its input folded in."
 )
-CHOSEN = "Layer and C (of {grid}) were chosen by UAR ({uar:.1f} %) in {folds} folds of training speakers."
+CHOSEN = "Chosen by UAR ({uar:.1f} %) in {folds} folds of training speakers among layers {layers} and C {strengths}."
 POOLED = {"mean": "the mean over the frames", "mean_std": "the mean and standard deviation over the frames"}
 
 
@@ -139,10 +139,12 @@ class ProbeTrainer(ClassifierTrainer):
     def _report(self, choice: Choice, data: ProbeData) -> None:
         """Print the choice, and describe it for the model card."""
         layers = data.features.shape[1] - 1
-        uar, grid = choice.best_uar, ", ".join(f"{c:g}" for c in choice.strengths)
         how = f"C = {choice.c:g}."
-        if uar is not None:
-            how += f" {CHOSEN.format(grid=grid, uar=100 * uar, folds=len(choice.folds))}"
+        if choice.best_uar is not None:
+            words = {
+                name: ", ".join(f"{value:g}" for value in getattr(choice, name)) for name in ("layers", "strengths")
+            }
+            how += f" {CHOSEN.format(uar=100 * choice.best_uar, folds=len(choice.folds), **words)}"
         pooled = POOLED[self.trained_model.config.pooling]
         self.card_text = CardText(
             title="logistic regression on a frozen encoder",
