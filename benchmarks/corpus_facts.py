@@ -43,9 +43,9 @@ def facts_of(corpus: Corpus) -> dict:
 def main() -> None:
     """Measure, write the record and print the table."""
     parser = parser_of(__doc__)
-    parser.add_argument("--corpora", type=Path, required=True, help="folder with emodb/ and ravdess/")
+    parser.add_argument("--corpora", type=Path, required=True, help="folder with emodb/, ravdess/ and nemo/")
     folder = parser.parse_args().corpora
-    facts = {name: facts_of(load_corpus(folder / name)) for name in ("emodb", "ravdess")}
+    facts = {name: facts_of(load_corpus(folder / name)) for name in ("emodb", "ravdess", "nemo")}
     command = "python benchmarks/corpus_facts.py --corpora CORPORA"
     write_json(EVIDENCE / "corpora.json", {"corpora": facts, "command": command})
     print(render("corpora", part={"corpora": facts}))

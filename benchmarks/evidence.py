@@ -2,8 +2,8 @@
 
     python benchmarks/evidence.py emodb-pair --corpora CORPORA --output_dir runs/evidence
 
-CORPORA is the folder with emodb/ and ravdess/ (default: $GEMOCLAP_CORPORA). An interrupted part continues when the
-same command is run again. Without a name the documents are written from the JSON files in docs/evidence.
+CORPORA is the folder with emodb/, ravdess/ and nemo/ (default: $GEMOCLAP_CORPORA). An interrupted part continues when
+the same command is run again. Without a name the documents are written from the JSON files in docs/evidence.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import speaker_clusters
 import supcon
 import words
+from evidence_folds import corpora_of
 from evidence_record import record_of
 from evidence_runs import PLAN, Runner
 from evidence_tables import CHECKPOINT, write_documents
@@ -100,6 +101,13 @@ PARTS = {
 }
 
 
+def corpora_for(names: list[str]) -> list[str]:
+    """The names of the folders of the corpora that some parts need."""
+    rows = PLAN["rows"]
+    needed = [corpora_of(rows[name]) if name in rows else ["emodb", "ravdess"] for name in names]
+    return sorted({corpus for corpora in needed for corpus in corpora})
+
+
 def expanded_path(text: str) -> Path:
     """A path, with the home folder in place of `~`."""
     return Path(text).expanduser()
@@ -115,7 +123,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     if unknown := sorted(set(options.names) - set(PARTS)):
         parser.error(f"unknown part: {', '.join(unknown)}; choose from {', '.join(PARTS)}")
-    for corpus in ("emodb", "ravdess") if options.names else ():
+    for corpus in corpora_for(options.names):
         if options.corpora is None or not (options.corpora / corpus).is_dir():
             place = options.corpora or "(which is not given, and $GEMOCLAP_CORPORA is not set)"
             sys.exit(f"evidence.py: no folder {corpus} in --corpora {place}{where_to_get(corpus)}")

@@ -19,6 +19,12 @@ def option_of(words: list, name: str) -> str | list[str] | None:
     return rest[0] if end == 1 else rest[:end]
 
 
+def corpora_of(row: dict) -> list[str]:
+    """The names of the folders of the corpora that a row of the plan trains and evaluates on."""
+    parts = [option_of(row[part], "--data_dir") for part in ("train", "judge") if part in row]
+    return list(dict.fromkeys(Path(folder).name for folder in parts))
+
+
 def folds_of(row: dict, corpora: dict[str, Corpus]) -> list[list[tuple[Corpus, Corpus]]]:
     """The training and test part of each fold, for each seed; a single list if all seeds have the same folds.
 

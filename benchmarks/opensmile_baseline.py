@@ -1,24 +1,28 @@
 """Train a linear model on openSMILE's functionals, on the clips and folds of the rows in docs/evidence.md.
 
-    pip install opensmile==2.6.0
-    python benchmarks/opensmile_baseline.py --corpora CORPORA --output_dir runs/opensmile
+    pip install -e '.[train,opensmile]' -c constraints.txt
+    python benchmarks/opensmile_baseline.py --corpora CORPORA
 
-openSMILE's licence forbids commercial use, so it is not a dependency of this project: install it into a separate
-environment, together with the project. Features are standardised with the mean and deviation of the training speakers.
-A linear SVM or logistic regression and its C are chosen by UAR in folds of training speakers. Test speakers are used
-for no statistic and no choice. The results go to docs/evidence/opensmile.json; `benchmarks/evidence.py` writes them
-into the documents.
+openSMILE's licence forbids commercial use, so it is an extra of its own, which no other extra includes. Features are
+standardised with the mean and deviation of the training speakers. A linear SVM or logistic regression and its C are
+chosen by UAR in folds of training speakers. Test speakers are used for no statistic and no choice. The results go to
+docs/evidence/opensmile.json, a record for each row and set of features with its figures, intervals, seeds, command and
+seconds; `benchmarks/evidence.py` writes them into the documents. Without further options all rows are run. Records of
+rows that are not named are kept.
 """
 
 from __future__ import annotations
 
+import shlex
+import sys
 import tempfile
-from importlib.metadata import version
+import time
+from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-from evidence_folds import folds_of
+from evidence_folds import corpora_of, folds_of
 from evidence_record import figures_of, load
 from evidence_runs import PLAN
 from harness import EVIDENCE, parser_of
@@ -29,6 +33,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from modeling_gemoclap.corpora.catalogue import where_to_get
 from modeling_gemoclap.corpora.files import write_json
 from modeling_gemoclap.corpora.manifest import Corpus, load_corpus
 from modeling_gemoclap.evaluation.statistics import Predictions
@@ -38,8 +43,25 @@ STRENGTHS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 FOLDS = 3  # of training speakers
 
 
+def refuse_missing_opensmile() -> None:
+    """Stop if openSMILE is not installed, before any recording is read."""
+    try:
+        version("opensmile")
+    except PackageNotFoundError:
+        sys.exit(
+            "opensmile_baseline.py: openSMILE is not installed: pip install -e '.[opensmile]' -c constraints.txt (its "
+            "licence forbids commercial use, so no other extra includes it)"
+        )
+
+
 def functionals(corpus: Corpus, name: str, cache: Path) -> dict[str, np.ndarray]:
-    """The functionals of each clip by file name, read from the file `cache` or computed and written there."""
+    """The functionals of each clip by file name, read from the file `cache` or computed and written there.
+
+    Args:
+        corpus: The clips.
+        name: Name of the set of features in `opensmile.FeatureSet`.
+        cache: The file, of this corpus and set.
+    """
     if not cache.is_file():
         import opensmile
 
@@ -79,33 +101,42 @@ def pooled(folds: list[tuple[Corpus, np.ndarray]], labels: list[str]) -> Predict
 
 def run_row(row: dict, features: dict[str, np.ndarray], corpora: dict[str, Corpus]) -> dict:
     """The figures of the linear model on a row's clips and folds; `features` are by file name."""
-    seeds = folds_of(row, corpora)
+    start, seeds = time.perf_counter(), folds_of(row, corpora)
     labels = seeds[0][0][0].emotions
     runs = [
         pooled([(test, predict(training, test, features, labels)) for training, test in folds], labels)
         for folds in seeds
     ]
-    return figures_of(runs)
+    # Where all seeds have the same folds, one of them stands for all: nothing else is random.
+    return figures_of(runs) | {"seeds": row["seeds"][: len(runs)], "seconds": round(time.perf_counter() - start)}
 
 
 def main() -> None:
     """Evaluate the named features and rows, and write the record after each."""
     rows = [name for name in PLAN["rows"] if name != "ravdess-zeroshot"]  # that row needs a text encoder
     parser = parser_of(__doc__)
-    parser.add_argument("--corpora", type=Path, required=True, help="folder with emodb/ and ravdess/")
+    parser.add_argument("--corpora", type=Path, required=True, help="folder with emodb/, ravdess/ and nemo/")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/opensmile"), help="folder of the features")
     parser.add_argument("--features", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--rows", nargs="+", default=rows, choices=rows)
     options = parser.parse_args()
-    corpora = {name: load_corpus(options.corpora / name) for name in ("emodb", "ravdess")}
+    refuse_missing_opensmile()
+    names = sorted({name for row in options.rows for name in corpora_of(PLAN["rows"][row])})
+    for name in names:
+        if not (options.corpora / name).is_dir():
+            sys.exit(f"opensmile_baseline.py: no folder {name} in --corpora {options.corpora}{where_to_get(name)}")
+    corpora = {name: load_corpus(options.corpora / name) for name in names}
     results = load("opensmile") or {"rows": {}}
     for name, row in product(options.features, options.rows):
-        features = {}  # of both corpora, whose file names differ
-        for corpus, clips in corpora.items():
-            features |= functionals(clips, SETS[name], options.output_dir / f"{corpus}-{SETS[name]}.npz")
+        features = {}  # of all corpora of the row, whose file names differ
+        for corpus in corpora_of(PLAN["rows"][row]):
+            path = options.output_dir / f"{corpus}-{SETS[name]}.npz"
+            features |= functionals(corpora[corpus], SETS[name], path)
         results["rows"].setdefault(row, {})[name] = record = run_row(PLAN["rows"][row], features, corpora)
+        command = ["python", "benchmarks/opensmile_baseline.py", "--corpora", "CORPORA"]
+        record["command"] = shlex.join([*command, "--features", name, "--rows", row])
         print(f"{row}, {name}: UAR {record['uar']:.4f}, WAR {record['war']:.4f}", flush=True)
-        results["command"] = "python benchmarks/opensmile_baseline.py --corpora CORPORA"
+        results["command"] = shlex.join(command)
         results["versions"] = {package: version(package) for package in ("opensmile", "scikit-learn", "numpy")}
         write_json(EVIDENCE / "opensmile.json", results)
 

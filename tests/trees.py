@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from modeling_gemoclap.corpora import casia, cremad, emodb, esd, ravdess
+from modeling_gemoclap.corpora import casia, cremad, emodb, esd, nemo, ravdess
 
 QUIET = 0.01 * np.random.default_rng(0).standard_normal(1600)
 
@@ -82,11 +82,23 @@ def iemocap_tree(root: Path) -> Path:
     return root
 
 
+def nemo_tree(root: Path) -> Path:
+    lines = ["file_id\temotion\traw_text\tnormalized_text\tspeaker_id\tgender\tage"]
+    for (speaker, gender), emotion in itertools.product(nemo.GENDERS.items(), nemo.EMOTIONS):
+        touch(root / f"samples/{speaker}_{emotion}_38.wav")
+        sentence = '„Ród smoka" to serial telewizyjny.'  # the table does not escape quotation marks
+        row = [f"{speaker}_{emotion}_38.wav", emotion, sentence, "ród smoka to serial telewizyjny"]
+        lines.append("\t".join([*row, f"        {speaker}", gender, "27"]))
+    write_text(root / "data.tsv", "\n".join(lines) + "\n")
+    return root
+
+
 TREES = {
     "casia": casia_tree,
     "cremad": cremad_tree,
     "emodb": emodb_tree,
     "esd": esd_tree,
     "iemocap": iemocap_tree,
+    "nemo": nemo_tree,
     "ravdess": ravdess_tree,
 }

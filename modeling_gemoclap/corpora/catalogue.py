@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from . import casia, cremad, emodb, esd, iemocap, ravdess
+from . import casia, cremad, emodb, esd, iemocap, nemo, ravdess
 from .layout import OTHER_AUDIO, KnownCorpus, recordings_below
 from .tables import COLUMNS, ManifestError
 
 CORPORA: dict[str, KnownCorpus] = {
-    module.CORPUS.name: module.CORPUS for module in (casia, cremad, emodb, esd, iemocap, ravdess)
+    module.CORPUS.name: module.CORPUS for module in (casia, cremad, emodb, esd, iemocap, nemo, ravdess)
 }
 OTHER_FORMS = f"any other corpus needs a metadata.csv ({', '.join(COLUMNS)}, ...) or Parquet shards"
 

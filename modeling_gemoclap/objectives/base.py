@@ -68,6 +68,9 @@ class Objective(ABC):
                 "--num_dev_speakers, --dev_speakers, --select and --calibration_folds"
             )
 
+    def check_clips(self, train: Corpus) -> None:  # noqa: B027
+        """Raise a `ValueError` if the training clips do not suffice. Called before any recording is read."""
+
     @abstractmethod
     def build(self, emotions: list[str]) -> tuple:
         """Return the model, in training mode, and its processor or feature extractor."""

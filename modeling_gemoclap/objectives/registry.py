@@ -9,6 +9,7 @@ from ..training.arguments import DataArguments, GEmoClapTrainingArguments, Model
 from .base import Objective
 from .classifier import Classifier
 from .gemo_clap.objective import GEmoClap
+from .probe.objective import Probe
 from .speaker_clusters.objective import SpeakerClusters
 from .two_stage.objective import TwoStage
 
@@ -17,6 +18,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     Classifier.name: Classifier,
     TwoStage.name: TwoStage,
     SpeakerClusters.name: SpeakerClusters,
+    Probe.name: Probe,
 }
 
 

@@ -243,7 +243,8 @@ def _check_folds(run: Run, protocol: Protocol, seed: int) -> None:
     for number in fold_numbers(run.recipe.data, protocol):
         if not 0 <= number <= last:
             raise ValueError(f"--folds {number}: {protocol.name} has folds 0 to {last}")
-        run_of_fold(run, Fold(protocol, number, seed))
+        fold = run_of_fold(run, Fold(protocol, number, seed))
+        fold.objective.check_clips(fold.train)
 
 
 def _refuse_different_tests(record: dict, root: Path, protocols: dict[int, Protocol]) -> None:

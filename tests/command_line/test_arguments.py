@@ -332,7 +332,9 @@ def test_every_optional_field_can_be_unset(tmp_path):
         kind = next(kind for kind in values if kind in str(field.type).replace("list[", ""))
         value = "{}" if field.metadata.get("as_json") else values[kind]
         text = f"{field.name}: [{value}]" if "nargs" in field.metadata else f"{field.name}: '{value}'"
-        config = ("--config", write_options(tmp_path, f"head: {HEADS.get(field.name, 'contrastive')}\n{text}"))
+        head = HEADS.get(field.name, "contrastive")
+        encoder = "audio_model: x\n" if head == "probe" else ""  # it needs one
+        config = ("--config", write_options(tmp_path, f"head: {head}\n{encoder}{text}"))
         assert getattr(parsed(*config), field.name) is not None
         for unset in ((f"--no-{field.name}",), (f"--{field.name}", "none"), (f"--{field.name}=~",)):
             assert getattr(parsed(*config, *unset), field.name) is None, (field.name, unset)

@@ -11,7 +11,7 @@ import pytest
 from conftest import write_corpus
 from test_manifest import manifest
 from test_protocols import corpus_of
-from trees import TREES, cremad_tree, emodb_tree, esd_tree, iemocap_tree, ravdess_tree, touch
+from trees import TREES, cremad_tree, emodb_tree, esd_tree, iemocap_tree, nemo_tree, ravdess_tree, touch
 
 from modeling_gemoclap.corpora.catalogue import CORPORA
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
@@ -84,6 +84,13 @@ def test_transcripts_genders_and_splits(tmp_path):
     corpus = load_corpus(ravdess_tree(tmp_path / "ravdess"))
     assert rows_of(corpus)["03-01-06-01-02-01-02.wav"]["gender"] == "female"
     assert any("sung, not spoken" in note for note in corpus.notes)
+    folder = nemo_tree(tmp_path / "nemo")
+    for place in (folder, folder / "samples"):  # the sentences lie above
+        row = rows_of(load_corpus(place))["WR0_surprised_38.wav"]
+        assert (row["emotion"], row["gender"], row["speaker_id"]) == ("surprise", "male", "WR0")
+        assert row["transcript"] == '„Ród smoka" to serial telewizyjny.'
+    (folder / "data.tsv").unlink()
+    assert rows_of(load_corpus(folder))["EB0_fear_38.wav"]["transcript"] == "", "no label is in the table alone"
 
 
 @pytest.mark.skipif("GEMOCLAP_CORPORA" not in os.environ, reason="GEMOCLAP_CORPORA names no folder with the corpora")
@@ -136,6 +143,7 @@ def test_an_incomplete_iemocap_download(tmp_path):
         ("emodb", "wav/17a01Wa.wav", "17a01Wa.wav: '17' is no speaker"),
         ("ravdess", "Actor_01/03-01-09-01-01-01-01.wav", "'09' is no emotion code"),
         ("cremad", "AudioWAV/1099_DFA_ANG_XX.wav", "'1099' is no actor in VideoDemographics.csv"),
+        ("nemo", "samples/XY0_anger_38.wav", "'XY0' is no speaker of this corpus; it has EB0, IC0"),
         ("casia", "wangzhe/bored/201.wav", "'bored' is no emotion"),
         ("esd", "Emotion Speech Dataset/0011/Bored/0011_000351.wav", "'Bored' is no emotion"),
     ],

@@ -128,7 +128,7 @@ def test_unknown_heads_in_files(tmp_path):
 
 
 def test_the_registry():
-    assert list(OBJECTIVES) == ["contrastive", "classifier", "supcon", "speaker"]
+    assert list(OBJECTIVES) == ["contrastive", "classifier", "supcon", "speaker", "probe"]
     with pytest.raises(ValueError, match="--head emo: no such objective; known are contrastive, classifier"):
         objective_named("emo")
     with pytest.raises(ValueError, match="'classifier' exists already"):

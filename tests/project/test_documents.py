@@ -250,7 +250,7 @@ def not_in_a_record(text):
         parts = [part for part in parts if part != "commands"]
         if not parts:
             continue
-        files = [*PLAN["rows"]] if {"rows", "costs"} & {*parts} else []
+        files = [name for name in PLAN["rows"] if load(name)] if {"rows", "costs"} & {*parts} else []
         parts += re.findall(r"`([\w-]+)`", section)  # a part that prose names
         files += [part for part in parts if (ROOT / f"docs/evidence/{part}.json").is_file()]
         allowed = quotable(files)

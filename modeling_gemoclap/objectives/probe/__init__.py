@@ -1,0 +1,1 @@
+"""A linear probe: logistic regression on one layer of a frozen, pretrained audio encoder."""
