@@ -124,9 +124,7 @@ class DataArguments:
     noise_snr_db: list[float] = option(
         [10.0, 40.0], "Minimum and maximum signal-to-noise ratio of added noise in dB", nargs=2, within=FINITE
     )
-    reverb_prob: float = option(
-        0.0, "Share of clips with added reverberation (compact, Whisper)", within=SHARE
-    )
+    reverb_prob: float = option(0.0, "Share of clips with added reverberation (compact, Whisper)", within=SHARE)
     mix_prob: float = option(
         0.0,
         "Share of training clips mixed with another clip of the same emotion and gender (compact, Whisper)",

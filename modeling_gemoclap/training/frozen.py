@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ class _Part:
         folder: Its folder.
 
     Raises:
-        OSError, KeyError, ValueError: If it cannot be read, or if its files disagree.
+        OSError, EOFError, KeyError, ValueError, BadZipFile: If it cannot be read, or if its files disagree.
     """
 
     def __init__(self, folder: Path):
@@ -153,7 +154,7 @@ class FrameStore:
                 self._read.add(path.name)
                 try:
                     part = _Part(path)
-                except (OSError, KeyError, ValueError) as error:
+                except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
                     logger.warning(f"{path}: damaged frames are removed and computed again ({error})")
                     self._damaged.append(path)
                     continue
@@ -171,6 +172,8 @@ class FrameStore:
         with FileLock(self.folder / "lock"):
             for path in [*self.folder.glob(".unfinished-*"), *self._damaged]:
                 shutil.rmtree(path, ignore_errors=True)
+                self._read.discard(path.name)
+            self._damaged = []
             if not (self.folder / MADE_OF).is_file():
                 write_json(self.folder / MADE_OF, self._made_of)
             yield

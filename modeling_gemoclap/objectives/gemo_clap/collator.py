@@ -49,8 +49,9 @@ class GEmoClapCollator:
                 of the random draws. A negative label is unknown.
 
         Returns:
-            Audio inputs, `input_ids`, `attention_mask` (or `text_vectors`), and `emotion_labels` and `gender_labels` of shape `(batch,)`;
-            for `"ml"` also `gender_input_ids` and `gender_attention_mask`.
+            Audio inputs, `input_ids` and `attention_mask` (or `text_vectors`), and `emotion_labels` and
+            `gender_labels` of shape `(batch,)`; for `"ml"` also `gender_input_ids` and `gender_attention_mask` (or
+            `gender_text_vectors`).
 
         Raises:
             ValueError: If a label exceeds the number of classes.
