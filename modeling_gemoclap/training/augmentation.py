@@ -192,11 +192,11 @@ def collate_whisper(extractor: GEmoClapFeatureExtractor, clips: list[np.ndarray]
         `(batch, windows * frames)`.
     """
     clips = [clip if clip.ndim == 2 else whisper_log_mel(extractor, clip) for clip in clips]
-    window = extractor.collate([clips[0][:, 0]], return_tensors="np")[extractor.input_name].shape[2]
+    hop_seconds = log_mel_scale(extractor)["hop_seconds"]
+    window = round(extractor.own.get("chunk_length", 30) / hop_seconds)
     lengths = [max(1, len(clip) - _whisper_tail(extractor)) for clip in clips]
     if extractor.max_seconds:
-        longest = round(extractor.max_seconds / log_mel_scale(extractor)["hop_seconds"])
-        lengths = [min(length, longest) for length in lengths]
+        lengths = [min(length, round(extractor.max_seconds / hop_seconds)) for length in lengths]
     frames = window * math.ceil(max(lengths) / window)
     values = np.full((len(clips), frames, clips[0].shape[1]), WHISPER_SILENCE, np.float32)
     for row, (clip, length) in enumerate(zip(clips, lengths, strict=True)):
