@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,7 +34,7 @@ from .augmentation import collate_whisper
 logger = logging.get_logger(__name__)
 FRAMES, INDEX, MADE_OF = "frames.f16", "index.npz", "made_of.json"
 ESTIMATE_CLIPS, MARGIN = 16, 1.1  # clips whose frames predict the size of all, and the factor of the prediction
-CLIPS_PER_PART = 4096  # what an interrupted encoding loses at most
+PART_SECONDS = 600  # what an interrupted encoding loses at most
 GIB = 2**30
 
 
@@ -178,12 +179,11 @@ class FrameStore:
                 write_json(self.folder / MADE_OF, self._made_of)
             yield
 
-    def add(self, keys: list[str], clips: Iterator[ClipFrames], remaining: int) -> None:
+    def add(self, clips: Iterator[tuple[str, ClipFrames]], remaining: int) -> None:
         """Add clips, all or none of them. The store must be `locked`.
 
         Args:
-            keys: Their keys.
-            clips: Their frames, which are computed while they are written.
+            clips: Their keys and frames, which are computed while they are written.
             remaining: Number of clips for which the disk needs space: these, and those that will be added next.
 
         Raises:
@@ -192,7 +192,7 @@ class FrameStore:
         folder = self.folder / f".unfinished-{os.getpid()}"
         folder.mkdir()
         try:
-            shapes, num_valid = self._write(folder / FRAMES, clips, remaining)
+            keys, shapes, num_valid = zip(*self._write(folder / FRAMES, clips, remaining), strict=True)
             with open(folder / INDEX, "wb") as file:
                 np.savez(file, keys=np.array(keys), shapes=np.array(shapes), num_valid=np.array(num_valid))
                 _flush(file)
@@ -201,10 +201,11 @@ class FrameStore:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _write(self, path: Path, clips: Iterator[ClipFrames], remaining: int) -> tuple[list, list[int]]:
-        shapes, num_valid, written, needed = [], [], 0, None
+    def _write(self, path: Path, clips: Iterator[tuple[str, ClipFrames]], remaining: int) -> list[tuple]:
+        """Write frames. Return the key, the shape and the number of valid frames of each clip."""
+        index, written, needed = [], 0, None
         with open(path, "wb") as file:
-            for number, clip in enumerate(clips):
+            for number, (key, clip) in enumerate(clips):
                 if number == min(ESTIMATE_CLIPS, remaining) - 1:  # the clips are in random order
                     needed = MARGIN * remaining * (written + clip.states.nbytes) / (number + 1)
                     self._refuse_small_disk(needed, needed - written)
@@ -216,10 +217,9 @@ class FrameStore:
                         raise
                     self._refuse_small_disk(needed, float("inf"))
                 written += clip.states.nbytes
-                shapes.append(clip.states.shape)
-                num_valid.append(clip.num_valid)
+                index.append((key, clip.states.shape, clip.num_valid))
             _flush(file)
-        return shapes, num_valid
+        return index
 
     def _refuse_small_disk(self, needed: float | None, missing: float) -> None:
         free = shutil.disk_usage(self.folder).free
@@ -285,13 +285,12 @@ def attach_frames(
     wanted = {key: (index, copy) for index, row in enumerate(keys) for copy, key in enumerate(row)}
     if None in store.find(list(wanted)):
         with store.locked(), _evaluating(model):
-            missing = [key for key, place in zip(wanted, store.find(list(wanted)), strict=True) if place is None]
+            places = zip(wanted.items(), store.find(list(wanted)), strict=True)
+            missing = [item for item, place in places if place is None]
             missing = [missing[number] for number in np.random.default_rng(0).permutation(len(missing))]
-            progress = tqdm(total=len(missing), desc="encoding audio", disable=quiet)
-            for start in range(0, len(missing), CLIPS_PER_PART):
-                part = missing[start : start + CLIPS_PER_PART]
-                store.add(part, _encoded(model, clips, [wanted[key] for key in part], progress), len(missing) - start)
-            progress.close()
+            with tqdm(total=len(missing), desc="encoding audio", disable=quiet) as progress:
+                while missing:
+                    store.add(_encode_part(model, clips, missing, progress), len(missing))
     clips.frames = StoredFrames([store.find(row) for row in keys])
     return store
 
@@ -306,11 +305,15 @@ def _evaluating(model: GEmoClapPreTrainedModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def _encoded(model: GEmoClapPreTrainedModel, clips, wanted: list[tuple[int, int]], progress) -> Iterator[ClipFrames]:
-    """Encode versions of clips, each an index and the number of the version."""
-    for index, copy in wanted:
-        yield _encode(model, clips, index, copy)
+def _encode_part(model: GEmoClapPreTrainedModel, clips, missing: list, progress) -> Iterator[tuple[str, ClipFrames]]:
+    """Encode and remove the last items of `missing`, keys with the index of a clip and the number of its version."""
+    end = time.monotonic() + PART_SECONDS
+    while missing:
+        key, (index, copy) = missing.pop()
+        yield key, _encode(model, clips, index, copy)
         progress.update()
+        if time.monotonic() > end:
+            return
 
 
 def _key(clips, state: str, index: int, copy: int) -> str:

@@ -118,7 +118,7 @@ def test_a_changed_recording_is_encoded_again(make_model, tmp_path, encoded):
 
 
 def test_an_interrupted_encoding_leaves_nothing_that_is_trusted(make_clips, tmp_path, encoded, monkeypatch):
-    monkeypatch.setattr(frozen, "CLIPS_PER_PART", 5)
+    monkeypatch.setattr(frozen, "PART_SECONDS", -1)  # one clip in each part
     write, written = frozen._flush, []
 
     def killed(file):
@@ -139,7 +139,7 @@ def test_an_interrupted_encoding_leaves_nothing_that_is_trusted(make_clips, tmp_
     (store / ".unfinished-1" / frozen.FRAMES).write_bytes(b"half")
     encoded.clear()
     attach_frames(model, clips, tmp_path, quiet=True)
-    assert len(encoded) == 12 - 5 and not list(store.glob(".unfinished-*"))
+    assert len(encoded) == 12 - 1 and not list(store.glob(".unfinished-*"))
 
 
 @pytest.mark.parametrize("name", [frozen.FRAMES, frozen.INDEX])
