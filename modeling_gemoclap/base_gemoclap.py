@@ -12,20 +12,15 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_gemoclap import GEmoClapConfig
 from .encoding_gemoclap import applies_spec_augment, encode_frames, ignores_padding, mask_padding_leaks
+from .frozen_gemoclap import FreezableTowers, frozen_states, run_last_layers
 from .heads_gemoclap import GEmoClapAudioPooling
 from .safety_gemoclap import check_weight_files, explain_unsafe_pickle, tensors_sha256, weight_probe
-from .towers_gemoclap import (
-    build_audio_tower,
-    feature_encoder,
-    layer_classes,
-    load_audio_tower,
-    transformer_layers,
-)
+from .towers_gemoclap import build_audio_tower, layer_classes, load_audio_tower
 
 UNLABELLED_ENCODER = "an encoder on the clusters of speakers, without emotion labels"
 
 
-class GEmoClapPreTrainedModel(PreTrainedModel):
+class GEmoClapPreTrainedModel(FreezableTowers, PreTrainedModel):
     """Base class of all models: an audio tower with pooling, freezing, and the record of its weights."""
 
     config_class = GEmoClapConfig
@@ -154,8 +149,8 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
             input_features: `(batch, frames, mel)`, for towers with spectrograms; for Whisper
                 `(batch, mel, windows * frames)`.
             audio_attention_mask: `(batch, samples or frames)`, 1 for valid input and 0 for padding at the end.
-            audio_frames: `(batch, frames, hidden_size)`, the padded outputs of `frames_of`, instead of the two inputs.
-                `audio_attention_mask` is then the mask of these frames.
+            audio_frames: `(batch, states, frames, hidden_size)`, the padded outputs of `frozen_states`, instead of the
+                two inputs. `audio_attention_mask` is then the mask of these frames. Only layers that are trained run.
 
         Returns:
             `(batch, hidden_size)`, or `(batch, 2 * hidden_size)` for `"mean_std"`. The vector of a clip is independent
@@ -169,15 +164,20 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
             return self._encode_batch(self._pool_frames, input_values, input_features, audio_attention_mask)
         if input_values is not None or input_features is not None:
             raise ValueError("give either audio_frames or the input of the audio tower, not both")
-        return self.audio_pooling([audio_frames.to(self.dtype)], audio_attention_mask)
+        states = list(audio_frames.to(self.dtype).unbind(1))
+        if layers := self.last_layers():
+            states += run_last_layers(self.audio_model, layers, states[-1], audio_attention_mask)
+        return self.audio_pooling(states, audio_attention_mask)
 
-    def frames_of(
+    def frozen_states(
         self,
         input_values: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         audio_attention_mask: torch.Tensor | None = None,
-    ) -> list[torch.Tensor]:
-        """Encode audio and return the valid frames of each clip.
+    ) -> list[tuple[torch.Tensor, int]]:
+        """Encode audio by the frozen part of the audio tower, for `pool_audio`.
+
+        The frozen part is the tower, or after `unfreeze_last_n_layers` its lower layers.
 
         Args:
             input_values: See `pool_audio`.
@@ -185,17 +185,16 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
             audio_attention_mask: See `pool_audio`.
 
         Returns:
-            One tensor `(frames, hidden_size)` for each clip.
+            For each clip `(states, frames, hidden_size)` and the number of its valid frames, which come first. The
+            states are those of all frozen layers with `use_weighted_layer_sum`, else that of the last.
 
         Raises:
             ValueError: As for `pool_audio`.
         """
 
-        def encode(inputs: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
-            states, valid = encode_frames(self.audio_model, inputs, mask)
-            if valid is None:
-                return list(states[-1])
-            return [frames[clip_mask.bool()] for frames, clip_mask in zip(states[-1], valid, strict=True)]
+        def encode(inputs: torch.Tensor, mask: torch.Tensor | None) -> list[tuple[torch.Tensor, int]]:
+            all_layers = self.config.use_weighted_layer_sum
+            return frozen_states(self.audio_model, inputs, mask, self.num_trained_layers, all_layers)
 
         return self._encode_batch(encode, input_values, input_features, audio_attention_mask)
 
@@ -266,53 +265,6 @@ class GEmoClapPreTrainedModel(PreTrainedModel):
     def _pool_frames(self, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         states, frames = encode_frames(self.audio_model, inputs, mask, self.config.use_weighted_layer_sum)
         return self.audio_pooling(states, frames)
-
-    def freeze_feature_projection(self) -> None:
-        """Freeze the projection of the convolutions' output to the width of the Transformer.
-
-        Raises:
-            ValueError: If the audio tower has no feature projection.
-        """
-        if not hasattr(self.audio_model, "feature_projection"):
-            model_type = self.config.audio_config.model_type
-            raise ValueError(
-                f"freeze_feature_projection: a {model_type!r} model has no feature projection; remove the option, or "
-                f"override a configuration file with --freeze_feature_projection false"
-            )
-        self.audio_model.feature_projection.requires_grad_(False)
-
-    def freeze_feature_encoder(self) -> None:
-        """Freeze the convolutions or patch embeddings of the audio tower.
-
-        Raises:
-            ValueError: If they cannot be identified.
-        """
-        for module in feature_encoder(self.audio_model):
-            module.requires_grad_(False)
-            module._requires_grad = False  # else transformers builds a graph through the module in training
-
-    def freeze_audio_encoder(self) -> None:
-        """Freeze the audio tower, but not its pooling and its projection or head."""
-        self.audio_model.requires_grad_(False)
-        for module in self.audio_model.modules():
-            if hasattr(module, "_requires_grad"):
-                module._requires_grad = False
-
-    def unfreeze_last_n_layers(self, n: int) -> None:
-        """Freeze the audio tower except for its last Transformer layers.
-
-        Args:
-            n: Number of layers that are trained.
-
-        Raises:
-            ValueError: If the tower has fewer than `n` layers.
-        """
-        _, layers = transformer_layers(self.audio_model)
-        if not 0 <= n <= len(layers):
-            raise ValueError(f"unfreeze_last_n_layers={n}: the audio tower has {len(layers)} layers")
-        self.freeze_audio_encoder()
-        for layer in layers[len(layers) - n :]:
-            layer.requires_grad_(True)
 
 
 class GEmoClapAudioOnlyModel(GEmoClapPreTrainedModel):

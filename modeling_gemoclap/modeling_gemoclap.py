@@ -90,6 +90,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .audio_files_gemoclap import decode
         from .audio_headers_gemoclap import AudioError
         from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
+        from .frozen_gemoclap import run_last_layers
         from .pipeline_gemoclap import ZeroShotEmotionPipeline
         from .processing_gemoclap import GEmoClapProcessor
         from .recordings_gemoclap import read_audio
@@ -98,7 +99,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .speech_gemoclap import trim_silence
 
         names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
-        return *names, check_config, decode, AudioError, log_mel, read_audio, trim_silence
+        return *names, check_config, decode, AudioError, log_mel, read_audio, run_last_layers, trim_silence
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:
@@ -137,6 +138,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         input_values: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         audio_attention_mask: torch.Tensor | None = None,
+        audio_frames: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Embed audio.
 
@@ -145,6 +147,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             input_features: `(batch, frames, mel)`, for towers with spectrograms; for Whisper
                 `(batch, mel, windows * frames)`.
             audio_attention_mask: `(batch, samples)` or `(batch, frames)`, 1 for valid input and 0 for padding.
+            audio_frames: See `pool_audio`.
 
         Returns:
             `(batch, projection_dim)`, unit length.
@@ -153,7 +156,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             ValueError: If both or neither of `input_values` and `input_features` are given, or if the device does not
                 support the dtype of the model.
         """
-        return self.audio_projection(self.pool_audio(input_values, input_features, audio_attention_mask))
+        return self.audio_projection(self.pool_audio(input_values, input_features, audio_attention_mask, audio_frames))
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Embed prompts.
@@ -174,7 +177,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
 
     def freeze_text_encoder(self) -> None:
         """Freeze the text tower, but not its projection."""
-        self.text_model.requires_grad_(False)
+        self._freeze("text_model")
 
     @torch.no_grad()
     def get_class_embeddings(self, class_prompts: list[list[str]], tokenizer) -> torch.Tensor:
@@ -205,6 +208,9 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         emotion_labels: torch.Tensor | None = None,
         gender_labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
+        audio_frames: torch.Tensor | None = None,
+        text_vectors: torch.Tensor | None = None,
+        gender_text_vectors: torch.Tensor | None = None,
     ) -> GEmoClapOutput:
         """Embed audio, texts or both, and compute their similarities and, with labels, the loss.
 
@@ -219,6 +225,9 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             emotion_labels: `(batch,)`, indices into `config.emotions`, negative where unknown.
             gender_labels: `(batch,)`, indices into `config.genders`, negative where unknown.
             return_dict: Whether to return a `GEmoClapOutput` instead of a tuple; default True.
+            audio_frames: See `pool_audio`.
+            text_vectors: `(text_batch, hidden_size)`, outputs of `pool_text` instead of `input_ids`.
+            gender_text_vectors: `(text_batch, hidden_size)`, the same for the gender prompts.
 
         Returns:
             A `GEmoClapOutput`. Fields that require audio or texts are None without them.
@@ -227,16 +236,20 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             ValueError: If neither audio nor text is given, if the numbers of clips, texts and labels differ, or if a
                 label is not an index of a class.
         """
-        has_audio = input_values is not None or input_features is not None
-        if input_ids is None and (emotion_labels is not None or not has_audio):
+        has_audio = any(value is not None for value in (input_values, input_features, audio_frames))
+        if input_ids is None and text_vectors is None and (emotion_labels is not None or not has_audio):
             raise ValueError("give input_ids, the prompts; to embed only audio, give audio without labels")
         audio_embeds = text_embeds = gender_text_embeds = loss = logits_per_audio = logits_per_text = None
         if has_audio or emotion_labels is not None:
-            audio_embeds = self.get_audio_features(input_values, input_features, audio_attention_mask)
+            audio_embeds = self.get_audio_features(input_values, input_features, audio_attention_mask, audio_frames)
         if input_ids is not None:
             text_embeds = self.get_text_features(input_ids, attention_mask)
+        elif text_vectors is not None:
+            text_embeds = self.text_projection(text_vectors)
         if gender_input_ids is not None:
             gender_text_embeds = self.get_text_features(gender_input_ids, gender_attention_mask)
+        elif gender_text_vectors is not None:
+            gender_text_embeds = self.text_projection(gender_text_vectors)
         embeds = {"audio_embeds": audio_embeds, "text_embeds": text_embeds, "gender_text_embeds": gender_text_embeds}
         scales = {"audio_scale": self.audio_scale, "text_scale": self.text_scale}
         if emotion_labels is not None:
@@ -307,6 +320,7 @@ class GEmoClapForXVector(GEmoClapAudioOnlyModel):
         input_features: torch.Tensor | None = None,
         audio_attention_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
+        audio_frames: torch.Tensor | None = None,
     ) -> XVectorOutput:
         """Embed audio.
 
@@ -315,11 +329,13 @@ class GEmoClapForXVector(GEmoClapAudioOnlyModel):
             input_features: See `pool_audio`.
             audio_attention_mask: See `pool_audio`.
             return_dict: Whether to return an `XVectorOutput` instead of a tuple; default True.
+            audio_frames: See `pool_audio`.
 
         Returns:
             `embeddings` of `(batch, output_size)`, not normalised.
         """
-        output = XVectorOutput(embeddings=self.pool_audio(input_values, input_features, audio_attention_mask))
+        pooled = self.pool_audio(input_values, input_features, audio_attention_mask, audio_frames)
+        output = XVectorOutput(embeddings=pooled)
         return output.to_tuple() if return_dict is False else output
 
 

@@ -17,7 +17,9 @@ from typing import NoReturn
 TRACEBACK_VARIABLE = "GEMOCLAP_TRACEBACK"
 FILES_KEPT = "files written so far are kept"
 EXTRAS = {
-    **dict.fromkeys(("accelerate", "datasets", "evaluate", "jinja2", "matplotlib", "pandas", "pyarrow"), "train"),
+    **dict.fromkeys(
+        ("accelerate", "datasets", "evaluate", "filelock", "jinja2", "matplotlib", "pandas", "pyarrow"), "train"
+    ),
     **dict.fromkeys(("scipy", "sklearn", "yaml"), "train"),
     "peft": "lora",
     "tensorboard": "tensorboard",

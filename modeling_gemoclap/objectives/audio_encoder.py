@@ -9,7 +9,8 @@ from ..command_line.files import json_object
 from ..configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
-from ..training.arguments import ModelArguments
+from ..training.arguments import DataArguments, ModelArguments
+from ..training.augmentation import AUGMENTATIONS
 from ..training.history import settle_history
 from .initial_checkpoint import copy_pooling_and_history, load_initial_checkpoint
 from .tower_fields import check_config_fields, check_feature_fields, check_pretrained_fields, compact_features
@@ -99,6 +100,40 @@ def build_audio_model(
         return settle_history(model).train(), extractor
     config = GEmoClapConfig(audio_config=compact_config(audio), **values)
     return settle_history(model_class(config)).train(), compact_extractor(config, features)
+
+
+def check_frozen_frames(model: ModelArguments, data: DataArguments) -> None:
+    """Check the options of stored frames.
+
+    Args:
+        model: `cache_frozen_frames`, and what is frozen.
+        data: `frozen_copies`, and what changes the clips.
+
+    Raises:
+        ValueError: If options contradict each other.
+    """
+    changed = [f"--{name}" for name in (*AUGMENTATIONS, "max_seconds") if getattr(data, name)]
+    if not model.cache_frozen_frames:
+        if data.frozen_copies != 1:
+            raise ValueError("--frozen_copies needs --cache_frozen_frames true")
+        return
+    if not model.freeze_audio_encoder and model.unfreeze_last_n_layers is None:
+        raise ValueError("--cache_frozen_frames needs --freeze_audio_encoder true or --unfreeze_last_n_layers")
+    if refused := [name for name in changed if name in ("--mix_prob", "--max_seconds")]:
+        raise ValueError(
+            f"--cache_frozen_frames stores each clip completely and alone: leave out {', '.join(refused)}, or give "
+            f"--cache_frozen_frames false"
+        )
+    if changed and data.frozen_copies == 1:
+        raise ValueError(
+            f"--cache_frozen_frames stores the frames of unchanged clips: leave out {', '.join(changed)}, give "
+            f"--frozen_copies 8 to store augmented versions too, or give --cache_frozen_frames false"
+        )
+    if data.frozen_copies > 1 and not changed:
+        raise ValueError(
+            f"--frozen_copies {data.frozen_copies} would store equal versions of each clip: give an augmentation such "
+            f"as --time_warp, or leave it out"
+        )
 
 
 def freeze_parts(model: GEmoClapPreTrainedModel, arguments: ModelArguments) -> GEmoClapPreTrainedModel:

@@ -10,7 +10,7 @@ from ..corpora.manifest import Corpus
 from ..training.arguments import Recipe
 from ..training.clips import AudioCollator, ClipDataset, ClipOptions
 from ..training.trainer import SpeechTrainer
-from .audio_encoder import check_shortened_audio, freeze_parts
+from .audio_encoder import check_frozen_frames, check_shortened_audio, freeze_parts
 
 
 class Objective(ABC):
@@ -57,6 +57,7 @@ class Objective(ABC):
             raise ValueError("--freeze_audio_encoder and --unfreeze_last_n_layers contradict each other: give one")
         check_shortened_audio(self.recipe.model)
         data = self.recipe.data
+        check_frozen_frames(self.recipe.model, data)
         if data.num_dev_speakers or data.dev_speakers or data.calibration_folds or data.select != "last":
             self.check_development()
 
@@ -89,10 +90,6 @@ class Objective(ABC):
     def trained_module(self, model, dataset: ClipDataset):
         """Freeze the parts that are not trained, and return the module for the trainer; it may wrap the model."""
         return freeze_parts(model, self.recipe.model)
-
-    def caches_frozen_frames(self) -> bool:
-        """Return whether the output of a frozen audio encoder is computed once instead of in every epoch."""
-        return False
 
     def trainer_options(self, dataset: ClipDataset) -> dict:
         """Return the keyword arguments of `trainer_class` that are specific to it."""

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from ..command_line.parser import option
 from ..command_line.ranges import COUNT, DROPOUT
 from ..modeling_gemoclap import GEmoClapForAudioClassification
-from ..training.augmentation import AUGMENTATIONS
 from ..training.card import CardText
 from ..training.clips import audio_inputs
 from ..training.gather import gather
@@ -25,9 +24,6 @@ class ClassifierOptions:
 
     classifier_hidden_size: int | None = option(None, "Hidden size of the head; none: a linear head", within=COUNT)
     classifier_dropout: float = option(0.0, "Dropout before the head", within=DROPOUT)
-    cache_frozen_frames: bool = option(
-        False, "With --freeze_audio_encoder true: compute the audio encoder's output once, not in every epoch"
-    )
 
 
 class ClassifierTrainer(SpeechTrainer):
@@ -82,27 +78,7 @@ class Classifier(Objective):
     name, title = "classifier", "the classifier"
     Options, trainer_class = ClassifierOptions, ClassifierTrainer
 
-    def check(self) -> None:
-        """Check that frames can be cached if `cache_frozen_frames` is set; see `Objective`."""
-        super().check()
-        model, data = self.recipe.model, self.recipe.data
-        if not self.options.cache_frozen_frames:
-            return
-        if not model.freeze_audio_encoder:
-            raise ValueError("--cache_frozen_frames needs --freeze_audio_encoder true")
-        changed = [name for name in (*AUGMENTATIONS, "max_seconds") if getattr(data, name)]
-        if changed or model.use_weighted_layer_sum:
-            conflicts = ", ".join(f"--{name}" for name in changed) or "--use_weighted_layer_sum"
-            raise ValueError(
-                f"--cache_frozen_frames stores the last layer's frames of complete, unaugmented clips: leave out "
-                f"{conflicts}, or give --cache_frozen_frames false"
-            )
-
     def build(self, emotions: list[str]) -> tuple:
         """See `Objective`."""
         values = {name: getattr(self.options, name) for name in ("classifier_hidden_size", "classifier_dropout")}
         return build_audio_model(GEmoClapForAudioClassification, self.recipe.model, values | {"emotions": emotions})
-
-    def caches_frozen_frames(self) -> bool:
-        """See `Objective`."""
-        return self.options.cache_frozen_frames

@@ -15,7 +15,6 @@ from transformers.utils import logging
 from ..corpora.files import write_atomically
 from ..corpora.protocols import deal_speakers, genders_of
 from ..fingerprint import digest
-from ..training.frozen import remove_frames
 from ..training.gather import all_gather_object, release
 from ..training.history import record_development
 from .fit import fit
@@ -152,7 +151,6 @@ def _fold_logits(fold: Run) -> tuple[torch.Tensor, torch.Tensor]:
         logits, labels = uncalibrated_logits(trainer)
         if trainer.is_world_process_zero():
             save_logits(path, key, logits, labels)
-            remove_frames(fold.training)
         trainer.accelerator.wait_for_everyone()
         release(trainer)
     return load_logits(path, key)

@@ -11,11 +11,13 @@ from transformers.utils import logging
 
 from ..evaluation.metrics import war_uar_of_scores
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..frozen_gemoclap import refuse_last_layers
+from ..objectives.audio_encoder import freeze_parts
 from ..training.arguments import DataArguments
-from ..training.augmentation import AUGMENTATIONS, Augmentation
+from ..training.augmentation import AUGMENTATIONS, Augmentation, log_mel_scale
 from ..training.checkpoints import relocate_best_checkpoint
-from ..training.clips import ClipDataset, ClipOptions, read_parts, refuse_different_clips
-from ..training.frozen import collate_frames, frames_folder, frozen_frames
+from ..training.clips import ClipDataset, ClipOptions, cache_folder, read_parts, refuse_different_clips
+from ..training.frozen import attach_frames
 from ..training.trainer import SpeechTrainer
 from ..training.trainer_options import refuse_evaluation
 from .provenance import seen_speakers_note
@@ -63,20 +65,16 @@ def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
     _check_run(run)
     with unsharded_weights(training):
         model, processor = objective.build(run.emotions)
+    _freeze_for_cache(run, model)
     extractor, config = getattr(processor, "feature_extractor", processor), model.config
     train, dev, skipped = read_parts((run.train, run.dev), extractor, run.recipe.data, training)
     dataset, errors = objective.dataset(train, extractor, config, clip_options(run, extractor))
     dev_dataset = dev and ClipDataset(dev, extractor, config, ClipOptions(on_bad_audio=run.recipe.data.on_bad_audio))
+    _attach_frames(run, model, dataset, dev_dataset)
     collator = objective.collator(processor, config)
     if not resumed:
         objective.initialise(model, dataset, collator)
     module = objective.trained_module(model, dataset)
-    if objective.caches_frozen_frames():
-        module, collator = module.to(training.device), collate_frames
-        with training.main_process_first(desc="encoding audio"):
-            dataset, dev_dataset = (
-                clips and frozen_frames(module, clips, frames_folder(training)) for clips in (dataset, dev_dataset)
-            )
     trainer = objective.trainer_class(
         model=module,
         args=training,
@@ -89,6 +87,26 @@ def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
     )
     trainer.run_identity = run.identity
     return trainer, skipped + errors
+
+
+def _freeze_for_cache(run: Run, model) -> None:
+    """With `cache_frozen_frames`, freeze parts of the audio tower, and check that the others can run alone."""
+    if run.recipe.model.cache_frozen_frames:
+        freeze_parts(model, run.recipe.model)
+        if model.num_trained_layers:
+            refuse_last_layers(model.config.audio_config)
+
+
+def _attach_frames(run: Run, model, dataset: ClipDataset, dev_dataset: ClipDataset | None) -> None:
+    """With `cache_frozen_frames`, let the clips be read as stored frames. The main process encodes first."""
+    data, training = run.recipe.data, run.training
+    if not run.recipe.model.cache_frozen_frames:
+        return
+    folder, quiet = cache_folder(data.feature_cache_dir), training.disable_tqdm
+    with training.main_process_first(desc="encoding audio"):
+        attach_frames(model.to(training.device), dataset, folder, data.frozen_copies, quiet)
+        if dev_dataset is not None:
+            attach_frames(model, dev_dataset, folder, quiet=quiet)
 
 
 @contextmanager
@@ -116,9 +134,8 @@ def clip_options(run: Run, extractor: GEmoClapFeatureExtractor) -> ClipOptions:
 
 def augmentation_of(data: DataArguments, extractor: GEmoClapFeatureExtractor) -> Augmentation | None:
     """Return the augmentation of training clips, or None."""
-    features = {name: getattr(extractor, name) for name in ("log_mel_mean", "log_mel_std", "hop_seconds")}
-    features |= {name: getattr(data, name) for name in (*AUGMENTATIONS, "noise_snr_db")}
-    return Augmentation(**features) or None
+    changes = {name: getattr(data, name) for name in (*AUGMENTATIONS, "noise_snr_db")}
+    return Augmentation(**changes, **(log_mel_scale(extractor) or {})) or None
 
 
 def _check_run(run: Run) -> None:
@@ -128,7 +145,7 @@ def _check_run(run: Run) -> None:
     refuse_evaluation(run.training, dev is not None)
     if dev:
         objective.check_development()
-    if train.shards and (not objective.reads_shards or objective.caches_frozen_frames()):
+    if train.shards and (not objective.reads_shards or run.recipe.model.cache_frozen_frames):
         unsupported_by = "--cache_frozen_frames" if objective.reads_shards else objective.title
         raise ValueError(
             f"{train.name}: shards are read in their order, which {unsupported_by} does not support; give the "

@@ -28,7 +28,7 @@ RUN_MARKERS = (
 )
 # All files and folders that a run writes. The identity is last, so it is moved and removed last.
 RUN_FILES = (
-    *("checkpoint-*", CALIBRATION, "frozen_frames", "adapter", "encoder", "fold_*", "shuffled_labels", "results"),
+    *("checkpoint-*", CALIBRATION, "adapter", "encoder", "fold_*", "shuffled_labels", "results"),
     *("model*.safetensors", "model.safetensors.index.json", "config.json", "processor_config.json"),
     *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
     *("special_tokens_map.json", "added_tokens.json", "*_gemoclap.py", "README.md", "skipped_clips.json"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from ..corpora.files import write_json
-from ..training.frozen import remove_frames
 from ..training.lora import is_lora, save_adapter
 from ..training.trainer import SpeechTrainer
 from .calibration import calibrate, fit_temperature, out_of_fold_logits
@@ -59,7 +58,6 @@ def save_run(run: Run, trainer: SpeechTrainer, skipped: list[str]) -> None:
     trainer.save_state()
     trainer.create_model_card()
     if trainer.is_world_process_zero():
-        remove_frames(arguments)
         if skipped:
             write_json(run.folder / "skipped_clips.json", skipped)
         clips = f"{len(trainer.train_dataset) - num_skipped} clips" + (f", {len(skipped)} skipped" if skipped else "")

@@ -63,6 +63,11 @@ class ModelArguments:
     unfreeze_last_n_layers: int | None = option(
         None, "Train only this number of last layers of the audio encoder", within=NOT_NEGATIVE
     )
+    cache_frozen_frames: bool = option(
+        False,
+        "With --freeze_audio_encoder or --unfreeze_last_n_layers: store the output of the frozen layers for every "
+        "clip, and train on it",
+    )
 
 
 @dataclass
@@ -113,26 +118,32 @@ class DataArguments:
         None, "Maximum length of a training clip in s; longer clips are cut at random", within=POSITIVE
     )
     time_warp: float = option(
-        0.0, "Maximum change of speed, as a natural logarithm of the factor (log-mel only)", within=WARP
+        0.0, "Maximum change of speed, as a natural logarithm of the factor (compact, Whisper)", within=WARP
     )
     mel_warp: float = option(
-        0.0, "Maximum stretch of the mel axis, as a natural logarithm of the factor (log-mel only)", within=WARP
+        0.0, "Maximum stretch of the mel axis, as a natural logarithm of the factor (compact, Whisper)", within=WARP
     )
     equalizer_db: float = option(
-        0.0, "Standard deviation in dB of random equalizer curves (log-mel only)", within=EQUALIZER
+        0.0, "Standard deviation in dB of random equalizer curves (compact, Whisper)", within=EQUALIZER
     )
-    noise_prob: float = option(0.0, "Share of training clips with added noise (log-mel only)", within=SHARE)
+    noise_prob: float = option(0.0, "Share of clips with added noise (compact, Whisper)", within=SHARE)
     noise_snr_db: list[float] = option(
         [10.0, 40.0], "Minimum and maximum signal-to-noise ratio of added noise in dB", nargs=2, within=FINITE
     )
-    reverb_prob: float = option(0.0, "Share of training clips with added reverberation (log-mel only)", within=SHARE)
+    reverb_prob: float = option(0.0, "Share of clips with added reverberation (compact, Whisper)", within=SHARE)
     mix_prob: float = option(
         0.0,
-        "Share of training clips mixed with another clip of the same emotion and gender (log-mel only)",
+        "Share of training clips mixed with another clip of the same emotion and gender (compact, Whisper)",
         within=SHARE,
     )
+    frozen_copies: int = option(
+        1,
+        "With --cache_frozen_frames: versions of each training clip, the first unchanged and the others augmented, of "
+        "which each epoch draws one",
+        within=COUNT,
+    )
     feature_cache_dir: str | None = option(
-        None, "Folder for cached features; none: the cache of the datasets library", path=True
+        None, "Folder for cached features and frames; none: the cache of the datasets library", path=True
     )
     preprocessing_num_workers: int | None = option(None, "Number of processes that read audio", within=COUNT)
 

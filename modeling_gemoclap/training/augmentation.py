@@ -1,4 +1,4 @@
-"""Augmentation of log-mel features: speed, voice, microphone, room, noise and mixing of clips."""
+"""Augmentation of log-mel features: speed, voice, microphone, room, noise and mixing of clips; Whisper's features."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from ..command_line.ranges import FINITE, SHARE, Range, refuse_out_of_range
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 
 DECIBELS = math.log(10) / 10  # one dB of power, in the natural logarithm of log-mel features
 NUM_COSINES = 4  # cosines over the mel axis whose sum is a random equalizer curve
@@ -132,3 +133,80 @@ class Augmentation:
         )
         ripple = np.log(random.standard_gamma(4.0, power.shape) / 4.0)  # a mel band averages a few FFT bins
         return np.logaddexp(power, level + colour + ripple)
+
+
+# ---- the log-mel features of an audio tower -------------------------------------------------------------------------
+WHISPER = "WhisperFeatureExtractor"
+WHISPER_SCALE = 4 * math.log(10)  # Whisper's features are (log10(mel power) + 4) / 4
+WHISPER_RANGE = 2.0  # values of a window are at most 8 decades below its maximum
+WHISPER_SILENCE = -1.5  # the value of zeros, a power of 1e-10, before it is raised to this range
+
+
+def log_mel_scale(extractor: GEmoClapFeatureExtractor) -> dict[str, float] | None:
+    """How an extractor scales log-mel features, as arguments of `Augmentation`.
+
+    Returns:
+        `log_mel_mean`, `log_mel_std` and `hop_seconds`; None if the features are not known to be log-mel.
+    """
+    if extractor.feature_type == "log_mel":
+        return {name: getattr(extractor, name) for name in ("log_mel_mean", "log_mel_std", "hop_seconds")}
+    if extractor.feature_type != "own" or extractor.own.get("feature_extractor_type") != WHISPER:
+        return None
+    hop_seconds = extractor.own.get("hop_length", 160) / extractor.sampling_rate
+    return {"log_mel_mean": -WHISPER_SCALE, "log_mel_std": WHISPER_SCALE, "hop_seconds": hop_seconds}
+
+
+def whisper_log_mel(extractor: GEmoClapFeatureExtractor, clip: np.ndarray) -> np.ndarray:
+    """Whisper's features of one clip without padding, for `Augmentation`.
+
+    Args:
+        extractor: Extractor of a Whisper encoder.
+        clip: Output of its `features`, `(time,)`.
+
+    Returns:
+        `(frames, num_mel_bins)`: the valid frames, and those at the end in which the last samples are still audible.
+    """
+    batch = extractor.collate([clip], return_tensors="np")
+    values, mask = batch[extractor.input_name][0].T, batch["audio_attention_mask"][0]
+    frames = int(mask.sum()) + _whisper_tail(extractor)
+    return np.pad(values[:frames], ((0, max(0, frames - len(values))), (0, 0)), mode="edge")
+
+
+def _whisper_tail(extractor: GEmoClapFeatureExtractor) -> int:
+    """The number of frames that begin after a clip and overlap with its last samples."""
+    return math.ceil(extractor.own.get("n_fft", 400) / 2 / extractor.own.get("hop_length", 160))
+
+
+def collate_whisper(extractor: GEmoClapFeatureExtractor, clips: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    """Pad augmented features to the input of a Whisper encoder, as its own extractor pads a recording with zeros.
+
+    A clip that is longer than the encoder's input continues in further windows; if the extractor has `max_seconds`,
+    it is cut at this length.
+
+    Args:
+        extractor: Extractor of a Whisper encoder.
+        clips: Features from `whisper_log_mel`, augmented; or waves from `features`.
+
+    Returns:
+        `input_features` `(batch, num_mel_bins, windows * frames)` and `audio_attention_mask`
+        `(batch, windows * frames)`.
+    """
+    clips = [clip if clip.ndim == 2 else whisper_log_mel(extractor, clip) for clip in clips]
+    hop_seconds = log_mel_scale(extractor)["hop_seconds"]
+    window = round(extractor.own.get("chunk_length", 30) / hop_seconds)
+    lengths = [max(1, len(clip) - _whisper_tail(extractor)) for clip in clips]
+    if extractor.max_seconds:
+        lengths = [min(length, round(extractor.max_seconds / hop_seconds)) for length in lengths]
+    frames = window * math.ceil(max(lengths) / window)
+    values = np.full((len(clips), frames, clips[0].shape[1]), WHISPER_SILENCE, np.float32)
+    for row, (clip, length) in enumerate(zip(clips, lengths, strict=True)):
+        end = window * math.ceil(length / window)
+        values[row, : min(len(clip), end)] = clip[:end]
+    windows = values.reshape(len(clips), -1, window, values.shape[-1])
+    floor = windows.max((2, 3), keepdims=True) - WHISPER_RANGE
+    values = np.maximum(windows, floor).reshape(values.shape).swapaxes(1, 2)
+    mask = (np.arange(frames) < np.array(lengths)[:, None]).astype(np.int64)
+    return {
+        extractor.input_name: torch.from_numpy(np.ascontiguousarray(values)),
+        "audio_attention_mask": torch.from_numpy(mask),
+    }

@@ -21,7 +21,8 @@ from ..corpora.shard_reader import ShardReader
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from .arguments import DataArguments
-from .augmentation import Augmentation
+from .augmentation import Augmentation, log_mel_scale, whisper_log_mel
+from .frozen import StoredFrames, collate_audio
 from .gather import refuse_differences
 
 logger = logging.get_logger(__name__)
@@ -37,17 +38,22 @@ def _examine(row: dict, extractor: GEmoClapFeatureExtractor) -> dict:
     return {"features": extractor.features(wave).ravel() if is_log_mel else np.zeros(0, np.float32), "error": ""}
 
 
-def _cache_file(corpus: Corpus, extractor: GEmoClapFeatureExtractor, cache_dir: str | None) -> Path:
-    """Path of the cached features. Its name is a hash of everything that they depend on."""
+def cache_folder(cache_dir: str | None) -> Path:
+    """Folder of cached features: `cache_dir`, or one in the cache of `datasets`. It is created."""
     folder = Path(cache_dir or os.path.join(datasets.config.HF_DATASETS_CACHE, "gemoclap"))
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _cache_file(corpus: Corpus, extractor: GEmoClapFeatureExtractor, cache_dir: str | None) -> Path:
+    """Path of the cached features. Its name is a hash of everything that they depend on."""
     identity = fingerprint(
         ["training.clips"],
         AUDIO_LIBRARIES,
         files=hashlib.sha256(corpus.file_states()).hexdigest(),
         settings=extractor.to_dict(),
     )
-    return folder / f"features-{digest(identity)[:32]}.arrow"
+    return cache_folder(cache_dir) / f"features-{digest(identity)[:32]}.arrow"
 
 
 def _cache_parts(cache_file: Path) -> list[Path]:
@@ -187,7 +193,7 @@ class ClipOptions:
 
     Args:
         max_seconds: Maximum length in seconds. Longer clips are cut at a random position; None: complete clips.
-        augmentation: Random changes of log-mel features `(frames, num_mel_bins)`.
+        augmentation: Random changes of log-mel features `(frames, num_mel_bins)`; see `log_mel_scale`.
         seed: Seed of all random numbers.
         on_bad_audio: Treatment of an unusable clip in a shard: `"raise"`, or `"skip"`.
     """
@@ -216,7 +222,7 @@ class AudioCollator:
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         """Collate items with `clip` and `emotion_label` into audio inputs and `emotion_labels`."""
-        batch = dict(self.extractor.collate([example["clip"] for example in examples]))
+        batch = collate_audio(self.extractor, examples)
         return batch | {"emotion_labels": torch.tensor([example["emotion_label"] for example in examples])}
 
 
@@ -234,6 +240,9 @@ class ClipDataset(torch.utils.data.Dataset):
 
     Raises:
         ValueError: If augmentation does not fit the features or shards, or if a label is not in the configuration.
+
+    Attributes:
+        frames: Frames that replace the features of the clips, set by `attach_frames`; None: there are none.
     """
 
     def __init__(
@@ -244,10 +253,10 @@ class ClipDataset(torch.utils.data.Dataset):
         options: ClipOptions = ClipOptions(),
     ):
         augmentation = options.augmentation
-        if augmentation and extractor.feature_type != "log_mel":
+        if augmentation and log_mel_scale(extractor) is None:
             raise ValueError(
-                "time_warp, mel_warp, equalizer_db, noise_prob, reverb_prob and mix_prob change log-mel features; "
-                "this audio tower takes raw waves: leave them at 0"
+                "time_warp, mel_warp, equalizer_db, noise_prob, reverb_prob and mix_prob change the log-mel features "
+                "of the compact encoder and of Whisper; this audio tower takes others or raw waves: leave them at 0"
             )
         if corpus.shards and augmentation and augmentation.mix_prob:
             raise ValueError("mix_prob would read shards out of order: leave it at 0, or train on the recordings")
@@ -260,6 +269,7 @@ class ClipDataset(torch.utils.data.Dataset):
         self.max_seconds = options.max_seconds
         self.augmentation = augmentation
         self.seed = options.seed
+        self.frames: StoredFrames | None = None
         self.on_bad_audio = options.on_bad_audio
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # shared with persistent workers
         self._skipped = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()  # written by all workers
@@ -290,9 +300,8 @@ class ClipDataset(torch.utils.data.Dataset):
         state = np.random.SeedSequence([self.seed, int(self.epoch), index]).generate_state(2)
         generator = torch.Generator().manual_seed(int(state[0]))
         index %= len(self)
-        row = self.clips[index]
         try:
-            clip = self._features(row, generator, index)
+            clip = self.frames.draw(index, generator) if self.frames else self.clip_features(index, generator)
         except AudioError as error:
             if self.on_bad_audio == "raise":
                 raise AudioError(f"{error}; or give --on_bad_audio skip to train on the rest") from None
@@ -320,19 +329,40 @@ class ClipDataset(torch.utils.data.Dataset):
         """File name of a clip."""
         return self.clips.with_format(None).select_columns(["file_name"])[index]["file_name"]
 
-    def _features(self, row: dict, generator: torch.Generator, index: int) -> np.ndarray:
+    def clip_features(self, index: int, generator: torch.Generator | None) -> np.ndarray:
+        """Features of a clip, cut and augmented by the random numbers of `generator`; None: the unchanged clip.
+
+        Args:
+            index: Index of the clip.
+            generator: Source of all random numbers.
+
+        Returns:
+            A clip for `collate_audio`: `(time,)`, or log-mel features `(frames, num_mel_bins)`.
+
+        Raises:
+            AudioError: If a clip in a shard cannot be used.
+        """
+        row = self.clips[index]
         log_mel = self.extractor.feature_type == "log_mel"
         if log_mel and "features" in row:
             clip = np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
         else:
-            load = self.extractor.load_speech if self.reader else self.extractor.load  # other clips have been checked
-            clip = load(self.reader.read(row) if self.reader else row["path"])
+            clip = self._load(row)
         if not log_mel:
-            return self.extractor.features(self._cut(clip, self.extractor.sampling_rate, generator))
+            clip = self.extractor.features(self._cut(clip, self.extractor.sampling_rate, generator))
+            augments = self.augmentation and generator is not None
+            return self._augmented(whisper_log_mel(self.extractor, clip), index, generator) if augments else clip
         clip = clip if "features" in row else self.extractor.features(clip)
-        if self.augmentation:
-            clip = self.augmentation(clip, generator, lambda: self._mixing_partner(index, generator))
-        return self._cut(clip, 1 / self.extractor.hop_seconds, generator)
+        return self._cut(self._augmented(clip, index, generator), 1 / self.extractor.hop_seconds, generator)
+
+    def _load(self, row: dict) -> np.ndarray:
+        load = self.extractor.load_speech if self.reader else self.extractor.load  # other clips have been checked
+        return load(self.reader.read(row) if self.reader else row["path"])
+
+    def _augmented(self, clip: np.ndarray, index: int, generator: torch.Generator | None) -> np.ndarray:
+        if not self.augmentation or generator is None:
+            return clip
+        return self.augmentation(clip, generator, lambda: self._mixing_partner(index, generator))
 
     def _mixing_partner(self, index: int, generator: torch.Generator) -> np.ndarray:
         """Features of a random clip of the same emotion and gender."""
@@ -341,17 +371,19 @@ class ClipDataset(torch.utils.data.Dataset):
         if partners is None:
             pairs = zip(self.emotion_labels, self.gender_labels, strict=True)
             partners = self._clips_with_labels[labels] = [i for i, pair in enumerate(pairs) if pair == labels]
-        row = self.clips[partners[int(torch.randint(len(partners), (), generator=generator))]]
-        return np.asarray(row["features"], dtype=np.float32).reshape(-1, self.extractor.num_mel_bins)
+        partner = self.clip_features(partners[int(torch.randint(len(partners), (), generator=generator))], None)
+        return partner if self.extractor.feature_type == "log_mel" else whisper_log_mel(self.extractor, partner)
 
     def _padding_clip(self) -> dict:
-        """One second of noise without labels, which no loss term uses."""
+        """One second of noise, or frames of zeros, without labels, which no loss term uses."""
+        if self.frames:
+            return {"clip": self.frames.padding(), "emotion_label": -1, "gender_label": -1, "index": -1}
         noise = 0.01 * np.random.default_rng(0).standard_normal(self.extractor.sampling_rate)
         clip = self.extractor.features(noise.astype(np.float32))
         return {"clip": clip, "emotion_label": -1, "gender_label": -1, "index": -1}
 
-    def _cut(self, clip: np.ndarray, rate: float, generator: torch.Generator) -> np.ndarray:
-        if self.max_seconds is None or len(clip) <= self.max_seconds * rate:
+    def _cut(self, clip: np.ndarray, rate: float, generator: torch.Generator | None) -> np.ndarray:
+        if self.max_seconds is None or generator is None or len(clip) <= self.max_seconds * rate:
             return clip
         length = int(self.max_seconds * rate)
         start = int(torch.randint(len(clip) - length + 1, (), generator=generator))

@@ -1,132 +1,338 @@
-"""Output frames of a frozen audio tower, computed once and stored."""
+"""The output of the frozen part of an audio tower, computed once for each clip and stored.
+
+A store is a folder for one encoder with its settings. It is filled as clips are needed, so that all folds and seeds of
+a protocol, and other runs with the same encoder, share the frames of a clip. Each addition is a folder of two files:
+the frames of some clips one after the other in half precision, which are memory-mapped, and the index of their places.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
 
-import datasets
 import numpy as np
 import torch
+from filelock import FileLock
+from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
-from ..corpora.manifest import Corpus
+from ..corpora.files import write_json
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
-from .arguments import GEmoClapTrainingArguments
-from .clips import ClipDataset
+from .augmentation import collate_whisper
 
-ENCODING_BATCH_SIZE = 16
+logger = logging.get_logger(__name__)
+FRAMES, INDEX, MADE_OF = "frames.f16", "index.npz", "made_of.json"
+ESTIMATE_CLIPS, MARGIN = 16, 1.1  # clips whose frames predict the size of all, and the factor of the prediction
+PART_SECONDS = 600  # what an interrupted encoding loses at most
+GIB = 2**30
 
 
-class FrameDataset(torch.utils.data.Dataset):
-    """Clips as output frames of a frozen audio tower.
+class ClipFrames(NamedTuple):
+    """The output of the frozen part of an audio tower for one clip.
 
     Args:
-        frames: Dataset with a column `frames`, flat.
-        emotion_labels: Emotions of the clips, in the same order.
-        hidden_size: Size of a frame.
-        corpus: The clips.
+        states: `(states, frames, hidden_size)`, float16.
+        num_valid: Number of valid frames, which come first.
     """
 
-    groups = None
-
-    def __init__(self, frames: datasets.Dataset, emotion_labels: list[int], hidden_size: int, corpus: Corpus):
-        self.corpus = corpus
-        self.file_names = corpus.column("file_name").to_pylist()
-        self.frames = frames.with_format("numpy")
-        self.emotion_labels = emotion_labels
-        self.hidden_size = hidden_size
-
-    def name_of(self, index: int) -> str:
-        """File name of a clip."""
-        return self.file_names[index]
-
-    def __len__(self) -> int:
-        return len(self.emotion_labels)
-
-    def __getitem__(self, index: int) -> dict:
-        """`clip`, `(frames, hidden_size)`, with `emotion_label` and `index`; index -1 is a padding clip."""
-        if index == -1:
-            return {"clip": np.zeros((1, self.hidden_size), np.float32), "emotion_label": -1, "index": -1}
-        index %= len(self)
-        frames = np.asarray(self.frames[index]["frames"], np.float32).reshape(-1, self.hidden_size)
-        return {"clip": frames, "emotion_label": self.emotion_labels[index], "index": index}
+    states: np.ndarray
+    num_valid: int
 
 
-def collate_frames(examples: list[dict]) -> dict[str, torch.Tensor]:
-    """Collate items of a `FrameDataset` into `audio_frames`, `audio_attention_mask` and `emotion_labels`."""
-    frames = [torch.from_numpy(example["clip"]) for example in examples]
-    mask = [torch.ones(len(clip), dtype=torch.long) for clip in frames]
-    return {
-        "audio_frames": torch.nn.utils.rnn.pad_sequence(frames, batch_first=True),
-        "audio_attention_mask": torch.nn.utils.rnn.pad_sequence(mask, batch_first=True),
-        "emotion_labels": torch.tensor([example["emotion_label"] for example in examples]),
-    }
-
-
-def frames_folder(arguments: GEmoClapTrainingArguments) -> Path:
-    """Folder of the frames of a run. They are specific to its encoder and are removed when it ends."""
-    return Path(arguments.output_dir, "frozen_frames")
-
-
-def remove_frames(arguments: GEmoClapTrainingArguments) -> None:
-    """Remove the frames of a finished run."""
-    shutil.rmtree(frames_folder(arguments), ignore_errors=True)
-
-
-def frozen_frames(
-    model: GEmoClapPreTrainedModel,
-    clips: ClipDataset,
-    folder: Path,
-) -> FrameDataset:
-    """Encode every clip by a frozen audio tower, without dropout, and store the frames in a file.
+def collate_audio(extractor: GEmoClapFeatureExtractor, examples: list[dict]) -> dict[str, torch.Tensor]:
+    """Pad the clips of a batch.
 
     Args:
-        model: The model with the frozen audio tower.
-        clips: Complete clips, neither cut nor augmented.
-        folder: Folder of the file, which a resumed run reads.
+        extractor: The feature extractor.
+        examples: Items of a `ClipDataset`.
 
     Returns:
-        The frames with the labels of the clips.
+        The audio inputs of the model: those of the audio tower, or `audio_frames` `(batch, states, frames,
+        hidden_size)` with their mask if the clips are `ClipFrames`.
     """
-    corpus, extractor = clips.corpus, clips.extractor
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_frames_hash(model, corpus, extractor)}.arrow"
-    was_training = model.training
-    model.eval()
-
-    @torch.no_grad()
-    def encode(rows: dict) -> dict:
-        batch = extractor.collate([clips[index]["clip"] for index in rows["index"]]).to(model.device)
-        return {"frames": [frames.float().cpu().numpy().ravel() for frames in model.frames_of(**batch)]}
-
-    frames = datasets.Dataset.from_dict({"index": range(len(clips))}).map(
-        encode,
-        batched=True,
-        batch_size=ENCODING_BATCH_SIZE,
-        remove_columns=["index"],
-        features=datasets.Features({"frames": datasets.List(datasets.Value("float32"))}),
-        cache_file_name=str(path),
-        new_fingerprint=path.stem,
-        writer_batch_size=100,
-        desc="encoding audio",
-    )
-    model.train(was_training)
-    return FrameDataset(frames, clips.emotion_labels, model.config.audio_config.hidden_size, corpus)
+    clips = [example["clip"] for example in examples]
+    if isinstance(clips[0], ClipFrames):
+        return _collate_frames(clips)
+    if extractor.feature_type == "own" and any(clip.ndim == 2 for clip in clips):
+        return collate_whisper(extractor, clips)
+    return dict(extractor.collate(clips))
 
 
-def _frames_hash(model: GEmoClapPreTrainedModel, corpus: Corpus, extractor: GEmoClapFeatureExtractor) -> str:
-    """Hash of everything that the frames depend on."""
+def _collate_frames(clips: list[ClipFrames]) -> dict[str, torch.Tensor]:
+    """Pad clips to `audio_frames` `(batch, states, frames, hidden_size)` and `audio_attention_mask`."""
+    num_states, _, size = clips[0].states.shape
+    longest = max(clip.states.shape[1] for clip in clips)
+    frames = np.zeros((len(clips), num_states, longest, size), np.float16)
+    for row, clip in enumerate(clips):
+        frames[row, :, : clip.states.shape[1]] = clip.states
+    mask = np.arange(longest) < np.array([clip.num_valid for clip in clips])[:, None]
+    return {"audio_frames": torch.from_numpy(frames), "audio_attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+
+class _Part:
+    """A complete addition to a store.
+
+    Args:
+        folder: Its folder.
+
+    Raises:
+        OSError, EOFError, KeyError, ValueError, BadZipFile: If it cannot be read, or if its files disagree.
+    """
+
+    def __init__(self, folder: Path):
+        with np.load(folder / INDEX, allow_pickle=False) as index:
+            self.keys = index["keys"].tolist()
+            self.shapes, self.num_valid = index["shapes"], index["num_valid"].tolist()
+        self.path, self._values = folder / FRAMES, None
+        self.ends = self.shapes.prod(1).cumsum().tolist()
+        size = os.stat(self.path).st_size
+        if not len(self.keys) == len(self.ends) == len(self.num_valid) or size != 2 * self.ends[-1]:
+            raise ValueError(f"{folder}: its files disagree")
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_values": None}  # a worker that is not forked maps the file itself
+
+    def __getitem__(self, place: int) -> ClipFrames:
+        if self._values is None:
+            self._values = np.memmap(self.path, np.float16, mode="r")
+        start = self.ends[place - 1] if place else 0
+        states = self._values[start : self.ends[place]].reshape(self.shapes[place])
+        return ClipFrames(states, self.num_valid[place])
+
+
+class StoredFrames:
+    """The stored versions of the clips of a dataset.
+
+    Args:
+        versions: For each clip its versions, each a part and a place in it. The first is the unchanged clip.
+    """
+
+    def __init__(self, versions: list[list[tuple[_Part, int]]]):
+        self._versions = versions
+
+    def draw(self, index: int, generator: torch.Generator) -> ClipFrames:
+        """Draw a version of a clip."""
+        versions = self._versions[index]
+        number = int(torch.randint(len(versions), (), generator=generator)) if len(versions) > 1 else 0
+        part, place = versions[number]
+        return part[place]
+
+    def padding(self) -> ClipFrames:
+        """A clip of zeros that only fills a batch."""
+        part, place = self._versions[0][0]
+        return ClipFrames(np.zeros_like(part[place].states), 1)
+
+
+class FrameStore:
+    """The stored frames of one encoder.
+
+    Args:
+        folder: Folder of the store; created when something is added.
+        made_of: The fingerprint that the name of the folder is a hash of, for the reader of the folder.
+    """
+
+    def __init__(self, folder: Path, made_of: dict):
+        self.folder, self._made_of = folder, made_of
+        self._places: dict[str, tuple[_Part, int]] = {}
+        self._read: set[str] = set()
+        self._damaged: list[Path] = []
+
+    def find(self, keys: list[str]) -> list[tuple[_Part, int] | None]:
+        """Return the place of each key; None if it is not stored."""
+        for path in sorted(self.folder.glob("part-*")):
+            if path.name not in self._read:
+                self._read.add(path.name)
+                try:
+                    part = _Part(path)
+                except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+                    logger.warning(f"{path}: damaged frames are removed and computed again ({error})")
+                    self._damaged.append(path)
+                    continue
+                for place, key in enumerate(part.keys):
+                    self._places.setdefault(key, (part, place))
+        return [self._places.get(key) for key in keys]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within this context no other process adds to the store. Leavings of processes that were killed are removed.
+
+        The operating system releases the lock of a process that ends.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            for path in [*self.folder.glob(".unfinished-*"), *self._damaged]:
+                shutil.rmtree(path, ignore_errors=True)
+                self._read.discard(path.name)
+            self._damaged = []
+            if not (self.folder / MADE_OF).is_file():
+                write_json(self.folder / MADE_OF, self._made_of)
+            yield
+
+    def add(self, clips: Iterator[tuple[str, ClipFrames]], remaining: int) -> None:
+        """Add clips, all or none of them. The store must be `locked`.
+
+        Args:
+            clips: Their keys and frames, which are computed while they are written.
+            remaining: Number of clips for which the disk needs space: these, and those that will be added next.
+
+        Raises:
+            ValueError: If the disk has not enough space.
+        """
+        folder = self.folder / f".unfinished-{os.getpid()}"
+        folder.mkdir()
+        try:
+            keys, shapes, num_valid = zip(*self._write(folder / FRAMES, clips, remaining), strict=True)
+            with open(folder / INDEX, "wb") as file:
+                np.savez(file, keys=np.array(keys), shapes=np.array(shapes), num_valid=np.array(num_valid))
+                _flush(file)
+            taken = [int(path.name[5:]) for path in self.folder.glob("part-*")]
+            os.replace(folder, self.folder / f"part-{max(taken, default=-1) + 1:06d}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _write(self, path: Path, clips: Iterator[tuple[str, ClipFrames]], remaining: int) -> list[tuple]:
+        """Write frames. Return the key, the shape and the number of valid frames of each clip."""
+        index, written, needed = [], 0, None
+        with open(path, "wb") as file:
+            for number, (key, clip) in enumerate(clips):
+                if number == min(ESTIMATE_CLIPS, remaining) - 1:  # the clips are in random order
+                    needed = MARGIN * remaining * (written + clip.states.nbytes) / (number + 1)
+                    self._refuse_small_disk(needed, needed - written)
+                try:
+                    file.write(np.ascontiguousarray(clip.states).data)
+                    file.flush()
+                except OSError as error:
+                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    self._refuse_small_disk(needed, float("inf"))
+                written += clip.states.nbytes
+                index.append((key, clip.states.shape, clip.num_valid))
+            _flush(file)
+        return index
+
+    def _refuse_small_disk(self, needed: float | None, missing: float) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if missing > free:
+            amount = f"about {needed / GIB:.3g} GiB" if needed else "more space"
+            raise ValueError(
+                f"--cache_frozen_frames needs {amount} for the frames in {self.folder}, and {free / GIB:.3g} GiB are "
+                f"free: make space, give another --feature_cache_dir, or give --cache_frozen_frames false"
+            )
+
+
+def _flush(file) -> None:
+    """Write a file to the disk, so that a folder that was renamed never holds half of it."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def store_of(model: GEmoClapPreTrainedModel, extractor, folder: Path) -> FrameStore:
+    """Return the store of the frozen part of a model's audio tower.
+
+    Args:
+        model: The model.
+        extractor: The feature extractor.
+        folder: The folder of all stores.
+    """
     weights = hashlib.sha256()
     for name, value in sorted(model.audio_model.state_dict().items()):
         weights.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
-    identity = fingerprint(
-        ["training.frozen"],
-        (*AUDIO_LIBRARIES, "torch"),
-        files=hashlib.sha256(corpus.file_states()).hexdigest(),
-        settings=[extractor.to_dict(), model.config.audio_config.to_dict()],
+    tower = {name: value for name, value in model.config.audio_config.to_dict().items() if name != "_name_or_path"}
+    frozen_part = {"all_layers": model.config.use_weighted_layer_sum, "trained_layers": model.num_trained_layers}
+    made_of = fingerprint(
+        ["training.clips"],  # and all that it imports: features, augmentation, towers, this module
+        (*AUDIO_LIBRARIES, "scipy", "torch"),
+        settings=[extractor.to_dict(), tower, frozen_part],
         weights=weights.hexdigest(),
     )
-    return digest(identity)[:32]
+    return FrameStore(folder / f"frozen-{digest(made_of)[:32]}", made_of)
+
+
+def attach_frames(
+    model: GEmoClapPreTrainedModel, clips, folder: Path, copies: int = 1, quiet: bool = False
+) -> FrameStore:
+    """Let a dataset return the frames of its clips. Those that are not stored are computed and stored.
+
+    Args:
+        model: The model with the frozen audio tower, on the device that encodes.
+        clips: A `ClipDataset` that is not in shards. Its `frames` are set.
+        folder: The folder of all stores.
+        copies: Number of versions of each clip. The first is unchanged. The others are augmented by random numbers
+            that depend on the seed of the dataset, the file name of the clip and the number of the version.
+        quiet: Whether to show no progress.
+
+    Returns:
+        The store.
+
+    Raises:
+        ValueError: If the disk has not enough space, or frames exceed the range of half precision.
+    """
+    store = store_of(model, clips.extractor, folder)
+    states = clips.corpus.file_states().decode().splitlines()  # path, size and times of each recording
+    indexed = zip(range(len(clips)), states, strict=True)
+    keys = [[_key(clips, state, index, copy) for copy in range(copies)] for index, state in indexed]
+    wanted = {key: (index, copy) for index, row in enumerate(keys) for copy, key in enumerate(row)}
+    if None in store.find(list(wanted)):
+        with store.locked(), _evaluating(model):
+            places = zip(wanted.items(), store.find(list(wanted)), strict=True)
+            missing = [item for item, place in places if place is None]
+            missing = [missing[number] for number in np.random.default_rng(0).permutation(len(missing))]
+            with tqdm(total=len(missing), desc="encoding audio", disable=quiet) as progress:
+                while missing:
+                    store.add(_encode_part(model, clips, missing, progress), len(missing))
+    clips.frames = StoredFrames([store.find(row) for row in keys])
+    return store
+
+
+@contextmanager
+def _evaluating(model: GEmoClapPreTrainedModel) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _encode_part(model: GEmoClapPreTrainedModel, clips, missing: list, progress) -> Iterator[tuple[str, ClipFrames]]:
+    """Encode and remove the last items of `missing`, keys with the index of a clip and the number of its version."""
+    end = time.monotonic() + PART_SECONDS
+    while missing:
+        key, (index, copy) = missing.pop()
+        yield key, _encode(model, clips, index, copy)
+        progress.update()
+        if time.monotonic() > end:
+            return
+
+
+def _key(clips, state: str, index: int, copy: int) -> str:
+    changes = [clips.seed, copy, clips.name_of(index), asdict(clips.augmentation)] if copy else None
+    return digest([state, changes])
+
+
+@torch.no_grad()
+def _encode(model: GEmoClapPreTrainedModel, clips, index: int, copy: int) -> ClipFrames:
+    """Encode a version of a clip alone, so that its frames do not depend on which other clips are missing."""
+    name = clips.name_of(index)
+    seed = int(digest([clips.seed, name, copy])[:15], 16)
+    features = clips.clip_features(index, torch.Generator().manual_seed(seed) if copy else None)
+    inputs = collate_audio(clips.extractor, [{"clip": features}])
+    [(states, num_valid)] = model.frozen_states(**{key: value.to(model.device) for key, value in inputs.items()})
+    states = states.half().cpu().numpy()
+    if not np.isfinite(states).all():
+        raise ValueError(
+            f"{name}: the frames of the audio encoder are not finite in half precision: leave out the clip, or give "
+            f"--cache_frozen_frames false"
+        )
+    return ClipFrames(states, num_valid)

@@ -70,8 +70,7 @@ def corpora_of(dataset) -> Iterable[Corpus | None]:
     """The corpora of a dataset. None stands for a part whose corpus is unknown.
 
     Args:
-        dataset: A `ClipDataset` or `FrameDataset`, a PyTorch `Subset` or `ConcatDataset` of these, a dict of these, or
-            None.
+        dataset: A `ClipDataset`, a PyTorch `Subset` or `ConcatDataset` of these, a dict of these, or None.
     """
     if dataset is None:
         return

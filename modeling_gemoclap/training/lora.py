@@ -76,6 +76,8 @@ def add_lora(model: GEmoClapModel, towers: list[str], rank: int = 8, alpha: floa
     _require_peft()
     check_towers(towers)
     refuse_out_of_range({"lora_rank": rank, "lora_alpha": alpha, "lora_dropout": dropout}, RANGES)
+    for name in {*TOWERS} - {*towers}:
+        getattr(model, f"freeze_{name}_encoder")()
     trained = ["audio_projection", "text_projection"]
     if any(True for _ in model.audio_pooling.parameters()):
         trained.append("audio_pooling")

@@ -27,7 +27,6 @@ from .finite import (
     refuse_metric_not_finite,
     refuse_weights_not_finite,
 )
-from .frozen import FrameDataset
 from .gather import all_gather_object, gather
 from .history import record_training, records_of, save_history, settle_history, stamp_weights
 from .lora import is_lora
@@ -328,7 +327,7 @@ class SpeechTrainer(Trainer):
         options, clips = self.args, self.train_dataset
         seed = options.seed if options.data_seed is None else options.data_seed
         balanced = getattr(options, "class_balanced_sampling", False)
-        is_clip_dataset = isinstance(clips, (ClipDataset, FrameDataset))
+        is_clip_dataset = isinstance(clips, ClipDataset)
         step = options.world_size * options.train_batch_size
         if options.dataloader_drop_last and len(clips) < step:
             raise ValueError(

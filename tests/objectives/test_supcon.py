@@ -183,35 +183,22 @@ def test_sums_over_pairs_against_a_loop():
         assert count == expected[kind][1] and total == pytest.approx(expected[kind][0], abs=1e-12)
 
 
-def test_cached_frames_give_the_same_weights(stages, both, train, tmp_path, monkeypatch):
-    """Pooling and head are the same without the cache, since the frozen tower has no dropout in either run."""
-    counted = []
-    forward = GEmoClapForAudioClassification.frames_of
-    monkeypatch.setattr(
-        GEmoClapForAudioClassification,
-        "frames_of",
-        lambda self, **inputs: counted.append(1) or forward(self, **inputs),
-    )
-    audio = {"hidden_dropout": 0.0}
+def test_cached_frames_give_the_same_weights(stages, both, train, tmp_path):
+    """Pooling and head are the same without the cache, up to half precision: the frozen tower has no dropout."""
     start = tmp_path / "start"
     shutil.copytree(stages[0], start)
     config = json.loads((start / "config.json").read_text())
-    config["audio_config"] |= audio
+    config["audio_config"] |= {"hidden_dropout": 0.3}
     (start / "config.json").write_text(json.dumps(config))
     options = (*STAGE2, "--init_from", start, "--data_dir", both[0], "--num_train_epochs", 3)
+    options += ("--feature_cache_dir", tmp_path / "cache")
     train(*options, "--output_dir", tmp_path / "kept")
-    assert len(counted) == 3, "48 clips, 16 at a time, once"
-    assert not (tmp_path / "kept/frozen_frames").exists(), "removed at the end of the run"
     train(*options, "--output_dir", tmp_path / "anew", "--cache_frozen_frames", "false")
-    train(*options, "--output_dir", tmp_path / "again")
-    assert len(counted) == 6
-    states = [
-        GEmoClapForAudioClassification.from_pretrained(tmp_path / name).state_dict()
-        for name in ("kept", "anew", "again")
-    ]
-    for name, value in states[0].items():
-        torch.testing.assert_close(value, states[1][name], atol=1e-5, rtol=1e-4)
-        assert torch.equal(value, states[2][name])
+    kept, anew = (
+        GEmoClapForAudioClassification.from_pretrained(tmp_path / name).state_dict() for name in ("kept", "anew")
+    )
+    for name, value in kept.items():
+        torch.testing.assert_close(value, anew[name], atol=2e-3, rtol=2e-2)
 
 
 @pytest.mark.parametrize("family", ["compact", "wavlm-base", "hubert-large", "data2vec-base"])
@@ -222,11 +209,12 @@ def test_frames_and_layer_means_do_not_depend_on_the_batch(family, make_model):
     lengths = (16000, 8000, 12000)
     batch, clips = batch_of(model, lengths)
     with torch.no_grad():
-        frames, means, pooled = model.frames_of(**batch), model.layer_means(**batch), model.pool_audio(**batch)
+        frames, means, pooled = model.frozen_states(**batch), model.layer_means(**batch), model.pool_audio(**batch)
         for row, clip in enumerate(clips):
-            [alone] = model.frames_of(**{model.main_input_name: clip[None]})
-            torch.testing.assert_close(frames[row], alone, atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(means[row, -1], alone.mean(0), atol=1e-5, rtol=1e-4)
+            [(alone, count)] = model.frozen_states(**{model.main_input_name: clip[None]})
+            torch.testing.assert_close(frames[row][0], alone, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(means[row, -1], alone[0].mean(0), atol=1e-5, rtol=1e-4)
+            assert frames[row][1] == count == alone.shape[1]
             from_frames = model.pool_audio(audio_frames=alone[None])
             torch.testing.assert_close(pooled[row], from_frames[0], atol=1e-5, rtol=1e-4)
 

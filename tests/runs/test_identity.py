@@ -21,7 +21,7 @@ from modeling_gemoclap.runs.recipe import recipe_of
 from modeling_gemoclap.runs.run import objective_of
 from modeling_gemoclap.training import clips as clips_module
 from modeling_gemoclap.training.clips import read_clips
-from modeling_gemoclap.training.frozen import frozen_frames
+from modeling_gemoclap.training.frozen import attach_frames
 
 
 # ---- the fingerprint ------------------------------------------------------------------------------------------------
@@ -384,11 +384,11 @@ def test_frames_are_computed_again_for_changed_code(make_model, own_tones, tmp_p
     corpus, _ = read_clips(load_corpus(own_tones).of_speakers(["01"]), extractor)
     clips = clips_module.ClipDataset(corpus, extractor, GEmoClapConfig(emotions=list(TONES)))
     for _ in range(2):
-        frozen_frames(model, clips, tmp_path / "frames")
-    assert len(list((tmp_path / "frames").glob("*.arrow"))) == 1
+        attach_frames(model, clips, tmp_path / "frames", quiet=True)
+    assert len(list((tmp_path / "frames").iterdir())) == 1
     monkeypatch.setattr(fingerprint, "source_hashes", lambda *modules: {})
-    frozen_frames(model, clips, tmp_path / "frames")
-    assert len(list((tmp_path / "frames").glob("*.arrow"))) == 2
+    attach_frames(model, clips, tmp_path / "frames", quiet=True)
+    assert len(list((tmp_path / "frames").iterdir())) == 2
 
 
 def test_a_killed_calibration_is_resumed(train, own_tones, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ FACE = {
     "audio_headers_gemoclap.py",
     "base_gemoclap.py",
     "encoding_gemoclap.py",
+    "frozen_gemoclap.py",
     "heads_gemoclap.py",
     "feature_extraction_gemoclap.py",
     "processing_gemoclap.py",

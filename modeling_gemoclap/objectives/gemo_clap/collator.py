@@ -7,7 +7,9 @@ import torch
 from ...command_line.ranges import check_values
 from ...configuration_gemoclap import GEmoClapConfig
 from ...losses_gemoclap import known_labels
+from ...modeling_gemoclap import GEmoClapModel
 from ...processing_gemoclap import GEmoClapProcessor
+from ...training.frozen import collate_audio
 from .options import GEmoClapOptions
 
 
@@ -17,6 +19,9 @@ class GEmoClapCollator:
     The prompt of a clip names its emotion, or emotion and gender if the objective is `"sl"` and `sl_texts` is
     `"joint"`. A clip of unknown gender gets an emotion prompt. A clip of unknown emotion gets the shortest prompt,
     which the loss ignores. It is not an empty text, since some tokenizers return no token for an empty text.
+
+    If the text tower is frozen, `encode_prompts` computes its output for every prompt once. Batches then have
+    `text_vectors` and `gender_text_vectors` instead of tokens.
 
     Args:
         processor: The processor, which makes the model inputs.
@@ -34,6 +39,7 @@ class GEmoClapCollator:
         self.config = config
         self.unknown_gender_prob = unknown_gender_prob
         self.placeholder = min(config.training_prompts(), key=len)
+        self._text_vectors: dict[str, torch.Tensor] | None = None
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         """Collate a batch.
@@ -43,8 +49,9 @@ class GEmoClapCollator:
                 of the random draws. A negative label is unknown.
 
         Returns:
-            Audio inputs, `input_ids`, `attention_mask`, and `emotion_labels` and `gender_labels` of shape `(batch,)`;
-            for `"ml"` also `gender_input_ids` and `gender_attention_mask`.
+            Audio inputs, `input_ids` and `attention_mask` (or `text_vectors`), and `emotion_labels` and
+            `gender_labels` of shape `(batch,)`; for `"ml"` also `gender_input_ids` and `gender_attention_mask` (or
+            `gender_text_vectors`).
 
         Raises:
             ValueError: If a label exceeds the number of classes.
@@ -57,15 +64,41 @@ class GEmoClapCollator:
         if self.unknown_gender_prob:
             uniform = torch.stack([torch.rand((), generator=generator) for generator in generators])
             genders[uniform < self.unknown_gender_prob] = -1
-        batch = dict(self.processor.feature_extractor.collate([example["clip"] for example in examples]))
+        batch = collate_audio(self.processor.feature_extractor, examples)
         clips = zip(emotions, genders, generators, strict=True)
         texts = [self.text(emotion, gender, generator) for emotion, gender, generator in clips]
-        batch |= self.tokenize(texts)
+        batch |= self._text_inputs(texts)
         if self.config.objective == "ml":
             clips = zip(genders, generators, strict=True)
             texts = [self.gender_text(gender, generator) for gender, generator in clips]
-            batch |= {f"gender_{key}": value for key, value in self.tokenize(texts).items()}
+            batch |= {f"gender_{key}": value for key, value in self._text_inputs(texts).items()}
         return batch | {"emotion_labels": emotions, "gender_labels": genders}
+
+    @torch.no_grad()
+    def encode_prompts(self, model: GEmoClapModel) -> None:
+        """Compute the output of a frozen text tower for every training prompt.
+
+        If the text tower is not frozen, earlier outputs are discarded, and batches have tokens again.
+
+        Args:
+            model: The model, with the weights that it is trained from.
+        """
+        self._text_vectors = None
+        if any(parameter.requires_grad for parameter in model.text_model.parameters()):
+            return
+        was_training = model.training
+        model.eval()
+        vectors = {}
+        for prompt in self.config.training_prompts():  # one by one, so that no prompt depends on another's padding
+            tokens = {name: value.to(model.device) for name, value in self.tokenize([prompt]).items()}
+            vectors[prompt] = model.pool_text(**tokens)[0].cpu()
+        model.train(was_training)
+        self._text_vectors = vectors
+
+    def _text_inputs(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        if self._text_vectors is None:
+            return self.tokenize(texts)
+        return {"text_vectors": torch.stack([self._text_vectors[text] for text in texts])}
 
     def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """Return `input_ids` and `attention_mask`, each `(texts, tokens)`."""

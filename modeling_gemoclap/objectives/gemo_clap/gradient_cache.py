@@ -100,6 +100,8 @@ class ChunkedBatch:
                 longest = int(chunk["audio_attention_mask"].sum(1).max())
                 for name in {"input_values", "input_features", "audio_attention_mask"} & chunk.keys():
                     chunk[name] = chunk[name][:, :longest]
+                if "audio_frames" in chunk:
+                    chunk["audio_frames"] = chunk["audio_frames"][:, :, :longest]
             yield chunk
 
 

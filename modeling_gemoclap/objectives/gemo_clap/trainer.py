@@ -16,6 +16,7 @@ from ...training.gather import at_least_float32, gather, largest_batch, pad_rows
 from ...training.lora import is_lora, save_logit_scales
 from ...training.trainer import SpeechTrainer
 from ...training.trainer_options import refuse_batch_norm
+from .collator import GEmoClapCollator
 from .gradient_cache import EMBEDDINGS, SCALES, ChunkedBatch, GradientCache, refuse_chunk_size
 
 
@@ -26,6 +27,19 @@ class _ClampScales(TrainerCallback):
         with torch.no_grad():
             for scale in (model.audio_logit_scale, model.text_logit_scale):
                 scale.clamp_(max=MAX_LOGIT_SCALE)
+
+
+class _EncodePrompts(TrainerCallback):
+    """Encodes the prompts once if the text tower is frozen, after the weights of a checkpoint are loaded."""
+
+    def __init__(self, trainer: GEmoClapTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # a part of the model cannot run alone
+        if isinstance(trainer.data_collator, GEmoClapCollator) and not sharded:
+            trainer.data_collator.encode_prompts(trainer.trained_model)
 
 
 class GEmoClapTrainer(SpeechTrainer):
@@ -40,7 +54,7 @@ class GEmoClapTrainer(SpeechTrainer):
     gradient. Each process computes its rows of the loss against all columns, with targets from the gathered labels.
     Batches come from `GEmoClapCollator`. If a process has fewer clips than another, its batch is padded with rows that
     the loss ignores. With `contrastive_chunk_size`, gradient caching computes the same gradient in chunks, which need
-    less memory.
+    less memory. Prompts are encoded once if the text tower is frozen.
 
     Logged in addition to `loss` (the divergence): `cross_entropy` and `cross_entropy_floor` (the entropy of the
     targets), whose difference is the loss, and both scales.
@@ -89,6 +103,7 @@ class GEmoClapTrainer(SpeechTrainer):
         if self._chunk_size is not None:
             refuse_batch_norm(self.model, "contrastive_chunk_size")
         self.add_callback(_ClampScales())
+        self.add_callback(_EncodePrompts(self))
         self._floors = (0.0, 0)  # sum and number of the floors since the last log
         self._scales: dict[str, torch.Tensor] = {}
         self._class_embeddings: torch.Tensor | None = None

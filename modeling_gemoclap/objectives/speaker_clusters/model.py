@@ -10,6 +10,7 @@ from transformers.utils import ModelOutput
 
 from ...modeling_gemoclap import GEmoClapForXVector
 from ...training.clips import AudioCollator, ClipDataset
+from ...training.frozen import collate_audio
 from .losses import reverse_gradient
 
 
@@ -55,8 +56,9 @@ class SpeakerPretraining(nn.Module):
 
     def train(self, mode: bool = True) -> SpeakerPretraining:
         """See `torch.nn.Module.train`; sets the mode of the encoder too."""
-        self.encoder.train(mode)
-        return super().train(mode)
+        super().train(mode)
+        self.encoder.train(mode)  # after the shared modules, since frozen ones stay in evaluation mode
+        return self
 
     def forward(self, reversal: float | None = None, **inputs) -> SpeakerOutput:
         """Embed audio and, with a classifier, classify the speakers.
@@ -97,6 +99,6 @@ class SpeakerCollator(AudioCollator):
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         """Collate a batch of items of `SpeakerClips`."""
-        batch = dict(self.extractor.collate([example["clip"] for example in examples]))
+        batch = collate_audio(self.extractor, examples)
         labels = {f"{name}s": [example[name] for example in examples] for name in ("speaker_label", "cluster_label")}
         return batch | {name: torch.tensor(values) for name, values in labels.items()}
