@@ -1,7 +1,8 @@
-"""The layers on top of the towers, pooling and projection, and the output of the model."""
+"""The layers on top of the towers, pooling and projection, the scale of logits, and the output of the model."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from .configuration_gemoclap import GEmoClapConfig
+
+MAX_LOGIT_SCALE = math.log(100)
 
 
 class GEmoClapAudioPooling(nn.Module):
@@ -73,6 +76,11 @@ class GEmoClapProjection(nn.Module):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Map `(batch, hidden_size)` to `(batch, projection_dim)` of unit length."""
         return F.normalize(self.linear2(self.dropout(F.gelu(self.linear1(pooled)))), dim=-1)
+
+
+def bounded_scale(logit_scale: torch.Tensor) -> torch.Tensor:
+    """Return the scale of logits, a scalar of at most 100, from its logarithm `(1,)`."""
+    return logit_scale.squeeze().clamp(max=MAX_LOGIT_SCALE).exp()
 
 
 @dataclass

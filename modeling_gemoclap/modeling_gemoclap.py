@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 
 import torch
@@ -14,7 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 from .base_gemoclap import GEmoClapAudioOnlyModel, GEmoClapPreTrainedModel, pop_dtype, split_by_tower
 from .configuration_gemoclap import GEmoClapConfig
 from .encoding_gemoclap import encode_text
-from .heads_gemoclap import GEmoClapOutput, GEmoClapProjection
+from .heads_gemoclap import GEmoClapOutput, GEmoClapProjection, bounded_scale
 from .losses_gemoclap import (
     ContrastiveBatch,
     LossSettings,
@@ -25,8 +24,6 @@ from .losses_gemoclap import (
 )
 from .prompts_gemoclap import require_emotions
 from .towers_gemoclap import build_text_tower, load_audio_tower, load_text_tower
-
-MAX_LOGIT_SCALE = math.log(100)
 
 
 class GEmoClapModel(GEmoClapPreTrainedModel):
@@ -61,10 +58,9 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         self.audio_projection = GEmoClapProjection(self.audio_pooling.output_size, config)
         self.text_projection = GEmoClapProjection(config.text_config.hidden_size, config)
         # The shape is (1,), because sharded training (FSDP) does not support parameters without dimensions.
-        self.audio_logit_scale = nn.Parameter(torch.tensor([float(config.logit_scale_init_value)]))
-        self.text_logit_scale = nn.Parameter(torch.tensor([float(config.logit_scale_init_value)]))
-        for scale in (self.audio_logit_scale, self.text_logit_scale):
-            scale.requires_grad_(config.logit_scale_trainable)
+        scale = torch.tensor([float(config.logit_scale_init_value)])
+        self.audio_logit_scale = nn.Parameter(scale.clone(), config.logit_scale_trainable)
+        self.text_logit_scale = nn.Parameter(scale, config.logit_scale_trainable)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -76,12 +72,12 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
     @property
     def audio_scale(self) -> torch.Tensor:
         """The scale of audio logits, epsilon_a in the paper: a scalar of at most 100."""
-        return self.audio_logit_scale.squeeze().clamp(max=MAX_LOGIT_SCALE).exp()
+        return bounded_scale(self.audio_logit_scale)
 
     @property
     def text_scale(self) -> torch.Tensor:
         """The scale of text logits, epsilon_t in the paper: a scalar of at most 100."""
-        return self.text_logit_scale.squeeze().clamp(max=MAX_LOGIT_SCALE).exp()
+        return bounded_scale(self.text_logit_scale)
 
     @staticmethod
     def _repository_files():

@@ -239,27 +239,28 @@ def transformer_layers(tower: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     raise ValueError(f"the Transformer layers of a {tower.config.model_type!r} model cannot be identified")
 
 
-def keep_layers(tower: PreTrainedModel, count: int, option: str = "audio_layers") -> PreTrainedModel:
+def keep_layers(tower: PreTrainedModel, count: int, option: str = "audio_layers", fewest: int = 1) -> PreTrainedModel:
     """Keep the first Transformer layers of a tower and remove the others; a final norm is kept.
 
     Args:
         tower: The tower, which is changed in place, with its configuration.
         count: Number of layers that are kept.
         option: Name of the option in error messages.
+        fewest: The smallest number of layers.
 
     Returns:
         The tower.
 
     Raises:
-        ValueError: If the tower has fewer layers, `count` is not a whole number of at least 1, or the layers cannot be
-            identified.
+        ValueError: If the tower has fewer layers, `count` is not a whole number of at least `fewest`, or the layers
+            cannot be identified.
     """
     _, layers = transformer_layers(tower)
     is_count = isinstance(count, numbers.Integral) and not isinstance(count, bool)
-    if not (is_count and 1 <= count <= len(layers)):
+    if not (is_count and fewest <= count <= len(layers)):
         raise ValueError(
             f"{option}={count!r}: the {tower.config.model_type!r} encoder has {len(layers)} Transformer layers; give "
-            f"a whole number from 1 to {len(layers)}"
+            f"a whole number from {fewest} to {len(layers)}"
         )
     del layers[count:]
     for name in ("num_hidden_layers", "encoder_layers"):  # two fields in some configurations of transformers 4

@@ -216,7 +216,7 @@ def test_an_encoder_that_ends_after_a_layer_has_these_features(family, tones, tm
             check_cut(each, clips, features[:, count])
             with pytest.raises(ValueError, match="cannot be cut"):
                 check_cut(each, clips, features[:, count - 1])
-    with pytest.raises(ValueError, match="the audio encoder has 2 layers; give [01] to 2"):
+    with pytest.raises(ValueError, match="encoder has 2 Transformer layers; give a whole number from [01] to 2"):
         keep_first_layers(model, 3)
 
 
@@ -314,6 +314,7 @@ def test_two_classes_and_a_class_without_clips():
         (("--probe_c", "0"), "probe_c"),
         (("--num_dev_speakers", "1", "--select", "dev"), "--select dev: not supported by the probe.*no epochs"),
         (("--max_seconds", "1"), "--max_seconds 1.0: not supported by the probe of a frozen encoder"),
+        (("--cache_frozen_frames", "true"), "--cache_frozen_frames.*not supported.*stores the pooled output"),
         (("--label_smoothing_factor", "0.1"), "Probe is not trained by cross-entropy over classes"),
         (("--classifier_hidden_size", "8"), "is an option of --head classifier"),
     ],

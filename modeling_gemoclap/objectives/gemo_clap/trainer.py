@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import torch
 from transformers import TrainerCallback
 
+from ...heads_gemoclap import MAX_LOGIT_SCALE
 from ...losses_gemoclap import contrastive_loss, loss_floor
-from ...modeling_gemoclap import MAX_LOGIT_SCALE
 from ...training.card import CardText
 from ...training.clips import audio_inputs
 from ...training.gather import at_least_float32, gather, largest_batch, pad_rows

@@ -22,7 +22,7 @@ from ...configuration_gemoclap import GEmoClapAudioConfig
 from ...corpora.files import write_atomically
 from ...fingerprint import AUDIO_LIBRARIES, digest, file_sha256, fingerprint
 from ...safety_gemoclap import tensors_sha256
-from ...towers_gemoclap import transformer_layers
+from ...towers_gemoclap import keep_layers, transformer_layers
 from ...training.clips import ClipDataset
 
 
@@ -45,21 +45,9 @@ class LayerPooling(nn.Module):
 
 
 def keep_first_layers(model: GEmoClapPreTrainedModel, count: int) -> None:
-    """Remove the Transformer layers of a model's audio encoder after the first `count`, which may be 0.
-
-    What the encoder applies after its last layer is kept.
-
-    Raises:
-        ValueError: If the layers cannot be identified, or if the encoder cannot have this number.
-    """
-    _, layers = transformer_layers(model.audio_model)
-    if not fewest_layers(model) <= count <= len(layers):
-        raise ValueError(f"the audio encoder has {len(layers)} layers; give {fewest_layers(model)} to {len(layers)}")
-    del layers[count:]
-    for config in (model.audio_model.config, model.config.audio_config):
-        config.num_hidden_layers = count
-        if hasattr(config, "encoder_layers"):  # Whisper has both
-            config.encoder_layers = count
+    """Keep the first `count` Transformer layers of a model's audio encoder, none of them with 0; see `keep_layers`."""
+    tower = keep_layers(model.audio_model, count, "probe_layer", fewest_layers(model))
+    model.config.audio_config = tower.config
 
 
 def fewest_layers(model: GEmoClapPreTrainedModel) -> int:
