@@ -256,8 +256,9 @@ def test_whisper_silence_is_the_floor_of_the_changed_clip(tmp_path):
         assert values.min() >= values.max() - 2.0
 
 
-def test_a_slower_clip_is_cut_at_the_end_of_the_window(tmp_path):
+def test_a_slower_clip_continues_in_another_window_or_is_cut_at_max_seconds(tmp_path):
     extractor = AUDIO["whisper"].small_extractor(tmp_path)
+    extractor.max_seconds = 2.0
     clip = whisper_log_mel(extractor, extractor.features(tone("sad", 0, 1.9)))
     slow = np.repeat(clip, 2, axis=0)
     batch = collate_whisper(extractor, [slow, clip])
