@@ -280,8 +280,8 @@ def attach_frames(
     """
     store = store_of(model, clips.extractor, folder)
     states = clips.corpus.file_states().decode().splitlines()  # path, size and times of each recording
-    indexed = zip(range(len(clips)), states, strict=True)
-    keys = [[_key(clips, state, index, copy) for copy in range(copies)] for index, state in indexed]
+    named = zip(states, clips.corpus.column("file_name").to_pylist(), strict=True)
+    keys = [[_key(clips, state, name, copy) for copy in range(copies)] for state, name in named]
     wanted = {key: (index, copy) for index, row in enumerate(keys) for copy, key in enumerate(row)}
     if None in store.find(list(wanted)):
         with store.locked(), _evaluating(model):
@@ -316,8 +316,8 @@ def _encode_part(model: GEmoClapPreTrainedModel, clips, missing: list, progress)
             return
 
 
-def _key(clips, state: str, index: int, copy: int) -> str:
-    changes = [clips.seed, copy, clips.name_of(index), asdict(clips.augmentation)] if copy else None
+def _key(clips, state: str, name: str, copy: int) -> str:
+    changes = [clips.seed, copy, name, asdict(clips.augmentation)] if copy else None
     return digest([state, changes])
 
 
