@@ -173,6 +173,7 @@ class GEmoClapConfig(PromptsMixin, PretrainedConfig):
         joint_templates: Prompts with `{emotion}` and `{gender}`.
         pooling: Pooling of the valid audio frames: `"mean"` (as in the paper), `"self_attention"` (a learnt weight for
             each frame) or `"mean_std"` (mean and standard deviation).
+        pooled_dropout: Dropout of the pooled audio in training.
         use_weighted_layer_sum: Whether the frames are a learnt weighted mean over all layers of the audio tower.
         text_pooling: `"first"` for the first token (as in the paper) or `"mean"`, which sentence encoders need.
         classifier_hidden_size: Hidden width of the head of `GEmoClapForAudioClassification`; None for a linear head.
@@ -218,6 +219,7 @@ class GEmoClapConfig(PromptsMixin, PretrainedConfig):
         gender_templates=("this person is {}",),
         joint_templates=("this {gender} person is feeling {emotion}",),
         pooling: str = "mean",
+        pooled_dropout: float = 0.0,
         use_weighted_layer_sum: bool = False,
         text_pooling: str = "first",
         classifier_hidden_size: int | None = None,
@@ -254,6 +256,7 @@ class GEmoClapConfig(PromptsMixin, PretrainedConfig):
         self.gender_templates = check_templates("gender_templates", gender_templates, ("{}",))
         self.joint_templates = check_templates("joint_templates", joint_templates, ("{gender}", "{emotion}"))
         self.pooling = _check_choice("pooling", pooling, POOLINGS)
+        self.pooled_dropout = pooled_dropout
         self.use_weighted_layer_sum = use_weighted_layer_sum
         self.text_pooling = _check_choice("text_pooling", text_pooling, TEXT_POOLINGS)
         self.classifier_hidden_size = classifier_hidden_size

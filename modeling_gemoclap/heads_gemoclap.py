@@ -28,6 +28,7 @@ class GEmoClapAudioPooling(nn.Module):
         audio = config.audio_config
         self.pooling = config.pooling
         self.output_size = audio.hidden_size * (2 if config.pooling == "mean_std" else 1)
+        self.dropout = nn.Dropout(config.pooled_dropout)
         self.layer_weights = self.attention = None
         if config.use_weighted_layer_sum:
             self.layer_weights = nn.Parameter(torch.zeros(audio.num_hidden_layers + 1))
@@ -53,14 +54,14 @@ class GEmoClapAudioPooling(nn.Module):
         hidden = torch.where(mask, hidden, hidden.new_zeros(()))  # twice as fast as masked_fill
         if self.attention is not None:  # not -inf, with which the weights of a clip without valid frames would be NaN
             lowest = torch.finfo(hidden.dtype).min
-            return (self.attention(hidden).masked_fill(~mask, lowest).softmax(1) * hidden).sum(1)
+            return self.dropout((self.attention(hidden).masked_fill(~mask, lowest).softmax(1) * hidden).sum(1))
         count = mask.sum(1).clamp_min(1)
         sum_dtype = torch.promote_types(hidden.dtype, torch.float32)  # the sum over a long clip overflows float16
         mean = hidden.sum(1, dtype=sum_dtype) / count
         if self.pooling == "mean":
-            return mean.to(hidden.dtype)
+            return self.dropout(mean.to(hidden.dtype))
         variance = (hidden - mean[:, None]).mul_(mask).square().sum(1) / count
-        return torch.cat([mean, (variance + 1e-7).sqrt()], -1).to(hidden.dtype)
+        return self.dropout(torch.cat([mean, (variance + 1e-7).sqrt()], -1).to(hidden.dtype))
 
 
 class GEmoClapProjection(nn.Module):

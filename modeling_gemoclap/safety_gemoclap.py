@@ -79,7 +79,7 @@ def check_config(values: dict, name: str = "config.json") -> dict:
 
 # The ranges of numbers in both configurations: description, test, and names of fields.
 _COUNTS = "projection_dim projection_hidden_size classifier_hidden_size num_mel_bins hidden_size num_hidden_layers"
-_DROPOUTS = "projection_dropout classifier_dropout hidden_dropout conv_dropout"
+_DROPOUTS = "pooled_dropout projection_dropout classifier_dropout hidden_dropout conv_dropout"
 _RANGES = (
     ("a whole number of at least 1", lambda n: isinstance(n, numbers.Integral) and n >= 1, _COUNTS),
     ("a whole number of at least 1", lambda n: n >= 1, "num_attention_heads intermediate_size"),

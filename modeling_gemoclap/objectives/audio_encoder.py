@@ -19,6 +19,9 @@ SHORTENED = ("audio_layers", "audio_window_seconds")  # options that remove part
 
 logger = logging.get_logger(__name__)
 
+# Fields of GEmoClapConfig that are options of all objectives.
+SHARED_CONFIG_FIELDS = ("pooling", "pooled_dropout", "use_weighted_layer_sum")
+
 
 def parse_json_fields(options, *names: str) -> list[dict]:
     """Parse the options with these names, each a JSON object."""
@@ -85,7 +88,7 @@ def build_audio_model(
         The model in training mode, and its feature extractor.
     """
     audio, features = parse_json_fields(arguments, "audio_config", "feature_config")
-    values = {name: getattr(arguments, name) for name in ("pooling", "use_weighted_layer_sum")} | values
+    values = {name: getattr(arguments, name) for name in SHARED_CONFIG_FIELDS} | values
     if arguments.init_from:
         start, extractor = load_initial_checkpoint(arguments)
         config = GEmoClapConfig(audio_config=start.config.audio_config, **values)

@@ -56,6 +56,7 @@ class ModelArguments:
     )
     emotions: list[str] | None = option(None, "Emotion classes; none: those of the corpus", nargs="+")
     pooling: str = option("mean", "Pooling of audio frames into one vector", choices=list(POOLINGS))
+    pooled_dropout: float = option(0.0, "Dropout of the pooled audio", within=DROPOUT)
     use_weighted_layer_sum: bool = option(False, "Pool a learned weighted sum of all layers, not only the last layer")
     freeze_feature_encoder: bool = option(False, "Freeze the convolutional feature encoder")
     freeze_feature_projection: bool = option(False, "Freeze the feature projection below the Transformer")

@@ -17,6 +17,7 @@ from ...towers_gemoclap import load_text_tower
 from ...training.arguments import ModelArguments
 from ...training.history import settle_history
 from ..audio_encoder import (
+    SHARED_CONFIG_FIELDS,
     check_pretrained_audio,
     compact_config,
     compact_extractor,
@@ -28,8 +29,7 @@ from ..initial_checkpoint import copy_pooling_and_history, load_initial_checkpoi
 from ..tower_fields import check_config_fields, check_pretrained_fields
 from .options import GEmoClapOptions
 
-# Fields of GEmoClapConfig that are options of all objectives, and of this objective.
-SHARED_CONFIG_FIELDS = ("pooling", "use_weighted_layer_sum")
+# Fields of GEmoClapConfig that are options of this objective.
 OBJECTIVE_CONFIG_FIELDS = (
     *("objective", "alpha", "similarity", "targets", "sl_texts", "text_pooling", "projection_dim"),
     *("projection_dropout", "logit_scale_init_value", "logit_scale_trainable"),

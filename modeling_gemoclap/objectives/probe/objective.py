@@ -44,6 +44,7 @@ class Probe(Objective):
         **dict.fromkeys(("select", "eval_strategy", "load_best_model_at_end"), NO_EPOCHS),
         **dict.fromkeys(("bf16", "fp16"), "it is fitted in full precision"),
         **dict.fromkeys(("cache_frozen_frames", "frozen_copies"), "it stores the pooled output of all layers itself"),
+        "pooled_dropout": "its regression is regularised by --probe_c",
         "use_weighted_layer_sum": "it reads one layer",
         "unfreeze_last_n_layers": "its encoder is frozen",
         "class_balanced_sampling": "all its classes have the same weight anyway",
