@@ -1,5 +1,6 @@
 """Stored frames of a Whisper encoder with fewer layers and a shorter window, from clips of several windows."""
 
+import csv
 import json
 import shutil
 
@@ -166,3 +167,30 @@ def test_a_protocol_on_stored_windows_is_resumed_evaluated_and_loaded(
         answer = {each["label"]: each["score"] for each in pipe({"raw": wave, "sampling_rate": rate})}
         assert answer == pytest.approx({label: float(row[f"score_{label}"]) for label in TONES}, abs=1e-4)
     assert set(lengths) == {window} and len(rows) == 12
+
+
+@pytest.mark.slow
+def test_the_true_weights_train_the_same_on_stored_windows(pretrained_folder, corpora, train, lengths, tmp_path):
+    """Whisper-base with three layers and a window of 2 s, of which the last layer is trained, on real speech."""
+    with open(corpora / "emodb/metadata.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["speaker_id"] in ("03", "08")][::8]
+    data, columns = tmp_path / "clips", ("file_name", "emotion", "gender", "speaker_id")
+    for row in rows:
+        (data / row["file_name"]).parent.mkdir(parents=True, exist_ok=True)
+        (data / row["file_name"]).symlink_to(corpora / "emodb" / row["file_name"])
+    lines = [",".join(columns), *(",".join(row[name] for name in columns) for row in rows)]
+    (data / "metadata.csv").write_text("\n".join(lines) + "\n")
+    options = ("--no-audio_config", "--no-text_config", "--text_pooling", "mean", "--freeze_text_encoder", "true")
+    options += ("--audio_model", pretrained_folder / "whisper-base", "--audio_window_seconds", 2, "--audio_layers", 3)
+    options += ("--text_model", pretrained_folder / "all-MiniLM-L6-v2", "--feature_config", json.dumps(SPEECH))
+    options += ("--data_dir", data, "--feature_cache_dir", tmp_path / "cache", "--unfreeze_last_n_layers", 1)
+    options += ("--use_weighted_layer_sum", "true", *SGD, "--num_train_epochs", 2)
+    train(*options, "--output_dir", tmp_path / "plain")
+    train(*options, "--cache_frozen_frames", "true", "--output_dir", tmp_path / "stored")
+    assert set(lengths) == {200}
+    plain, stored = weights_of(tmp_path / "plain"), weights_of(tmp_path / "stored")
+    start = load_file(pretrained_folder / "whisper-base/model.safetensors")
+    name = "layers.2.fc2.weight"
+    assert not torch.equal(plain[f"audio_model.{name}"], start[f"model.encoder.{name}"].float())
+    for name, value in plain.items():
+        torch.testing.assert_close(value, stored[name], atol=2e-3, rtol=2e-2, msg=lambda text, n=name: f"{n} {text}")
