@@ -2,9 +2,9 @@
 
     python benchmarks/evidence.py emodb-pair --system whisper_minilm --corpora CORPORA --output_dir runs/evidence
 
-CORPORA is the folder with emodb/, ravdess/ and nemo/ (default: $GEMOCLAP_CORPORA). `--system` chooses the system of rows
-(evidence.yaml); other parts have their own. An interrupted part continues when the same command is run again. Without a
-name the documents are written from the JSON files in docs/evidence.
+CORPORA is the folder with emodb/, ravdess/ and nemo/ (default: $GEMOCLAP_CORPORA). `--system` chooses the system of
+rows (evidence.yaml); other parts have their own. An interrupted part continues when the same command is run again.
+Without a name the documents are written from the JSON files in docs/evidence.
 """
 
 from __future__ import annotations
