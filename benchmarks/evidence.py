@@ -1,9 +1,10 @@
-"""Rerun parts of docs/evidence.md (a row, a table, the checkpoint, its words) and write the documents.
+"""Rerun parts of docs/evidence.md and docs/evidence_compact.md (a row, a table, ...) and write the documents.
 
-    python benchmarks/evidence.py emodb-pair --corpora CORPORA --output_dir runs/evidence
+    python benchmarks/evidence.py emodb-pair --system whisper_minilm --corpora CORPORA --output_dir runs/evidence
 
-CORPORA is the folder with emodb/, ravdess/ and nemo/ (default: $GEMOCLAP_CORPORA). An interrupted part continues when
-the same command is run again. Without a name the documents are written from the JSON files in docs/evidence.
+CORPORA is the folder with emodb/, ravdess/ and nemo/ (default: $GEMOCLAP_CORPORA). `--system` chooses the system of
+rows (evidence.yaml); other parts have their own. An interrupted part continues when the same command is run again.
+Without a name the documents are written from the JSON files in docs/evidence.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import speaker_clusters
 import supcon
 import words
 from evidence_folds import corpora_of
+from evidence_plan import MAIN, OTHER_PARTS, PLAN, SYSTEMS, part_of, record_name, system_of, training_options
 from evidence_record import record_of
-from evidence_runs import PLAN, Runner
+from evidence_runs import Runner
 from evidence_tables import CHECKPOINT, write_documents
 from harness import EVIDENCE, ROOT, parser_of
 from huggingface_hub import ModelCard
@@ -35,19 +37,19 @@ CODE = sorted(path.name for path in (ROOT / "modeling_gemoclap").glob("*_gemocla
 
 def rerun_row(row: dict, run: Runner) -> dict:
     """Train and evaluate a row: all folds of a protocol, or a checkpoint for each seed on another corpus."""
-    config = ["train.py", "--config", PLAN["config"], *PLAN["options"]]
+    config = ["train.py", *training_options(run.system)]
     if "judge" not in row:
         run(*config, *row["train"], "--seeds", *row["seeds"], "--output_dir", run.folder)
         shared = [name for name in ("--data_dir", "--protocol", "--folds_file") if name in row["train"]]
         options = [word for name in shared for word in (name, row["train"][row["train"].index(name) + 1])]
         run("evaluate.py", "--model", run.folder, *options, "--seeds", *row["seeds"])
-        return record_of([run.folder], row.get("untouched"))
+        return record_of([run.folder], row.get("untouched")) | {"seeds": row["seeds"]}
     models = [run.folder / f"seed_{seed}" for seed in row["seeds"]]
     for seed, model in zip(row["seeds"], models, strict=True):
         command = [*config, *row["train"], "--seed", seed, "--output_dir", model, "--overwrite_output", "true"]
         run(*command, skip=(model / "README.md").is_file())
         run("evaluate.py", "--model", model, *row["judge"], "--output_dir", model / "results")
-    return record_of(models)
+    return record_of(models) | {"seeds": row["seeds"]}
 
 
 def rerun_table(table: dict, run: Runner) -> dict:
@@ -82,7 +84,7 @@ def rerun_checkpoint(checkpoint: dict, run: Runner) -> dict:
     card.save(CHECKPOINT / "README.md")
     options = ["--model", CHECKPOINT.relative_to(ROOT), *checkpoint["judge"], "--output_dir", trained / "results"]
     run("evaluate.py", *options, "--overwrite_output")
-    shutil.copyfile(trained / "results/predictions.csv", EVIDENCE / "checkpoint_predictions.csv")
+    shutil.copyfile(trained / "results/predictions.csv", EVIDENCE / "compact/checkpoint_predictions.csv")
     return record_of([trained])
 
 
@@ -91,21 +93,28 @@ def rerun_words(part: dict, run: Runner) -> dict:
     return words.measure_words(CHECKPOINT, run.corpora / "emodb", part)
 
 
-PARTS = {
-    **{name: (row, rerun_row) for name, row in PLAN["rows"].items()},
-    **{name: (table, rerun_table) for name, table in PLAN["tables"].items()},
-    "checkpoint": (PLAN["checkpoint"], rerun_checkpoint),
-    "words": (PLAN["words"], rerun_words),
-    "supcon": (PLAN["supcon"], supcon.rerun_stages),
-    "speakers": (PLAN["speakers"], speaker_clusters.rerun_speakers),
-}
+PARTS = dict.fromkeys(PLAN["rows"], rerun_row) | dict.fromkeys(PLAN["tables"], rerun_table)
+PARTS |= zip(
+    OTHER_PARTS, (rerun_checkpoint, rerun_words, supcon.rerun_stages, speaker_clusters.rerun_speakers), strict=True
+)
 
 
-def corpora_for(names: list[str]) -> list[str]:
+def corpora_for(names: list[str], system: str | None = None) -> list[str]:
     """The names of the folders of the corpora that some parts need."""
-    rows = PLAN["rows"]
-    needed = [corpora_of(rows[name]) if name in rows else ["emodb", "ravdess"] for name in names]
+    parts = [part_of(name, system) for name in names]
+    needed = [corpora_of(part) or ["emodb", "ravdess"] for part in parts]
     return sorted({corpus for corpora in needed for corpus in corpora})
+
+
+def rerun(name: str, run: Runner) -> None:
+    """Rerun a part, and store its record in docs/evidence."""
+    part = part_of(name, run.system)
+    title = {"title": part["title"]} if "title" in part else {}
+    record = title | PARTS[name](part, run) | run.hashes
+    record |= {"commands": run.commands, "wall_seconds": run.wall_seconds}
+    path = EVIDENCE / f"{record_name(name, run.system)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
 
 
 def expanded_path(text: str) -> Path:
@@ -117,24 +126,21 @@ def main(argv: list[str]) -> None:
     """Rerun the named parts, and write the documents."""
     parser = parser_of(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PARTS))
+    parser.add_argument("--system", choices=list(SYSTEMS), help=f"system of rows (default: {MAIN})")
     parser.add_argument("--corpora", default=os.environ.get("GEMOCLAP_CORPORA"), type=expanded_path, help="see above")
     parser.add_argument("--output_dir", default=Path("runs/evidence"), type=expanded_path, help="folder of the runs")
     parser.add_argument("--overwrite", action="store_true", help="remove the folder of each part first")
     options = parser.parse_args(argv)
     if unknown := sorted(set(options.names) - set(PARTS)):
         parser.error(f"unknown part: {', '.join(unknown)}; choose from {', '.join(PARTS)}")
-    for corpus in corpora_for(options.names):
+    systems = {name: system_of(name, options.system) for name in options.names}
+    for corpus in corpora_for(options.names, options.system):
         if options.corpora is None or not (options.corpora / corpus).is_dir():
             place = options.corpora or "(which is not given, and $GEMOCLAP_CORPORA is not set)"
             sys.exit(f"evidence.py: no folder {corpus} in --corpora {place}{where_to_get(corpus)}")
-    for name in options.names:
-        part, rerun = PARTS[name]
-        run = Runner(name, options.corpora.resolve(), options.output_dir, options.overwrite)
-        title = {"title": part["title"]} if "title" in part else {}
-        record = title | rerun(part, run) | run.hashes | {"commands": run.commands}
-        EVIDENCE.mkdir(exist_ok=True)
-        write_json(EVIDENCE / f"{name}.json", record)
-    write_documents(PLAN)
+    for name, system in systems.items():
+        rerun(name, Runner(name, options.corpora.resolve(), options.output_dir, options.overwrite, system))
+    write_documents()
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ def option_of(words: list, name: str) -> str | list[str] | None:
 
 
 def corpora_of(row: dict) -> list[str]:
-    """The names of the folders of the corpora that a row of the plan trains and evaluates on."""
-    parts = [option_of(row[part], "--data_dir") for part in ("train", "judge") if part in row]
-    return list(dict.fromkeys(Path(folder).name for folder in parts))
+    """The names of the folders of the corpora that a part of the plan names in its options."""
+    words = [option_of(row[part], "--data_dir") for part in ("train", "judge", "options") if part in row]
+    folders = [[word] if isinstance(word, str) else word or [] for word in words]
+    return list(dict.fromkeys(Path(folder).name for group in folders for folder in group))
 
 
 def folds_of(row: dict, corpora: dict[str, Corpus]) -> list[list[tuple[Corpus, Corpus]]]:

@@ -29,19 +29,20 @@ def _widened(bounds: list[float], estimate: float, factor: float) -> list[float]
     return [estimate + factor * (bound - estimate) for bound in bounds]
 
 
-def uar_interval(record: dict, speakers: int | None = None) -> list[float] | None:
+def uar_interval(record: dict, speakers: int | None = None, metric: str = "uar") -> list[float] | None:
     """The interval of a record's UAR, or None where there is none.
 
     Args:
         record: A record with `uar` and `intervals`.
         speakers: Number of speakers, if the record does not hold it.
+        metric: `war` gives the interval of WAR.
     """
     intervals, speakers = record["intervals"], speakers or record["speakers"]
-    if intervals["uar"] is None or not enough_speakers(speakers):
+    if intervals[metric] is None or not enough_speakers(speakers):
         return None
     if intervals.get("method"):
-        return intervals["uar"]
-    return _widened(intervals["uar"], record["uar"], widening(speakers))
+        return intervals[metric]
+    return _widened(intervals[metric], record[metric], widening(speakers))
 
 
 def difference_interval(comparison: dict) -> list[float] | None:

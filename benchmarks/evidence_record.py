@@ -21,7 +21,11 @@ from modeling_gemoclap.evaluation.statistics import (
 
 
 def load(name: str) -> dict | None:
-    """The record of a part of the evidence, or None if that part was not run."""
+    """The record of a part of the evidence, or None if that part was not run.
+
+    Args:
+        name: `opensmile`, `corpora`, or what `evidence_plan.record_name` gives.
+    """
     path = EVIDENCE / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""The plan in evidence.yaml, and how `evidence.py` runs the project's programs for a part of it."""
+"""How `evidence.py` runs the project's programs for a part of the plan."""
 
 from __future__ import annotations
 
@@ -9,24 +9,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-import yaml
+from evidence_plan import recipe_sha256, record_name, system_of
 from harness import ROOT
 
-from modeling_gemoclap.command_line.files import read_yaml, typed
+from modeling_gemoclap.corpora.files import write_json
 
-PLAN = typed(read_yaml(Path(__file__).with_name("evidence.yaml")), keys=True)
-NOT_IN_RECIPE = ("title", "beside", "untouched")
-
-
-def recipe_sha256(name: str) -> str:
-    """Hash of everything that determines a part: its options, its grid and its configurations without comments."""
-    part = (PLAN | PLAN["rows"] | PLAN["tables"])[name]
-    recipe = [PLAN["options"], {key: part[key] for key in part if key not in NOT_IN_RECIPE}]
-    for path in {PLAN["config"], part.get("grid", PLAN["config"]), *part.get("configs", ())}:
-        recipe.append(yaml.safe_load((ROOT / path).read_text(encoding="utf-8")))
-    return hashlib.sha256(json.dumps(sorted(map(str, recipe))).encode()).hexdigest()
+PURPOSES = {"train.py": "training", "evaluate.py": "evaluation", "grid.py": "training_and_evaluation"}
 
 
 def code_sha256() -> str:
@@ -46,10 +37,12 @@ class Runner:
     Args:
         name: The part.
         corpora: Folder of the corpora; `CORPORA` stands for it in `commands`.
-        output_dir: The part's folder is made in it; `RUN` stands for the part's folder in `commands`.
+        output_dir: The part's folder is `output_dir/SYSTEM/name`; `RUN` stands for it in `commands`.
         overwrite: Whether to remove the part's folder first.
+        system: The system of a row; None: the main one.
 
     Attributes:
+        system: The system of the part.
         commands: The commands that were run.
         hashes: Hashes of the recipe and of the code, as they are stored in the record.
 
@@ -57,15 +50,18 @@ class Runner:
         SystemExit: If the folder has results of another recipe and `overwrite` is False.
     """
 
-    def __init__(self, name: str, corpora: Path, output_dir: Path, overwrite: bool):
-        self.corpora, self.folder, self.commands = corpora, output_dir.resolve() / name, []
-        path, recipe = self.folder.with_suffix(".json"), recipe_sha256(name)
+    def __init__(self, name: str, corpora: Path, output_dir: Path, overwrite: bool, system: str | None = None):
+        self.system, self.corpora, self.commands = system_of(name, system), corpora, []
+        self.folder = output_dir.resolve() / record_name(name, system)
+        self._path, recipe = self.folder.with_suffix(".json"), recipe_sha256(name, system)
         if overwrite:
             shutil.rmtree(self.folder, ignore_errors=True)
-            path.unlink(missing_ok=True)
-        self.hashes = {"recipe_sha256": recipe, "code_sha256": []}
-        if path.is_file():
-            self.hashes = json.loads(path.read_text())
+            self._path.unlink(missing_ok=True)
+        self.hashes, self._seconds = {"recipe_sha256": recipe, "code_sha256": []}, {}
+        if self._path.is_file():
+            stored = json.loads(self._path.read_text(encoding="utf-8"))
+            self._seconds = stored.pop("seconds", {})
+            self.hashes = stored
         elif self.folder.exists():
             self.hashes["recipe_sha256"] = None
         if self.hashes["recipe_sha256"] != recipe:
@@ -73,8 +69,11 @@ class Runner:
                 f"{self.folder} has results of another recipe: remove them with --overwrite, or use another folder"
             )
         self.hashes["code_sha256"] = sorted({*self.hashes["code_sha256"], code_sha256()})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.hashes, indent=2) + "\n")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._store()
+
+    def _store(self) -> None:
+        write_json(self._path, self.hashes | {"seconds": self._seconds})
 
     def __call__(self, *command, skip: bool = False) -> None:
         """Run a program, and stop if it fails.
@@ -85,12 +84,29 @@ class Runner:
         """
         command = [str(word).replace("CORPORA/", f"{self.corpora}/", 1) for word in command]
         line = shlex.join(["python", *command])
+        written = line.replace(f"{self.corpora}/", "CORPORA/").replace(str(self.folder), "RUN")
         if not skip:
             print(f"+ {line}", flush=True)
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-            if code := subprocess.run([sys.executable, *command], cwd=ROOT, env=environment).returncode:
+            start = time.perf_counter()
+            try:
+                code = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment).returncode
+            finally:  # an interrupted command continues when it is run again, except if it overwrites
+                before = 0 if "--overwrite_output" in command else self._seconds.get(written, 0)
+                self._seconds[written] = before + time.perf_counter() - start
+                self._store()
+            if code:
                 sys.exit(f"a program failed with exit status {code}, see above; run the same command to continue")
-        self.commands.append(line.replace(f"{self.corpora}/", "CORPORA/").replace(str(self.folder), "RUN"))
+        self.commands.append(written)
+
+    @property
+    def wall_seconds(self) -> dict[str, int]:
+        """Seconds by the clock that the commands took, by what they did: `training` and `evaluation`, or both."""
+        seconds = {}
+        for line in self.commands:
+            purpose = PURPOSES[line.split()[1]]
+            seconds[purpose] = seconds.get(purpose, 0) + self._seconds.get(line, 0)
+        return {purpose: round(value) for purpose, value in seconds.items()}
 
     def train_and_evaluate(self, folder: Path, train: list, data: list, protocol: list, more: tuple = ()) -> None:
         """Train and evaluate the runs of a protocol.

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from documents import ENVIRONMENT, percent, render, write_blocks
 from evidence_intervals import difference_interval, gap_interval, uar_interval
+from evidence_plan import COMPACT, MAIN, OTHER_PARTS, PLAN, SYSTEMS, part_of, record_name, system_of
 from evidence_record import load
 from harness import ROOT
 
@@ -15,9 +16,14 @@ from modeling_gemoclap.evaluation.statistics import interval_text
 
 CHECKPOINT = ROOT / "checkpoints" / "gemoclap-compact-emodb"
 CARD = str(CHECKPOINT.relative_to(ROOT) / "README.md")
-DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", "docs/supcon.md", "docs/speakers.md", CARD)
+DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", "docs/evidence_compact.md")
+DOCUMENTS += ("docs/supcon.md", "docs/speakers.md", CARD)
 DEVELOPMENT = ROOT / "configs" / "folds" / "emodb_development.json"  # speakers that were used for choosing settings
-OF_ALL_ROWS = ("rows", "costs", "commands", "sources")
+NOT_RUN = "not run yet"
+OF_ROWS = {  # templates of blocks that show many records, by the name of the block
+    **{"systems": "systems", "runs": "runs", "commands": "commands", "sources": "sources"},
+    **{"compact-rows": "rows", "compact-costs": "costs", "compact-commands": "commands"},
+}
 
 
 def _signed(value: float, bounds: list[float] | None) -> str:
@@ -30,9 +36,9 @@ def scores(record: dict) -> str:
     return f"{percent(record.get('uar'))} / {percent(record['war'])}"
 
 
-def interval(record: dict, speakers: int | None = None) -> str:
-    """The interval of a record's UAR in per cent, or why there is none."""
-    return interval_text(uar_interval(record, speakers), speakers or record["speakers"])
+def interval(record: dict, speakers: int | None = None, metric: str = "uar") -> str:
+    """The interval of a record's UAR or WAR in per cent, or why there is none."""
+    return interval_text(uar_interval(record, speakers, metric), speakers or record["speakers"])
 
 
 def difference(comparison: dict | None) -> str:
@@ -45,48 +51,98 @@ def gender_gap(fairness: dict | None) -> str:
     return _signed(fairness["gap"], gap_interval(fairness)) if fairness else "–"
 
 
-def seeds(record: dict) -> str:
-    """UAR of each seed, in per cent."""
-    return ", ".join(percent(seed["uar"]) for seed in record["per_seed"])
+def seeds(record: dict, metric: str = "uar") -> str:
+    """UAR or WAR of each seed, in per cent."""
+    return ", ".join(percent(seed[metric]) for seed in record["per_seed"])
 
 
 for function in (scores, interval, difference, gender_gap, seeds):
     ENVIRONMENT.filters[function.__name__] = function
 ENVIRONMENT.filters |= {"agreement": cells_of, "minutes": lambda seconds: f"{seconds / 60:.0f}"}
+ENVIRONMENT.filters |= {"parts_of_minutes": lambda seconds: f"{seconds / 60:.1f}"}
 ENVIRONMENT.filters |= {"mean": lambda losses: f"{fmean(losses):.2f}"}
 
 
-def records_of(names) -> dict[str, dict]:
-    """The records of those parts that were run, by name."""
-    return {name: record for name in names if (record := load(name))}
+def records_of(names, system: str | None = None) -> dict[str, dict]:
+    """The records of those parts that were run, by name; those of rows are of a system."""
+    return {name: record for name in names if (record := load(record_name(name, system)))}
 
 
-def block(name: str, plan: dict) -> str | None:
-    """The content of a block, or None if nothing that it shows was run."""
-    rows, record = records_of(plan["rows"]), load(name)
-    if not (rows if name in OF_ALL_ROWS else record):
-        return None
+def rows_of(system: str) -> dict[str, dict]:
+    """The records of a system's rows that were run, by name."""
+    return records_of(SYSTEMS[system]["rows"], system)
 
-    def comparisons(row: str) -> list[dict]:
-        """Title, UAR and WAR of what a row is compared with: openSMILE's functionals, and published figures."""
-        baselines = (load("opensmile") or {"rows": {}})["rows"].get(row, {})
-        published = [model for model in plan["rows"][row].get("beside", []) if model.get("in_table", True)]
-        return [{"name": features} | figures for features, figures in baselines.items()] + published
 
+def figure(row: str, system: str) -> str:
+    """The figure of a row and a system: UAR or, where it is the main score, WAR; or why there is none."""
+    if row not in SYSTEMS[system]["rows"]:
+        return "–"
+    part, record = part_of(row, system), rows_of(system).get(row)
+    if record is None:
+        return NOT_RUN
+    note = f" ({part['note']})" if "note" in part else ""
+    return percent(record[part.get("metric", "uar")]) + note
+
+
+def baseline(row: str, features: str) -> str:
+    """The UAR of openSMILE's functionals in a row; a dash where they cannot answer it."""
+    metric = PLAN["rows"][row].get("metric", "uar")
+    records = (load("opensmile") or {"rows": {}})["rows"].get(row, {})
+    return percent(records[features][metric]) if features in records else "–"
+
+
+def published(row: str) -> list[dict]:
+    """The published figures that tables give beside a row."""
+    return [model for model in PLAN["rows"][row].get("beside", []) if model.get("in_table", True)]
+
+
+def comparisons(row: str) -> list[dict]:
+    """Title, UAR and WAR of what a row is compared with: openSMILE's functionals, and published figures."""
+    baselines = (load("opensmile") or {"rows": {}})["rows"].get(row, {})
+    return [{"name": features} | figures for features, figures in baselines.items()] + published(row)
+
+
+def parts_of(block_name: str) -> dict[str, dict]:
+    """The records whose commands a document gives, by what names them."""
+    if block_name == "compact-commands":
+        tables = [name for name in PLAN["tables"] if system_of(name) == COMPACT]
+        return rows_of(COMPACT) | records_of([*tables, *(name for name in OTHER_PARTS if name != "words")])
+    systems = {
+        f"{system}/{name}": record
+        for system in SYSTEMS
+        if system != COMPACT
+        for name, record in rows_of(system).items()
+    }
+    tables = [name for name in PLAN["tables"] if system_of(name) != COMPACT]
+    return systems | {record_name(name): record for name, record in records_of(tables).items()}
+
+
+def block(name: str) -> str:
+    """The content of a block; it says what was not run yet."""
+    record = None if name in OF_ROWS else load(name if name == "corpora" else record_name(name))
+    if name not in OF_ROWS and record is None:
+        return f"Not run yet: `{name}`."
     return render(
-        "grid" if name in plan["tables"] else name,
+        "grid" if name in PLAN["tables"] else OF_ROWS.get(name, name),
         part=record,
-        rows=rows,
-        parts=records_of([*plan["rows"], *plan["tables"], "checkpoint", "supcon", "speakers"]),
-        plan=plan,
+        rows=rows_of(COMPACT),
+        parts=parts_of(name),
+        records={system: rows_of(system) for system in SYSTEMS},
+        plan=PLAN,
+        main=MAIN,
+        compact=COMPACT,
+        not_run=NOT_RUN,
+        figure=figure,
+        baseline=baseline,
+        published=published,
         comparisons=comparisons,
         development=sorted(sum(json.loads(DEVELOPMENT.read_text(encoding="utf-8")), [])),
         measures=MEASURES,
     )
 
 
-def write_documents(plan: dict) -> None:
+def write_documents() -> None:
     """Put the tables into the documents."""
     for name in DOCUMENTS:
         if (path := ROOT / name).is_file():
-            write_blocks(path, lambda block_name: block(block_name, plan))
+            write_blocks(path, block)

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 from evidence_folds import corpora_of, folds_of
+from evidence_plan import PLAN
 from evidence_record import figures_of, load
-from evidence_runs import PLAN
 from harness import EVIDENCE, parser_of
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression

@@ -1,4 +1,4 @@
-"""The part `speakers` of docs/evidence.md: what clusters of speaker embeddings agree with, and pretraining on them."""
+"""The part `speakers` of the evidence: what clusters of speaker embeddings agree with, and pretraining on them."""
 
 from __future__ import annotations
 

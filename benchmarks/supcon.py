@@ -1,4 +1,4 @@
-"""The part `supcon` of docs/evidence.md: two stages of supervised contrast against direct fine-tuning."""
+"""The part `supcon` of docs/evidence_compact.md: two stages of supervised contrast against direct fine-tuning."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ import interval_coverage  # noqa: E402
 import scaling  # noqa: E402
 from documents import BLOCK, render  # noqa: E402
 from evidence_intervals import gap_interval, uar_interval, widening  # noqa: E402
+from evidence_plan import COMPACT, OTHER_PARTS, PLAN, SYSTEMS, record_name  # noqa: E402
 from evidence_record import load  # noqa: E402
-from evidence_runs import PLAN  # noqa: E402
 from harness import machine  # noqa: E402
 
 from modeling_gemoclap.evaluation.statistics import METHOD  # noqa: E402
@@ -144,8 +144,8 @@ def test_memory_over_plain_is_the_quotient():
 
 
 def test_differences_are_those_of_their_neighbours():
-    for part in PLAN["tables"]:
-        head, rows = next(tables_of(evidence_tables.block(part, PLAN)))
+    for part in evidence_tables.records_of(PLAN["tables"]):
+        head, rows = next(tables_of(evidence_tables.block(part)))
         uar, less = (next(i for i, name in enumerate(head) if name.startswith(text)) for text in ("UAR", "UAR minus"))
         for row in rows[1:]:
             printed = float(row[less].split()[0])
@@ -159,7 +159,7 @@ def test_the_documented_coverage_is_that_of_the_results():
     assert interval_coverage.summary(rows, head[3:]) in document
     chosen = [float(row[-1].split()[0]) for row in rows]
     assert head[-1] == "t, logit" and min(chosen) > 93 and max(chosen) < 97
-    evidence = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
+    evidence = (ROOT / "docs/evidence_compact.md").read_text(encoding="utf-8")
     for number, words in ((5, "with five speakers"), (10, "with ten")):
         shares = [float(row[3].split()[0]) for row in rows if row[2] == str(number)]
         assert f"{min(shares):.0f} to {max(shares):.0f} %" in evidence.partition(words)[0][-120:]
@@ -177,7 +177,7 @@ def test_intervals_of_records_follow_the_rule():
     assert gap_interval(fair)[0] < -0.02
     assert gap_interval(fair | {"num_male": 4}) is None
     assert gap_interval(fair | {"method": METHOD}) == [0.0, 0.2]
-    head, rows = next(tables_of(evidence_tables.block("ablation", PLAN)))
+    head, rows = next(tables_of(evidence_tables.block("ablation")))
     assert not [cell for row in rows for cell in row[1:] if "to" in cell], "four speakers have no interval"
 
 
@@ -225,6 +225,7 @@ def quotable(parts):
     numbers = set()
     for part in parts:
         record = load(part)
+        assert record, f"{part} was not run"
         for value in map(abs, scalars(record)):
             numbers |= {f"{value:.1f}", f"{value:.2f}", f"{value:.3f}", f"{100 * value:.1f}"}
         for group in records_with_seeds(record):
@@ -247,12 +248,16 @@ def not_in_a_record(text):
     missing = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE):
         parts = re.findall(r"<!-- evidence: ([\w-]+) -->", section)
-        parts = [part for part in parts if part != "commands"]
+        parts = [part for part in parts if not part.endswith("commands")]
         if not parts:
             continue
-        files = [name for name in PLAN["rows"] if load(name)] if {"rows", "costs"} & {*parts} else []
+        compact = any(part.startswith("compact-") for part in parts)
+        systems = [COMPACT] if compact else [*SYSTEMS] if {"systems", "runs"} & {*parts} else []
+        files = [record_name(row, system) for system in systems for row in evidence_tables.rows_of(system)]
         parts += re.findall(r"`([\w-]+)`", section)  # a part that prose names
-        files += [part for part in parts if (ROOT / f"docs/evidence/{part}.json").is_file()]
+        names = [*PLAN["tables"], *OTHER_PARTS, *SYSTEMS[COMPACT]["rows"]]
+        parts = [record_name(part, COMPACT if part in PLAN["rows"] else None) for part in parts if part in names]
+        files += [part for part in parts if load(part)]
         allowed = quotable(files)
         allowed |= {number for line in section.splitlines() if line[:1] == "|" for number in NUMBER.findall(line)}
         allowed |= {f"{widening(number):.2f}" for number in (10, 24)}
@@ -262,7 +267,7 @@ def not_in_a_record(text):
     return missing
 
 
-@pytest.mark.parametrize("name", ["docs/evidence.md", "docs/supcon.md", "docs/speakers.md"])
+@pytest.mark.parametrize("name", [name for name in evidence_tables.DOCUMENTS if name.startswith("docs/")])
 def test_what_prose_quotes_stands_in_a_record(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert not_in_a_record(text) == []

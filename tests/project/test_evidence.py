@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,20 +16,29 @@ from transformers import AutoModel, AutoProcessor
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import evidence  # noqa: E402
+import evidence_plan  # noqa: E402
 import evidence_runs  # noqa: E402
+import evidence_tables  # noqa: E402
 import opensmile_baseline  # noqa: E402
 import speaker_clusters  # noqa: E402
 import supcon  # noqa: E402
 from documents import BLOCK, with_blocks  # noqa: E402
+from evidence_folds import option_of  # noqa: E402
+from evidence_plan import COMPACT, MAIN, OTHER_PARTS, PLAN, SYSTEMS, part_of, record_name, system_of  # noqa: E402
 from evidence_record import load  # noqa: E402
-from evidence_runs import PLAN  # noqa: E402
-from evidence_tables import CHECKPOINT, DOCUMENTS, block, records_of  # noqa: E402
+from evidence_tables import CHECKPOINT, DOCUMENTS, block, rows_of  # noqa: E402
 from harness import EVIDENCE  # noqa: E402
+
+from modeling_gemoclap.runs import grid  # noqa: E402
+from modeling_gemoclap.runs.recipe import check_recipe  # noqa: E402
+
+PARTS = [(name, system) for system in SYSTEMS for name in SYSTEMS[system]["rows"]]
+PARTS += [(name, system_of(name)) for name in (*PLAN["tables"], *OTHER_PARTS)]
 
 
 def with_tables(text):
     """A document with its blocks as the JSON files have them."""
-    return with_blocks(text, lambda name: block(name, PLAN))
+    return with_blocks(text, block)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -40,23 +50,87 @@ def test_documents_quote_the_json_files(name):
 
 def test_a_figure_that_was_changed_by_hand_is_detected():
     text = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
-    figure = f"{100 * load('emodb-loso')['uar']:.1f}"
+    figure = f"{100 * load('compact/emodb-loso')['uar']:.1f}"
     assert figure in text
     assert with_tables(text.replace(figure, "99.9")) == text
 
 
-def test_every_part_of_the_plan_was_run_or_is_listed_as_not_run():
-    lines = [line for line in (ROOT / "docs/evidence.md").read_text().splitlines() if line.startswith("Not run yet: ")]
-    not_run = lines[0] if lines else ""
-    for name in (*PLAN["rows"], *PLAN["tables"], "checkpoint", "words", "supcon", "speakers"):
-        if (record := load(name)) is None:
-            assert f"`{name}`" in not_run, f"docs/evidence/{name}.json is missing, docs/evidence.md does not list it"
-            continue
-        assert f"`{name}`" not in not_run
-        assert record["recipe_sha256"] == evidence_runs.recipe_sha256(name), f"{name} was run with another recipe"
-    for name, record in records_of(PLAN["rows"]).items():
-        assert 0 < record["uar"] < 1 and record["trainings"] and record["training_seconds"] and record["commands"]
-        assert len(record["losses"]) == record["trainings"] and record["intervals"]["uar"][0] < record["uar"], name
+def as_cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_every_row_is_in_the_first_table_with_its_figure_or_not_run_yet():
+    lines = block("systems").splitlines()
+    head = as_cells(lines[0])
+    table = {line.split("`")[1]: as_cells(line) for line in lines[2:]}
+    assert list(table) == list(PLAN["rows"])
+    for system, settings in SYSTEMS.items():
+        for name, cells in table.items():
+            cell, record = cells[head.index(settings["title"])], rows_of(system).get(name)
+            if name not in settings["rows"]:
+                assert cell == "–" and record is None
+            elif record is None:
+                assert cell == "not run yet"
+            else:
+                metric = "war" if name == "ravdess-zeroshot" else "uar"
+                assert cell.startswith(f"{100 * record[metric]:.1f}")
+    assert table["ravdess-zeroshot"][head.index(SYSTEMS[COMPACT]["title"])].endswith("(trained on Emo-DB alone)")
+
+
+def test_a_row_with_a_record_has_its_figure_interval_seeds_time_and_commands(monkeypatch):
+    record = load("compact/ravdess-zeroshot") | {"wall_seconds": {"training": 90, "evaluation": 30}}
+    monkeypatch.setattr(evidence_tables, "load", lambda name: record if name.startswith(MAIN) else load(name))
+    [line] = [line for line in block("systems").splitlines() if "`ravdess-zeroshot`" in line]
+    seeds = ", ".join(f"{100 * seed['war']:.1f}" for seed in record["per_seed"])
+    bounds = evidence_tables.interval(record, metric="war")
+    expected = [f"{100 * record['war']:.1f} (trained on Emo-DB and nEMO)", bounds, seeds]
+    assert as_cells(line)[1:4] == expected and bounds != evidence_tables.interval(record)
+    [line] = [line for line in block("runs").splitlines() if "`ravdess-zeroshot`" in line]
+    assert "| 1.5, 0.5 |" in line and "| all: 18.5 / 19.7 |" in line
+    assert "\n".join(record["commands"]) in block("commands")
+
+
+@pytest.mark.parametrize("name, system", PARTS)
+def test_a_record_names_its_recipe_commands_seeds_and_time(name, system):
+    if (record := load(record_name(name, system))) is None:
+        pytest.skip(f"{name} of {system} was not run yet")
+    assert record["recipe_sha256"] == evidence_plan.recipe_sha256(name, system), f"{name} was run with another recipe"
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in record["code_sha256"])
+    assert record["commands"] or name == "words"
+    written = " ".join(record["commands"])
+    assert not re.search(r"(?<![\w.}])/\w", written), "a command has an absolute path"
+    if system != COMPACT:  # the compact encoder's records are from before these were recorded
+        assert all(seconds > 0 for seconds in record["wall_seconds"].values()) and record["wall_seconds"]
+    if name not in PLAN["rows"]:
+        return
+    assert 0 < record["uar"] < 1 and record["trainings"] and record["training_seconds"] and record["versions"]
+    assert len(record["losses"]) == record["trainings"] and record["intervals"]["uar"][0] < record["uar"]
+    seeds = [str(seed) for seed in record.get("seeds", part_of(name, system)["seeds"])]
+    assert len(record["per_seed"]) == len(seeds)
+    words = [word for line in record["commands"] for word in line.split()]
+    given = option_of(words, "--seeds") or [words[i + 1] for i, word in enumerate(words) if word == "--seed"]
+    assert ([given] if isinstance(given, str) else given) == seeds
+    assert bool(record["untouched"]) == ("untouched" in PLAN["rows"][name])
+
+
+def test_systems_share_rows_and_refuse_others():
+    assert list(SYSTEMS) == [MAIN, "probe", COMPACT] and SYSTEMS[MAIN]["rows"] == list(PLAN["rows"])
+    both = ["--data_dir", "CORPORA/emodb", "CORPORA/nemo"]
+    assert part_of("ravdess-zeroshot")["train"] == both and part_of("ravdess-zeroshot", COMPACT)["train"] == both[:2]
+    assert part_of("emodb-loso")["seeds"] == [0, 1, 2] and part_of("emodb-loso", COMPACT)["seeds"] == [0]
+    assert record_name("emodb-loso") == f"{MAIN}/emodb-loso" and record_name("words") == "compact/words"
+    with pytest.raises(ValueError, match="--system probe: it has no row ravdess-zeroshot; its rows are emodb-loso"):
+        system_of("ravdess-zeroshot", "probe")
+    with pytest.raises(ValueError, match=f"--system {MAIN}: words is a part of compact"):
+        system_of("words", MAIN)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_row_of_a_system_is_a_recipe(system, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in SYSTEMS[system]["rows"]:
+        options = [*evidence_plan.training_options(system), *part_of(name, system)["train"], "--output_dir", "RUN"]
+        check_recipe(list(map(str, options)), name)
 
 
 def test_what_another_recipe_left_is_not_mixed_in(tmp_path, monkeypatch):
@@ -66,9 +140,10 @@ def test_what_another_recipe_left_is_not_mixed_in(tmp_path, monkeypatch):
     monkeypatch.setitem(PLAN, "options", ["--control", "false"])
     with pytest.raises(SystemExit, match="emodb-pair has results of another recipe.*--overwrite"):
         evidence_runs.Runner("emodb-pair", tmp_path, tmp_path, overwrite=False)
+    evidence_runs.Runner("emodb-pair", tmp_path, tmp_path, overwrite=False, system="probe")  # a folder of its own
     evidence_runs.Runner("emodb-pair", tmp_path, tmp_path, overwrite=True)
     assert not run.folder.exists()
-    (tmp_path / "emodb-loso").mkdir()
+    (tmp_path / MAIN / "emodb-loso").mkdir()
     with pytest.raises(SystemExit, match="emodb-loso has results"):
         evidence_runs.Runner("emodb-loso", tmp_path, tmp_path, overwrite=False)
     with pytest.raises(SystemExit, match="a program failed with exit status 1"):
@@ -76,12 +151,31 @@ def test_what_another_recipe_left_is_not_mixed_in(tmp_path, monkeypatch):
     assert run.commands == []
 
 
+def test_the_time_of_an_interrupted_command_is_counted(tmp_path, monkeypatch):
+    clock = iter([0.0, 60.0, 100.0, 130.0, 200.0, 205.0])
+    monkeypatch.setattr(evidence_runs.time, "perf_counter", lambda: next(clock))
+    codes = iter([1, 0, 0])
+    done = lambda command, **_: subprocess.CompletedProcess(command, next(codes))  # noqa: E731
+    monkeypatch.setattr(evidence_runs.subprocess, "run", done)
+    run = evidence_runs.Runner("emodb-pair", tmp_path, tmp_path, overwrite=False)
+    with pytest.raises(SystemExit, match="run the same command to continue"):
+        run("train.py", "--output_dir", run.folder)
+    run.folder.mkdir()
+    again = evidence_runs.Runner("emodb-pair", tmp_path, tmp_path, overwrite=False)
+    again("train.py", "--output_dir", again.folder)
+    again("evaluate.py", "--model", again.folder)
+    assert again.wall_seconds == {"training": 90, "evaluation": 5}
+    last = evidence_runs.Runner("emodb-pair", tmp_path, tmp_path, overwrite=False)
+    last("train.py", "--output_dir", last.folder, skip=True)
+    assert last.wall_seconds == {"training": 90} and last.hashes == again.hashes
+
+
 FIELDS = ("before", "after", "pairs", "before_is", "clips", "speakers", "clusters_of_a_speaker", "permutations")
 FIELDS += ("notes", "labels")
 
 
-@pytest.mark.parametrize("name", [*PLAN["rows"], *PLAN["tables"], "supcon", "speakers"])
-def test_a_part_is_rerun_with_its_recorded_commands(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name, system", [part for part in PARTS if part[0] not in ("checkpoint", "words")])
+def test_a_part_is_rerun_with_its_recorded_commands(name, system, tmp_path, monkeypatch):
     """Programs are not run; each leaves empty analyses in its folder."""
 
     def run(command, **_):
@@ -96,12 +190,14 @@ def test_a_part_is_rerun_with_its_recorded_commands(name, tmp_path, monkeypatch)
     for module in (evidence, supcon, speaker_clusters):
         for function in ("record_of", "table_record", "compare_runs", "cost_of", "draw"):
             monkeypatch.setattr(module, function, lambda *_: {}, raising=False)
-    if load(name) is None:
-        pytest.skip(f"{name} was not run yet, so it has no recorded commands")
-    part, rerun = evidence.PARTS[name]
-    runner = evidence_runs.Runner(name, tmp_path / "corpora", tmp_path, overwrite=False)
-    rerun(part, runner)
-    assert runner.commands == load(name)["commands"]
+    monkeypatch.setattr(evidence, "EVIDENCE", tmp_path / "evidence")
+    runner = evidence_runs.Runner(name, tmp_path / "corpora", tmp_path, overwrite=False, system=system)
+    evidence.rerun(name, runner)
+    record = json.loads((tmp_path / f"evidence/{record_name(name, system)}.json").read_text())
+    assert record["commands"] == runner.commands and record["recipe_sha256"] and record["wall_seconds"]
+    assert record.get("seeds") == (part_of(name, system)["seeds"] if name in PLAN["rows"] else None)
+    if stored := load(record_name(name, system)):
+        assert runner.commands == stored["commands"]
 
 
 def test_the_development_folds_and_the_test_are_apart():
@@ -111,11 +207,38 @@ def test_the_development_folds_and_the_test_are_apart():
     for name in ("emodb-loso", "emodb4-loso"):
         untouched = set(PLAN["rows"][name]["untouched"])
         assert not developed & untouched and untouched >= {*test[0]} and len(developed | untouched) == 10
-    assert ["14", "15"] == test[0] == [str(speaker) for speaker in PLAN["tables"]["ablation"]["train"][1:]]
+    for name in ("ablation", "whisper-ablation-emodb"):
+        assert ["14", "15"] == test[0] == [str(speaker) for speaker in PLAN["tables"][name]["train"][1:]]
+    development = json.loads((ROOT / "configs/folds/nemo_development.json").read_text())
+    developed, untouched = (
+        {speaker for fold in development for speaker in fold},
+        PLAN["rows"]["nemo-loso"]["untouched"],
+    )
+    assert not developed & {*untouched} and len(developed) + len(untouched) == 9
+    assert not any("untouched" in row for name, row in PLAN["rows"].items() if "ravdess" in name or "pair" in name)
+
+
+@pytest.mark.parametrize("name", [name for name in PLAN["tables"] if name.startswith("whisper")])
+def test_every_cell_of_the_ablation_changes_the_recipe(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = PLAN["tables"][name]
+    options = ["--config", table["grid"], *map(str, table["options"]), "--output_dir", "RUN"]
+    parsed = grid.parse([*options, "--", *map(str, [*PLAN["options"], *table.get("train", [])])])
+    settings, cells = grid.cells_of(table["grid"])
+    recipe = yaml.safe_load((ROOT / settings["base"]).read_text())
+    assert settings["base"] == SYSTEMS[MAIN]["config"] and cells[0] == {"name": "recipe"} and len(cells) > 15
+    for cell in cells:
+        check_recipe(grid.commands_of(cell, settings, parsed)[1], cell["name"])
+        fields = {field: value for field, value in cell.items() if field != "name"}
+        assert all(recipe.get(field) != value for field, value in fields.items())
+        assert bool(fields) == (cell["name"] != "recipe")
 
 
 def test_a_part_needs_its_own_corpora_alone():
     assert evidence.corpora_for(["nemo-loso"]) == ["nemo"] and evidence.corpora_for([]) == []
+    assert evidence.corpora_for(["whisper-ablation-nemo"]) == ["nemo"]
+    assert evidence.corpora_for(["ravdess-zeroshot"]) == ["emodb", "nemo", "ravdess"]
+    assert evidence.corpora_for(["ravdess-zeroshot"], COMPACT) == ["emodb", "ravdess"]
     assert evidence.corpora_for(["emodb4-to-ravdess"]) == evidence.corpora_for(["words"]) == ["emodb", "ravdess"]
 
 
@@ -167,14 +290,16 @@ def test_the_shipped_checkpoint_gives_its_card_s_figures_to_the_clip(tmp_path):
     run_script("evaluate.py", "--model", CHECKPOINT, *options)
     answers = [
         {row["file_name"]: row["predicted"] for row in csv.DictReader(path.read_text().splitlines())}
-        for path in (tmp_path / "predictions.csv", EVIDENCE / "checkpoint_predictions.csv")
+        for path in (tmp_path / "predictions.csv", EVIDENCE / "compact/checkpoint_predictions.csv")
     ]
-    assert answers[0] == answers[1] and len(answers[0]) == load("checkpoint")["n"]
-    assert json.loads((tmp_path / "results.json").read_text())["uar"] == pytest.approx(load("checkpoint")["uar"])
+    assert answers[0] == answers[1] and len(answers[0]) == load("compact/checkpoint")["n"]
+    assert json.loads((tmp_path / "results.json").read_text())["uar"] == pytest.approx(
+        load("compact/checkpoint")["uar"]
+    )
 
 
 def test_words_were_measured_on_templates_that_training_never_showed():
-    record, recipe = load("words"), yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
+    record, recipe = load("compact/words"), yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
     assert not {template["template"] for template in record["templates"]} & {*recipe["emotion_templates"]}
     config = json.loads((CHECKPOINT / "config.json").read_text())
     taught = {word for emotion in config["emotions"] for word in recipe["emotion_synonyms"].get(emotion, [])}
