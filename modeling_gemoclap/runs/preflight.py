@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..command_line.places import cache_folders, refuse_missing_reporters, refuse_unwritable
 from ..training.arguments import DataArguments, GEmoClapTrainingArguments
+
+FETCHED = "pretrained"  # default output folder of `python -m modeling_gemoclap pretrained`
 
 
 class PushError(RuntimeError):
@@ -30,6 +33,28 @@ def check_environment(data: DataArguments, arguments: GEmoClapTrainingArguments)
     if arguments.process_index == 0:
         places["--output_dir"] = arguments.output_dir
     refuse_unwritable(places)
+
+
+def refuse_missing_encoders(names: Mapping[str, str | None]) -> None:
+    """Check that encoders in a folder `pretrained` exist, where the command of this name writes them.
+
+    Without this check they would be taken for names on the Hub.
+
+    Args:
+        names: Names or paths of checkpoints by their option. None is ignored.
+
+    Raises:
+        ValueError: If there is no such folder. The message lists all of them, and the command that fetches them.
+    """
+    paths = {option: Path(name) for option, name in names.items() if name}
+    missing = {option: path for option, path in paths.items() if path.parent.name == FETCHED and not path.exists()}
+    if missing:
+        found = ", ".join(f"--{option} {path}" for option, path in missing.items())
+        folder = next(iter(missing.values())).parent
+        raise ValueError(
+            f"{found}: no such folder: fetch the pretrained encoders first, by make pretrained or "
+            f"python -m modeling_gemoclap pretrained --output_dir {folder}"
+        )
 
 
 def push(trainer) -> None:

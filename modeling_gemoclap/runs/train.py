@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..training.arguments import Recipe
 from ..training.gather import finish, refuse_different_options
 from .folder import RunFolder, begin_run, resume_point
-from .preflight import check_environment
+from .preflight import check_environment, refuse_missing_encoders
 from .protocol import train_protocol
 from .recipe import parse_recipe
 from .run import Run, objective_of
@@ -22,8 +22,10 @@ def main(argv: list[str]) -> None:
         argv: The command line without the program name.
     """
     recipe = parse_recipe(argv)
+    options, weight_options = recipe.to_dict(), objective_of(recipe).weight_options
+    refuse_missing_encoders({name: options[name] for name in ("audio_model", *weight_options)})
     check_environment(recipe.data, recipe.training)
-    refuse_different_options(recipe.to_dict(), objective_of(recipe).weight_options)
+    refuse_different_options(options, weight_options)
     if recipe.data.protocol or recipe.data.folds_file:
         return train_protocol(recipe)
     if recipe.data.folds is not None or recipe.data.seeds:

@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 from modeling_gemoclap import AudioError
 from modeling_gemoclap.command_line import failures, places
 from modeling_gemoclap.command_line.failures import failure_message
-from modeling_gemoclap.runs.preflight import PushError, check_environment, push
+from modeling_gemoclap.runs.preflight import PushError, check_environment, push, refuse_missing_encoders
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", ROOT / "configs/accelerate/cpu.yaml")
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results/figure.png")
@@ -277,6 +277,23 @@ def test_missing_reporting_integration_is_refused(tmp_path):
     for name in ("none", "all", "tensorboard"):
         arguments = TrainingArguments(str(tmp_path), report_to=name, use_cpu=True)
         check_environment(SimpleNamespace(feature_cache_dir=str(tmp_path)), arguments)
+
+
+def test_pretrained_encoders_that_were_not_fetched_are_named(tmp_path, monkeypatch):
+    """By the shipped recipe too, before the corpus is read or anything is written; not a name on the Hub."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", str(ROOT / "configs/whisper_minilm.yaml"), "--use_cpu", "true", "--output_dir", "run"]
+    message = (
+        "^--audio_model pretrained/whisper-base, --text_model pretrained/all-MiniLM-L6-v2: no such folder: .* by "
+    )
+    with pytest.raises(ValueError, match=f"{message}make pretrained or python -m modeling_gemoclap pretrained"):
+        load_script("train").main([*words, "--data_dir", "nowhere"])
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "pretrained/whisper-base").mkdir(parents=True)
+    fetched = {"audio_model": "pretrained/whisper-base", "text_model": None}
+    refuse_missing_encoders(fetched | {"speaker_embeddings": "pretrained-xvectors/name"})
+    with pytest.raises(ValueError, match="^--text_model /a/pretrained/x: .* --output_dir /a/pretrained$"):
+        refuse_missing_encoders(fetched | {"text_model": "/a/pretrained/x"})
 
 
 @pytest.mark.slow

@@ -158,3 +158,12 @@ def test_channels_of_the_compact_encoder_are_checked():
     for channels in (0, [8, 0], [8, "x"], "88", [8, 8.5]):
         with pytest.raises(ValueError, match="conv_channels=.* must be a list of whole numbers"):
             GEmoClapAudioConfig(conv_channels=channels)
+
+
+@pytest.mark.parametrize("head", ["contrastive", "classifier", "supcon", "speaker"])
+def test_options_of_the_pooling_reach_the_model(head):
+    options = {"pooling": "mean_std", "pooled_dropout": 0.3, "use_weighted_layer_sum": True}
+    model, _ = build(head, **options, audio_config={"layerdrop": 0.0})
+    config = model.config
+    assert (config.pooling, config.pooled_dropout, config.use_weighted_layer_sum) == ("mean_std", 0.3, True)
+    assert model.training and model.audio_pooling.dropout.p == 0.3

@@ -225,7 +225,7 @@ def test_options_in_messages_exist():
             programs = of_part.get(part, ["train"] if part.endswith("_gemoclap.py") else ["train", "evaluate"])
             if path.name == "grid.py":
                 programs = ["grid"]
-            text = re.sub(r"--no-[A-Z]+", "", text)  # of any option
+            text = re.sub(r"--no-[A-Z]+|--no-deps\b", "", text)  # of any option; of pip
             if re.fullmatch(r"--[a-z_]+", text):
                 continue  # a part of a command line
             for term in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):

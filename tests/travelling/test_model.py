@@ -61,6 +61,22 @@ def test_pooling_is_the_mean_over_valid_frames(make_model):
     assert torch.allclose(model.get_audio_features(**batch)[1:], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "self_attention", "mean_std"])
+def test_pooled_dropout_is_only_in_training(make_model, tmp_path, pooling):
+    """Also of a frozen encoder."""
+    plain, model = make_model(pooling=pooling), make_model(pooling=pooling, pooled_dropout=0.5)
+    batch, _ = batch_of(plain, [16000] * 8)
+    whole = plain.train().pool_audio(**batch)
+    assert torch.equal(model.pool_audio(**batch), whole), "eval mode"
+    model.freeze_audio_encoder()
+    pooled = model.train().pool_audio(**batch)
+    dropped = pooled == 0
+    assert 0.2 < dropped.float().mean() < 0.8 and not torch.equal(dropped[0], dropped[1])
+    assert torch.allclose(pooled[~dropped], 2 * whole[~dropped], atol=1e-6)
+    model.save_pretrained(tmp_path)
+    assert GEmoClapModel.from_pretrained(tmp_path).audio_pooling.dropout.p == 0.5
+
+
 def test_text_is_the_first_token(make_model):
     model = make_model()
     ids = torch.randint(5, 300, (2, 6))

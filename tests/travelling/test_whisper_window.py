@@ -100,13 +100,20 @@ def test_a_window_of_the_extractor_is_the_spectrogram_of_its_samples(loaded):
     assert (mask.diff() <= 0).all()
 
 
+def frames_of(model, inputs):
+    """The valid frames of one clip, `(frames, hidden_size)`."""
+    [([frames], count)] = model.frozen_states(**inputs)
+    assert len(frames) == count
+    return frames
+
+
 @pytest.mark.parametrize("seconds", WINDOWS)
 @pytest.mark.parametrize("length", [0.3, 2.0, 4.7])
 def test_frames_are_those_of_the_windows_by_themselves(loaded, seconds, length):
     model, extractor = loaded[seconds]
     inputs = extractor(clip(length))
     with torch.no_grad():
-        [frames] = model.frames_of(**inputs)
+        frames = frames_of(model, inputs)
         parts = inputs["input_features"].split(round(100 * seconds), dim=2)
         expected = torch.cat([model.audio_model(part).last_hidden_state[0] for part in parts])
     assert len(frames) == math.ceil(length * 50)  # nothing is cut off
@@ -144,7 +151,7 @@ def test_a_very_short_last_window_weighs_little(loaded):
     wave = clip(1.02)
     with torch.no_grad():
         complete = {"array": wave["array"][:RATE], "sampling_rate": RATE}
-        [[frames], [first]] = (model.frames_of(**extractor(each)) for each in (wave, complete))
+        frames, first = (frames_of(model, extractor(each)) for each in (wave, complete))
         pooled = model(**extractor(wave)).embeddings[0]
     assert (len(frames), len(first)) == (51, 50)
     assert torch.allclose(pooled, (first.sum(0) + frames[50]) / 51, atol=1e-5)
