@@ -104,7 +104,9 @@ def test_a_record_names_its_recipe_commands_seeds_and_time(name, system):
     if name not in PLAN["rows"]:
         return
     assert 0 < record["uar"] < 1 and record["trainings"] and record["training_seconds"] and record["versions"]
-    assert len(record["losses"]) == record["trainings"] and record["intervals"]["uar"][0] < record["uar"]
+    assert len(record["losses"]) == record["trainings"]
+    bounds = record["intervals"]["uar"]
+    assert bounds[0] < record["uar"] < bounds[1] if bounds else record["speakers"] < 5
     seeds = [str(seed) for seed in record.get("seeds", part_of(name, system)["seeds"])]
     assert len(record["per_seed"]) == len(seeds)
     words = [word for line in record["commands"] for word in line.split()]

@@ -181,6 +181,7 @@ def test_class_embeddings_are_cached(pipe, monkeypatch):
 
 # ---- options that messages name -------------------------------------------------------------------------------------
 PACKAGE = ROOT / "modeling_gemoclap"
+OF_PIP = r"--(?:no-deps|no-input|only-binary|disable-pip-version-check)\b"
 OF_VERSION_4 = {"warmup_ratio"}  # an option of transformers that version 5 removed
 OF_TRAINING = {"label_fraction", "num_dev_speakers"}  # options of protocols, which only train.py has
 
@@ -225,7 +226,7 @@ def test_options_in_messages_exist():
             programs = of_part.get(part, ["train"] if part.endswith("_gemoclap.py") else ["train", "evaluate"])
             if path.name == "grid.py":
                 programs = ["grid"]
-            text = re.sub(r"--no-[A-Z]+|--no-deps\b", "", text)  # of any option; of pip
+            text = re.sub(rf"--no-[A-Z]+|{OF_PIP}", "", text)  # the first is of any option
             if re.fullmatch(r"--[a-z_]+", text):
                 continue  # a part of a command line
             for term in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
