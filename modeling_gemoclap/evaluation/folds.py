@@ -13,17 +13,21 @@ from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from .classifier import AudioClassifier
 from .clips import EvaluationOptions, evaluate_clips
 from .loading import load_pipeline
+from .pooled_clips import PooledClips
 from .prediction_files import FoldPredictions, load_fold, load_fold_if_valid, predictions_identity, save_fold
 from .trained_folds import TrainedFold
 
 
-def evaluate_fold(fold: TrainedFold, corpus: Corpus, options: EvaluationOptions) -> FoldPredictions:
+def evaluate_fold(
+    fold: TrainedFold, corpus: Corpus, options: EvaluationOptions, pooled: PooledClips | None = None
+) -> FoldPredictions:
     """Evaluate the checkpoint of a fold on its test clips, or load the predictions of an earlier evaluation.
 
     Args:
         fold: The fold.
         corpus: All clips of the protocol.
         options: How clips are evaluated.
+        pooled: Pooled audio of clips that other folds with the same encoder have computed.
 
     Returns:
         The predictions. The rows have a column `gender_probe`, the gender predicted from the embedding; it is empty
@@ -43,6 +47,8 @@ def evaluate_fold(fold: TrainedFold, corpus: Corpus, options: EvaluationOptions)
     if known is not None:
         return known
     pipe = load_pipeline(str(fold.folder), options.device)
+    if pooled is not None:
+        pooled.attach(pipe.model)
     allow = not fold.protocol.speaker_independent
     evaluation = evaluate_clips(
         pipe, test, EvaluationOptions(options.batch_size, options.on_bad_audio, allow_seen_speakers=allow)

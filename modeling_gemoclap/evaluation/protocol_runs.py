@@ -16,6 +16,7 @@ from ..corpora.provenance import Heard, merged
 from .clips import EvaluationOptions
 from .folds import evaluate_fold
 from .label_checks import refuse_one_emotion, with_emotion
+from .pooled_clips import PooledClips
 from .prediction_files import FoldPredictions, predictions_of_rows
 from .statistics import Predictions
 from .trained_folds import CONTROL_FOLDER, TrainedFold, check_fold, folds_of, recorded_protocol
@@ -160,16 +161,16 @@ def evaluate_protocol(
     _refuse_other_protocols(root, run, protocols)
     folds = {seed: folds_of(root, protocol, seed) for seed, protocol in protocols.items()}
     notes += [note for seed in folds for fold in folds[seed] if (note := check_fold(fold, run))]
-    evaluation = RunEvaluation(protocols, run["settings"], run["commands"])
+    evaluation, pooled = RunEvaluation(protocols, run["settings"], run["commands"]), PooledClips()
     for seed in seeds:
-        predictions = [evaluate_fold(fold, corpus, options) for fold in folds[seed]]
+        predictions = [evaluate_fold(fold, corpus, options, pooled) for fold in folds[seed]]
         evaluation.add_seed(predictions)
         evaluation.example = evaluation.example or _example(folds[seed][0], predictions[0])
     refuse_one_emotion([row["emotion"] for row in evaluation.rows[0]], corpus, evaluation.skipped)
     evaluation.notes = list(dict.fromkeys(notes + _fold_notes(protocols, corpus)))
     pairs = zip(protocols.values(), evaluation.predictions, strict=True)
     evaluation.constant = [_constant_baseline(protocol, corpus, predictions) for protocol, predictions in pairs]
-    evaluation.shuffled, evaluation.no_control = _evaluate_control(root, run, corpus, options)
+    evaluation.shuffled, evaluation.no_control = _evaluate_control(root, run, corpus, options, pooled)
     return evaluation
 
 
@@ -215,7 +216,7 @@ def _constant_baseline(protocol: Protocol, corpus: Corpus, predictions: Predicti
 
 
 def _evaluate_control(
-    root: Path, run: dict, corpus: Corpus, options: EvaluationOptions
+    root: Path, run: dict, corpus: Corpus, options: EvaluationOptions, pooled: PooledClips
 ) -> tuple[Predictions | None, str]:
     """Predictions of the models trained on shuffled labels, or the reason why there are none."""
     seeds = sorted({int(path.name.removeprefix("seed_")) for path in (root / CONTROL_FOLDER).glob("fold_*/seed_*")})
@@ -229,5 +230,5 @@ def _evaluate_control(
     rows = []
     for fold in folds:
         check_fold(fold, run)
-        rows += [row | {"fold": fold.number} for row in evaluate_fold(fold, corpus, options).rows]
+        rows += [row | {"fold": fold.number} for row in evaluate_fold(fold, corpus, options, pooled).rows]
     return predictions_of_rows(rows), ""
