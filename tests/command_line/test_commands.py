@@ -95,7 +95,8 @@ def test_grid_starts_commands_as_it_was_started(tmp_path, monkeypatch):
 
 
 def test_module_runs_the_commands(capsys):
-    with pytest.raises(ValueError, match="^no command is given; the commands are train, evaluate, grid, pretrained$"):
+    names = "train, evaluate, grid, pretrained, compress"
+    with pytest.raises(ValueError, match=f"^no command is given; the commands are {names}$"):
         commands.main([])
     with pytest.raises(ValueError, match="^no command trian; the commands are"):
         commands.main(["trian", "--config", "compact"])
@@ -114,6 +115,7 @@ def test_module_runs_the_commands(capsys):
         (("evaluate", "--data_dir", "x"), "evaluate.py: give --model"),
         (("grid", "--data_dir", "x"), "grid.py: the following arguments are required: --config"),
         (("pretrained", "whisper-bass"), "modeling_gemoclap: no encoder whisper-bass; did you mean whisper-base?"),
+        (("compress", "run", "copy"), "modeling_gemoclap: give --half_precision, --word_pieces N, or both"),
         ((), "modeling_gemoclap: no command is given"),
     ],
 )

@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 from conftest import ROOT, run_script
 
+from modeling_gemoclap.compression.command import build_parser
 from modeling_gemoclap.objectives.registry import OBJECTIVES
 from modeling_gemoclap.runs.recipe import check_recipe, option_names
 from modeling_gemoclap.training.arguments import DataArguments, GEmoClapTrainingArguments, ModelArguments
@@ -86,6 +87,7 @@ def test_the_pages_have_commands_of_every_script():
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks/")])
 def test_options_in_prose_exist(page):
     known = training_options() | options_of("evaluate.py") | options_of("grid.py") | NOT_OURS
+    known |= set(re.findall(r"--[\w-]+", build_parser().format_help()))
     prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
     codes = [code for code in re.findall(r"`([^`\n]+)`", prose) if "benchmarks/" not in code]
     named = {option for code in codes for option in re.findall(r"(?<!\S)--[A-Za-z][\w-]*", code)}

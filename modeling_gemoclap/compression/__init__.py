@@ -1,0 +1,1 @@
+"""Smaller copies of trained checkpoints, for shipping: half precision, and fewer word pieces."""
