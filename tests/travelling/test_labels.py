@@ -18,6 +18,7 @@ from modeling_gemoclap import (
     GEmoClapTrainer,
     ZeroShotEmotionPipeline,
 )
+from modeling_gemoclap.compression.command import build_parser
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.objectives.registry import OBJECTIVES
@@ -216,7 +217,10 @@ def messages(path):
 def test_options_in_messages_exist():
     """An option belongs to the last program that the message names before it, else to that of the module or both."""
     options = {name: options_of(name) for name in ("train", "evaluate", "grid")}
-    of_part = dict.fromkeys(("objectives", "runs", "training"), ["train"]) | {"evaluation": ["evaluate"]}
+    words = [word for action in build_parser()._actions for word in action.option_strings]
+    options["compress"] = {word.removeprefix("--") for word in words}
+    of_part = dict.fromkeys(("objectives", "runs", "training"), ["train"])
+    of_part |= {"evaluation": ["evaluate"], "compression": ["compress"]}
     named = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
