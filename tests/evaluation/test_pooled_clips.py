@@ -54,8 +54,7 @@ def test_another_encoder_does_not_use_the_vectors(make_model):
 def batch_for(model, family):
     """Audio inputs of three clips."""
     if family != "whisper":
-        batch = batch_of(model, [8000, 4000, 6000])
-        return batch[0] if isinstance(batch, tuple) else batch
+        return batch_of(model, [8000, 4000, 6000])[0]
     generator = torch.Generator().manual_seed(0)
     frames = 2 * model.config.audio_config.max_source_positions
     features = torch.randn(3, model.config.audio_config.num_mel_bins, frames, generator=generator)
