@@ -3,6 +3,8 @@
 A store is a folder for one encoder with its settings. It is filled as clips are needed, so that all folds and seeds of
 a protocol, and other runs with the same encoder, share the frames of a clip. Each addition is a folder of two files:
 the frames of some clips one after the other in half precision, which are memory-mapped, and the index of their places.
+Where only a pooling without weights follows, a clip is stored as one or two frames that have its pooled vector, since
+pooling all its frames takes half of a training step.
 """
 
 from __future__ import annotations
@@ -78,6 +80,26 @@ def _collate_frames(clips: list[ClipFrames]) -> dict[str, torch.Tensor]:
         frames[row, :, : clip.states.shape[1]] = clip.states
     mask = np.arange(longest) < np.array([clip.num_valid for clip in clips])[:, None]
     return {"audio_frames": torch.from_numpy(frames), "audio_attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+
+def pooled_frames(model: GEmoClapPreTrainedModel) -> str | None:
+    """The pooling that can be applied before a clip is stored; None if it has weights or trained layers come before.
+
+    The standard deviation of a weighted sum of layers is not a function of those of the layers.
+    """
+    config = model.config
+    linear = config.pooling == "mean" or (config.pooling == "mean_std" and not config.use_weighted_layer_sum)
+    return config.pooling if linear and not model.num_trained_layers else None
+
+
+def _few_frames(states: torch.Tensor, num_valid: int, pooling: str) -> torch.Tensor:
+    """Frames with the same pooled vector: the mean `m`, or `m + s` and `m - s`, whose standard deviation is `s`."""
+    valid = states[:, :num_valid].float()
+    mean = valid.mean(1, keepdim=True)
+    if pooling == "mean":
+        return mean
+    deviation = valid.std(1, keepdim=True, correction=0)
+    return torch.cat([mean + deviation, mean - deviation], 1)
 
 
 class _Part:
@@ -249,7 +271,11 @@ def store_of(model: GEmoClapPreTrainedModel, extractor, folder: Path) -> FrameSt
     for name, value in sorted(model.audio_model.state_dict().items()):
         weights.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
     tower = {name: value for name, value in model.config.audio_config.to_dict().items() if name != "_name_or_path"}
-    frozen_part = {"all_layers": model.config.use_weighted_layer_sum, "trained_layers": model.num_trained_layers}
+    frozen_part = {
+        "all_layers": model.config.use_weighted_layer_sum,
+        "trained_layers": model.num_trained_layers,
+        "pooling": pooled_frames(model),
+    }
     made_of = fingerprint(
         ["training.clips"],  # and all that it imports: features, augmentation, towers, this module
         (*AUDIO_LIBRARIES, "scipy", "torch"),
@@ -329,6 +355,9 @@ def _encode(model: GEmoClapPreTrainedModel, clips, index: int, copy: int) -> Cli
     features = clips.clip_features(index, torch.Generator().manual_seed(seed) if copy else None)
     inputs = collate_audio(clips.extractor, [{"clip": features}])
     [(states, num_valid)] = model.frozen_states(**{key: value.to(model.device) for key, value in inputs.items()})
+    if (pooling := pooled_frames(model)) and num_valid:
+        states = _few_frames(states, num_valid, pooling)
+        num_valid = states.shape[1]
     states = states.half().cpu().numpy()
     if not np.isfinite(states).all():
         raise ValueError(

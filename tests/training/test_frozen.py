@@ -41,8 +41,10 @@ def encoded(monkeypatch):
 def make_clips(make_model, tones, tmp_path):
     """A model with a frozen tower, and clips of some speakers."""
 
-    def make(speakers=None, family="compact", seed=0, cache=None, **changes):
-        model = make_model(family, model_class=GEmoClapForXVector, use_weighted_layer_sum=family == "whisper")
+    def make(speakers=None, family="compact", seed=0, pooling="self_attention", weighted=None, **changes):
+        weighted = family == "whisper" if weighted is None else weighted
+        settings = {"use_weighted_layer_sum": weighted, "pooling": pooling}
+        model = make_model(family, model_class=GEmoClapForXVector, **settings)
         model.freeze_audio_encoder()
         extractor = AUDIO[family].small_extractor(tmp_path / "extractor")
         corpus, _ = read_clips(
@@ -65,9 +67,34 @@ def test_stored_frames_are_those_of_the_tower(family, make_clips, tmp_path, enco
     assert batch["audio_frames"].dtype == torch.float16 and len(encoded) == len(clips) == 48
     with torch.no_grad():
         torch.testing.assert_close(model.pool_audio(**batch), model.pool_audio(**plain), atol=2e-3, rtol=2e-3)
+    assert batch["audio_frames"].shape[2] > 2
     filler = clips[-1]
     assert filler["emotion_label"] == -1 and not filler["clip"].states.any()
     assert collate_audio(clips.extractor, [clips[0], filler])["audio_attention_mask"].sum(1)[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("pooling", "weighted", "frames"),
+    [("mean", False, 1), ("mean", True, 1), ("mean_std", False, 2), ("mean_std", True, None)],
+)
+def test_a_clip_is_pooled_before_it_is_stored(pooling, weighted, frames, make_clips, tmp_path):
+    """Only where the pooled vector of the frames that are stored is that of all."""
+    model, clips = make_clips(family="whisper", pooling=pooling, weighted=weighted)
+    if weighted:
+        with torch.no_grad():
+            model.audio_pooling.layer_weights.normal_(generator=torch.Generator().manual_seed(0))
+    plain = collate_audio(clips.extractor, [clips[index] for index in (0, 13, 40)])
+    store = attach_frames(model, clips, tmp_path / "store", quiet=True).folder
+    batch = collate_audio(clips.extractor, [clips[index] for index in (0, 13, 40)])
+    stored = batch["audio_frames"].shape[2]
+    assert stored == frames if frames else stored > 2
+    with torch.no_grad():
+        pooled = model.pool_audio(**plain)
+        torch.testing.assert_close(model.pool_audio(**batch), pooled, atol=2e-3, rtol=2e-3)
+    assert pooled.std(0).max() > 0.05, "the clips differ"
+    model.unfreeze_last_n_layers(1)
+    other = attach_frames(model, clips, tmp_path / "store", quiet=True).folder
+    assert other != store and clips[0]["clip"].states.shape[1] > 2, "trained layers need all frames"
 
 
 def test_a_clip_is_encoded_once_for_all_selections(make_clips, tmp_path, encoded):
