@@ -310,7 +310,14 @@ def test_invalid_cell_is_refused_before_training(tmp_path, monkeypatch):
 def test_json_options(tones, text, message):
     with pytest.raises(ValueError, match=message):
         json_object(text, "--audio_config")
-    for option in ("audio_config", "text_config", "feature_config", "emotion_synonyms", "emotion_map"):
+    for option in (
+        "audio_config",
+        "text_config",
+        "feature_config",
+        "emotion_synonyms",
+        "absent_emotions",
+        "emotion_map",
+    ):
         with pytest.raises(ValueError, match=f"--{option}: .*{message}"):
             parsed(f"--{option}", text)
     words = ["--model", "x", "--data_dir", str(tones), "--emotion_map", text]
