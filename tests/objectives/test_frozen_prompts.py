@@ -36,7 +36,7 @@ def test_frozen_prompts_are_encoded_once(more, train, tones, tmp_path, monkeypat
     options = (*OPTIONS, "--data_dir", tones, *more)
     train(*options, "--output_dir", tmp_path / "once")
     config = GEmoClapModel.from_pretrained(tmp_path / "once").config
-    assert sizes[1:] == [1] * len(config.training_prompts()), "after the batch that centres the projection"
+    assert sum(sizes[1:]) == len(set(config.training_prompts())), "after the batch that centres the projection"
     sizes.clear()
     monkeypatch.setattr(GEmoClapCollator, "encode_prompts", lambda self, model: None)
     train(*options, "--output_dir", tmp_path / "anew")

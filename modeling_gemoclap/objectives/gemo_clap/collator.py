@@ -12,6 +12,8 @@ from ...processing_gemoclap import GEmoClapProcessor
 from ...training.frozen import collate_audio
 from .options import GEmoClapOptions
 
+PROMPTS_AT_ONCE = 64
+
 
 class GEmoClapCollator:
     """Pads clips and adds a prompt to each.
@@ -88,10 +90,13 @@ class GEmoClapCollator:
             return
         was_training = model.training
         model.eval()
-        vectors = {}
-        for prompt in self.config.training_prompts():  # one by one, so that no prompt depends on another's padding
-            tokens = {name: value.to(model.device) for name, value in self.tokenize([prompt]).items()}
-            vectors[prompt] = model.pool_text(**tokens)[0].cpu()
+        prompts, vectors = list(dict.fromkeys(self.config.training_prompts())), {}
+        lengths = self.tokenize(prompts)["attention_mask"].sum(1)
+        for length in lengths.unique():  # prompts of one length have no padding
+            for rows in (lengths == length).nonzero()[:, 0].split(PROMPTS_AT_ONCE):
+                texts = [prompts[row] for row in rows.tolist()]
+                tokens = {name: value.to(model.device) for name, value in self.tokenize(texts).items()}
+                vectors |= zip(texts, model.pool_text(**tokens).cpu(), strict=True)
         model.train(was_training)
         self._text_vectors = vectors
 
