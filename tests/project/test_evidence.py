@@ -228,7 +228,7 @@ def test_every_cell_of_the_ablation_changes_the_recipe(name, monkeypatch):
     parsed = grid.parse([*options, "--", *map(str, [*PLAN["options"], *table.get("train", [])])])
     settings, cells = grid.cells_of(table["grid"])
     recipe = yaml.safe_load((ROOT / settings["base"]).read_text())
-    assert settings["base"] == SYSTEMS[MAIN]["config"] and cells[0] == {"name": "recipe"} and len(cells) > 15
+    assert settings["base"] == SYSTEMS[MAIN]["config"] and cells[0] == {"name": "recipe"} and len(cells) > 3
     for cell in cells:
         check_recipe(grid.commands_of(cell, settings, parsed)[1], cell["name"])
         fields = {field: value for field, value in cell.items() if field != "name"}
