@@ -155,7 +155,7 @@ class GEmoClapConfig(PromptsMixin, PretrainedConfig):
         text_config: Text tower: a configuration, or a dict with `model_type`. Default: RoBERTa.
         projection_dim: Size of the joint space, `D`.
         projection_hidden_size: Hidden width of the two MLP projections; None uses `projection_dim`.
-        projection_dropout: Dropout inside the projections.
+        projection_dropout: Dropout inside the projection of audio.
         objective: `"emo"` (eq. 4 of the paper), `"ml"` (eq. 6) or `"sl"` (eq. 7).
         alpha: Weight of emotion against gender (alpha_e in the paper: "0.8 or 0.9").
         similarity: `"cross"` (audio against text), `"intra"` (eq. 3 as printed) or `"both"` (the mean of the two).

@@ -67,12 +67,12 @@ class GEmoClapAudioPooling(nn.Module):
 class GEmoClapProjection(nn.Module):
     """The two-layer perceptron of eq. 2, followed by normalisation to unit length."""
 
-    def __init__(self, hidden_size: int, config: GEmoClapConfig):
+    def __init__(self, hidden_size: int, config: GEmoClapConfig, dropout: float = 0.0):
         super().__init__()
         inner = config.projection_hidden_size or config.projection_dim
         self.linear1 = nn.Linear(hidden_size, inner)
         self.linear2 = nn.Linear(inner, config.projection_dim)
-        self.dropout = nn.Dropout(config.projection_dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Map `(batch, hidden_size)` to `(batch, projection_dim)` of unit length."""

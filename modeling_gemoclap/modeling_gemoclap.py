@@ -55,7 +55,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         super().__init__(config)
         self._add_audio_tower(audio_model)
         self.text_model = text_model or build_text_tower(config.text_config)
-        self.audio_projection = GEmoClapProjection(self.audio_pooling.output_size, config)
+        self.audio_projection = GEmoClapProjection(self.audio_pooling.output_size, config, config.projection_dropout)
         self.text_projection = GEmoClapProjection(config.text_config.hidden_size, config)
         # The shape is (1,), because sharded training (FSDP) does not support parameters without dimensions.
         scale = torch.tensor([float(config.logit_scale_init_value)])

@@ -44,7 +44,7 @@ class GEmoClapOptions:
     lora_alpha: float = option(16.0, "Scale of LoRA, multiplied by the rank", within=LORA_RANGES["lora_alpha"])
     lora_dropout: float = option(0.0, "Dropout of the input of LoRA", within=LORA_RANGES["lora_dropout"])
     projection_dim: int = option(512, "Dimension of the joint embedding space", within=COUNT)
-    projection_dropout: float = option(0.0, "Dropout inside the projections", within=DROPOUT)
+    projection_dropout: float = option(0.0, "Dropout inside the projection of audio", within=DROPOUT)
     logit_scale_init_value: float = option(
         math.log(1 / 0.07), "Initial logarithm of both logit scales", within=Range(at_most=math.log(100))
     )
