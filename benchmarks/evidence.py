@@ -18,7 +18,7 @@ import speaker_clusters
 import supcon
 import words
 from evidence_folds import corpora_of
-from evidence_plan import MAIN, OTHER_PARTS, PLAN, SYSTEMS, part_of, record_name, system_of, training_options
+from evidence_plan import MAIN, PLAN, SYSTEMS, part_of, record_name, system_of, training_options
 from evidence_record import record_of
 from evidence_runs import Runner
 from evidence_tables import CHECKPOINT, write_documents
