@@ -18,7 +18,7 @@ import speaker_clusters
 import supcon
 import words
 from evidence_folds import corpora_of
-from evidence_plan import MAIN, OTHER_PARTS, PLAN, SYSTEMS, part_of, record_name, system_of, training_options
+from evidence_plan import MAIN, PLAN, SYSTEMS, part_of, record_name, system_of, training_options
 from evidence_record import record_of
 from evidence_runs import Runner
 from evidence_tables import CHECKPOINT, write_documents
@@ -94,15 +94,15 @@ def rerun_words(part: dict, run: Runner) -> dict:
 
 
 PARTS = dict.fromkeys(PLAN["rows"], rerun_row) | dict.fromkeys(PLAN["tables"], rerun_table)
-PARTS |= zip(
-    OTHER_PARTS, (rerun_checkpoint, rerun_words, supcon.rerun_stages, speaker_clusters.rerun_speakers), strict=True
-)
+PARTS |= {"checkpoint": rerun_checkpoint, "words": rerun_words, "clusters": speaker_clusters.rerun_clusters}
+PARTS |= dict.fromkeys(("supcon", "whisper-supcon", "whisper-supcon-three"), supcon.rerun_stages)
+PARTS |= dict.fromkeys(("speakers", "whisper-speakers"), speaker_clusters.rerun_speakers)
 
 
 def corpora_for(names: list[str], system: str | None = None) -> list[str]:
     """The names of the folders of the corpora that some parts need."""
     parts = [part_of(name, system) for name in names]
-    needed = [corpora_of(part) or ["emodb", "ravdess"] for part in parts]
+    needed = [corpora_of(part) or part.get("corpora", ["emodb", "ravdess"]) for part in parts]
     return sorted({corpus for corpora in needed for corpus in corpora})
 
 

@@ -15,6 +15,7 @@ PLAN = typed(read_yaml(Path(__file__).with_name("evidence.yaml")), keys=True)
 SYSTEMS = PLAN["systems"]
 MAIN, COMPACT = next(iter(SYSTEMS)), "compact"
 OTHER_PARTS = ("checkpoint", "words", "supcon", "speakers")  # neither a row nor a grid
+OTHER_PARTS += ("whisper-supcon", "whisper-supcon-three", "whisper-speakers", "clusters")
 NOT_IN_RECIPE = ("title", "beside", "untouched", "system", "metric", "note")
 
 
@@ -29,7 +30,7 @@ def system_of(name: str, system: str | None = None) -> str:
         ValueError: If the system has no such row or part.
     """
     if name not in PLAN["rows"]:
-        own = PLAN["tables"].get(name, {}).get("system", COMPACT)
+        own = part_of(name).get("system", COMPACT)
         if system not in (None, own):
             raise ValueError(f"--system {system}: {name} is a part of {own}; leave --system out")
         return own

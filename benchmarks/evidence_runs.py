@@ -108,7 +108,9 @@ class Runner:
             seconds[purpose] = seconds.get(purpose, 0) + self._seconds.get(line, 0)
         return {purpose: round(value) for purpose, value in seconds.items()}
 
-    def train_and_evaluate(self, folder: Path, train: list, data: list, protocol: list, more: tuple = ()) -> None:
+    def train_and_evaluate(
+        self, folder: Path, train: list, data: list, protocol: list, more: tuple = (), evaluate: list = ()
+    ) -> None:
         """Train and evaluate the runs of a protocol.
 
         Args:
@@ -117,6 +119,7 @@ class Runner:
             data: The corpus, for both programs.
             protocol: The protocol and the seeds, for both programs.
             more: Further options of `train.py`, after the protocol.
+            evaluate: Further options of `evaluate.py`.
         """
         self("train.py", *train, *data, *protocol, *more, "--output_dir", folder)
-        self("evaluate.py", "--model", folder, *data, *protocol)
+        self("evaluate.py", "--model", folder, *data, *protocol, *evaluate)

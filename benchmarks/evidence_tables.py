@@ -20,6 +20,7 @@ DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", "docs/evidence_co
 DOCUMENTS += ("docs/supcon.md", "docs/speakers.md", CARD)
 DEVELOPMENT = ROOT / "configs" / "folds" / "emodb_development.json"  # speakers that were used for choosing settings
 NOT_RUN = "not run yet"
+TEMPLATES = {"whisper-supcon": "supcon", "whisper-supcon-three": "supcon", "whisper-speakers": "speakers"}  # of parts
 OF_ROWS = {  # templates of blocks that show many records, by the name of the block
     **{"systems": "systems", "runs": "runs", "commands": "commands", "sources": "sources"},
     **{"compact-rows": "rows", "compact-costs": "costs", "compact-commands": "commands"},
@@ -106,14 +107,15 @@ def parts_of(block_name: str) -> dict[str, dict]:
     """The records whose commands a document gives, by what names them."""
     if block_name == "compact-commands":
         tables = [name for name in PLAN["tables"] if system_of(name) == COMPACT]
-        return rows_of(COMPACT) | records_of([*tables, *(name for name in OTHER_PARTS if name != "words")])
+        others = [name for name in OTHER_PARTS if name != "words" and system_of(name) == COMPACT]
+        return rows_of(COMPACT) | records_of([*tables, *others])
     systems = {
         f"{system}/{name}": record
         for system in SYSTEMS
         if system != COMPACT
         for name, record in rows_of(system).items()
     }
-    tables = [name for name in PLAN["tables"] if system_of(name) != COMPACT]
+    tables = [name for name in (*PLAN["tables"], *OTHER_PARTS) if system_of(name) != COMPACT]
     return systems | {record_name(name): record for name, record in records_of(tables).items()}
 
 
@@ -123,7 +125,7 @@ def block(name: str) -> str:
     if name not in OF_ROWS and record is None:
         return f"Not run yet: `{name}`."
     return render(
-        "grid" if name in PLAN["tables"] else OF_ROWS.get(name, name),
+        "grid" if name in PLAN["tables"] else (OF_ROWS | TEMPLATES).get(name, name),
         part=record,
         rows=rows_of(COMPACT),
         parts=parts_of(name),

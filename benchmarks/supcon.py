@@ -1,4 +1,4 @@
-"""The part `supcon` of docs/evidence_compact.md: two stages of supervised contrast against direct fine-tuning."""
+"""Parts of the evidence: two stages of supervised contrast against direct fine-tuning."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def rerun_stages(part: dict, run: Runner) -> dict:
     """Train both stages and the baseline on every fold, evaluate and compare them, and compare clips layer by layer.
 
     Args:
-        part: The plan's entry: `corpora`, `protocol`, `seeds`, the three `configs`, and in `afterwards` the options of
-            a longer second stage, which was added after the other results were known.
+        part: The plan's entry: `corpora`, `protocol`, `seeds` and the three `configs`; optionally in `afterwards` the
+            options of a longer second stage, which was added after the other results were known; `layers: false`
+            leaves out the similarity by layer; `evaluate` has more options of `evaluate.py`.
         run: Runs the programs.
 
     Returns:
         For each corpus the records, with paired differences of UAR to direct fine-tuning, the cost of the first stage,
-        and the similarity by layer.
+        and the similarity by layer, if it is not left out.
     """
     first, second, direct = part["configs"]
     protocol = ["--protocol", part["protocol"], "--seeds", *part["seeds"]]
@@ -35,17 +36,21 @@ def rerun_stages(part: dict, run: Runner) -> dict:
     trainings = {
         "direct": ["--config", direct],
         "two_stages": ["--config", second, "--init_from", stage1],
-        "longer": ["--config", second, "--init_from", stage1, *part["afterwards"]],
     }
+    if "afterwards" in part:
+        trainings["longer"] = [*trainings["two_stages"], *part["afterwards"]]
+    evaluate = part.get("evaluate", [])
     records = {}
     for name in part["corpora"]:
         folders = {kind: run.folder / f"{kind}_{name}" for kind in trainings}
         for kind, options in trainings.items():
-            run.train_and_evaluate(folders[kind], options, ["--data_dir", f"CORPORA/{name}"], protocol, NO_CONTROL)
+            data = ["--data_dir", f"CORPORA/{name}"]
+            run.train_and_evaluate(folders[kind], options, data, protocol, NO_CONTROL, evaluate)
         records[name] = {kind: table_record(record_of([folder])) for kind, folder in folders.items()}
-        for kind in ("two_stages", "longer"):
+        for kind in [kind for kind in trainings if kind != "direct"]:
             records[name][kind]["difference"] = compare_runs(folders["direct"], folders[kind])
-    return {"corpora": records, "stage1": cost_of([stage1]), "layers": _layers(run, stage1, both)}
+    layers = {"layers": _layers(run, stage1, both)} if part.get("layers", True) else {}
+    return {"corpora": records, "stage1": cost_of([stage1])} | layers
 
 
 def _layers(run: Runner, stage1, data: list[str]) -> dict:

@@ -206,7 +206,11 @@ def evaluate_clusters(arguments: argparse.Namespace, command: str) -> str:
 
 def _options(arguments: argparse.Namespace) -> EvaluationOptions:
     return EvaluationOptions(
-        arguments.batch_size, arguments.on_bad_audio, arguments.device, arguments.allow_seen_speakers
+        arguments.batch_size,
+        arguments.on_bad_audio,
+        arguments.device,
+        arguments.allow_seen_speakers,
+        arguments.gender_probe,
     )
 
 

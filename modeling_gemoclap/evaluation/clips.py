@@ -25,12 +25,14 @@ class EvaluationOptions:
         on_bad_audio: `"raise"` stops at clips that cannot be used, `"skip"` evaluates the other clips.
         device: Device of the model, such as `"cpu"`; None selects a GPU if there is one.
         allow_seen_speakers: Whether test speakers may be speakers that the checkpoint was trained on.
+        gender_probe: Whether the folds of a protocol predict gender from embeddings, which encodes the training clips.
     """
 
     batch_size: int = 16
     on_bad_audio: str = "raise"
     device: str | None = None
     allow_seen_speakers: bool = False
+    gender_probe: bool = True
 
 
 @dataclass(frozen=True)

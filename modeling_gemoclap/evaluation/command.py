@@ -66,6 +66,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--labels", nargs="+", help="zero-shot: emotions to choose from; `corpus`: its own emotions")
     parser.add_argument("--allow_seen_speakers", **on_or_off, help="also evaluate speakers of the training data")
     parser.add_argument("--drop_other_emotions", **on_or_off, help="drop clips of emotions that the model lacks")
+    on = on_or_off | {"default": True}
+    parser.add_argument("--gender_probe", **on, help="predict gender from embeddings (protocols); default: true")
     parser.add_argument("--on_bad_audio", choices=["raise", "skip"], default="raise", help="unusable clips")
     parser.add_argument("--overwrite_output", **on_or_off, help="overwrite the results of another run")
     parser.add_argument("--batch_size", type=number(int, COUNT), default=16, help="default: 16")

@@ -31,7 +31,7 @@ def evaluate_fold(
 
     Returns:
         The predictions. The rows have a column `gender_probe`, the gender predicted from the embedding; it is empty
-        for a control model and without two genders in training.
+        for a control model, without two genders in training, and with `gender_probe=False`.
     """
     test = fold.protocol.test(corpus, fold.number).where("emotion", bool)
     development = read_object(fold.folder / "fold.json", dev=list)["dev"]
@@ -41,6 +41,7 @@ def evaluate_fold(
         protocol=fold.protocol.sha256,
         on_bad_audio=options.on_bad_audio,
         temperature=read_object(fold.folder / "config.json").get("calibration_temperature"),
+        **({} if options.gender_probe else {"gender_probe": False}),
     )
     folder = fold.folder / "answers"
     known = load_fold_if_valid(folder, made_of)
@@ -54,7 +55,7 @@ def evaluate_fold(
         pipe, test, EvaluationOptions(options.batch_size, options.on_bad_audio, allow_seen_speakers=allow)
     )
     genders = None
-    if not fold.control:
+    if options.gender_probe and not fold.control:
         train = fold.protocol.training(corpus, fold.number)
         train = train.of_speakers(exclude=development) if development else train
         genders = _probe_gender(pipe, train, evaluation.embeddings, options.batch_size)

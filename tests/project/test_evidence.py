@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from evidence_tables import CHECKPOINT, DOCUMENTS, block, rows_of  # noqa: E402
 from harness import EVIDENCE  # noqa: E402
 
 from modeling_gemoclap.runs import grid  # noqa: E402
+from modeling_gemoclap.runs import recipe as recipe_module  # noqa: E402
 from modeling_gemoclap.runs.recipe import check_recipe  # noqa: E402
 
 PARTS = [(name, system) for system in SYSTEMS for name in SYSTEMS[system]["rows"]]
@@ -220,7 +222,7 @@ def test_the_development_folds_and_the_test_are_apart():
     assert not any("untouched" in row for name, row in PLAN["rows"].items() if "ravdess" in name or "pair" in name)
 
 
-@pytest.mark.parametrize("name", [name for name in PLAN["tables"] if name.startswith("whisper")])
+@pytest.mark.parametrize("name", [name for name in PLAN["tables"] if name.startswith("whisper-ablation")])
 def test_every_cell_of_the_ablation_changes_the_recipe(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     table = PLAN["tables"][name]
@@ -236,7 +238,41 @@ def test_every_cell_of_the_ablation_changes_the_recipe(name, monkeypatch):
         assert bool(fields) == (cell["name"] != "recipe")
 
 
+@pytest.mark.parametrize("name", [name for name in PLAN["tables"] if name.startswith(("whisper-obj", "whisper-read"))])
+def test_every_cell_of_the_papers_tables_is_a_recipe_of_its_own(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = PLAN["tables"][name]
+    parsed = grid.parse(["--config", table["grid"], *map(str, table["options"]), "--output_dir", "RUN"])
+    settings, cells = grid.cells_of(table["grid"])
+    assert settings["base"] == SYSTEMS[MAIN]["config"] and set(cells[0]) == {"name"}
+    read = [recipe_module._read(grid.commands_of(cell, settings, parsed)[1])[2] for cell in cells]
+    fields = [{name: value for name, value in values.items() if name != "output_dir"} for values in read]
+    assert all(first != second for first, second in combinations(fields, 2))
+    shared = ("pooling", "pooled_dropout", "audio_layers", "learning_rate", "num_train_epochs", "freeze_audio_encoder")
+    assert all(values[name] == read[0][name] for values in read for name in shared)
+
+
+def test_systems_of_two_stages_and_of_speakers_differ_only_in_what_is_compared():
+    configs = lambda name: [yaml.safe_load((ROOT / path).read_text()) for path in PLAN[name]["configs"]]  # noqa: E731
+    encoder = ("audio_model", "audio_layers", "audio_window_seconds", "feature_config", "unfreeze_last_n_layers")
+    first, second, direct = configs("whisper-supcon")
+    assert PLAN["whisper-supcon-three"] | {"title": 0, "corpora": 0} == PLAN["whisper-supcon"] | {
+        "title": 0,
+        "corpora": 0,
+    }
+    assert all(first[name] == direct[name] for name in (*encoder, "pooling", "encoder_lr_factor"))
+    assert second["freeze_audio_encoder"] and second["pooling"] == first["pooling"]
+    pretraining, finetuning = configs("whisper-speakers")
+    start = dict(zip(PLAN["whisper-speakers"]["start"][::2], PLAN["whisper-speakers"]["start"][1::2], strict=True))
+    assert json.loads(start.pop("--feature_config")) == pretraining["feature_config"] == first["feature_config"]
+    assert start == {f"--{name}": pretraining[name] for name in encoder[:3]}
+    assert finetuning["freeze_audio_encoder"] and finetuning["pooling"] == pretraining["pooling"]
+
+
 def test_a_part_needs_its_own_corpora_alone():
+    assert evidence.corpora_for(["whisper-supcon"]) == evidence.corpora_for(["supcon"]) == ["emodb", "ravdess"]
+    assert evidence.corpora_for(["clusters"]) == evidence.corpora_for(["whisper-supcon-three"])
+    assert evidence.corpora_for(["clusters"]) == ["emodb", "nemo", "ravdess"]
     assert evidence.corpora_for(["nemo-loso"]) == ["nemo"] and evidence.corpora_for([]) == []
     assert evidence.corpora_for(["whisper-ablation-nemo"]) == ["nemo"]
     assert evidence.corpora_for(["ravdess-zeroshot"]) == ["emodb", "nemo", "ravdess"]

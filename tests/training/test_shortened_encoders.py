@@ -66,6 +66,21 @@ def test_options_shorten_the_model_and_its_extractor(head, pretrained):
         assert model.config.text_config.num_hidden_layers == 1
 
 
+def test_a_pretrained_audio_encoder_has_a_text_encoder_from_scratch(pretrained):
+    options = {"audio_model": pretrained["audio_model"], "feature_config": '{"level_db": -20}', "prompt_steps": 1}
+    model, processor = build(**options, **SHORT)
+    assert shape_of(model.config.audio_config) == (1, 25) and processor.feature_extractor.level_db == -20
+    pretrained_model, _ = build(**pretrained, **SHORT)
+    for name, value in model.audio_model.state_dict().items():
+        assert torch.equal(value, pretrained_model.audio_model.state_dict()[name])
+    assert (
+        model.training and model.config.known_words and model.config.text_config.vocab_size == len(processor.tokenizer)
+    )
+    assert model.config.training_data == pretrained_model.config.training_data
+    with pytest.raises(ValueError, match="--text_model needs a pretrained audio encoder: give --audio_model too"):
+        build(text_model=pretrained["text_model"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

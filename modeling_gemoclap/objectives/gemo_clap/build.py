@@ -10,10 +10,11 @@ from transformers import RobertaConfig, RobertaTokenizerFast
 from ...command_line.files import json_object
 from ...configuration_gemoclap import GEmoClapConfig
 from ...corpora.checkpoint_files import check_checkpoint_files
+from ...feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ...modeling_gemoclap import GEmoClapModel
 from ...processing_gemoclap import GEmoClapProcessor
 from ...prompts_gemoclap import EMOTION_WORDS, prompt_word, words_in
-from ...towers_gemoclap import load_text_tower
+from ...towers_gemoclap import load_audio_tower, load_text_tower
 from ...training.arguments import ModelArguments
 from ...training.history import settle_history
 from ..audio_encoder import (
@@ -69,7 +70,8 @@ def build_model_and_processor(
 ) -> tuple[GEmoClapModel, GEmoClapProcessor]:
     """Load pretrained towers, or build towers from scratch.
 
-    From scratch, the audio tower is the compact encoder and the text tower a small RoBERTa with a new tokenizer.
+    From scratch, the audio tower is the compact encoder and the text tower a small RoBERTa with a new tokenizer. The
+    text tower may be from scratch beside a pretrained audio tower.
 
     Args:
         arguments: Options of the audio encoder.
@@ -80,7 +82,7 @@ def build_model_and_processor(
         The model in training mode, and its processor.
 
     Raises:
-        ValueError: If only one of two pretrained encoders is given, or if options contradict each other.
+        ValueError: If only the text encoder is pretrained, or if options contradict each other.
     """
     values = _config_values(arguments, options, emotions)
     if options.text_model and options.prompt_steps:
@@ -89,8 +91,10 @@ def build_model_and_processor(
         return _from_checkpoint(arguments, options, values)
     if arguments.audio_model and options.text_model:
         return _from_pretrained(arguments, options, values)
-    if arguments.audio_model or options.text_model:
-        raise ValueError("give both --audio_model and --text_model, or neither")
+    if arguments.audio_model:
+        return _with_new_text_encoder(arguments, options, values)
+    if options.text_model:
+        raise ValueError("--text_model needs a pretrained audio encoder: give --audio_model too, or leave it out")
     audio, features = parse_json_fields(arguments, "audio_config", "feature_config")
     config = GEmoClapConfig(audio_config=compact_config(audio), **values)
     tokenizer = _add_small_text_encoder(config, *parse_json_fields(options, "text_config"))
@@ -151,6 +155,19 @@ def _from_pretrained(arguments: ModelArguments, options: GEmoClapOptions, values
     window = arguments.audio_window_seconds
     processor = GEmoClapProcessor.from_audio_text_pretrained(*names, audio_window_seconds=window, **features)
     return settle_history(model).train(), processor
+
+
+def _with_new_text_encoder(arguments: ModelArguments, options: GEmoClapOptions, values: dict):
+    """Build with a pretrained audio encoder and a text encoder from scratch."""
+    audio, features = parse_json_fields(arguments, "audio_config", "feature_config")
+    check_pretrained_audio(arguments, audio, features)
+    name, window = arguments.audio_model, arguments.audio_window_seconds
+    tower = load_audio_tower(name, arguments.audio_layers, window, **audio)
+    config = GEmoClapConfig(audio_config=tower.config, **values)
+    tokenizer = _add_small_text_encoder(config, *parse_json_fields(options, "text_config"))
+    model = settle_history(GEmoClapModel(config, tower).started_from(name)).train()
+    extractor = GEmoClapFeatureExtractor.from_audio_pretrained(name, window, **features)
+    return model, GEmoClapProcessor(extractor, tokenizer)
 
 
 def _sampled_prompts(config: GEmoClapConfig) -> list[str]:
