@@ -283,7 +283,7 @@ def print_summary(run: Run, protocols: dict[int, Protocol]) -> None:
 
 
 def trains_control(run: Run) -> bool:
-    """Return whether to train controls: `--control`, unless the encoder or its teacher may have heard the true labels."""
+    """Return whether to train controls: `--control`, unless the encoder or its teacher may know the true labels."""
     if not run.objective.predicts_emotions:
         return False
     history = earlier_training_data(run.recipe)

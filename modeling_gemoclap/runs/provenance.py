@@ -21,8 +21,8 @@ def recipe_of_fold(recipe: Recipe, protocol: Protocol, corpus: Corpus, fold: int
     """Return the recipe of a fold, whose initial checkpoint and teacher have not heard the fold's test speakers.
 
     Args:
-        recipe: Recipe of the run. A teacher that is the run of a protocol (`distil_from`) is replaced by the checkpoint
-            of one of its folds: of the same seed, or of its only seed.
+        recipe: Recipe of the run. If its teacher (`distil_from`) is the run of a protocol, it is replaced by a fold of
+            this run: of the same seed, or of its only seed.
         protocol: Protocol of this run.
         corpus: Clips of this run.
         fold: Number of the fold.

@@ -88,7 +88,7 @@ class Teacher:
 
 
 def _name_of(path: str) -> str:
-    """The name of a teacher in records: without the folders that contain it, but with the run that a fold is part of."""
+    """The name of a teacher in records: its folder, for a fold with the run that it is part of, without their path."""
     if not Path(path).exists():
         return path  # a model on the Hub
     parts = Path(path).resolve().parts
