@@ -5,7 +5,7 @@ it. The records have three forms:
 
 - `{"corpus", "speakers", "num_clips", "manifest_sha256", ...}`: the clips that weights were trained on, and with
   `dev_speakers` the clips that were used for development. `{"stage": ...}` beside these fields names an earlier
-  training that this one started from.
+  training that this one started from, or the training of its teacher.
 - `{"encoder": name}`: a pretrained encoder, whose training data are not recorded.
 - `{"unknown": reason}`: a training without a record.
 

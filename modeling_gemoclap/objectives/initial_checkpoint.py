@@ -27,29 +27,32 @@ STAGES = {
 }
 
 
-def read_checkpoint_config(name: str) -> GEmoClapConfig:
+def read_checkpoint_config(name: str, option: str = "--init_from") -> GEmoClapConfig:
     """Read the configuration of a checkpoint of this package.
+
+    Args:
+        name: Name or path of the checkpoint.
+        option: The option that names it, for messages.
 
     Raises:
         ValueError: If no checkpoint has this name, or if it is a model of another type.
     """
     if Path(name, "run.json").is_file():
-        raise ValueError(
-            f"--init_from {name} is the run of a protocol, with a checkpoint for each fold: give --protocol"
-        )
+        raise ValueError(f"{option} {name} is the run of a protocol, with a checkpoint for each fold: give --protocol")
     if Path(name).exists() and not Path(name, "config.json").is_file():
-        raise ValueError(f"--init_from {name}: the folder has no config.json; give the folder of a checkpoint")
+        raise ValueError(f"{option} {name}: the folder has no config.json; give the folder of a checkpoint")
     check_checkpoint_files(name)
     try:
         model_type = PretrainedConfig.get_config_dict(name)[0].get("model_type")
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--init_from {name}: no such folder, and no such model on the Hub ({reason})") from None
+        raise ValueError(f"{option} {name}: no such folder, and no such model on the Hub ({reason})") from None
     if model_type != GEmoClapConfig.model_type:
-        raise ValueError(
-            f"--init_from {name}: a {model_type!r} model, which has no pooling: give a checkpoint of train.py, or "
-            f"--audio_model {name} for a pretrained encoder"
+        hint = (
+            f", which has no pooling: give a checkpoint of train.py, or --audio_model {name} for a pretrained encoder"
         )
+        hint = hint if option == "--init_from" else ": give a checkpoint of train.py --head contrastive"
+        raise ValueError(f"{option} {name}: a {model_type!r} model{hint}")
     return GEmoClapConfig.from_pretrained(name)
 
 

@@ -128,7 +128,7 @@ def out_of_fold_logits(run: Run) -> tuple[torch.Tensor, torch.Tensor, str]:
     folds = deal_speakers(genders_of(run.train), count, run.training.seed)
     parts = [_fold_logits(_calibration_fold(run, number, speakers)) for number, speakers in enumerate(folds)]
     logits, labels = map(torch.cat, zip(*parts, strict=True))
-    note = seen_speakers_note(run.recipe.model, run.train)
+    note = seen_speakers_note(run.recipe, run.train)
     return logits, labels, f"out-of-fold predictions for the training speakers, {len(folds)} folds{note}"
 
 

@@ -154,5 +154,5 @@ def _check_run(run: Run) -> None:
     objective.check()
     objective.check_clips(train)
     refuse_different_clips(train, dev)
-    if note := seen_speakers_note(run.recipe.model, dev):
+    if note := seen_speakers_note(run.recipe, dev):
         logger.warning(f"development clips{note}: the epoch and the temperature chosen on them may be too favourable")

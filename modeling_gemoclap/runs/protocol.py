@@ -21,7 +21,7 @@ from ..training.gather import finish, release, run_on_main_process
 from ..training.trainer import SpeechTrainer
 from .folder import RunFolder, undo_interrupted_begin
 from .identity import read_identity, refuse_another_run, refuse_differing, refuse_earlier_layout
-from .provenance import initial_training_data, model_arguments_of_fold
+from .provenance import earlier_training_data, recipe_of_fold
 from .run import Run, objective_of
 from .selection import select_corpus, split, with_selection
 from .train_run import train_run
@@ -119,8 +119,8 @@ def run_of_fold(run: Run, fold: Fold) -> Run:
         fold: The fold.
 
     Raises:
-        ValueError: If no initial checkpoint left out all test speakers of the fold, if training clips do not suffice,
-            or if a training speaker is a test speaker.
+        ValueError: If no initial checkpoint or teacher left out all test speakers of the fold, if training clips do
+            not suffice, or if a training speaker is a test speaker.
     """
     protocol, data = fold.protocol, run.recipe.data
     reads_emotions = run.objective.reads_emotions
@@ -133,9 +133,8 @@ def run_of_fold(run: Run, fold: Fold) -> Run:
         )
     if fold.shuffled:
         train, dev = (part and shuffled_labels(part, fold.seed) for part in (train, dev))
-    model = model_arguments_of_fold(run.recipe.model, protocol, run.train, fold.number, fold.seed)
-    initialised = replace(run, recipe=replace(run.recipe, model=model))
-    return initialised.within(fold.folder_in(run.folder), train, dev, seed=fold.seed, data_seed=None)
+    recipe = recipe_of_fold(run.recipe, protocol, run.train, fold.number, fold.seed)
+    return replace(run, recipe=recipe).within(fold.folder_in(run.folder), train, dev, seed=fold.seed, data_seed=None)
 
 
 def train_fold(run: Run, plan: dict) -> SpeechTrainer:
@@ -284,15 +283,17 @@ def print_summary(run: Run, protocols: dict[int, Protocol]) -> None:
 
 
 def trains_control(run: Run) -> bool:
-    """Return whether to train controls: `--control`, unless the encoder may have been trained on the true labels."""
+    """Return whether to train controls: `--control`, unless the encoder or its teacher may know the true labels."""
     if not run.objective.predicts_emotions:
         return False
-    history = initial_training_data(run.recipe.model)
+    history = earlier_training_data(run.recipe)
     unknown = history is None or any("unknown" in record for record in history)
     labelled = unknown or any("speakers" in record and "unlabelled" not in record for record in history)
     if run.recipe.data.control and labelled:
         verb = "may have been" if unknown else "was"
-        logger.warning(f"no control with shuffled labels: the encoder {verb} trained on the true labels")
+        logger.warning(
+            f"no control with shuffled labels: the encoder or its teacher {verb} trained on the true labels"
+        )
     return run.recipe.data.control and not labelled
 
 

@@ -11,10 +11,37 @@ from ..configuration_gemoclap import GEmoClapAudioConfig
 from ..corpora.files import read_object, require
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import Protocol
-from ..corpora.provenance import heard_speakers
+from ..corpora.provenance import NO_RECORD, heard_speakers
 from ..objectives.initial_checkpoint import read_checkpoint_config
-from ..training.arguments import ModelArguments
+from ..training.arguments import ModelArguments, Recipe
 from ..training.history import UNRECORDED_TOWER
+
+
+def recipe_of_fold(recipe: Recipe, protocol: Protocol, corpus: Corpus, fold: int, seed: int) -> Recipe:
+    """Return the recipe of a fold, whose initial checkpoint and teacher have not heard the fold's test speakers.
+
+    Args:
+        recipe: Recipe of the run. If its teacher (`distil_from`) is the run of a protocol, it is replaced by a fold of
+            this run: of the same seed, or of its only seed.
+        protocol: Protocol of this run.
+        corpus: Clips of this run.
+        fold: Number of the fold.
+        seed: Seed of the fold.
+
+    Raises:
+        ValueError: If there is no such checkpoint or teacher, or its training is not finished.
+    """
+    model, options = model_arguments_of_fold(recipe.model, protocol, corpus, fold, seed), recipe.options
+    if name := getattr(options, "distil_from", None):
+        teacher = name
+        if Path(name, "run.json").is_file():
+            seeds = list(read_object(Path(name, "run.json"), protocols=dict)["protocols"])
+            seed = int(seeds[0]) if len(seeds) == 1 else seed
+            teacher = _checkpoint_of_fold(("--distil_from", name), protocol, corpus, fold, seed)
+        records = read_checkpoint_config(teacher, "--distil_from").training_data
+        _refuse_heard(teacher, records, protocol.test(corpus, fold), fold)
+        options = dataclasses.replace(options, distil_from=teacher)
+    return dataclasses.replace(recipe, model=model, options=options)
 
 
 def model_arguments_of_fold(
@@ -37,29 +64,36 @@ def model_arguments_of_fold(
     if not name:
         return arguments
     if not Path(name, "run.json").is_file():
-        _check_unseen(arguments, name, protocol.test(corpus, fold), fold)
+        _refuse_heard(name, initial_training_data(arguments), protocol.test(corpus, fold), fold)
         return arguments
     if not arguments.init_from:
         raise ValueError(
             f"--audio_model {name} is the run of a protocol: --init_from takes it, with a checkpoint for each fold; "
             f"--audio_model takes the tower of one fold"
         )
+    checkpoint = _checkpoint_of_fold(("--init_from", name), protocol, corpus, fold, seed)
+    return dataclasses.replace(arguments, init_from=checkpoint)
+
+
+def _checkpoint_of_fold(source: tuple[str, str], protocol: Protocol, corpus: Corpus, fold: int, seed: int) -> str:
+    """Return the checkpoint, in the protocol run that an option names, which left out the test clips of a fold."""
+    option, name = source
     candidates = _folds_without(name, protocol, corpus, fold, seed)
     if not candidates:
         raise ValueError(
-            f"--init_from {name}: with seed {seed} no fold left out all that fold {fold} tests; train it with the "
+            f"{option} {name}: with seed {seed} no fold left out all that fold {fold} tests; train it with the "
             f"same --protocol, --seeds and --exclude_speakers"
         )
     number = fold if fold in candidates else candidates[0]
     checkpoint = Path(name, f"fold_{number}", f"seed_{seed}")
     if not (checkpoint / "fold.json").is_file():
-        raise ValueError(f"--init_from {checkpoint}: its training is not finished; run its train.py command again")
-    return dataclasses.replace(arguments, init_from=str(checkpoint))
+        raise ValueError(f"{option} {checkpoint}: its training is not finished; run its train.py command again")
+    return str(checkpoint)
 
 
-def _check_unseen(arguments: ModelArguments, name: str, test: Corpus, fold: int) -> None:
-    """Check that the checkpoint that all folds start from was not trained on the test speakers of a fold."""
-    if seen := heard_speakers(test, initial_training_data(arguments)).speakers:
+def _refuse_heard(name: str, records: list[dict] | None, test: Corpus, fold: int) -> None:
+    """Check that a checkpoint with these records of training data was not trained on the test speakers of a fold."""
+    if seen := heard_speakers(test, records).speakers:
         raise ValueError(
             f"{name} was trained on {', '.join(seen)}, which fold {fold} tests: give the run of a protocol whose "
             f"folds leave out the same speakers"
@@ -104,11 +138,24 @@ def initial_training_data(arguments: ModelArguments) -> list[dict] | None:
     return [{"encoder": arguments.audio_model}]
 
 
-def seen_speakers_note(arguments: ModelArguments, corpus: Corpus | None) -> str:
-    """Return a note for the model card, unless the initial weights were not trained on the speakers of `corpus`."""
+def earlier_training_data(recipe: Recipe) -> list[dict] | None:
+    """Return the records of `initial_training_data`, and those of the teacher (`distil_from`)."""
+    records, teacher = initial_training_data(recipe.model), getattr(recipe.options, "distil_from", None)
+    if not teacher:
+        return records
+    if Path(teacher, "run.json").is_file():
+        teacher = str(next(Path(teacher).glob("fold_*/seed_*"), teacher))
+    taught = read_checkpoint_config(teacher, "--distil_from").training_data
+    unknown = [{"unknown": NO_RECORD}]
+    return [*(unknown if records is None else records), *(unknown if taught is None else taught)]
+
+
+def seen_speakers_note(recipe: Recipe, corpus: Corpus | None) -> str:
+    """Return a note for the model card, unless initial weights and teacher have not heard the speakers of `corpus`."""
     if corpus is None:
         return ""
-    answer = heard_speakers(corpus, initial_training_data(arguments))
+    answer = heard_speakers(corpus, earlier_training_data(recipe))
+    what = "the encoder or its teacher" if getattr(recipe.options, "distil_from", None) else "the encoder"
     if answer.speakers:
-        return f", including speakers that the encoder was trained on ({', '.join(answer.speakers)})"
-    return ", on whose speakers the encoder may have been trained (its record is incomplete)" if answer.unknown else ""
+        return f", including speakers that {what} was trained on ({', '.join(answer.speakers)})"
+    return f", on whose speakers {what} may have been trained (its record is incomplete)" if answer.unknown else ""

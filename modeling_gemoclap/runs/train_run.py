@@ -33,7 +33,7 @@ def train_run(run: Run, checkpoint: str | None = None) -> SpeechTrainer:
     if calibration:
         calibrate(trainer, *calibration)
     elif trainer.eval_dataset is not None:
-        fit_temperature(trainer, seen_speakers_note(run.recipe.model, run.dev))
+        fit_temperature(trainer, seen_speakers_note(run.recipe, run.dev))
     save_run(run, trainer, skipped)
     return trainer
 

@@ -14,7 +14,7 @@ from transformers import TrainerState
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..corpora.provenance import HEARD, NOT_HEARD, UNKNOWN, Heard, heard_speakers, merged
 from ..markdown import as_code, as_text
-from .history import SUPERVISED, corpora_of
+from .history import SUPERVISED, TEACHER, corpora_of
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 SENTENCES = ("title", "summary", "objective", "references")
@@ -107,15 +107,16 @@ def write_model_card(output_dir: str, model: GEmoClapPreTrainedModel, text: Card
     contrastive, classifier = hasattr(model, "text_model"), hasattr(model, "classifier")
     towers = ("audio", "text") if contrastive else ("audio",)
     sources = {tower: getattr(getattr(config, f"{tower}_config"), "_name_or_path", "") for tower in towers}
-    records = [record for record in config.training_data or [] if "speakers" in record]
+    own = [record for record in config.training_data or [] if record.get("stage") != TEACHER]
+    records = [record for record in own if "speakers" in record]
     chosen = training.development.chosen and state.best_metric is not None
     development = replace(training.development, chosen=chosen)
     stage = next((record["stage"] for record in reversed(records) if "stage" in record), "")
-    known = config.training_data is not None and not any("unknown" in record for record in config.training_data)
+    known = config.training_data is not None and not any("unknown" in record for record in own)
     prompts = config.class_prompts() if contrastive else []
     data = _metadata(contrastive, classifier, sources)
     environment = _environment()
-    words = {"config": config, "stage": stage}
+    words = {"config": config, "stage": stage, "teacher_stage": TEACHER}
     words["title"] = environment.from_string(text.title).render(**words)
     rendered = {name: Markup(environment.from_string(getattr(text, name)).render(**words)) for name in SENTENCES}
     content = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(

@@ -18,6 +18,7 @@ from ..safety_gemoclap import tensors_sha256
 CHANGED_OUTSIDE = "its weights were changed outside of recorded training"
 UNRECORDED_TOWER = "its audio encoder was trained by this package and has no record of what it was trained on"
 SUPERVISED = "an encoder by supervised contrast"  # value of `stage` in records
+TEACHER = "the teacher of this model"  # value of `stage` in records of what only its teacher was trained on
 HISTORY = "training_data.json"  # in every `checkpoint-N`; some have no configuration
 
 
@@ -41,6 +42,28 @@ def history_of(model: GEmoClapPreTrainedModel) -> list[dict]:
     if config.audio_config.model_type == GEmoClapAudioConfig.model_type:
         return [{"unknown": UNRECORDED_TOWER}]
     return [{"encoder": Path(encoder).name if Path(encoder).exists() else encoder}]
+
+
+def add_teacher(model: GEmoClapPreTrainedModel, teacher: GEmoClapPreTrainedModel, name: str) -> None:
+    """Add the records of a teacher to those of its student, so that what it has heard counts as heard by the student.
+
+    Args:
+        model: The student. Its configuration also gets `distilled_from`: name, hash of the weights and encoders of the
+            teacher.
+        teacher: The teacher.
+        name: Name of the teacher, without the path of the folder that contains it.
+    """
+    settle_history(model)
+    teacher.check_history()
+    records = [record | {"stage": TEACHER} for record in history_of(teacher)]
+    model.config.training_data = [*model.config.training_data, *records]
+    config = teacher.config
+    encoders = (getattr(tower, "_name_or_path", "") for tower in (config.audio_config, config.text_config))
+    model.config.distilled_from = {
+        "name": name,
+        "weights_sha256": tensors_sha256(teacher.state_dict().values()),
+        "encoders": [Path(encoder).name for encoder in encoders if encoder],
+    }
 
 
 def settle_history(model: GEmoClapPreTrainedModel) -> GEmoClapPreTrainedModel:

@@ -28,6 +28,7 @@ from ..audio_encoder import (
 )
 from ..initial_checkpoint import copy_pooling_and_history, load_initial_checkpoint
 from ..tower_fields import check_config_fields, check_pretrained_fields
+from .distillation import taught_prompts
 from .options import GEmoClapOptions
 
 # Fields of GEmoClapConfig that are options of this objective.
@@ -37,6 +38,7 @@ OBJECTIVE_CONFIG_FIELDS = (
     *("emotion_templates", "gender_templates", "joint_templates"),
 )
 VOCABULARY_SIZE = 600  # 256 bytes, and merges for the words of the prompts
+TAUGHT_VOCABULARY_SIZE = 1000  # for the words that a teacher teaches
 SMALL_TEXT_ENCODER = {
     "hidden_size": 128,
     "num_hidden_layers": 2,
@@ -49,13 +51,18 @@ SMALL_TEXT_ENCODER = {
 }
 
 
-def build_tokenizer(config: GEmoClapConfig) -> RobertaTokenizerFast:
-    """Train a byte-level tokenizer on the configuration's prompts. It can encode any text."""
+def build_tokenizer(config: GEmoClapConfig, taught: bool = False) -> RobertaTokenizerFast:
+    """Train a byte-level tokenizer on the configuration's prompts. It can encode any text.
+
+    Args:
+        config: The configuration.
+        taught: Whether the prompts are those of `taught_prompts`.
+    """
     tokenizer = ByteLevelBPETokenizer()
     special_tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer.train_from_iterator(
-        config.training_prompts(),
-        vocab_size=VOCABULARY_SIZE,
+        taught_prompts(config) if taught else config.training_prompts(),
+        vocab_size=TAUGHT_VOCABULARY_SIZE if taught else VOCABULARY_SIZE,
         min_frequency=1,
         special_tokens=special_tokens,
         show_progress=False,
@@ -97,7 +104,7 @@ def build_model_and_processor(
         raise ValueError("--text_model needs a pretrained audio encoder: give --audio_model too, or leave it out")
     audio, features = parse_json_fields(arguments, "audio_config", "feature_config")
     config = GEmoClapConfig(audio_config=compact_config(audio), **values)
-    tokenizer = _add_small_text_encoder(config, *parse_json_fields(options, "text_config"))
+    tokenizer = _add_small_text_encoder(config, options)
     extractor = compact_extractor(config, features)
     return settle_history(GEmoClapModel(config)).train(), GEmoClapProcessor(extractor, tokenizer)
 
@@ -137,7 +144,7 @@ def _from_checkpoint(arguments: ModelArguments, options: GEmoClapOptions, values
         check_pretrained_fields("text_config", text, name)
         tower = load_text_tower(name, options.text_pooling, options.text_layers, **text)
     config = GEmoClapConfig(start.config.audio_config, tower and tower.config, **values)
-    tokenizer = GEmoClapProcessor.load_tokenizer(name) if tower else _add_small_text_encoder(config, text)
+    tokenizer = GEmoClapProcessor.load_tokenizer(name) if tower else _add_small_text_encoder(config, options)
     model = copy_pooling_and_history(GEmoClapModel(config, start.audio_model, tower), start, arguments.init_from)
     return model.train(), GEmoClapProcessor(extractor, tokenizer)
 
@@ -178,18 +185,19 @@ def _sampled_prompts(config: GEmoClapConfig) -> list[str]:
     return config.training_prompts() if config.uses_joint_texts else emotions
 
 
-def _add_small_text_encoder(config: GEmoClapConfig, fields: dict) -> RobertaTokenizerFast:
+def _add_small_text_encoder(config: GEmoClapConfig, options: GEmoClapOptions) -> RobertaTokenizerFast:
     """Set the text configuration of a small encoder in `config`, and return its tokenizer."""
-    tokenizer = build_tokenizer(config)
+    [fields], taught = parse_json_fields(options, "text_config"), options.distil_from is not None
+    tokenizer = build_tokenizer(config, taught)
     defaults = {**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer)}
     check_config_fields("text_config", fields, RobertaConfig(**defaults))
-    config.known_words = words_in(_sampled_prompts(config))
+    config.known_words = words_in(taught_prompts(config) if taught else _sampled_prompts(config))
     config.text_config = RobertaConfig(**{**defaults, **fields})
-    _check_text_encoder_size(config, tokenizer)
+    _check_text_encoder_size(config, tokenizer, taught_prompts(config) if taught else config.training_prompts())
     return tokenizer
 
 
-def _check_text_encoder_size(config: GEmoClapConfig, tokenizer: RobertaTokenizerFast) -> None:
+def _check_text_encoder_size(config: GEmoClapConfig, tokenizer: RobertaTokenizerFast, prompts: list[str]) -> None:
     """Check that the text tower has an embedding for every token and every position of the prompts."""
     text = config.text_config
     if text.vocab_size < len(tokenizer):
@@ -198,7 +206,7 @@ def _check_text_encoder_size(config: GEmoClapConfig, tokenizer: RobertaTokenizer
             f"leave vocab_size out"
         )
     before_first = text.pad_token_id + 1  # RoBERTa counts positions from here
-    longest = max(map(len, tokenizer(config.training_prompts())["input_ids"]))
+    longest = max(map(len, tokenizer(prompts)["input_ids"]))
     if text.max_position_embeddings < longest + before_first:
         raise ValueError(
             f"--text_config max_position_embeddings {text.max_position_embeddings}: the longest prompt has {longest} "

@@ -48,12 +48,12 @@ class GEmoClapCollator:
 
         Args:
             examples: Dicts with `clip` (features of one clip), `emotion_label`, `gender_label` and, optionally, `seed`
-                of the random draws. A negative label is unknown.
+                of the random draws and `teacher_embed`. A negative label is unknown.
 
         Returns:
             Audio inputs, `input_ids` and `attention_mask` (or `text_vectors`), and `emotion_labels` and
             `gender_labels` of shape `(batch,)`; for `"ml"` also `gender_input_ids` and `gender_attention_mask` (or
-            `gender_text_vectors`).
+            `gender_text_vectors`); with a teacher also `teacher_embeds`, `(batch, projection_dim)`.
 
         Raises:
             ValueError: If a label exceeds the number of classes.
@@ -74,6 +74,8 @@ class GEmoClapCollator:
             clips = zip(genders, generators, strict=True)
             texts = [self.gender_text(gender, generator) for gender, generator in clips]
             batch |= {f"gender_{key}": value for key, value in self._text_inputs(texts).items()}
+        if "teacher_embed" in examples[0]:
+            batch["teacher_embeds"] = torch.stack([example["teacher_embed"] for example in examples])
         return batch | {"emotion_labels": emotions, "gender_labels": genders}
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ...command_line.parser import option
-from ...command_line.ranges import COUNT, DROPOUT, NOT_NEGATIVE, SHARE, Range
+from ...command_line.ranges import COUNT, DROPOUT, NOT_NEGATIVE, POSITIVE, SHARE, Range
 from ...configuration_gemoclap import OBJECTIVES, SIMILARITIES, SL_TEXTS, TARGETS, TEXT_POOLINGS
 from ...training.lora import RANGES as LORA_RANGES
 
@@ -52,6 +52,15 @@ class GEmoClapOptions:
     centre_projections: bool = option(True, "Centre the projections on 64 training clips before the first step")
     prompt_steps: int = option(
         0, "Steps of training the text encoder on prompts only, before the first step", within=NOT_NEGATIVE
+    )
+    distil_from: str | None = option(
+        None, "Teacher: a GEmo-CLAP checkpoint, or a protocol run with a teacher for each fold", path=True
+    )
+    distil_weight: float = option(
+        1.0, "Weight of the distillation loss against the contrastive loss", within=NOT_NEGATIVE
+    )
+    distil_temperature: float = option(
+        1.0, "Divisor of the logits of teacher and student before their scores are compared", within=POSITIVE
     )
     emotion_synonyms: str | None = option(
         None, "Synonyms of emotions for training prompts, a JSON object of lists", as_json=True

@@ -17,6 +17,7 @@ from ...training.lora import is_lora, save_logit_scales
 from ...training.trainer import SpeechTrainer
 from ...training.trainer_options import refuse_batch_norm
 from .collator import GEmoClapCollator
+from .distillation import Distillation
 from .gradient_cache import EMBEDDINGS, SCALES, ChunkedBatch, GradientCache, refuse_chunk_size
 
 
@@ -56,8 +57,11 @@ class GEmoClapTrainer(SpeechTrainer):
     the loss ignores. With `contrastive_chunk_size`, gradient caching computes the same gradient in chunks, which need
     less memory. Prompts are encoded once if the text tower is frozen.
 
-    Logged in addition to `loss` (the divergence): `cross_entropy` and `cross_entropy_floor` (the entropy of the
-    targets), whose difference is the loss, and both scales.
+    With a teacher, the loss is `L + distil_weight * (cosine distance + divergence of the scores)`, the mean over the
+    clips of the global batch; see `Distillation`.
+
+    Logged in addition to `loss`: `cross_entropy` and `cross_entropy_floor` (the entropy of the targets), whose
+    difference is `L`, and both scales; with a teacher also `teacher_distance` and `teacher_divergence`.
 
     Evaluation compares audio with the class texts: `predictions` are logits `(clips, emotions)`, the cosines times the
     audio scale, and `label_ids` are the emotion labels.
@@ -67,6 +71,8 @@ class GEmoClapTrainer(SpeechTrainer):
         args: `GEmoClapTrainingArguments` or `transformers.TrainingArguments`.
         *others: See `transformers.Trainer`.
         contrastive_chunk_size: Number of clips of a batch that are in memory at a time; None: all of them.
+        distillation: Settings of the loss against the embeddings of a teacher, which the batches have as
+            `teacher_embeds`; None: there is no teacher.
         **kwargs: See `transformers.Trainer`; `processing_class` is the processor.
 
     Raises:
@@ -95,7 +101,15 @@ class GEmoClapTrainer(SpeechTrainer):
         "{% endif %}",
     )
 
-    def __init__(self, model=None, args=None, *others, contrastive_chunk_size: int | None = None, **kwargs):
+    def __init__(
+        self,
+        model=None,
+        args=None,
+        *others,
+        contrastive_chunk_size: int | None = None,
+        distillation: Distillation | None = None,
+        **kwargs,
+    ):
         if args is not None and contrastive_chunk_size is not None:
             refuse_chunk_size(contrastive_chunk_size, args.per_device_train_batch_size)
         super().__init__(model, args, *others, **kwargs)
@@ -104,7 +118,9 @@ class GEmoClapTrainer(SpeechTrainer):
             refuse_batch_norm(self.model, "contrastive_chunk_size")
         self.add_callback(_ClampScales())
         self.add_callback(_EncodePrompts(self))
+        self._distillation = distillation
         self._floors = (0.0, 0)  # sum and number of the floors since the last log
+        self._distilled = 0.0  # sum of the weighted losses against the teacher since the last log
         self._scales: dict[str, torch.Tensor] = {}
         self._class_embeddings: torch.Tensor | None = None
         self._check_labels()
@@ -136,13 +152,14 @@ class GEmoClapTrainer(SpeechTrainer):
         """Return this process's rows of the loss of the global batch, times the number of processes."""
         inputs = dict(inputs)
         labels = [inputs.pop(name, None) for name in ("emotion_labels", "gender_labels")]
+        teacher = inputs.pop("teacher_embeds", None)
         if self._chunk_size and model.training and not return_outputs:
-            return self._cached_loss(model, inputs, labels)
+            return self._cached_loss(model, inputs, labels, teacher)
         outputs = model(**inputs)
-        loss = self._global_loss(model, outputs, labels)
+        loss = self._global_loss(model, outputs, labels, teacher)
         return (loss, outputs) if return_outputs else loss
 
-    def _global_loss(self, model, outputs, labels) -> torch.Tensor:
+    def _global_loss(self, model, outputs, labels, teacher) -> torch.Tensor:
         size = largest_batch(len(outputs.audio_embeds), outputs.audio_embeds.device)
         labels = [label if label is None else gather(pad_rows(label, size, -1)) for label in labels]
         local = {name: pad_rows(at_least_float32(getattr(outputs, name, None)), size) for name in EMBEDDINGS}
@@ -152,21 +169,36 @@ class GEmoClapTrainer(SpeechTrainer):
         local_rows = slice(start, start + size)
         batch, unwrapped = SimpleNamespace(**gathered), self.accelerator.unwrap_model(model)
         terms = unwrapped.objective_terms(batch, *labels, rows=local_rows)
+        taught = self._teacher_terms(at_least_float32(outputs.audio_embeds), teacher)
+        distilled = self._distillation.weight * sum(taught.values()) if taught else 0.0
         if model.training:
             embeddings = [getattr(outputs, name, None) for name in EMBEDDINGS]
             present = tuple(value for value in embeddings if value is not None)
-            self.record_step(present, not any(term.weight and term.logits.shape[1] > 1 for term in terms))
+            compared = taught or any(term.weight and term.logits.shape[1] > 1 for term in terms)
+            self.record_step(present, not compared, taught)
+            self._distilled = self._distilled + (distilled.detach() if taught else 0.0)
             total, count = self._floors
             self._floors = (total + loss_floor(terms).detach() * processes, count + 1)
             self._scales = {name: gathered[name].detach() for name in SCALES}  # the parameters may be sharded
-        return contrastive_loss(terms) * processes  # gradients and logged losses are averaged over the processes
+        # gradients and logged losses are averaged over the processes
+        return contrastive_loss(terms) * processes + distilled
 
-    def _cached_loss(self, model, inputs, labels) -> torch.Tensor:
+    def _teacher_terms(self, student: torch.Tensor, teacher: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Return this process's parts of the means over the clips of the global batch, times the processes."""
+        if self._distillation is None or teacher is None:
+            return {}
+        with torch.autocast(student.device.type, enabled=False):
+            values = self._distillation.losses(student, teacher.to(student))
+        count = gather((teacher.square().sum(1) > 0).sum()[None]).sum().clamp_min(1)
+        names = ("teacher_distance", "teacher_divergence")
+        return {name: value.sum() * self.args.world_size / count for name, value in zip(names, values, strict=True)}
+
+    def _cached_loss(self, model, inputs, labels, teacher) -> torch.Tensor:
         """Return the same loss from chunks. All but the last run backward here; the caller runs the last."""
         audio_type = self.accelerator.unwrap_model(model).config.audio_config.model_type
         cache = GradientCache(model, ChunkedBatch(inputs, self._chunk_size, audio_type))
         leaves = cache.embed()
-        loss = self._global_loss(model, SimpleNamespace(**leaves), labels)
+        loss = self._global_loss(model, SimpleNamespace(**leaves), labels, teacher)
         cache.differentiate(loss, leaves)
         surrogates = cache.surrogates()
         for _ in range(len(cache.batch) - 1):
@@ -196,10 +228,13 @@ class GEmoClapTrainer(SpeechTrainer):
         total, count = self._floors
         if "loss" in logs and count:
             floor = gather((total / count)[None]).mean().item()
-            logs["cross_entropy"] = round(logs["loss"] + floor, 6)
+            distilled = 0.0
+            if self._distillation is not None:
+                distilled = gather(torch.as_tensor(self._distilled / count, device=total.device)[None]).mean().item()
+            logs["cross_entropy"] = round(logs["loss"] - distilled + floor, 6)
             logs["cross_entropy_floor"] = round(floor, 6)
             logs |= {name: round(scale.item(), 4) for name, scale in self._scales.items()}
-            self._floors = (0.0, 0)
+            self._floors, self._distilled = (0.0, 0), 0.0
         super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args, **kwargs):
