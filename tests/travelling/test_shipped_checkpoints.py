@@ -81,7 +81,7 @@ def quiet_noise(wave, rng):
 @pytest.mark.slow
 @pytest.mark.skipif(not BASE.is_dir(), reason=NOT_MADE)
 def test_room_tone_keeps_the_answer_of_the_base_checkpoint(corpora):
-    """One second of silence or quiet noise before or after each of the 125 clips; without trimming, more answers change."""
+    """One second of silence or quiet noise before or after each of 125 clips; untrimmed, more answers change."""
     pipe, rng = load_pipeline(str(BASE), "cpu"), np.random.default_rng(0)
     plain = GEmoClapFeatureExtractor(do_normalize=False)
     paths = load_corpus(corpora / "emodb").of_speakers(["14", "15"]).column("path").to_pylist()
