@@ -9,7 +9,7 @@ from pathlib import Path
 import words
 from documents import write_blocks
 from evidence_folds import option_of
-from evidence_plan import CHECKPOINTS_FOLDER, MAX_BYTES
+from evidence_plan import CHECKPOINTS_FOLDER, MAX_BYTES, PLAN
 from evidence_record import cost_of, record_of, table_record
 from evidence_runs import Runner
 from harness import EVIDENCE, ROOT
@@ -78,12 +78,13 @@ def _before(trained: Path, folder: Path) -> dict:
 
 
 def compare_words(before: dict, after: dict) -> dict:
-    """Compare the records of `words.measure_words` of a checkpoint before and after compression.
+    """Compare the records of `words.measure_words` of a checkpoint before and after compression, without the control.
 
     Returns:
         `changed_words`, those whose nearest emotion differs, and `largest_uar_difference` of a word.
     """
-    pairs = list(zip(before["words"], after["words"], strict=True))
+    pairs = zip(before["words"], after["words"], strict=True)
+    pairs = [pair for pair in pairs if pair[0]["word"] != PLAN["words"]["unknown"]]  # its pieces are not kept
     return {
         "changed_words": [new["word"] for old, new in pairs if old["nearest"] != new["nearest"]],
         "largest_uar_difference": max(abs(old["uar"] - new["uar"]) for old, new in pairs),
