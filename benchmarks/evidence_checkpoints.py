@@ -120,13 +120,10 @@ def ship(folder: Path, name: str) -> Path:
         ValueError: If its files are larger than `evidence_plan.MAX_BYTES`.
     """
     place = CHECKPOINTS_FOLDER / name
-    files = [folder / file for file in (*FILES, "README.md")] + sorted(folder.glob("LICENSE*"))
-    if (size := sum(path.stat().st_size for path in files)) > MAX_BYTES:
-        raise ValueError(
-            f"{folder}: {size:,} bytes, of {MAX_BYTES:,} at most: keep fewer --word_pieces (evidence.yaml)"
-        )
+    if (size := size_of(folder)) > MAX_BYTES:
+        raise ValueError(f"{folder}: {size:,} bytes, of {MAX_BYTES:,} at most: keep fewer word pieces (evidence.yaml)")
     place.mkdir(parents=True, exist_ok=True)
-    for path in files:
+    for path in files_of(folder):
         shutil.copyfile(path, place / path.name)
     for file in CODE:  # links: a copy could differ from the project's code
         (place / file).unlink(missing_ok=True)
