@@ -10,29 +10,24 @@ Without a name the documents are written from the JSON files in docs/evidence.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import speaker_clusters
 import supcon
-import words
+from evidence_checkpoints import rerun_checkpoint, write_unshipped_card
 from evidence_folds import corpora_of
-from evidence_plan import MAIN, PLAN, SYSTEMS, part_of, record_name, system_of, training_options
+from evidence_plan import CHECKPOINTS, MAIN, PLAN, SYSTEMS, part_of, record_name, system_of, training_options
 from evidence_record import record_of
 from evidence_runs import Runner
-from evidence_tables import CHECKPOINT, write_documents
+from evidence_tables import block, write_documents
 from harness import EVIDENCE, ROOT, parser_of
-from huggingface_hub import ModelCard
 
 from modeling_gemoclap.command_line.failures import run_main
 from modeling_gemoclap.corpora.catalogue import where_to_get
 from modeling_gemoclap.corpora.files import write_json
 from modeling_gemoclap.evaluation.comparison import compare_runs
 from modeling_gemoclap.runs.grid import cells_of, folder_of  # noqa: E402
-from modeling_gemoclap.training.card import NO_RESULTS
-
-CODE = sorted(path.name for path in (ROOT / "modeling_gemoclap").glob("*_gemoclap.py"))
 
 
 def rerun_row(row: dict, run: Runner) -> dict:
@@ -66,35 +61,8 @@ def rerun_table(table: dict, run: Runner) -> dict:
     return {"cells": records}
 
 
-def rerun_checkpoint(checkpoint: dict, run: Runner) -> dict:
-    """Train the checkpoint that is shipped, copy it to its folder and evaluate it there."""
-    trained = run.folder / CHECKPOINT.name
-    command = ["train.py", *checkpoint["train"], "--output_dir", trained, "--overwrite_output", "true"]
-    run(*command, skip=(trained / "README.md").is_file())
-    CHECKPOINT.mkdir(parents=True, exist_ok=True)
-    for name in checkpoint["files"]:
-        shutil.copyfile(trained / name, CHECKPOINT / name)
-    for name in CODE:  # links: a copy could differ from the project's code
-        (CHECKPOINT / name).unlink(missing_ok=True)
-        (CHECKPOINT / name).symlink_to(Path("../..", "modeling_gemoclap", name))
-    card = ModelCard.load(trained / "README.md")
-    card.data.license, card.data.language = "apache-2.0", "de"
-    block = f"<!-- evidence: checkpoint -->\n\n{NO_RESULTS}\n\n<!-- end of evidence -->"
-    card.text = card.text.replace(NO_RESULTS, block)
-    card.save(CHECKPOINT / "README.md")
-    options = ["--model", CHECKPOINT.relative_to(ROOT), *checkpoint["judge"], "--output_dir", trained / "results"]
-    run("evaluate.py", *options, "--overwrite_output")
-    shutil.copyfile(trained / "results/predictions.csv", EVIDENCE / "compact/checkpoint_predictions.csv")
-    return record_of([trained])
-
-
-def rerun_words(part: dict, run: Runner) -> dict:
-    """Evaluate the checkpoint that is shipped with other words."""
-    return words.measure_words(CHECKPOINT, run.corpora / "emodb", part)
-
-
 PARTS = dict.fromkeys(PLAN["rows"], rerun_row) | dict.fromkeys(PLAN["tables"], rerun_table)
-PARTS |= {"checkpoint": rerun_checkpoint, "words": rerun_words, "clusters": speaker_clusters.rerun_clusters}
+PARTS |= dict.fromkeys(CHECKPOINTS, rerun_checkpoint) | {"clusters": speaker_clusters.rerun_clusters}
 PARTS |= dict.fromkeys(("supcon", "whisper-supcon", "whisper-supcon-three"), supcon.rerun_stages)
 PARTS |= dict.fromkeys(("speakers", "whisper-speakers"), speaker_clusters.rerun_speakers)
 
@@ -115,6 +83,8 @@ def rerun(name: str, run: Runner) -> None:
     path = EVIDENCE / f"{record_name(name, run.system)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
+    if not part.get("shipped", True):
+        write_unshipped_card(name, run, block)
 
 
 def expanded_path(text: str) -> Path:

@@ -14,9 +14,11 @@ from modeling_gemoclap.command_line.files import read_yaml, typed
 PLAN = typed(read_yaml(Path(__file__).with_name("evidence.yaml")), keys=True)
 SYSTEMS = PLAN["systems"]
 MAIN, COMPACT = next(iter(SYSTEMS)), "compact"
-OTHER_PARTS = ("checkpoint", "words", "supcon", "speakers")  # neither a row nor a grid
+CHECKPOINTS = PLAN["checkpoints"]
+OTHER_PARTS = (*CHECKPOINTS, "supcon", "speakers")  # neither a row nor a grid
 OTHER_PARTS += ("whisper-supcon", "whisper-supcon-three", "whisper-speakers", "clusters")
-NOT_IN_RECIPE = ("title", "beside", "untouched", "system", "metric", "note")
+NOT_IN_RECIPE = ("title", "beside", "untouched", "system", "metric", "note", "card", "shipped")
+CHECKPOINTS_FOLDER, MAX_BYTES = ROOT / "checkpoints", 48_000_000  # bytes of a shipped checkpoint
 
 
 def system_of(name: str, system: str | None = None) -> str:
@@ -42,11 +44,18 @@ def system_of(name: str, system: str | None = None) -> str:
 
 def part_of(name: str, system: str | None = None) -> dict:
     """The entry of a part; that of a row has what its system changes."""
+    if name in CHECKPOINTS:
+        return CHECKPOINTS[name] | {"words": PLAN["words"]}
     if name not in PLAN["rows"]:
         return (PLAN | PLAN["tables"])[name]
     settings = SYSTEMS[system_of(name, system)]
     seeds = {"seeds": settings["seeds"]} if "seeds" in settings else {}
     return PLAN["rows"][name] | seeds | settings.get("changes", {}).get(name, {})
+
+
+def shipped_checkpoints() -> dict[str, Path]:
+    """The folders of the checkpoints that are shipped, by name."""
+    return {name: CHECKPOINTS_FOLDER / name for name, entry in CHECKPOINTS.items() if entry.get("shipped", True)}
 
 
 def record_name(name: str, system: str | None = None) -> str:

@@ -18,6 +18,7 @@ from harness import ROOT
 from modeling_gemoclap.corpora.files import write_json
 
 PURPOSES = {"train.py": "training", "evaluate.py": "evaluation", "grid.py": "training_and_evaluation"}
+PURPOSES |= {"-m": "compression"}
 
 
 def code_sha256() -> str:
@@ -101,7 +102,7 @@ class Runner:
 
     @property
     def wall_seconds(self) -> dict[str, int]:
-        """Seconds by the clock that the commands took, by what they did: `training` and `evaluation`, or both."""
+        """Seconds by the clock that the commands took, by what they did (`PURPOSES`)."""
         seconds = {}
         for line in self.commands:
             purpose = PURPOSES[line.split()[1]]

@@ -7,17 +7,29 @@ from statistics import fmean
 
 from documents import ENVIRONMENT, percent, render, write_blocks
 from evidence_intervals import difference_interval, gap_interval, uar_interval
-from evidence_plan import COMPACT, MAIN, OTHER_PARTS, PLAN, SYSTEMS, part_of, record_name, system_of
+from evidence_plan import (
+    CHECKPOINTS,
+    COMPACT,
+    MAIN,
+    OTHER_PARTS,
+    PLAN,
+    SYSTEMS,
+    part_of,
+    record_name,
+    shipped_checkpoints,
+    system_of,
+)
 from evidence_record import load
 from harness import ROOT
 
 from modeling_gemoclap.evaluation.cluster_analysis import MEASURES, cells_of
 from modeling_gemoclap.evaluation.statistics import interval_text
 
-CHECKPOINT = ROOT / "checkpoints" / "gemoclap-compact-emodb"
-CARD = str(CHECKPOINT.relative_to(ROOT) / "README.md")
 DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", "docs/evidence_compact.md")
-DOCUMENTS += ("docs/supcon.md", "docs/speakers.md", CARD)
+DOCUMENTS += ("docs/supcon.md", "docs/speakers.md")
+DOCUMENTS += tuple(  # the cards of the checkpoints that were made
+    str(folder.relative_to(ROOT) / "README.md") for folder in shipped_checkpoints().values() if folder.is_dir()
+)
 DEVELOPMENT = ROOT / "configs" / "folds" / "emodb_development.json"  # speakers that were used for choosing settings
 NOT_RUN = "not run yet"
 TEMPLATES = {"whisper-supcon": "supcon", "whisper-supcon-three": "supcon", "whisper-speakers": "speakers"}  # of parts
@@ -57,10 +69,20 @@ def seeds(record: dict, metric: str = "uar") -> str:
     return ", ".join(percent(seed[metric]) for seed in record["per_seed"])
 
 
-for function in (scores, interval, difference, gender_gap, seeds):
+def words_by_kind(words: list[dict], emotion: str) -> list[tuple[str, list[dict]]]:
+    """The measured words of an emotion: those of its training, others, and the control, which means no emotion."""
+    words = [word for word in words if word["emotion"] == emotion]
+    control = [word for word in words if word["word"] == PLAN["words"]["unknown"]]
+    trained = [word for word in words if word["trained"]]
+    others = [word for word in words if not word["trained"] and word not in control]
+    return [("of training", trained), ("not of training", others), ("control", control)]
+
+
+for function in (scores, interval, difference, gender_gap, seeds, words_by_kind):
     ENVIRONMENT.filters[function.__name__] = function
 ENVIRONMENT.filters |= {"agreement": cells_of, "minutes": lambda seconds: f"{seconds / 60:.0f}"}
 ENVIRONMENT.filters |= {"parts_of_minutes": lambda seconds: f"{seconds / 60:.1f}"}
+ENVIRONMENT.filters |= {"mean_of": lambda values: fmean(values), "megabytes": lambda size: f"{size / 1e6:.1f}"}
 ENVIRONMENT.filters |= {"mean": lambda losses: f"{fmean(losses):.2f}"}
 
 
@@ -105,29 +127,33 @@ def comparisons(row: str) -> list[dict]:
 
 def parts_of(block_name: str) -> dict[str, dict]:
     """The records whose commands a document gives, by what names them."""
+    others = [*PLAN["tables"], *OTHER_PARTS]
     if block_name == "compact-commands":
-        tables = [name for name in PLAN["tables"] if system_of(name) == COMPACT]
-        others = [name for name in OTHER_PARTS if name != "words" and system_of(name) == COMPACT]
-        return rows_of(COMPACT) | records_of([*tables, *others])
+        return rows_of(COMPACT) | records_of([name for name in others if system_of(name) == COMPACT])
     systems = {
         f"{system}/{name}": record
         for system in SYSTEMS
         if system != COMPACT
         for name, record in rows_of(system).items()
     }
-    tables = [name for name in (*PLAN["tables"], *OTHER_PARTS) if system_of(name) != COMPACT]
-    return systems | {record_name(name): record for name, record in records_of(tables).items()}
+    others = [name for name in others if system_of(name) != COMPACT]
+    return systems | {record_name(name): record for name, record in records_of(others).items()}
 
 
 def block(name: str) -> str:
     """The content of a block; it says what was not run yet."""
-    record = None if name in OF_ROWS else load(name if name == "corpora" else record_name(name))
+    source = name.removesuffix("-words")  # of a checkpoint
+    record = None if name in OF_ROWS else load(name if name == "corpora" else record_name(source))
     if name not in OF_ROWS and record is None:
-        return f"Not run yet: `{name}`."
+        return f"Not run yet: `{source}`."
+    templates = OF_ROWS | dict.fromkeys(PLAN["tables"], "grid") | dict.fromkeys(CHECKPOINTS, "checkpoint")
+    templates |= {f"{checkpoint}-words": "words" for checkpoint in CHECKPOINTS}
     return render(
-        "grid" if name in PLAN["tables"] else (OF_ROWS | TEMPLATES).get(name, name),
+        (templates | TEMPLATES).get(name, name),
+        checkpoint=CHECKPOINTS.get(name),
         part=record,
         rows=rows_of(COMPACT),
+        checkpoint_rows=rows_of(CHECKPOINTS[name]["system"]) if name in CHECKPOINTS else {},
         parts=parts_of(name),
         records={system: rows_of(system) for system in SYSTEMS},
         plan=PLAN,

@@ -1,6 +1,6 @@
-"""Evaluate a checkpoint with other words in its prompts: templates that were held out of training, and synonyms.
+"""Evaluate a checkpoint with other words in its prompts: templates held out of training, and other words for emotions.
 
-Only the texts change; the clips are embedded once. `python benchmarks/evidence.py words` runs it.
+Only the texts change; the clips are embedded once. The parts of `evidence.py` that make checkpoints run it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 import harness  # noqa: F401  (puts the project on the import path)
 import numpy as np
 
+from modeling_gemoclap.compression.word_pieces import listed_words
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.evaluation.clips import evaluate_clips
 from modeling_gemoclap.evaluation.loading import load_pipeline
@@ -52,14 +53,16 @@ class PromptEvaluation:
         return war_uar([self.config.emotions[place] for place in nearest], self.emotions)
 
 
-def measure_words(checkpoint: Path, corpus: Path, part: dict) -> dict:
-    """Evaluate a checkpoint with held-out templates, with each synonym and with an unknown word.
+def measure_words(checkpoint: Path, corpus: Path, speakers: list[str], part: dict) -> dict:
+    """Evaluate a checkpoint with held-out templates, with each word for its emotions and with an unknown word.
+
+    The words are those of training and those of `emotion_words.txt` that the text encoder knows.
 
     Args:
         checkpoint: Folder of the checkpoint.
         corpus: Folder of the corpus.
-        part: The plan's entry: `speakers` to evaluate on, `templates` that were not used in training, and `unknown`, a
-            word that no text encoder of this project knows.
+        speakers: Speakers to evaluate on.
+        part: The plan's entry: `templates` that were not used in training, and `unknown`, a word for no emotion.
 
     Returns:
         A dict with `own`, `templates` and `words`. A word has its cosine to the class's own text, the class whose own
@@ -68,7 +71,7 @@ def measure_words(checkpoint: Path, corpus: Path, part: dict) -> dict:
     Raises:
         ValueError: If a template was used in training.
     """
-    evaluation = PromptEvaluation(checkpoint, corpus, part["speakers"])
+    evaluation = PromptEvaluation(checkpoint, corpus, speakers)
     config = evaluation.config
     own = evaluation.class_texts(config.class_prompts())
     word, prompts = config.words_of(config.emotions[0])[0], set(config.training_prompts())
@@ -81,15 +84,21 @@ def measure_words(checkpoint: Path, corpus: Path, part: dict) -> dict:
         templates.append({"template": template, "unknown": unknown, **scores})
     return {
         "n": len(evaluation.emotions),
-        "speakers": part["speakers"],
+        "speakers": speakers,
         "own": evaluation.scores(own) | {"templates": len(evaluation.templates)},
         "templates": templates,
         "words": [
             _word(evaluation, own, place, word)
             for place, emotion in enumerate(config.emotions)
-            for word in [*config.words_of(emotion), part["unknown"]]
+            for word in [*_words_for(config, emotion), part["unknown"]]
         ],
     }
+
+
+def _words_for(config, emotion: str) -> list[str]:
+    """The words for an emotion that were used in training, and the listed ones that the text encoder knows."""
+    listed = [word for word in listed_words().get(emotion, []) if not config.unknown_words([word])]
+    return list(dict.fromkeys([*config.words_of(emotion), *listed]))
 
 
 def _word(evaluation: PromptEvaluation, own: np.ndarray, place: int, word: str) -> dict:
@@ -101,6 +110,7 @@ def _word(evaluation: PromptEvaluation, own: np.ndarray, place: int, word: str) 
         "word": word,
         "emotion": config.emotions[place],
         "known": not config.unknown_words([word]),
+        "trained": word in config.words_of(config.emotions[place]),
         "cosine": float(texts[place] @ own[place]),
         "nearest": config.emotions[int((own @ texts[place]).argmax())],
         "recall": scores["recall"][config.emotions[place]],

@@ -22,7 +22,9 @@ from modeling_gemoclap.command_line.failures import run_main  # noqa: E402
 from modeling_gemoclap.command_line.places import cache_folders, refuse_unwritable  # noqa: E402
 
 FLAT = ("pitch", "energy")
-SHIPPED = ROOT / "checkpoints" / "gemoclap-compact-emodb"
+SHIPPED = ROOT / "checkpoints" / "gemoclap-base"
+if not SHIPPED.is_dir():  # until it is included
+    SHIPPED = SHIPPED.with_name("gemoclap-compact")
 
 
 def run(*command: str | Path) -> None:
@@ -89,7 +91,7 @@ def main(argv: list[str]) -> None:
     clip = corpus / "audio" / "f4_00_angry.wav"
     predict(model, clip, "synthesized, angry")
     real = sorted(Path(os.environ.get("GEMOCLAP_CORPORA", "absent"), "emodb").rglob("14*W?.*"))
-    print("\nThe checkpoint in checkpoints/, trained on German actors:", end="")
+    print(f"\ncheckpoints/{SHIPPED.name}, trained on German actors:", end="")
     predict(SHIPPED, real[0] if real else clip, "an angry actor, not used for training" if real else "the same clip")
     print(f"\npicture:    {output / 'evaluation' / 'confusion_matrix.png'}")
     print(f"checkpoint: {model}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from huggingface_hub import ModelCardData
 
 from ..markdown import as_code, as_text
+from .word_pieces import listed_words
 
 TITLE = re.compile(r"^# (.+?)(?=: speech emotion recognition)", re.M)
 PARAMETERS = re.compile(r"^\| parameters \| ([\d,]+)", re.M)
@@ -24,14 +25,12 @@ class Changes:
         calibrated: Whether the scores are calibrated.
         parameters: Numbers of parameters before and after.
         word_pieces: Numbers of word pieces before and after; None if all were kept.
-        labels: Number of rarer words for emotions, and those of them whose pieces changed.
     """
 
     half_precision: bool
     calibrated: bool
     parameters: tuple[int, int]
     word_pieces: tuple[int, int] | None = None
-    labels: tuple[int, list[str]] = (0, [])
 
     def sentences(self) -> list[str]:
         """A sentence or two for each change."""
@@ -45,13 +44,13 @@ class Changes:
                 f"another dtype is given when they are loaded."
             )
         if self.word_pieces:
-            (before, after), (number, changed) = self.word_pieces, self.labels
+            before, after = self.word_pieces
+            words = sum(map(len, listed_words().values()))
             told.append(
                 f"{after:,} of the {before:,} word pieces of the text encoder are left, among them all pieces of the "
-                f"prompts and of common words for emotions. A text whose pieces are left has the same embedding as "
-                f"before their removal; other words are split into shorter pieces, so their scores differ. "
-                f"Of {number} rarer words for emotions, {len(changed)} are split differently{': ' * bool(changed)}"
-                f"{', '.join(changed)}."
+                f"prompts and of {words} English words for emotions and manners of speaking. A text whose pieces are "
+                f"left has the same embedding as before their removal; other rare words are split into shorter "
+                f"pieces, so their scores differ."
             )
         return told
 

@@ -20,7 +20,7 @@ from ..safety_gemoclap import tensors_sha256
 from ..towers_gemoclap import load_complete_model
 from ..training.history import stamp_weights
 from .card import Changes, compressed_card
-from .word_pieces import OPTION, RARE_LABELS, changed_labels, choose_pieces, cut_embedding, cut_tokenizer, needed_texts
+from .word_pieces import OPTION, choose_pieces, cut_embedding, cut_tokenizer, needed_texts
 
 MODELS = {kind.__name__: kind for kind in (GEmoClapModel, GEmoClapForAudioClassification, GEmoClapForXVector)}
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -54,11 +54,11 @@ def compress(source: Path, output: Path, half_precision: bool = False, word_piec
     if half_precision:
         _round_to_half(model, source)
     embeddings = _class_embeddings(model, processor)
-    cut = {} if word_pieces is None else _remove_pieces(model, processor, word_pieces)
+    pieces = None if word_pieces is None else _remove_pieces(model, processor, word_pieces)
     if recorded:  # an unknown state of the weights remains unknown
         stamp_weights(model, complete=True)
     calibrated = model.config.calibration_temperature is not None
-    changes = Changes(half_precision, calibrated, (parameters, _number_of_parameters(model)), **cut)
+    changes = Changes(half_precision, calibrated, (parameters, _number_of_parameters(model)), pieces)
     target = output.resolve()
     with unfinished_folder(target) as folder:
         _save(model, processor, folder, half_precision)
@@ -118,16 +118,12 @@ def _class_embeddings(model: GEmoClapPreTrainedModel, processor) -> torch.Tensor
     return model.eval().get_class_embeddings(model.config.class_prompts(), processor.tokenizer)
 
 
-def _remove_pieces(model: GEmoClapModel, processor: GEmoClapProcessor, count: int) -> dict:
-    """Keep `count` word pieces of a model and its processor; what was changed, as fields of `Changes`."""
-    complete = processor.tokenizer
-    pieces = choose_pieces(complete, needed_texts(model.config), count)
-    processor.tokenizer = cut_tokenizer(complete, pieces)
+def _remove_pieces(model: GEmoClapModel, processor: GEmoClapProcessor, count: int) -> tuple[int, int]:
+    """Keep `count` word pieces of a model and its processor; their numbers before and after."""
+    pieces = choose_pieces(processor.tokenizer, needed_texts(model.config), count)
+    processor.tokenizer = cut_tokenizer(processor.tokenizer, pieces)
     cut_embedding(model, pieces)
-    return {
-        "word_pieces": (pieces.before, len(pieces.ids)),
-        "labels": (len(RARE_LABELS), changed_labels(complete, processor.tokenizer)),
-    }
+    return pieces.before, len(pieces.ids)
 
 
 def _save(model: GEmoClapPreTrainedModel, processor, folder: Path, half_precision: bool) -> None:

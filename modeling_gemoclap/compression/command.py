@@ -1,7 +1,7 @@
 """Make a smaller copy of a trained checkpoint, for shipping.
 
     python -m modeling_gemoclap compress MODEL OUTPUT --half_precision
-    python -m modeling_gemoclap compress MODEL OUTPUT --half_precision --word_pieces 6000
+    python -m modeling_gemoclap compress MODEL OUTPUT --half_precision --word_pieces 5500
 
 MODEL is the folder of a checkpoint, which is not changed. OUTPUT is a complete checkpoint with its own model card. It
 is loaded like any other checkpoint, and computes in float32.

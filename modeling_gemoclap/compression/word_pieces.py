@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
@@ -20,34 +21,7 @@ from ..prompts_gemoclap import EMOTION_WORDS, GENDER_WORDS
 OPTION = "--word_pieces"
 CHARACTER = re.compile(r"(?:##)?[!-~]")  # printable ASCII
 WORD = re.compile(r"(?:##)?[a-z]+")
-# Words for emotions that users may give as labels: the synonyms of the recipes in configs/, and other common ones. Few
-# of them are among the first thousands of pieces of BERT, and their pieces need little space: they are always kept.
-LABELS = (
-    "furious enraged irate weary uninterested listless serene peaceful tranquil relaxed scornful disdainful revolted "
-    "repelled nauseated thrilled enthusiastic terrified annoyed irritated cheerful delighted unemotional impassive "
-    "indifferent unhappy sorrowful gloomy astonished amazed startled admiring affectionate aggressive agitated "
-    "alarmed ambivalent amused anguished apathetic appreciative apologetic apprehensive approving aroused ashamed "
-    "awkward bitter blissful brave caring cautious compassionate composed concerned confident confused content "
-    "curious depressed desperate determined disappointed disapproving discouraged distressed doubtful dreamy eager "
-    "ecstatic elated embarrassed empathetic encouraging energetic envious euphoric exasperated exhausted fatigued "
-    "flirtatious friendly frightened grateful greedy grieving grumpy guilty heartbroken helpless hesitant hopeful "
-    "hopeless horrified hostile humble humiliated hurt impatient insecure inspired interested intrigued ironic "
-    "jealous jubilant lonely loving melancholic miserable moody nervous nostalgic offended optimistic outraged "
-    "overwhelmed panicked passionate pensive pessimistic playful pleased proud puzzled regretful rejected relieved "
-    "reluctant remorseful resentful resigned restless romantic sarcastic satisfied shocked shy skeptical sleepy "
-    "stressed stubborn suspicious sympathetic tearful tender tense thoughtful tired triumphant troubled uncomfortable "
-    "uneasy upset vengeful vulnerable warm wistful worried"
-).split()
-# Rarer words for emotions, which are not kept on purpose: the command reports how many of them are split differently.
-RARE_LABELS = (
-    "aghast alienated aloof appalled astounded baffled bashful belligerent bereaved bewildered carefree chagrined "
-    "contrite cranky crestfallen crushed defeated defiant dejected despairing despondent discontented disheartened "
-    "disillusioned dismayed dispirited distraught downcast dumbfounded edgy exhilarated exuberant fretful fuming "
-    "giddy gleeful glum hateful haughty homesick incensed indignant infatuated infuriated inquisitive irritable "
-    "jittery joyless jovial livid longing lovesick melancholy merry mournful nonchalant perplexed perturbed petrified "
-    "rapturous repentant sheepish smug spiteful stunned sullen timid tormented touched unamused uptight vexed "
-    "wrathful yearning zealous"
-).split()
+EMOTION_WORDS_FILE = Path(__file__).with_name("emotion_words.txt")
 
 
 @dataclass(frozen=True)
@@ -63,9 +37,22 @@ class Pieces:
     before: int
 
 
+def listed_words() -> dict[str, list[str]]:
+    """The words of `emotion_words.txt`, whose pieces are always kept, by emotion; `other` has words of none."""
+    words, group = {}, "other"
+    for line in EMOTION_WORDS_FILE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        name, colon, rest = line.partition(":")
+        group = name if colon else group
+        words.setdefault(group, []).extend((rest if colon else line).split())
+    return words
+
+
 def needed_texts(config: GEmoClapConfig) -> list[str]:
-    """The prompts of a configuration, in training and at inference, and common words for emotions and genders."""
-    texts = [*config.training_prompts(), *(prompt for group in config.class_prompts() for prompt in group), *LABELS]
+    """The prompts of a configuration, in training and at inference, and words for emotions and genders."""
+    texts = [*config.training_prompts(), *(prompt for group in config.class_prompts() for prompt in group)]
+    texts += [word for words in listed_words().values() for word in words]
     for emotion, (word, aliases) in EMOTION_WORDS.items():
         texts += [emotion, word, *aliases]
     for gender, aliases in GENDER_WORDS.items():
@@ -140,11 +127,6 @@ def cut_embedding(model: GEmoClapModel, pieces: Pieces) -> None:
         if name.endswith("_token_id") and isinstance(value, int):
             setattr(config, name, new_ids.get(value))
     model.config.text_config = config
-
-
-def changed_labels(before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase) -> list[str]:
-    """The words of `RARE_LABELS` whose pieces differ between two tokenizers."""
-    return [word for word in RARE_LABELS if before.tokenize(word) != after.tokenize(word)]
 
 
 def _content(tokenizer: PreTrainedTokenizerBase) -> dict:

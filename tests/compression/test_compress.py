@@ -15,14 +15,15 @@ from transformers import AutoModel, AutoProcessor, BertTokenizerFast, pipeline
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel, GEmoClapProcessor
 from modeling_gemoclap.__main__ import main
 from modeling_gemoclap.compression import checkpoint
-from modeling_gemoclap.compression.word_pieces import LABELS, RARE_LABELS, _with_new_ids, needed_texts
-from modeling_gemoclap.prompts_gemoclap import words_in
+from modeling_gemoclap.compression.word_pieces import _with_new_ids, listed_words, needed_texts
+from modeling_gemoclap.prompts_gemoclap import EMOTION_WORDS, words_in
 from modeling_gemoclap.training.history import stamp_weights
 
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
 FREQUENT = ["the", "of", "##ing", "##ed"] + ["".join(letters) for letters in product("bdf", "aeiou", "xzq")]
-RARE = ["melancholy", "giddy", "1990", "naïf"]
-FIELDS = {"emotions": list(TONES), "emotion_synonyms": {"angry": ["choleric"]}, "projection_dim": 12}
+RARE = ["zeppelin", "giraffe", "1990", "naïf"]
+COUNT = "1160"  # word pieces: all that are necessary, and some of the frequent ones
+FIELDS = {"emotions": list(TONES), "emotion_synonyms": {"angry": ["lurid"]}, "projection_dim": 12}
 DATA = [{"corpus": "tones", "speakers": ["01"], "manifest_sha256": "0", "num_clips": 1}]
 CARD = (
     '# model: speech emotion recognition by SL\n\nmodel="model" in `model`\n\n| parameters | 9,999, of which 7 were '
@@ -96,16 +97,17 @@ def test_half_precision_is_stored_and_float32_is_loaded(model_folder, tmp_path, 
 
 def test_texts_whose_pieces_are_left_keep_their_embeddings(model_folder, tmp_path, capsys):
     output = tmp_path / "copies/cut"
-    main(["compress", str(model_folder), str(output), "--word_pieces", "370"])
+    main(["compress", str(model_folder), str(output), "--word_pieces", COUNT])
     before, after = (GEmoClapProcessor.from_pretrained(folder).tokenizer for folder in (model_folder, output))
-    assert len(after) == 370 < len(before)
+    assert len(after) == int(COUNT) < len(before)
     config = GEmoClapConfig.from_pretrained(output)
-    assert config.text_config.vocab_size == 370
+    assert config.text_config.vocab_size == int(COUNT)
     assert config.text_config.pad_token_id == after.pad_token_id == after.get_vocab()["[PAD]"]
-    assert load_file(output / "model.safetensors")["text_model.embeddings.word_embeddings.weight"].shape[0] == 370
+    rows = load_file(output / "model.safetensors")["text_model.embeddings.word_embeddings.weight"]
+    assert len(rows) == int(COUNT)
     assert after.get_vocab()["[CLS]"] < before.get_vocab()["[CLS]"], "unused pieces precede it"
     dropped = before.get_vocab().keys() - after.get_vocab().keys()
-    assert {"[unused0]", "東", "melancholy", "giddy", "1990"} < dropped
+    assert {"[unused0]", "東", "zeppelin", "giraffe", "1990"} < dropped
     order = [piece for piece in FREQUENT if piece in after.get_vocab()]
     assert order == FREQUENT[: len(order)] and 0 < len(order) < len(FREQUENT), "the first ones"
     kept = [*needed_texts(config), "of the", "zyx #42 w0w", "(a) [b]"]
@@ -115,22 +117,21 @@ def test_texts_whose_pieces_are_left_keep_their_embeddings(model_folder, tmp_pat
     wanted, found = (embeddings(folder, kept) for folder in (model_folder, output))
     for name in ("text_embeds", "audio_embeds", "logits_per_audio"):
         assert torch.equal(getattr(wanted, name), getattr(found, name)), name
-    sentence = "Melancholy, giddy; quick JUMPING foxes (of 1990)?"
+    sentence = "Zeppelin, giraffe; quick JUMPING foxes (of 1990)?"
     assert "[UNK]" not in after.tokenize(sentence) and after.tokenize(sentence) != before.tokenize(sentence)
     assert after("東")["input_ids"][1] == after.unk_token_id
-    assert f"Of {len(RARE_LABELS)} rarer words for emotions, 2 are split differently: giddy, melancholy." in (
-        capsys.readouterr().out
-    )
+    words = sum(map(len, listed_words().values()))
+    assert f"and of {words} English words for emotions and manners of speaking" in capsys.readouterr().out
 
 
 def test_both_at_once_and_for_users_of_transformers_alone(model_folder, tmp_path):
     half, both = tmp_path / "half", tmp_path / "both"
     main(["compress", str(model_folder), str(half), "--half_precision"])
-    main(["compress", str(model_folder), str(both), "--half_precision", "--word_pieces", "370"])
+    main(["compress", str(model_folder), str(both), "--half_precision", "--word_pieces", COUNT])
     assert {value.dtype for value in load_file(both / "model.safetensors").values()} == {torch.float16}
     answers = [
         pipeline("zero-shot-emotion-recognition", model=str(folder), trust_remote_code=True, device=-1)(
-            {"array": tone("angry", 1), "sampling_rate": 16000}, candidate_labels=["choleric", "sad", "joy"]
+            {"array": tone("angry", 1), "sampling_rate": 16000}, candidate_labels=["lurid", "sad", "joy"]
         )
         for folder in (half, both)
     ]
@@ -138,21 +139,21 @@ def test_both_at_once_and_for_users_of_transformers_alone(model_folder, tmp_path
     processor = AutoProcessor.from_pretrained(both, trust_remote_code=True)
     model = AutoModel.from_pretrained(both, trust_remote_code=True)
     tokens = processor(text=["this person is feeling angry", "sad"])
-    assert tokens["input_ids"].max() < 370 and tokens["input_ids"][1, -1] == processor.tokenizer.pad_token_id
+    assert tokens["input_ids"].max() < int(COUNT) and tokens["input_ids"][1, -1] == processor.tokenizer.pad_token_id
     assert model.get_text_features(**tokens).shape == (2, 12)
     model.check_history()
     assert model.config.training_data == DATA and model.config.calibration_temperature == 0.7
 
 
 def test_the_card_says_what_was_changed(model_folder, tmp_path):
-    main(["compress", str(model_folder), str(tmp_path / "small"), "--half_precision", "--word_pieces", "370"])
+    main(["compress", str(model_folder), str(tmp_path / "small"), "--half_precision", "--word_pieces", COUNT])
     card = (tmp_path / "small/README.md").read_text()
     assert card.startswith('# small: speech emotion recognition by SL\n\nmodel="small" in `small`')
     parameters = sum(value.numel() for value in GEmoClapModel.from_pretrained(tmp_path / "small").parameters())
     assert f"| parameters | {parameters:,} after compression; before: 9,999, of which 7 were" in card
     section = card[card.index("## Compression") : card.index("## Results")]
     assert "a smaller copy of `model`" in section and "calibration temperature is that of the original" in section
-    assert re.search(r"^- 370 of the \d+ word pieces", section, re.M) and card.endswith("## Results\n\nUAR 0.5\n")
+    assert re.search(r"^- 1,160 of the [\d,]+ word pieces", section, re.M) and card.endswith("## Results\n\nUAR 0.5\n")
     (model_folder / "README.md").unlink()
     main(["compress", str(model_folder), str(tmp_path / "bare"), "--half_precision"])
     card = (tmp_path / "bare/README.md").read_text()
@@ -177,7 +178,7 @@ def test_a_classifier_is_rounded(make_model, tmp_path):
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value.half().float())
     with pytest.raises(ValueError, match="--word_pieces: .* has no text encoder"):
-        main(["compress", str(tmp_path / "model"), str(tmp_path / "other"), "--word_pieces", "370"])
+        main(["compress", str(tmp_path / "model"), str(tmp_path / "other"), "--word_pieces", COUNT])
 
 
 def refused(model_folder, output, *options):
@@ -208,7 +209,7 @@ def test_wrong_options_are_refused(model_folder, tmp_path, monkeypatch):
     assert "not a checkpoint of train.py" in refused(other, output, half)
     answers = iter([torch.zeros(1), torch.ones(1)])
     monkeypatch.setattr(checkpoint, "_class_embeddings", lambda *parts: next(answers))
-    assert "has other embeddings of the prompts" in refused(model_folder, output, "--word_pieces", "370")
+    assert "has other embeddings of the prompts" in refused(model_folder, output, "--word_pieces", COUNT)
     monkeypatch.undo()
     (model_folder / "adapter_config.json").write_text("{}")
     assert "is a LoRA adapter" in refused(model_folder, output, half)
@@ -218,7 +219,7 @@ def test_byte_level_tokenizers_are_refused(make_model, make_processor, tmp_path)
     model = make_model()
     model.save_pretrained(tmp_path / "model")
     make_processor(model).save_pretrained(tmp_path / "model")
-    message = refused(tmp_path / "model", tmp_path / "copy", "--word_pieces", "370")
+    message = refused(tmp_path / "model", tmp_path / "copy", "--word_pieces", COUNT)
     assert (
         message.startswith("--word_pieces needs a text encoder with a WordPiece tokenizer") and "type BPE" in message
     )
@@ -247,11 +248,19 @@ def test_the_words_of_the_recipes_are_kept():
         synonyms = yaml.safe_load(path.read_text()).get("emotion_synonyms") or {}
         words = {word for words in synonyms.values() for word in words}
         assert words <= set(needed_texts(GEmoClapConfig(emotions=["angry", "sad"]))), path.name
-    assert not set(LABELS) & set(RARE_LABELS)
+
+
+def test_the_listed_words_are_distinct_and_grouped_by_emotion():
+    words = [word for group in listed_words().values() for word in group]
+    assert len(words) == len(set(words)) > 900 and all(re.fullmatch("[a-z]+(-[a-z]+)*", word) for word in words)
+    assert set(listed_words()) == {*EMOTION_WORDS, "other"}
+    for emotion, group in listed_words().items():
+        others = {name: {word, *aliases} for name, (word, aliases) in EMOTION_WORDS.items() if name != emotion}
+        assert emotion == "other" or not set.union(*others.values()) & set(group), "a word for another emotion"
 
 
 @pytest.mark.slow
-def test_minilm_fits_in_half_precision_with_6000_pieces(pretrained_folder, tmp_path):
+def test_minilm_fits_in_half_precision_with_5500_pieces(pretrained_folder, tmp_path):
     text = pretrained_folder / "all-MiniLM-L6-v2"
     tower = AutoModel.from_pretrained(text, add_pooling_layer=False)
     config = GEmoClapConfig(audio_config("compact"), tower.config, text_pooling="mean", **FIELDS)
@@ -260,12 +269,12 @@ def test_minilm_fits_in_half_precision_with_6000_pieces(pretrained_folder, tmp_p
     extractor = AUDIO["compact"].small_extractor(tmp_path / "extractor")
     GEmoClapProcessor(extractor, GEmoClapProcessor.load_tokenizer(str(text))).save_pretrained(folder)
     main(["compress", str(folder), str(tmp_path / "half"), "--half_precision"])
-    main(["compress", str(folder), str(tmp_path / "small"), "--half_precision", "--word_pieces", "6000"])
+    main(["compress", str(folder), str(tmp_path / "small"), "--half_precision", "--word_pieces", "5500"])
     sizes = [
         (place / "model.safetensors").stat().st_size / 1e6 for place in (folder, tmp_path / "half", tmp_path / "small")
     ]
-    assert sizes[0] > 90 and sizes[2] < 27 and sizes[1] - sizes[2] == pytest.approx(24522 * 384 * 2 / 1e6, abs=0.01)
-    texts = [f"this person sounds {word}" for word in LABELS]
+    assert sizes[0] > 90 and sizes[2] < 27 and sizes[1] - sizes[2] == pytest.approx(25022 * 384 * 2 / 1e6, abs=0.01)
+    texts = [f"this person sounds {word}" for group in listed_words().values() for word in group]
     full, half, small = (
         embeddings(place, texts).text_embeds for place in (folder, tmp_path / "half", tmp_path / "small")
     )

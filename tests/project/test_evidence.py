@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from itertools import combinations
@@ -17,6 +18,7 @@ from transformers import AutoModel, AutoProcessor
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import evidence  # noqa: E402
+import evidence_checkpoints  # noqa: E402
 import evidence_plan  # noqa: E402
 import evidence_runs  # noqa: E402
 import evidence_tables  # noqa: E402
@@ -25,17 +27,34 @@ import speaker_clusters  # noqa: E402
 import supcon  # noqa: E402
 from documents import BLOCK, with_blocks  # noqa: E402
 from evidence_folds import option_of  # noqa: E402
-from evidence_plan import COMPACT, MAIN, OTHER_PARTS, PLAN, SYSTEMS, part_of, record_name, system_of  # noqa: E402
+from evidence_plan import (  # noqa: E402  # noqa: E402
+    CHECKPOINTS,
+    COMPACT,
+    MAIN,
+    MAX_BYTES,
+    OTHER_PARTS,
+    PLAN,
+    SYSTEMS,
+    part_of,
+    record_name,
+    shipped_checkpoints,
+    system_of,
+)
 from evidence_record import load  # noqa: E402
-from evidence_tables import CHECKPOINT, DOCUMENTS, block, rows_of  # noqa: E402
+from evidence_tables import DOCUMENTS, block, rows_of  # noqa: E402
 from harness import EVIDENCE  # noqa: E402
 
 from modeling_gemoclap.runs import grid  # noqa: E402
 from modeling_gemoclap.runs import recipe as recipe_module  # noqa: E402
 from modeling_gemoclap.runs.recipe import check_recipe  # noqa: E402
+from modeling_gemoclap.training.card import NO_RESULTS  # noqa: E402
 
 PARTS = [(name, system) for system in SYSTEMS for name in SYSTEMS[system]["rows"]]
 PARTS += [(name, system_of(name)) for name in (*PLAN["tables"], *OTHER_PARTS)]
+SHIPPED = [
+    pytest.param(name, marks=pytest.mark.skipif(not folder.is_dir(), reason=f"{name} was not made yet"))
+    for name, folder in shipped_checkpoints().items()
+]
 
 
 def with_tables(text):
@@ -98,7 +117,7 @@ def test_a_record_names_its_recipe_commands_seeds_and_time(name, system):
         pytest.skip(f"{name} of {system} was not run yet")
     assert record["recipe_sha256"] == evidence_plan.recipe_sha256(name, system), f"{name} was run with another recipe"
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in record["code_sha256"])
-    assert record["commands"] or name == "words"
+    assert record["commands"]
     written = " ".join(record["commands"])
     assert not re.search(r"(?<![\w.}])/\w", written), "a command has an absolute path"
     if system != COMPACT:  # the compact encoder's records are from before these were recorded
@@ -122,11 +141,14 @@ def test_systems_share_rows_and_refuse_others():
     both = ["--data_dir", "CORPORA/emodb", "CORPORA/nemo"]
     assert part_of("ravdess-zeroshot")["train"] == both and part_of("ravdess-zeroshot", COMPACT)["train"] == both[:2]
     assert part_of("emodb-loso")["seeds"] == [0, 1, 2] and part_of("emodb-loso", COMPACT)["seeds"] == [0]
-    assert record_name("emodb-loso") == f"{MAIN}/emodb-loso" and record_name("words") == "compact/words"
+    assert (
+        record_name("emodb-loso") == f"{MAIN}/emodb-loso"
+        and record_name("gemoclap-compact") == "compact/gemoclap-compact"
+    )
     with pytest.raises(ValueError, match="--system probe: it has no row ravdess-zeroshot; its rows are emodb-loso"):
         system_of("ravdess-zeroshot", "probe")
-    with pytest.raises(ValueError, match=f"--system {MAIN}: words is a part of compact"):
-        system_of("words", MAIN)
+    with pytest.raises(ValueError, match=f"--system {MAIN}: gemoclap-compact is a part of compact"):
+        system_of("gemoclap-compact", MAIN)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -178,7 +200,7 @@ FIELDS = ("before", "after", "pairs", "before_is", "clips", "speakers", "cluster
 FIELDS += ("notes", "labels")
 
 
-@pytest.mark.parametrize("name, system", [part for part in PARTS if part[0] not in ("checkpoint", "words")])
+@pytest.mark.parametrize("name, system", [part for part in PARTS if part[0] not in CHECKPOINTS])
 def test_a_part_is_rerun_with_its_recorded_commands(name, system, tmp_path, monkeypatch):
     """Programs are not run; each leaves empty analyses in its folder."""
 
@@ -277,7 +299,9 @@ def test_a_part_needs_its_own_corpora_alone():
     assert evidence.corpora_for(["whisper-ablation-nemo"]) == ["nemo"]
     assert evidence.corpora_for(["ravdess-zeroshot"]) == ["emodb", "nemo", "ravdess"]
     assert evidence.corpora_for(["ravdess-zeroshot"], COMPACT) == ["emodb", "ravdess"]
-    assert evidence.corpora_for(["emodb4-to-ravdess"]) == evidence.corpora_for(["words"]) == ["emodb", "ravdess"]
+    assert evidence.corpora_for(["emodb4-to-ravdess"]) == evidence.corpora_for(["speakers"]) == ["emodb", "ravdess"]
+    assert evidence.corpora_for(["gemoclap-base"]) == ["emodb"]
+    assert evidence.corpora_for(["gemoclap-base-nemo"]) == ["emodb", "nemo"]
 
 
 def test_the_openSMILE_records_have_what_reruns_them():
@@ -306,48 +330,124 @@ def test_without_openSMILE_the_baseline_says_how_to_install_it(monkeypatch, caps
         opensmile_baseline.main()
 
 
-def test_the_shipped_checkpoint_loads_offline(tmp_path):
-    assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) < 10_000_000
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_checkpoint_loads_offline(name):
+    folder = shipped_checkpoints()[name]
+    assert sum(path.stat().st_size for path in folder.iterdir() if not path.is_symlink()) <= MAX_BYTES
     code = {path.name for path in (ROOT / "modeling_gemoclap").glob("*_gemoclap.py")}
-    assert code == {path.name for path in CHECKPOINT.glob("*.py")}
-    for name in code:
-        assert (CHECKPOINT / name).resolve() == ROOT / "modeling_gemoclap" / name
-    model = AutoModel.from_pretrained(CHECKPOINT, trust_remote_code=True)
-    processor = AutoProcessor.from_pretrained(CHECKPOINT, trust_remote_code=True)
+    assert code == {path.name for path in folder.glob("*.py")}
+    for file in code:
+        assert (folder / file).resolve() == ROOT / "modeling_gemoclap" / file
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     wave = torch.randn(16000, generator=torch.Generator().manual_seed(0)).numpy()
     embeds = model.get_audio_features(**processor(audio=wave, sampling_rate=16000))
     assert embeds.shape == (1, model.config.projection_dim) and model.config.calibration_temperature
-    [record] = model.config.training_data
+    [record, *others] = model.config.training_data
     assert record["corpus"] == "emodb" and not {"14", "15"} & {*record["speakers"]} and len(record["speakers"]) == 8
+    assert all("encoder" in other for other in others)
 
 
+@pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.skipif(not os.environ.get("GEMOCLAP_CORPORA"), reason="GEMOCLAP_CORPORA is not set: it holds emodb/")
-def test_the_shipped_checkpoint_gives_its_card_s_figures_to_the_clip(tmp_path):
-    corpus = os.path.join(os.environ["GEMOCLAP_CORPORA"], "emodb")
+def test_a_shipped_checkpoint_gives_its_card_s_figures_to_the_clip(name, tmp_path):
+    corpus, record = os.path.join(os.environ["GEMOCLAP_CORPORA"], "emodb"), load(record_name(name))
     options = ["--data_dir", corpus, "--speakers", "14", "15", "--output_dir", tmp_path]
-    run_script("evaluate.py", "--model", CHECKPOINT, *options)
+    run_script("evaluate.py", "--model", shipped_checkpoints()[name], *options)
     answers = [
         {row["file_name"]: row["predicted"] for row in csv.DictReader(path.read_text().splitlines())}
-        for path in (tmp_path / "predictions.csv", EVIDENCE / "compact/checkpoint_predictions.csv")
+        for path in (tmp_path / "predictions.csv", EVIDENCE / f"{record_name(name)}_predictions.csv")
     ]
-    assert answers[0] == answers[1] and len(answers[0]) == load("compact/checkpoint")["n"]
-    assert json.loads((tmp_path / "results.json").read_text())["uar"] == pytest.approx(
-        load("compact/checkpoint")["uar"]
-    )
+    assert answers[0] == answers[1] and len(answers[0]) == record["n"]
+    assert json.loads((tmp_path / "results.json").read_text())["uar"] == pytest.approx(record["uar"])
 
 
-def test_words_were_measured_on_templates_that_training_never_showed():
-    record, recipe = load("compact/words"), yaml.safe_load((ROOT / "configs/compact.yaml").read_text())
-    assert not {template["template"] for template in record["templates"]} & {*recipe["emotion_templates"]}
-    config = json.loads((CHECKPOINT / "config.json").read_text())
-    taught = {word for emotion in config["emotions"] for word in recipe["emotion_synonyms"].get(emotion, [])}
-    measured = {word["word"] for word in record["words"] if word["known"]}
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_of_a_shipped_checkpoint_names_licences_limits_and_compression(name):
+    text, entry = (shipped_checkpoints()[name] / "README.md").read_text(encoding="utf-8"), CHECKPOINTS[name]
+    assert entry["card"]["licences"] in text and entry["card"]["limits"] in text
+    assert "Whether the model may be redistributed" not in text and f"license: {entry['card']['license']}" in text
+    assert ("rounded to half precision" in text) == ("word pieces" in text) == ("compress" in entry)
+    for file in entry["card"].get("licence_files", {}):
+        assert (shipped_checkpoints()[name] / file).is_file() and f"`{file}`" in text
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_words_were_measured_on_templates_that_training_never_showed(name):
+    record, config = load(record_name(name)), json.loads((shipped_checkpoints()[name] / "config.json").read_text())
+    assert not {template["template"] for template in record["words"]["templates"]} & {*config["emotion_templates"]}
+    taught = {word for words in config["emotion_synonyms"].values() for word in words}
+    measured = {word["word"] for word in record["words"]["words"] if word["trained"]}
     assert taught <= measured and PLAN["words"]["unknown"] not in measured
+    if "before" in record:
+        assert not record["before"]["changed_words"] and record["before"]["largest_uar_difference"] < 0.01
+        assert {"livid", "cheerful", "terrified"} <= {word["word"] for word in record["words"]["words"]}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_every_checkpoint_is_a_recipe_and_says_its_licence(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    entry = part_of(name)
+    check_recipe([*map(str, entry["train"]), "--output_dir", "RUN"], name)
+    assert ("CORPORA/nemo" in entry["train"]) == (entry["card"]["license"] == "cc-by-nc-sa-4.0")
+    assert ("CORPORA/nemo" in entry["train"]) == (name not in shipped_checkpoints())
+    excluded = option_of(entry["train"], "--exclude_speakers")
+    assert [speaker.rpartition("/")[2] for speaker in excluded] == option_of(entry["judge"], "--speakers")
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_checkpoint_is_made_by_one_command(name, tmp_path, monkeypatch):
+    """Programs are not run: a training and a compression leave the included compact checkpoint in their folder."""
+    compact = shipped_checkpoints()["gemoclap-compact"]
+
+    def run(command, **_):
+        words = list(map(str, command[1:]))
+        if words[0] in ("train.py", "-m"):
+            folder = words[words.index("--output_dir") + 1] if words[0] == "train.py" else words[4]
+            shutil.copytree(compact, folder)
+            card = (compact / "README.md").read_text()
+            sources = re.compile("<!-- evidence.*?end of evidence -->", re.S)
+            limits = CHECKPOINTS["gemoclap-compact"]["card"]
+            card = sources.sub(NO_RESULTS, card).replace(f"{limits['limits']}\n\n", "")
+            card = card.replace(limits["licences"], "Whether the model may be redistributed depends on licences.")
+            Path(folder, "README.md").write_text(card)
+        else:
+            Path(words[words.index("--output_dir") + 1]).mkdir(parents=True, exist_ok=True)
+            Path(words[words.index("--output_dir") + 1], "predictions.csv").touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(evidence_runs.subprocess, "run", run)
+    monkeypatch.setattr(evidence_checkpoints, "record_of", lambda folders: {"uar": 0.5})
+    monkeypatch.setattr(evidence_checkpoints, "cost_of", lambda folders: {})
+    monkeypatch.setattr(evidence_checkpoints, "_before", lambda trained, folder: {})
+    words = {"words": [{"word": "livid", "nearest": "angry", "uar": 0.5}]}
+    monkeypatch.setattr(evidence_checkpoints.words, "measure_words", lambda *parts: words)
+    monkeypatch.setattr(evidence_checkpoints, "CHECKPOINTS_FOLDER", tmp_path / "checkpoints")
+    for module in (evidence, evidence_checkpoints):
+        monkeypatch.setattr(module, "EVIDENCE", tmp_path / "evidence")
+    monkeypatch.setattr(evidence, "block", lambda name: f"The figures of {name}.")
+    runner = evidence_runs.Runner(name, tmp_path / "corpora", tmp_path, overwrite=False)
+    evidence.rerun(name, runner)
+    record = json.loads((tmp_path / f"evidence/{record_name(name)}.json").read_text())
+    assert [line.split()[1] for line in record["commands"]][-1] == "evaluate.py"
+    assert len(record["commands"]) == (4 if "compress" in CHECKPOINTS[name] else 2)
+    if stored := load(record_name(name)):
+        assert record["commands"][0] == stored["commands"][0]
+    shipped = tmp_path / "checkpoints" / name
+    assert shipped.is_dir() == (name in shipped_checkpoints())
+    place = shipped if shipped.is_dir() else runner.folder / name
+    card = (place / "README.md").read_text()
+    assert card.count(f"<!-- evidence: {name} -->") == 1 and CHECKPOINTS[name]["card"]["licences"] in card
+    assert (f"The figures of {name}." in card) == (not shipped.is_dir())
+    assert all(path.is_symlink() for path in shipped.glob("*.py"))
+    monkeypatch.setattr(evidence_checkpoints, "MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match="bytes, of 1,000 at most: keep fewer word pieces"):
+        evidence_checkpoints.ship(runner.folder / name, name)
 
 
 @pytest.mark.slow
 def test_rerunning_without_the_corpora_says_where_to_get_them(tmp_path):
-    done = run_script("benchmarks/evidence.py", "checkpoint", "--corpora", tmp_path, check=False)
+    done = run_script("benchmarks/evidence.py", "gemoclap-compact", "--corpora", tmp_path, check=False)
     assert done.returncode == 1 and "no folder emodb" in done.stderr and "emodb.bilderbar.info" in done.stderr
     options = ("--config", "configs/compact.yaml", "--data_dir", tmp_path / "emodb", "--output_dir", tmp_path / "run")
     done = run_script("train.py", *options, check=False)

@@ -17,7 +17,7 @@ from modeling_gemoclap.training.arguments import DataArguments, GEmoClapTraining
 from modeling_gemoclap.training.clips import _cache_file, read_parts
 
 FRAME = 320  # samples
-COMPACT = ROOT / "checkpoints/gemoclap-compact-emodb"
+COMPACT = ROOT / "checkpoints/gemoclap-compact"
 
 
 def frames(*levels_db):
