@@ -37,6 +37,7 @@ def rerun_row(row: dict, run: Runner) -> dict:
         run(*config, *row["train"], "--seeds", *row["seeds"], "--output_dir", run.folder)
         shared = [name for name in ("--data_dir", "--protocol", "--folds_file") if name in row["train"]]
         options = [word for name in shared for word in (name, row["train"][row["train"].index(name) + 1])]
+        options += SYSTEMS[run.system].get("evaluate", [])
         run("evaluate.py", "--model", run.folder, *options, "--seeds", *row["seeds"])
         return record_of([run.folder], row.get("untouched")) | {"seeds": row["seeds"]}
     models = [run.folder / f"seed_{seed}" for seed in row["seeds"]]

@@ -23,8 +23,6 @@ from modeling_gemoclap.command_line.places import cache_folders, refuse_unwritab
 
 FLAT = ("pitch", "energy")
 SHIPPED = ROOT / "checkpoints" / "gemoclap-base"
-if not SHIPPED.is_dir():  # until it is included
-    SHIPPED = SHIPPED.with_name("gemoclap-compact")
 
 
 def run(*command: str | Path) -> None:

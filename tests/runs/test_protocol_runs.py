@@ -103,6 +103,14 @@ def test_results_of_a_run(run):
     assert {"mean", "std"} == set(results["over_folds"]["uar"])
 
 
+def test_results_without_the_gender_probe(run, tones, tmp_path):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("results"))
+    judge(tmp_path / "run", tones, "--gender_probe", "false")
+    results = figures(tmp_path / "run")
+    assert results["gender_probe"] is None and results["uar"] == figures(run)["uar"]
+    assert "gender probe" not in (tmp_path / "run/results/results.md").read_text()
+
+
 def test_contents_of_the_report(run):
     page = (run / "results/report.html").read_text()
     assert 'src="data:image/png;base64,' in page and not re.search(r"(src|href)=\"(?!data:)", page), "self-contained"

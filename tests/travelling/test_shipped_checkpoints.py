@@ -15,11 +15,7 @@ from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.evaluation.loading import load_pipeline
 
 BASE = ROOT / "checkpoints/gemoclap-base"
-NOT_MADE = "checkpoints/gemoclap-base was not made yet: python benchmarks/evidence.py gemoclap-base"
-CHECKPOINTS = [
-    pytest.param(BASE, marks=pytest.mark.skipif(not BASE.is_dir(), reason=NOT_MADE), id="base"),
-    pytest.param(ROOT / "checkpoints/gemoclap-compact", id="compact"),
-]
+CHECKPOINTS = [BASE, ROOT / "checkpoints/gemoclap-compact"]
 # What `pip install torch transformers soundfile` installs; soxr, as other packages of the project, is refused.
 ALONE = """
 import sys
@@ -50,7 +46,7 @@ print(json.dumps(results))
 """
 
 
-@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda folder: folder.name)
 def test_a_copied_checkpoint_needs_transformers_and_soundfile_alone(checkpoint, tmp_path):
     import soundfile
 
@@ -79,7 +75,6 @@ def quiet_noise(wave, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not BASE.is_dir(), reason=NOT_MADE)
 def test_room_tone_keeps_the_answer_of_the_base_checkpoint(corpora):
     """One second of silence or quiet noise before or after each of 125 clips; untrimmed, more answers change."""
     pipe, rng = load_pipeline(str(BASE), "cpu"), np.random.default_rng(0)
