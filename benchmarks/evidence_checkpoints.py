@@ -108,6 +108,7 @@ def describe(folder: Path, name: str, entry: dict) -> None:
     if facts["limits"] not in card.text:
         card.text = card.text.replace(LIMITS, f"{LIMITS}{facts['limits']}\n\n")
     card.text = REDISTRIBUTION.sub(lambda match: facts["licences"], card.text)
+    card.text = card.text.replace(" Results on this card were measured before that.", "")  # they are measured again
     card.save(folder / "README.md")
     for target, source in facts.get("licence_files", {}).items():
         shutil.copyfile(LICENCES / source, folder / target)

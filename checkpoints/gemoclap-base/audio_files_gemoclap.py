@@ -1,0 +1,1 @@
+../../modeling_gemoclap/audio_files_gemoclap.py

@@ -1,0 +1,1 @@
+../../modeling_gemoclap/base_gemoclap.py

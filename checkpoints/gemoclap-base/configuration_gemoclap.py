@@ -1,0 +1,1 @@
+../../modeling_gemoclap/configuration_gemoclap.py

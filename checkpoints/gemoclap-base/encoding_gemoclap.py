@@ -1,0 +1,1 @@
+../../modeling_gemoclap/encoding_gemoclap.py

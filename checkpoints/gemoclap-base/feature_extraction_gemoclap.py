@@ -1,0 +1,1 @@
+../../modeling_gemoclap/feature_extraction_gemoclap.py

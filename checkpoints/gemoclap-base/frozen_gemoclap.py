@@ -1,0 +1,1 @@
+../../modeling_gemoclap/frozen_gemoclap.py

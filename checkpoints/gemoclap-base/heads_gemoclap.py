@@ -1,0 +1,1 @@
+../../modeling_gemoclap/heads_gemoclap.py

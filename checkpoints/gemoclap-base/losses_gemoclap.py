@@ -1,0 +1,1 @@
+../../modeling_gemoclap/losses_gemoclap.py

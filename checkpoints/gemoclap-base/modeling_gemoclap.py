@@ -1,0 +1,1 @@
+../../modeling_gemoclap/modeling_gemoclap.py

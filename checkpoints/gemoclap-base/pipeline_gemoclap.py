@@ -1,0 +1,1 @@
+../../modeling_gemoclap/pipeline_gemoclap.py

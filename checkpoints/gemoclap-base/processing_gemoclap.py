@@ -1,0 +1,1 @@
+../../modeling_gemoclap/processing_gemoclap.py

@@ -1,0 +1,1 @@
+../../modeling_gemoclap/prompts_gemoclap.py

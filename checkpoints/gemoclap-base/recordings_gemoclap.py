@@ -1,0 +1,1 @@
+../../modeling_gemoclap/recordings_gemoclap.py

@@ -1,0 +1,1 @@
+../../modeling_gemoclap/safety_gemoclap.py

@@ -1,0 +1,1 @@
+../../modeling_gemoclap/spectrograms_gemoclap.py

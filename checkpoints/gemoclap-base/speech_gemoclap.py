@@ -1,0 +1,1 @@
+../../modeling_gemoclap/speech_gemoclap.py

@@ -1,0 +1,1 @@
+../../modeling_gemoclap/towers_gemoclap.py
