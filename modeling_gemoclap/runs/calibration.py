@@ -105,6 +105,8 @@ def calibrate(trainer, logits: torch.Tensor, labels: torch.Tensor, source: str) 
 def out_of_fold_logits(run: Run) -> tuple[torch.Tensor, torch.Tensor, str]:
     """Return logits for all training speakers, each from a model that was not trained on the speaker.
 
+    A teacher that is one checkpoint (`--distil_from`) may have heard the speaker; the description then says so.
+
     Logits of finished folds are read from disk.
 
     Args:

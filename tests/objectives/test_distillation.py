@@ -114,7 +114,8 @@ def test_chunks_give_the_same_weights(train, trained, tones, tmp_path):
         train(*options, *more, "--output_dir", tmp_path / name)
     first, chunks, none = (load_file(tmp_path / name / "model.safetensors") for name in ("all", "chunks", "none"))
     name = "audio_projection.linear2.weight"
-    assert torch.allclose(first[name], chunks[name], atol=1e-5) and not torch.allclose(first[name], none[name])
+    assert torch.allclose(first[name], chunks[name], atol=1e-5)
+    assert (first[name] - none[name]).abs().max() > 1e-3, "the teacher changes the weights"
 
 
 @pytest.mark.slow

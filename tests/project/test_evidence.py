@@ -125,7 +125,7 @@ def test_a_record_names_its_recipe_commands_seeds_and_time(name, system):
     assert len(record["losses"]) == record["trainings"]
     bounds = record["intervals"]["uar"]
     assert bounds[0] < record["uar"] < bounds[1] if bounds else record["speakers"] < 5
-    seeds = [str(seed) for seed in record.get("seeds", part_of(name, system)["seeds"])]
+    seeds = [str(seed) for seed in part_of(name, system)["seeds"]]
     assert len(record["per_seed"]) == len(seeds)
     words = [word for line in record["commands"] for word in line.split()]
     given = option_of(words, "--seeds") or [words[i + 1] for i, word in enumerate(words) if word == "--seed"]
@@ -377,7 +377,7 @@ def test_words_were_measured_on_templates_that_training_never_showed(name):
     measured = {word["word"] for word in record["words"]["words"] if word["trained"]}
     assert taught <= measured and PLAN["words"]["unknown"] not in measured
     if "before" in record:
-        assert not record["before"]["changed_words"] and record["before"]["largest_uar_difference"] < 0.01
+        assert not record["before"]["changed_words"]
         assert {"livid", "cheerful", "terrified"} <= {word["word"] for word in record["words"]["words"]}
 
 

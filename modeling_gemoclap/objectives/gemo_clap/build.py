@@ -116,7 +116,7 @@ def _config_values(arguments: ModelArguments, options: GEmoClapOptions, emotions
 
 
 def _synonyms(options: GEmoClapOptions, emotions: list[str]) -> dict[str, list[str]]:
-    """The synonyms of each emotion of a corpus, with the words of emotions that it lacks.
+    """The synonyms of each emotion of a training, with the words of emotions that its classes lack.
 
     Raises:
         ValueError: If an emotion of `absent_emotions` is unknown.

@@ -67,7 +67,7 @@ class GEmoClapOptions:
     )
     absent_emotions: str | None = option(
         None,
-        'Where the corpus lacks an emotion, its words are synonyms of another: a JSON object, {"calm": "neutral"}',
+        'Where the classes lack an emotion, its words are synonyms of another: a JSON object, {"calm": "neutral"}',
         as_json=True,
     )
     emotion_templates: list[str] = option(["this person is feeling {}"], "Templates of emotion prompts", nargs="+")
