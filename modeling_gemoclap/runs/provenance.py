@@ -39,9 +39,7 @@ def recipe_of_fold(recipe: Recipe, protocol: Protocol, corpus: Corpus, fold: int
             seed = int(seeds[0]) if len(seeds) == 1 else seed
             teacher = _checkpoint_of_fold(("--distil_from", name), protocol, corpus, fold, seed)
         records = read_checkpoint_config(teacher, "--distil_from").training_data
-        if (
-            protocol.speaker_independent or teacher == name
-        ):  # else a fold of the run left out the clips, not the speakers
+        if protocol.speaker_independent or teacher == name:  # else the fold left out clips instead of speakers
             _refuse_heard(teacher, records, protocol.test(corpus, fold), fold)
         options = dataclasses.replace(options, distil_from=teacher)
     return dataclasses.replace(recipe, model=model, options=options)
