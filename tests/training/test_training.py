@@ -185,8 +185,8 @@ def test_pretrained_towers_by_path(train, tones, tmp_path, make_model, make_proc
     model = GEmoClapModel.from_pretrained(run)
     assert model.config.audio_config.model_type == "wavlm"
     assert "pretrained: audio" in (run / "README.md").read_text()
-    with pytest.raises(ValueError, match="both"):
-        train("--data_dir", tones, "--output_dir", tmp_path / "x", "--audio_model", tmp_path / "audio")
+    with pytest.raises(ValueError, match="--text_model needs a pretrained audio encoder"):
+        train("--data_dir", tones, "--output_dir", tmp_path / "x", *towers[2:4], "--text_config", "{}")
 
 
 # ---- invalid input --------------------------------------------------------------------------------------------------

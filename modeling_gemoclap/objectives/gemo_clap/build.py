@@ -171,7 +171,7 @@ def _with_new_text_encoder(arguments: ModelArguments, options: GEmoClapOptions, 
     name, window = arguments.audio_model, arguments.audio_window_seconds
     tower = load_audio_tower(name, arguments.audio_layers, window, **audio)
     config = GEmoClapConfig(audio_config=tower.config, **values)
-    tokenizer = _add_small_text_encoder(config, *parse_json_fields(options, "text_config"))
+    tokenizer = _add_small_text_encoder(config, options)
     model = settle_history(GEmoClapModel(config, tower).started_from(name)).train()
     extractor = GEmoClapFeatureExtractor.from_audio_pretrained(name, window, **features)
     return model, GEmoClapProcessor(extractor, tokenizer)

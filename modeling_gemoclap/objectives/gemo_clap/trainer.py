@@ -185,7 +185,7 @@ class GEmoClapTrainer(SpeechTrainer):
 
     def _teacher_terms(self, student: torch.Tensor, teacher: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Return this process's parts of the means over the clips of the global batch, times the processes."""
-        if self._distillation is None or teacher is None:
+        if teacher is None or self._distillation is None:
             return {}
         with torch.autocast(student.device.type, enabled=False):
             values = self._distillation.losses(student, teacher.to(student))
