@@ -63,7 +63,7 @@ def loss_of(model, wrapped, batch, rank, world, chunk=None):
     trainer = trainer_class.__new__(trainer_class)
     trainer.args = SimpleNamespace(world_size=world, process_index=rank, label_smoothing_factor=0.0)
     trainer.accelerator = Accelerator(cpu=True)
-    trainer._floors, trainer._chunk_size = (0.0, 0), chunk
+    trainer._floors, trainer._distilled, trainer._chunk_size = (0.0, 0), 0.0, chunk
     single_process = {"gather": lambda tensor: tensor, "largest_batch": lambda rows, device: rows}
     alone = single_process if world == 1 else {"gather": trainer_module.gather}
     classifier_alone = {"gather": alone["gather"]}
