@@ -191,9 +191,10 @@ def _add_small_text_encoder(config: GEmoClapConfig, options: GEmoClapOptions) ->
     tokenizer = build_tokenizer(config, taught)
     defaults = {**SMALL_TEXT_ENCODER, "vocab_size": len(tokenizer)}
     check_config_fields("text_config", fields, RobertaConfig(**defaults))
-    config.known_words = words_in(taught_prompts(config) if taught else _sampled_prompts(config))
+    prompts = taught_prompts(config) if taught else config.training_prompts()
+    config.known_words = words_in(prompts if taught else _sampled_prompts(config))
     config.text_config = RobertaConfig(**{**defaults, **fields})
-    _check_text_encoder_size(config, tokenizer, taught_prompts(config) if taught else config.training_prompts())
+    _check_text_encoder_size(config, tokenizer, prompts)
     return tokenizer
 
 

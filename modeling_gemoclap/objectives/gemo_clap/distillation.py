@@ -10,11 +10,10 @@ from torch.nn import functional as F
 from ...configuration_gemoclap import GEmoClapConfig
 from ...modeling_gemoclap import GEmoClapModel
 from ...training.clips import ClipDataset
-from ...training.finite import NotFiniteError
 from ...training.history import settle_history
 from .collator import GEmoClapCollator
 from .emotion_words import EMOTION_WORDS
-from .initialisation import PROMPT_LEARNING_RATE, PROMPTS_PER_STEP
+from .initialisation import PROMPTS_PER_STEP, prompt_optimizer, prompt_step
 
 
 class TaughtClips(ClipDataset):
@@ -101,9 +100,7 @@ def teach_prompts(model: GEmoClapModel, collator: GEmoClapCollator, teacher, ste
     prompts = taught_prompts(model.config)
     targets = teacher.embed_prompts(prompts).to(model.device)
     num_own, generator = len(set(model.config.training_prompts())), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(
-        [*model.text_model.parameters(), *model.text_projection.parameters()], lr=PROMPT_LEARNING_RATE
-    )
+    optimizer = prompt_optimizer(model)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     half = PROMPTS_PER_STEP // 2
 
@@ -115,11 +112,7 @@ def teach_prompts(model: GEmoClapModel, collator: GEmoClapCollator, teacher, ste
     for step in range(steps):
         rows = [torch.randint(bound, (half,), generator=generator) for bound in (num_own, len(prompts))]
         loss = 1 - cosines(torch.cat(rows)).mean()
-        if not loss.isfinite():
-            raise NotFiniteError(f"--prompt_steps: the loss of the prompts is {loss.item()} at step {step + 1}")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        prompt_step(optimizer, loss, step)
         schedule.step()
     optimizer.zero_grad()
     model.note_weights()

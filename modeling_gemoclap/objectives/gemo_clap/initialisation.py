@@ -74,6 +74,25 @@ def centre_projections(model: GEmoClapModel, batches: Iterable[dict[str, torch.T
     model.note_weights()
 
 
+def prompt_optimizer(model: GEmoClapModel) -> torch.optim.Optimizer:
+    """The optimizer of the text tower and its projection, which are trained on prompts alone."""
+    parameters = [*model.text_model.parameters(), *model.text_projection.parameters()]
+    return torch.optim.AdamW(parameters, lr=PROMPT_LEARNING_RATE)
+
+
+def prompt_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, step: int) -> None:
+    """Take step number `step`, from 0, on a loss of prompts.
+
+    Raises:
+        NotFiniteError: If the loss is not finite.
+    """
+    if not loss.isfinite():
+        raise NotFiniteError(f"--prompt_steps: the loss of the prompts is {loss.item()} at step {step + 1}")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
 def train_on_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: int, seed: int) -> None:
     """Train a text tower from scratch on prompts only, so that prompts with the same labels have similar embeddings.
 
@@ -94,9 +113,7 @@ def train_on_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: in
     """
     settle_history(model)
     config, generator = model.config, torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(
-        [*model.text_model.parameters(), *model.text_projection.parameters()], lr=PROMPT_LEARNING_RATE
-    )
+    optimizer = prompt_optimizer(model)
     count = len(config.emotions) + len(config.genders)
     directions = torch.randn(config.projection_dim, count, generator=generator)
     if config.projection_dim >= count:
@@ -119,10 +136,6 @@ def train_on_prompts(model: GEmoClapModel, collator: GEmoClapCollator, steps: in
         if config.objective == "ml":
             prompts = [collator.gender_text(gender, generator) for gender in genders]
             loss = loss + cosine_loss(prompts, gender_targets)
-        if not loss.isfinite():
-            raise NotFiniteError(f"--prompt_steps: the loss of the prompts is {loss.item()} at step {step + 1}")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        prompt_step(optimizer, loss, step)
     optimizer.zero_grad()
     model.note_weights()
