@@ -315,7 +315,6 @@ def test_json_options(tones, text, message):
         "text_config",
         "feature_config",
         "emotion_synonyms",
-        "absent_emotions",
         "emotion_map",
     ):
         with pytest.raises(ValueError, match=f"--{option}: .*{message}"):

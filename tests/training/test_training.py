@@ -129,20 +129,6 @@ def test_synonyms_are_learned_and_unknown_words_are_reported(train, tones, tmp_p
     assert "was not trained on 'livid'" in stream.getvalue() and "its words are a, angry" in stream.getvalue()
 
 
-@pytest.mark.parametrize("emotions", [["angry", "neutral"], ["angry", "calm", "neutral"], ["angry", "calm"]])
-def test_words_of_an_emotion_that_the_corpus_lacks_are_synonyms_of_another(emotions):
-    options = GEmoClapOptions(
-        emotion_synonyms='{"calm": ["serene"], "neutral": ["impassive"]}', absent_emotions='{"calm": "neutral"}'
-    )
-    model, _ = build_model_and_processor(ModelArguments(), options, emotions)
-    expected = {"neutral": ["impassive", "calm", "serene"]} if "calm" not in emotions else {"calm": ["serene"]}
-    if emotions == ["angry", "calm", "neutral"]:
-        expected |= {"neutral": ["impassive"]}
-    assert model.config.emotion_synonyms == expected
-    with pytest.raises(ValueError, match="--absent_emotions: 'bliss' is unknown; give .*, calm, .*neutral"):
-        build_model_and_processor(ModelArguments(), GEmoClapOptions(absent_emotions='{"calm": "bliss"}'), emotions)
-
-
 def test_development_metrics_include_every_clip(train, tones, tmp_path):
     options = ("--dev_speakers", "03", "04", "--eval_strategy", "epoch", "--dataloader_drop_last", "true")
     options += ("--per_device_eval_batch_size", "7", "--num_train_epochs", "1")

@@ -13,7 +13,7 @@ from ...corpora.checkpoint_files import check_checkpoint_files
 from ...feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ...modeling_gemoclap import GEmoClapModel
 from ...processing_gemoclap import GEmoClapProcessor
-from ...prompts_gemoclap import EMOTION_WORDS, prompt_word, words_in
+from ...prompts_gemoclap import words_in
 from ...towers_gemoclap import load_audio_tower, load_text_tower
 from ...training.arguments import ModelArguments
 from ...training.history import settle_history
@@ -112,26 +112,8 @@ def build_model_and_processor(
 def _config_values(arguments: ModelArguments, options: GEmoClapOptions, emotions: list[str]) -> dict:
     values = {name: getattr(arguments, name) for name in SHARED_CONFIG_FIELDS}
     values |= {name: getattr(options, name) for name in OBJECTIVE_CONFIG_FIELDS}
-    return values | {"emotions": emotions, "emotion_synonyms": _synonyms(options, emotions)}
-
-
-def _synonyms(options: GEmoClapOptions, emotions: list[str]) -> dict[str, list[str]]:
-    """The synonyms of each emotion of a training, with the words of emotions that its classes lack.
-
-    Raises:
-        ValueError: If an emotion of `absent_emotions` is unknown.
-    """
     synonyms = json_object(options.emotion_synonyms, "--emotion_synonyms")
-    for absent, other in json_object(options.absent_emotions, "--absent_emotions").items():
-        if unknown := [name for name in (absent, other) if name not in EMOTION_WORDS]:
-            raise ValueError(
-                f"--absent_emotions: {unknown[0]!r} is unknown; give a JSON object of two of "
-                f'{", ".join(EMOTION_WORDS)}, as in \'{{"calm": "neutral"}}\''
-            )
-        if absent not in emotions and other in emotions:
-            words = [prompt_word(absent), *synonyms.get(absent, [])]
-            synonyms = synonyms | {other: [*synonyms.get(other, []), *words]}
-    return synonyms
+    return values | {"emotions": emotions, "emotion_synonyms": synonyms}
 
 
 def _from_checkpoint(arguments: ModelArguments, options: GEmoClapOptions, values: dict):

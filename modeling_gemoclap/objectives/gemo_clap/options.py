@@ -65,11 +65,6 @@ class GEmoClapOptions:
     emotion_synonyms: str | None = option(
         None, "Synonyms of emotions for training prompts, a JSON object of lists", as_json=True
     )
-    absent_emotions: str | None = option(
-        None,
-        'Where the classes lack an emotion, its words are synonyms of another: a JSON object, {"calm": "neutral"}',
-        as_json=True,
-    )
     emotion_templates: list[str] = option(["this person is feeling {}"], "Templates of emotion prompts", nargs="+")
     gender_templates: list[str] = option(["this person is {}"], "Templates of gender prompts", nargs="+")
     joint_templates: list[str] = option(
