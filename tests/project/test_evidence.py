@@ -28,7 +28,7 @@ import speaker_clusters  # noqa: E402
 import supcon  # noqa: E402
 from documents import BLOCK, with_blocks  # noqa: E402
 from evidence_folds import option_of  # noqa: E402
-from evidence_plan import (  # noqa: E402  # noqa: E402
+from evidence_plan import (  # noqa: E402
     CHECKPOINTS,
     COMPACT,
     MAIN,
@@ -45,6 +45,7 @@ from evidence_record import load  # noqa: E402
 from evidence_tables import DOCUMENTS, block, rows_of  # noqa: E402
 from harness import EVIDENCE  # noqa: E402
 
+from modeling_gemoclap.corpora.manifest import load_corpus  # noqa: E402
 from modeling_gemoclap.runs import grid  # noqa: E402
 from modeling_gemoclap.runs import recipe as recipe_module  # noqa: E402
 from modeling_gemoclap.runs.recipe import check_recipe  # noqa: E402
@@ -300,6 +301,13 @@ def test_a_part_needs_its_own_corpora_alone():
     assert evidence.corpora_for(["emodb4-to-ravdess"]) == evidence.corpora_for(["speakers"]) == ["emodb", "ravdess"]
     assert evidence.corpora_for(["gemoclap-base"]) == ["emodb"]
     assert evidence.corpora_for(["gemoclap-base-nemo"]) == ["emodb", "nemo"]
+
+
+def test_the_list_of_the_part_of_nEMO(corpora):
+    """The rows of nEMO can be rerun from the published corpus: the list names the recordings."""
+    listed = (EVIDENCE / "nemo_part.txt").read_text().split()
+    names = load_corpus(corpora / "nemo").column("file_name").to_pylist()
+    assert listed == sorted(Path(name).stem for name in names)
 
 
 def test_the_openSMILE_records_have_what_reruns_them():
