@@ -34,6 +34,11 @@ def rerun_row(row: dict, run: Runner) -> dict:
     """Train and evaluate a row: all folds of a protocol, or a checkpoint for each seed on another corpus."""
     config = ["train.py", *training_options(run.system)]
     if "judge" not in row:
+        if teacher := SYSTEMS[run.system].get("teacher"):
+            folder = f"{run.folder}-teacher"
+            command = ["train.py", *training_options(teacher), *row["train"], "--seeds", *row["seeds"]]
+            run(*command, "--output_dir", folder)
+            config += ["--distil_from", folder]
         run(*config, *row["train"], "--seeds", *row["seeds"], "--output_dir", run.folder)
         shared = [name for name in ("--data_dir", "--protocol", "--folds_file") if name in row["train"]]
         options = [word for name in shared for word in (name, row["train"][row["train"].index(name) + 1])]

@@ -75,6 +75,7 @@ def recipe_sha256(name: str, system: str | None = None) -> str:
     part, settings = part_of(name, system), SYSTEMS[system_of(name, system)]
     recipe = [PLAN["options"], {key: part[key] for key in part if key not in NOT_IN_RECIPE}]
     recipe += [settings["options"]] if "options" in settings else []
-    paths = {settings.get("config"), part.get("grid"), *part.get("configs", ())} - {None}
+    taught_by = SYSTEMS[settings["teacher"]]["config"] if "teacher" in settings else None
+    paths = {settings.get("config"), taught_by, part.get("grid"), *part.get("configs", ())} - {None}
     recipe += [yaml.safe_load((ROOT / path).read_text(encoding="utf-8")) for path in paths]
     return hashlib.sha256(json.dumps(sorted(map(str, recipe))).encode()).hexdigest()

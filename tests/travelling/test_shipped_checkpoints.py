@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import RATE, ROOT, tone
 
 from modeling_gemoclap import GEmoClapFeatureExtractor
@@ -65,6 +66,22 @@ def test_a_copied_checkpoint_needs_transformers_and_soundfile_alone(checkpoint, 
     for there, here in zip(json.loads(done.stdout.splitlines()[-1]), ours, strict=True):
         assert [item["label"] for item in there] == [item["label"] for item in here]
         assert [item["score"] for item in there] == pytest.approx([item["score"] for item in here], abs=1e-5)
+
+
+def test_words_that_training_never_showed_are_near_their_emotion():
+    """Emo-DB has no calm, so only the text encoder can know the word. *livid* is near sad in MiniLM itself."""
+    pipe = load_pipeline(str(BASE), "cpu")
+    config = pipe.model.config
+    labels = [*config.emotions, "calm"]
+    words = {"cheerful": "happy", "terrified": "fear", "tranquil": "calm", "infuriated": "angry", "mournful": "sad"}
+    assert not {*words} & {word for prompt in config.training_prompts() for word in prompt.split()}
+    with torch.no_grad():
+        known, new = (
+            pipe.model.get_class_embeddings(config.class_prompts(texts), pipe.tokenizer)
+            for texts in (labels, list(words))
+        )
+    nearest = [labels[row] for row in (new @ known.T).argmax(1).tolist()]
+    assert dict(zip(words, nearest, strict=True)) == words
 
 
 def quiet_noise(wave, rng):
