@@ -9,20 +9,24 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from conftest import audio_config, text_config
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel, GEmoClapTrainer
 from modeling_gemoclap.objectives import classifier as classifier_module
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.objectives.gemo_clap import trainer as trainer_module
+from modeling_gemoclap.objectives.gemo_clap.distillation import Distillation
 
 GATHER = trainer_module.gather
 KINDS = [(objective, similarity) for objective in ("emo", "ml", "sl") for similarity in ("cross", "intra", "both")]
+KINDS += [("taught", "cross")]  # SL-GEmo-CLAP with a teacher
 
 
 def make(objective, similarity, dtype):
     torch.manual_seed(0)
     model_class = GEmoClapForAudioClassification if objective == "classifier" else GEmoClapModel
+    objective = "sl" if objective == "taught" else objective
     fields = {} if objective == "classifier" else {"objective": objective, "similarity": similarity}
     towers = {"audio_config": audio_config("compact"), "text_config": text_config()}
     return model_class(GEmoClapConfig(**towers, projection_dim=12, **fields)).to(dtype).train()
@@ -41,6 +45,8 @@ def whole_batch(objective, dtype):
     if objective == "ml":
         batch["gender_input_ids"] = batch["input_ids"].flip(0)
         batch["gender_attention_mask"] = batch["attention_mask"]
+    if objective == "taught":
+        batch["teacher_embeds"] = F.normalize(torch.randn(8, 12, generator=generator), dim=1).to(dtype)
     return batch
 
 
@@ -54,6 +60,8 @@ def parts(batch, rank, world, division):
     padded = {name: value.clone() for name, value in batch.items()}
     for name in ("emotion_labels", "gender_labels"):
         padded[name][-1] = -1
+    if "teacher_embeds" in padded:
+        padded["teacher_embeds"][-1] = 0
     return complete, {name: value.chunk(world)[rank] for name, value in padded.items()}
 
 
@@ -64,6 +72,9 @@ def loss_of(model, wrapped, batch, rank, world, chunk=None):
     trainer.args = SimpleNamespace(world_size=world, process_index=rank, label_smoothing_factor=0.0)
     trainer.accelerator = Accelerator(cpu=True)
     trainer._floors, trainer._distilled, trainer._chunk_size = (0.0, 0), 0.0, chunk
+    trainer._terms, trainer._term_count = {}, 0
+    class_embeds = F.normalize(torch.arange(48.0).cos().view(4, 12), dim=1)
+    trainer._distillation = Distillation(class_embeds, scale=5.0) if "teacher_embeds" in batch else None
     single_process = {"gather": lambda tensor: tensor, "largest_batch": lambda rows, device: rows}
     alone = single_process if world == 1 else {"gather": trainer_module.gather}
     classifier_alone = {"gather": alone["gather"]}
@@ -148,7 +159,7 @@ def gradients_without_gather(model, wrapped, part):
     """Gradients of a loss that each process computes from its local clips only."""
     model.zero_grad()
     labels = {name: part[name] for name in ("emotion_labels", "gender_labels")}
-    inputs = {name: value for name, value in part.items() if name not in labels}
+    inputs = {name: value for name, value in part.items() if name not in (*labels, "teacher_embeds")}
     output = wrapped(**inputs)
     terms = model.objective_terms(output, *labels.values())
     trainer_module.contrastive_loss(terms).backward()
