@@ -12,7 +12,8 @@ from harness import machine
 RESULTS = Path(__file__).with_name("RESULTS.md")
 # `<!-- evidence: NAME -->` to `<!-- end of evidence -->`, or `<!-- NAME -->` to `<!-- /NAME -->`
 BLOCK = re.compile(
-    r"(<!-- (?:evidence: )?([\w-]+) -->\n(\n?))(.*?)(\n\3<!-- (?:end of evidence|/\2) -->)", flags=re.DOTALL
+    r"(<!-- (?:evidence: )?([\w-]+) -->\n(\n?))((?:(?!<!-- ).)*?)(\n\3<!-- (?:end of evidence|/\2) -->)",
+    flags=re.DOTALL,
 )
 
 

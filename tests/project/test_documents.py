@@ -132,6 +132,14 @@ def test_blocks_keep_their_markers_and_blank_lines():
     assert documents.with_blocks(text, lambda name: None) == text
 
 
+def test_an_empty_block_does_not_reach_into_the_next():
+    empty = "<!-- evidence: x -->\n\n<!-- end of evidence -->\n"
+    other = empty.replace("x", "y").replace("\n\n", "\n\nold\n\n")
+    text = f"{empty}\nprose\n\n{other}"
+    filled = documents.with_blocks(text, {"x": "new"}.get)
+    assert "new" in filled and "prose" in filled and "old" in filled
+
+
 def test_memory_over_plain_is_the_quotient():
     head, rows = next(
         table for table in tables_of((ROOT / "benchmarks/RESULTS.md").read_text()) if "memory over plain" in table[0]
