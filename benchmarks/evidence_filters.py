@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from documents import ENVIRONMENT, percent
-from evidence_intervals import difference_interval, gap_interval, uar_interval
+from evidence_intervals import difference_interval, gap_interval, paired_difference, uar_interval
 from evidence_plan import PLAN
 
 from modeling_gemoclap.evaluation.cluster_analysis import cells_of
@@ -51,7 +51,7 @@ def words_by_kind(words: list[dict], emotion: str) -> list[tuple[str, list[dict]
     return [("of training", trained), ("not of training", others), ("control", control)]
 
 
-for function in (scores, interval, difference, gender_gap, seeds, words_by_kind):
+for function in (scores, interval, difference, gender_gap, paired_difference, seeds, words_by_kind):
     ENVIRONMENT.filters[function.__name__] = function
 ENVIRONMENT.filters |= {"agreement": cells_of, "minutes": lambda seconds: f"{seconds / 60:.0f}"}
 ENVIRONMENT.filters |= {"parts_of_minutes": lambda seconds: f"{seconds / 60:.1f}"}

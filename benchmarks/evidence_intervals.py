@@ -9,7 +9,8 @@ from __future__ import annotations
 import harness  # noqa: F401  (puts the project on the import path)
 import scipy.stats
 
-from modeling_gemoclap.evaluation.statistics import enough_speakers
+from modeling_gemoclap.evaluation.comparison import difference_of
+from modeling_gemoclap.evaluation.statistics import enough_speakers, recorded_counts
 
 
 def widening(speakers: int, freedom: float | None = None) -> float:
@@ -49,6 +50,22 @@ def difference_interval(comparison: dict) -> list[float] | None:
     """The interval of a paired difference of UAR, or None where there is none."""
     interval = {"uar": comparison["interval"], "method": comparison.get("method")}
     return uar_interval({"uar": comparison["difference"], "intervals": interval}, comparison["speakers"])
+
+
+def paired_difference(record: dict, other: dict) -> dict | None:
+    """The UAR of a record minus that of another on the same clips, paired by speaker; None if speakers differ.
+
+    Args:
+        record: A record with `speaker_confusions`.
+        other: The record that is subtracted.
+    """
+    confusions = [each["speaker_confusions"] for each in (other, record)]
+    if list(confusions[0]) != list(confusions[1]):
+        return None
+    counts = [recorded_counts(each) for each in confusions]
+    if (counts[0][0].sum(-1) != counts[1][0].sum(-1)).any():
+        return None
+    return difference_of(*counts)
 
 
 def gap_interval(fairness: dict) -> list[float] | None:

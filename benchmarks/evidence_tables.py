@@ -32,7 +32,7 @@ DEVELOPMENT = ROOT / "configs" / "folds" / "emodb_development.json"  # speakers 
 NOT_RUN = "not run yet"
 TEMPLATES = {"whisper-supcon": "supcon", "whisper-supcon-three": "supcon", "whisper-speakers": "speakers"}  # of parts
 OF_ROWS = {  # templates of blocks that show many records, by the name of the block
-    **{"systems": "systems", "runs": "runs", "commands": "commands", "sources": "sources"},
+    **{"systems": "systems", "paired": "paired", "runs": "runs", "commands": "commands", "sources": "sources"},
     **{"distilled": "distilled", "compact-rows": "rows", "compact-costs": "costs", "compact-commands": "commands"},
 }
 

@@ -56,19 +56,31 @@ def compare(first: list[Predictions], second: list[Predictions]) -> dict:
     if len(speakers) < 2:
         raise ValueError("the runs were evaluated on one speaker: a comparison needs at least two speakers")
     counts = [speaker_counts(runs, speakers) for runs in (first, second)]
-    pooled = [float(uar_of(run.sum(1)).mean()) for run in counts]
     by_speaker = [uar_of(run).mean(0) for run in counts]
-    interval = None
-    if enough_speakers(len(speakers)):
-        without = [leaving_out(run, uar_of) for run in counts]
+    return difference_of(*counts) | {"wilcoxon": _wilcoxon(_rounded(by_speaker[1] - by_speaker[0]))}
+
+
+def difference_of(first: np.ndarray, second: np.ndarray) -> dict:
+    """The difference of the pooled UAR of two runs, paired by speaker.
+
+    Args:
+        first: Confusion counts of one run, `(seeds, speakers, labels, labels)`.
+        second: Those of the other run, with the same speakers in the same order; it may have another number of seeds.
+
+    Returns:
+        `compare`'s dict without `wilcoxon`.
+    """
+    pooled = [float(uar_of(run.sum(1)).mean()) for run in (first, second)]
+    interval, speakers = None, first.shape[1]
+    if enough_speakers(speakers):
+        without = [leaving_out(run, uar_of) for run in (first, second)]
         interval = jackknifed(pooled[1] - pooled[0], without[1] - without[0]).interval()
     return {
         "uar": pooled,
         "difference": float(_rounded(pooled[1] - pooled[0])),
         "interval": interval,
         "method": interval and METHOD,
-        "speakers": len(speakers),
-        "wilcoxon": _wilcoxon(_rounded(by_speaker[1] - by_speaker[0])),
+        "speakers": speakers,
     }
 
 
