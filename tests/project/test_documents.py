@@ -15,7 +15,7 @@ import gradient_caching  # noqa: E402
 import interval_coverage  # noqa: E402
 import scaling  # noqa: E402
 from documents import BLOCK, render  # noqa: E402
-from evidence_intervals import gap_interval, uar_interval, widening  # noqa: E402
+from evidence_intervals import gap_interval, paired_difference, uar_interval, widening  # noqa: E402
 from evidence_plan import COMPACT, OTHER_PARTS, PLAN, SYSTEMS, record_name  # noqa: E402
 from evidence_record import load  # noqa: E402
 from harness import machine  # noqa: E402
@@ -279,6 +279,20 @@ def not_in_a_record(text):
 def test_what_prose_quotes_stands_in_a_record(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert not_in_a_record(text) == []
+
+
+def test_a_paired_difference_needs_the_same_clips():
+    """Six speakers of two emotions. The second record is wrong in one clip of a speaker, and has two seeds."""
+    right, wrong = [["2 0", "0 2"]], [["2 0", "1 1"]]
+    record = {"speaker_confusions": dict.fromkeys("abcdef", right)}
+    other = {"speaker_confusions": {name: 2 * (wrong if name == "a" else right) for name in "abcdef"}}
+    comparison = paired_difference(record, other)
+    assert comparison["difference"] == pytest.approx(1 / 24) and comparison["interval"][0] < 0
+    assert paired_difference(record, record)["difference"] == 0
+    assert (
+        paired_difference(record, {"speaker_confusions": dict(list(other["speaker_confusions"].items())[:5])}) is None
+    )
+    assert paired_difference(record, {"speaker_confusions": {name: [["1 0", "0 2"]] for name in "abcdef"}}) is None
 
 
 def test_a_figure_without_a_record_is_found():
