@@ -71,11 +71,14 @@ def training_options(system: str) -> list:
 
 
 def recipe_sha256(name: str, system: str | None = None) -> str:
-    """Hash of everything that determines a part: its options, its grid and its configurations without comments."""
+    """Hash of everything that determines a part: its options, its grid and its configurations without comments.
+
+    A part with `configs` of its own does not use the configuration of its system.
+    """
     part, settings = part_of(name, system), SYSTEMS[system_of(name, system)]
     recipe = [PLAN["options"], {key: part[key] for key in part if key not in NOT_IN_RECIPE}]
     recipe += [settings["options"]] if "options" in settings else []
     taught_by = SYSTEMS[settings["teacher"]]["config"] if "teacher" in settings else None
-    paths = {settings.get("config"), taught_by, part.get("grid"), *part.get("configs", ())} - {None}
+    paths = {*part["configs"]} if "configs" in part else {settings.get("config"), taught_by, part.get("grid")} - {None}
     recipe += [yaml.safe_load((ROOT / path).read_text(encoding="utf-8")) for path in paths]
     return hashlib.sha256(json.dumps(sorted(map(str, recipe))).encode()).hexdigest()
