@@ -42,6 +42,11 @@ def seeds(record: dict, metric: str = "uar") -> str:
     return ", ".join(percent(seed[metric]) for seed in record["per_seed"])
 
 
+def start_title(start: str) -> str:
+    """What tables and pictures call a start of the fine-tuning on growing shares of the labels."""
+    return "no pretraining on clusters" if start == "scratch" else start
+
+
 def words_by_kind(words: list[dict], emotion: str) -> list[tuple[str, list[dict]]]:
     """The measured words of an emotion: those of its training, others, and the control, which means no emotion."""
     words = [word for word in words if word["emotion"] == emotion]
@@ -51,7 +56,7 @@ def words_by_kind(words: list[dict], emotion: str) -> list[tuple[str, list[dict]
     return [("of training", trained), ("not of training", others), ("control", control)]
 
 
-for function in (scores, interval, difference, gender_gap, paired_difference, seeds, words_by_kind):
+for function in (scores, interval, difference, gender_gap, paired_difference, seeds, start_title, words_by_kind):
     ENVIRONMENT.filters[function.__name__] = function
 ENVIRONMENT.filters |= {"agreement": cells_of, "minutes": lambda seconds: f"{seconds / 60:.0f}"}
 ENVIRONMENT.filters |= {"parts_of_minutes": lambda seconds: f"{seconds / 60:.1f}"}

@@ -108,6 +108,7 @@ def block(name: str) -> str:
         parts=parts_of(name),
         records={system: rows_of(system) for system in SYSTEMS},
         plan=PLAN,
+        columns=[system for system, settings in SYSTEMS.items() if settings.get("column", True)],
         main=MAIN,
         compact=COMPACT,
         not_run=NOT_RUN,

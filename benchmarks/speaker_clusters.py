@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from evidence_filters import start_title
 from evidence_intervals import uar_interval
 from evidence_record import cost_of, record_of, table_record
 from evidence_runs import Runner
@@ -17,7 +18,7 @@ from modeling_gemoclap.evaluation.comparison import compare_runs
 
 DOCS = ROOT / "docs"
 CLUSTERS, CURVE = DOCS / "speaker_clusters.png", DOCS / "label_efficiency.png"
-SCRATCH, TITLE = "scratch", "no pretraining on clusters"
+SCRATCH = "scratch"
 
 
 def rerun_speakers(part: dict, run: Runner) -> dict:
@@ -97,14 +98,14 @@ def _analysis(corpus: str, run: Runner, folder: Path, more: list = ()) -> dict:
 def draw(starts: dict, path: Path) -> None:
     """Plot UAR by the share of the labels, a line for each start, with intervals over speakers."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes, titles = figure.subplots(), {SCRATCH: TITLE}
+    axes = figure.subplots()
     for number, (start, records) in enumerate(starts.items()):
         shares = [100 * float(share) for share in records]
         uar = [100 * record["uar"] for record in records.values()]
         bounds = [[100 * b for b in uar_interval(record) or 2 * [float("nan")]] for record in records.values()]
         below, above = zip(*((u - low, high - u) for u, (low, high) in zip(uar, bounds, strict=True)), strict=True)
         shifted = [share + number - (len(starts) - 1) / 2 for share in shares]  # error bars do not overlap
-        axes.errorbar(shifted, uar, yerr=[below, above], marker="o", capsize=3, label=titles.get(start, start))
+        axes.errorbar(shifted, uar, yerr=[below, above], marker="o", capsize=3, label=start_title(start))
     axes.set(xlabel="training labels (%)", ylabel="UAR (%), 95 % interval over speakers", xticks=shares)
     axes.legend()
     axes.grid(alpha=0.3)
