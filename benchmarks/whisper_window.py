@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--corpora", type=Path, required=True, help="folder with emodb/")
     parser.add_argument("--whisper", default=str(default), help="a Whisper checkpoint")
     parser.add_argument("--clips", type=int, default=16, help="number of clips")
-    parser.add_argument("--rounds", type=int, default=1, help="rounds of the timing")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the timing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     paths = load_corpus(options.corpora / "emodb").column("path").to_pylist()
