@@ -1,23 +1,23 @@
-"""GEmo-CLAP: speech emotion recognition by gender-aware contrastive language-audio pretraining."""
+"""GEmo-CLAP: speech emotion recognition by gender-aware contrastive language-audio pretraining.
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForAudioXVector,
-    AutoProcessor,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
+Public names are imported when they are used, so that `import modeling_gemoclap` and the `gemoclap` command start fast.
+"""
 
-from .audio_encoder_gemoclap import GEmoClapAudioModel
-from .configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
-from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
-from .heads_gemoclap import GEmoClapOutput
-from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
-from .pipeline_gemoclap import ZeroShotEmotionPipeline
-from .processing_gemoclap import GEmoClapProcessor
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .registration import register_with_auto_classes
 from .version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from .audio_encoder_gemoclap import GEmoClapAudioModel
+    from .configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
+    from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
+    from .heads_gemoclap import GEmoClapOutput
+    from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
+    from .objectives.gemo_clap.trainer import GEmoClapTrainer as GEmoClapTrainer
+    from .pipeline_gemoclap import ZeroShotEmotionPipeline
+    from .processing_gemoclap import GEmoClapProcessor
 
 __all__ = [
     "AudioError",
@@ -33,25 +33,32 @@ __all__ = [
     "ZeroShotEmotionPipeline",
 ]
 
-# With this registration, the auto classes load checkpoints without trust_remote_code once the package is imported. It
-# must not be in a file that is saved with checkpoints, whose classes exist once for each checkpoint.
-AutoConfig.register("gemoclap", GEmoClapConfig, exist_ok=True)
-AutoConfig.register("gemoclap_audio", GEmoClapAudioConfig, exist_ok=True)
-AutoModel.register(GEmoClapConfig, GEmoClapModel, exist_ok=True)
-AutoModel.register(GEmoClapAudioConfig, GEmoClapAudioModel, exist_ok=True)
-AutoModelForAudioClassification.register(GEmoClapConfig, GEmoClapForAudioClassification, exist_ok=True)
-AutoModelForAudioXVector.register(GEmoClapConfig, GEmoClapForXVector, exist_ok=True)
-AutoFeatureExtractor.register(GEmoClapConfig, GEmoClapFeatureExtractor, exist_ok=True)
-AutoProcessor.register(GEmoClapConfig, GEmoClapProcessor, exist_ok=True)
-if "zero-shot-emotion-recognition" not in PIPELINE_REGISTRY.get_supported_tasks():
-    PIPELINE_REGISTRY.register_pipeline(
-        "zero-shot-emotion-recognition", pipeline_class=ZeroShotEmotionPipeline, pt_model=AutoModel, type="multimodal"
-    )
+_MODULES = {
+    "AudioError": "feature_extraction_gemoclap",
+    "GEmoClapAudioConfig": "configuration_gemoclap",
+    "GEmoClapAudioModel": "audio_encoder_gemoclap",
+    "GEmoClapConfig": "configuration_gemoclap",
+    "GEmoClapFeatureExtractor": "feature_extraction_gemoclap",
+    "GEmoClapForAudioClassification": "modeling_gemoclap",
+    "GEmoClapForXVector": "modeling_gemoclap",
+    "GEmoClapModel": "modeling_gemoclap",
+    "GEmoClapOutput": "heads_gemoclap",
+    "GEmoClapProcessor": "processing_gemoclap",
+    "GEmoClapTrainer": "objectives.gemo_clap.trainer",
+    "ZeroShotEmotionPipeline": "pipeline_gemoclap",
+}
+
+register_with_auto_classes()
 
 
 def __getattr__(name: str):
-    if name == "GEmoClapTrainer":  # imported lazily, because it requires accelerate, which inference does not
-        from .objectives.gemo_clap.trainer import GEmoClapTrainer
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .registration import register
 
-        return GEmoClapTrainer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    register()
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

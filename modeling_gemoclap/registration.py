@@ -1,0 +1,103 @@
+"""Registration with the auto classes of transformers, so that they load checkpoints without `trust_remote_code`.
+
+It must not be in a file that is saved with checkpoints, whose classes exist once for each checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+
+AUTO_CLASSES, PIPELINES = "transformers.models.auto.modeling_auto", "transformers.pipelines"
+TASK = "zero-shot-emotion-recognition"
+
+
+def register() -> None:
+    """Register configurations, models and processors, and the pipeline if `transformers.pipelines` is imported."""
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoModel,
+        AutoModelForAudioClassification,
+        AutoModelForAudioXVector,
+        AutoProcessor,
+    )
+
+    from .audio_encoder_gemoclap import GEmoClapAudioModel
+    from .configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
+    from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
+    from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
+    from .processing_gemoclap import GEmoClapProcessor
+
+    AutoConfig.register("gemoclap", GEmoClapConfig, exist_ok=True)
+    AutoConfig.register("gemoclap_audio", GEmoClapAudioConfig, exist_ok=True)
+    AutoModel.register(GEmoClapConfig, GEmoClapModel, exist_ok=True)
+    AutoModel.register(GEmoClapAudioConfig, GEmoClapAudioModel, exist_ok=True)
+    AutoModelForAudioClassification.register(GEmoClapConfig, GEmoClapForAudioClassification, exist_ok=True)
+    AutoModelForAudioXVector.register(GEmoClapConfig, GEmoClapForXVector, exist_ok=True)
+    AutoFeatureExtractor.register(GEmoClapConfig, GEmoClapFeatureExtractor, exist_ok=True)
+    AutoProcessor.register(GEmoClapConfig, GEmoClapProcessor, exist_ok=True)
+    if _is_imported(PIPELINES):
+        _register_pipeline()
+
+
+def _register_pipeline() -> None:
+    from transformers import AutoModel
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from .pipeline_gemoclap import ZeroShotEmotionPipeline
+
+    if TASK not in PIPELINE_REGISTRY.get_supported_tasks():
+        PIPELINE_REGISTRY.register_pipeline(TASK, ZeroShotEmotionPipeline, AutoModel, type="multimodal")
+
+
+def register_with_auto_classes() -> None:
+    """Register as soon as the auto classes and the pipelines are imported, without importing them.
+
+    Their import takes longer than that of torch, which `import modeling_gemoclap` and `gemoclap --help` need not wait
+    for.
+    """
+    if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+        finder = _AfterImport()
+        sys.meta_path.insert(0, finder)
+        finder.register_if_possible()
+
+
+def _is_imported(name: str) -> bool:
+    """Whether the import of a module is complete."""
+    return name in sys.modules and not getattr(sys.modules[name].__spec__, "_initializing", False)
+
+
+class _AfterImport(MetaPathFinder):
+    """Registers after the import of the auto classes, and the pipeline after that of `transformers.pipelines`.
+
+    While a file of this package is being imported, its classes do not exist yet; it then registers at the next import
+    of any module.
+    """
+
+    def __init__(self):
+        self.actions = {AUTO_CLASSES: register, PIPELINES: _register_pipeline}
+
+    def register_if_possible(self, imported: str | None = None) -> None:
+        names = [name for name in sys.modules if name.startswith(f"{__package__}.") and name.endswith("_gemoclap")]
+        if all(map(_is_imported, names)):
+            for name in [name for name in self.actions if name == imported or _is_imported(name)]:
+                self.actions.pop(name)()
+
+    def find_spec(self, name, path=None, target=None):
+        if self.actions:
+            self.register_if_possible()
+        if name not in self.actions:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        sys.meta_path.insert(0, self)
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module) -> None:
+            execute(module)
+            self.register_if_possible(name)
+
+        spec.loader.exec_module = execute_and_register
+        return spec

@@ -1,0 +1,37 @@
+"""`import modeling_gemoclap` imports neither torch nor transformers, and still registers with the auto classes."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+LOAD = f"model = AutoModel.from_pretrained({str(ROOT / 'checkpoints/gemoclap-compact')!r}); " + (
+    "assert type(model).__module__ == 'modeling_gemoclap.modeling_gemoclap', type(model)"
+)
+REGISTERED = "'zero-shot-emotion-recognition' in PIPELINE_REGISTRY.get_supported_tasks()"
+PROGRAMS = {
+    "package before transformers": f"import modeling_gemoclap; from transformers import AutoModel; {LOAD}",
+    "transformers before package": f"from transformers import AutoModel; import modeling_gemoclap; {LOAD}",
+    "a module of the package": "import modeling_gemoclap.configuration_gemoclap; from transformers import AutoModel; "
+    + LOAD,
+    "a public name": f"from modeling_gemoclap import GEmoClapConfig; from transformers import AutoModel; {LOAD}",
+    "pipeline after": f"import modeling_gemoclap; from transformers.pipelines import PIPELINE_REGISTRY; assert {REGISTERED}",
+    "pipeline before": f"from transformers.pipelines import PIPELINE_REGISTRY; import modeling_gemoclap; assert {REGISTERED}",
+    "nothing of the libraries": "import modeling_gemoclap, sys; assert not {'torch', 'transformers'} & sys.modules.keys()",
+    "every public name": "import modeling_gemoclap; from modeling_gemoclap import *; "
+    "assert {*modeling_gemoclap.__all__} <= {*dir(modeling_gemoclap)} & {*globals()}",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_registration_does_not_depend_on_the_order_of_imports(name):
+    done = subprocess.run([sys.executable, "-c", PROGRAMS[name]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_unknown_name():
+    import modeling_gemoclap
+
+    with pytest.raises(AttributeError, match="has no attribute 'GEmoClapModle'"):
+        modeling_gemoclap.GEmoClapModle  # noqa: B018
