@@ -83,7 +83,9 @@ class _AfterImport(MetaPathFinder):
         names = [name for name in sys.modules if name.startswith(f"{__package__}.") and name.endswith("_gemoclap")]
         if all(map(_is_imported, names)):
             for name in [name for name in self.actions if name == imported or _is_imported(name)]:
-                self.actions.pop(name)()
+                action = self.actions.pop(name, None)  # an action imports modules, so this method is called again
+                if action:
+                    action()
 
     def find_spec(self, name, path=None, target=None):
         if self.actions:

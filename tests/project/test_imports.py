@@ -9,16 +9,17 @@ from conftest import ROOT
 LOAD = f"model = AutoModel.from_pretrained({str(ROOT / 'checkpoints/gemoclap-compact')!r}); " + (
     "assert type(model).__module__ == 'modeling_gemoclap.modeling_gemoclap', type(model)"
 )
-REGISTERED = "'zero-shot-emotion-recognition' in PIPELINE_REGISTRY.get_supported_tasks()"
+REGISTRY = "from transformers.pipelines import PIPELINE_REGISTRY"
+REGISTERED = "assert 'zero-shot-emotion-recognition' in PIPELINE_REGISTRY.get_supported_tasks()"
 PROGRAMS = {
     "package before transformers": f"import modeling_gemoclap; from transformers import AutoModel; {LOAD}",
     "transformers before package": f"from transformers import AutoModel; import modeling_gemoclap; {LOAD}",
     "a module of the package": "import modeling_gemoclap.configuration_gemoclap; from transformers import AutoModel; "
     + LOAD,
     "a public name": f"from modeling_gemoclap import GEmoClapConfig; from transformers import AutoModel; {LOAD}",
-    "pipeline after": f"import modeling_gemoclap; from transformers.pipelines import PIPELINE_REGISTRY; assert {REGISTERED}",
-    "pipeline before": f"from transformers.pipelines import PIPELINE_REGISTRY; import modeling_gemoclap; assert {REGISTERED}",
-    "nothing of the libraries": "import modeling_gemoclap, sys; assert not {'torch', 'transformers'} & sys.modules.keys()",
+    "pipeline after": f"import modeling_gemoclap; {REGISTRY}; {REGISTERED}",
+    "pipeline before": f"{REGISTRY}; import modeling_gemoclap; {REGISTERED}",
+    "no library": "import modeling_gemoclap, sys; assert not {'torch', 'transformers'} & sys.modules.keys()",
     "every public name": "import modeling_gemoclap; from modeling_gemoclap import *; "
     "assert {*modeling_gemoclap.__all__} <= {*dir(modeling_gemoclap)} & {*globals()}",
 }
