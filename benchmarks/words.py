@@ -13,8 +13,8 @@ import numpy as np
 from modeling_gemoclap.compression.word_pieces import listed_words
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.evaluation.clips import evaluate_clips
-from modeling_gemoclap.evaluation.loading import load_pipeline
 from modeling_gemoclap.evaluation.metrics import war_uar
+from modeling_gemoclap.inference.loading import load_pipeline
 
 
 class PromptEvaluation:

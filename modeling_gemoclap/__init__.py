@@ -12,15 +12,20 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from .audio_encoder_gemoclap import GEmoClapAudioModel
     from .configuration_gemoclap import GEmoClapAudioConfig, GEmoClapConfig
+    from .estimators.model import GEmoClap
+    from .estimators.sklearn import GEmoClapClassifier as GEmoClapClassifier
     from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
     from .heads_gemoclap import GEmoClapOutput
+    from .inference.predictions import Prediction
     from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
     from .objectives.gemo_clap.trainer import GEmoClapTrainer as GEmoClapTrainer
     from .pipeline_gemoclap import ZeroShotEmotionPipeline
     from .processing_gemoclap import GEmoClapProcessor
 
+# GEmoClapClassifier and GEmoClapTrainer are omitted: a star import must not require scikit-learn and accelerate.
 __all__ = [
     "AudioError",
+    "GEmoClap",
     "GEmoClapAudioConfig",
     "GEmoClapAudioModel",
     "GEmoClapConfig",
@@ -29,14 +34,17 @@ __all__ = [
     "GEmoClapForXVector",
     "GEmoClapModel",
     "GEmoClapOutput",
-    "GEmoClapProcessor",  # GEmoClapTrainer is omitted, because a star import must not require accelerate
+    "GEmoClapProcessor",
+    "Prediction",
     "ZeroShotEmotionPipeline",
 ]
 
 _MODULES = {
     "AudioError": "feature_extraction_gemoclap",
+    "GEmoClap": "estimators.model",
     "GEmoClapAudioConfig": "configuration_gemoclap",
     "GEmoClapAudioModel": "audio_encoder_gemoclap",
+    "GEmoClapClassifier": "estimators.sklearn",
     "GEmoClapConfig": "configuration_gemoclap",
     "GEmoClapFeatureExtractor": "feature_extraction_gemoclap",
     "GEmoClapForAudioClassification": "modeling_gemoclap",
@@ -45,6 +53,7 @@ _MODULES = {
     "GEmoClapOutput": "heads_gemoclap",
     "GEmoClapProcessor": "processing_gemoclap",
     "GEmoClapTrainer": "objectives.gemo_clap.trainer",
+    "Prediction": "inference.predictions",
     "ZeroShotEmotionPipeline": "pipeline_gemoclap",
 }
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import families  # noqa: E402
 from families import AUDIO  # noqa: E402
 
-from modeling_gemoclap.__main__ import COMMANDS  # noqa: E402
+from modeling_gemoclap.cli import COMMANDS  # noqa: E402
 from modeling_gemoclap.command_line.failures import EXTRAS  # noqa: E402
 
 # Files that take minutes begin first, so that the two workers end together (make test keeps this order).

@@ -1,4 +1,4 @@
-"""Commands are started as scripts of the repository or by `python -m modeling_gemoclap`."""
+"""Commands are started as scripts of the repository, by `gemoclap`, or by `python -m modeling_gemoclap`."""
 
 from __future__ import annotations
 
@@ -26,4 +26,4 @@ def typed_words() -> list[str]:
 
 def _runs_the_package() -> bool:
     script = Path(sys.argv[0])
-    return (script.parent.name, script.name) == ("modeling_gemoclap", "__main__.py")
+    return script.stem == "gemoclap" or (script.parent.name, script.name) == ("modeling_gemoclap", "__main__.py")

@@ -11,7 +11,8 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 TRACEBACK_VARIABLE = "GEMOCLAP_TRACEBACK"
@@ -46,8 +47,23 @@ PEER = re.compile(r"Connection (closed|reset) by peer|Connection refused|Broken 
 NO_CUDA = re.compile(r"not compiled with CUDA|No CUDA GPUs|no NVIDIA driver|invalid device ordinal", re.I)
 
 
+class UsageError(ValueError):
+    """Arguments of a command that are wrong. The exit status is 2."""
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Convert a `ValueError` to a `UsageError`."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def run_main(program: str, main: Callable[[list[str]], None]) -> None:
-    """Run a command. If it fails, the process exits with status 130 after an interrupt, and with 1 otherwise.
+    """Run a command. If it fails, the exit status is 130 after an interrupt, 2 after a `UsageError`, and 1 otherwise.
 
     An expected failure (option, file, missing package, memory, disk, network) is reported in one sentence, by only one
     of several processes. Other failures are printed with a traceback. `GEMOCLAP_TRACEBACK=1` shows all tracebacks.
@@ -90,7 +106,7 @@ def _report(program: str, error: BaseException) -> int:
         traceback.print_exception(error)
     if not expected or show or _is_reporting_process():
         print(f"{program}: {sentence}", file=sys.stderr, flush=True)
-    return 130 if interrupted else 1
+    return 130 if interrupted else 2 if isinstance(error, UsageError) else 1
 
 
 def failure_message(error: BaseException) -> str | None:

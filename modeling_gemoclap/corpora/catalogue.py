@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from . import casia, cremad, emodb, esd, iemocap, nemo, ravdess
-from .layout import OTHER_AUDIO, KnownCorpus, recordings_below
+from .layout import KnownCorpus, recordings_below
+from .suffixes import OTHER_AUDIO
 from .tables import COLUMNS, ManifestError
 
 CORPORA: dict[str, KnownCorpus] = {

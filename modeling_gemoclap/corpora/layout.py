@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .suffixes import AUDIO, OTHER_AUDIO
 from .tables import ManifestError
-
-AUDIO = (".wav", ".flac")  # the formats of the published corpora
-OTHER_AUDIO = (".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".webm", ".aif", ".aiff", ".au", ".mp4")
 
 SUFFIX_OF_COPIES = r"(?:[._ \-/].*)?$"  # text that a copy may append to the name of a recording
 

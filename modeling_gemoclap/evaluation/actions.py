@@ -5,27 +5,27 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from ..command_line.files import json_object
 from ..command_line.places import cache_folders, refuse_missing_device, refuse_unwritable
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.manifest import Corpus, load_corpora
 from ..corpora.provenance import Heard
+from ..inference.loading import load_pipeline
 from ..objectives.speaker_clusters.clusters import cluster_within_speakers
 from ..objectives.speaker_clusters.embeddings import speaker_embeddings
 from ..prompts_gemoclap import canonical_emotion, check_words, refuse_shared_prompts, require_two_words
 from . import label_checks, mteb
-from .clips import Candidates, EvaluationOptions, evaluate_clips
+from .checkpoint import evaluate_pipeline
+from .clips import Candidates, EvaluationOptions
 from .cluster_analysis import ANALYSIS, analyse, as_table, write_analysis
 from .layer_similarity import LAYERS, compare_layers, write_layers
-from .loading import class_similarities, load_pipeline
 from .pictures import EmbeddingFigures
 from .protocol_runs import RunEvaluation, evaluate_protocol, read_run
-from .records import Source, checkpoint_record, run_record
+from .records import Source, run_record
 from .report import Report, refuse_other_results
 from .seen_speakers import CONTROL_NOTE, refuse_seen_speakers, speaker_independence
+from .similarities import class_similarities
 
 # Options that need another option.
 PARTNERS = {
@@ -119,22 +119,17 @@ def evaluate_checkpoint(arguments: argparse.Namespace, command: str) -> Report:
     pipe = load_pipeline(arguments.model, arguments.device)
     config = pipe.model.config
     corpus, candidates, notes = _corpus_of_checkpoint(arguments, config)
-    notes += label_checks.absent_labels(corpus, candidates.labels) + label_checks.unknown_words(pipe, candidates)
     asked = corpus.identity | {"model": arguments.model, "protocol": arguments.protocol}
     asked |= {"labels": candidates.labels, "speakers": corpus.speakers}
     refuse_seen_speakers(corpus, config.training_data, arguments.allow_seen_speakers)
     output_dir = Path(arguments.output_dir or Path("results", Path(arguments.model).name, corpus.name))
     refuse_other_results(asked, output_dir, arguments.overwrite_output)
-    evaluation = evaluate_clips(pipe, corpus, _options(arguments), candidates)
-    label_checks.refuse_one_emotion(evaluation.emotions, corpus, evaluation.skipped)
-    record = checkpoint_record(evaluation, config, Source(corpus, arguments.model, command, asked), notes)
+    source = Source(corpus, arguments.model, command, asked)
+    record, rows, figures = evaluate_pipeline(pipe, candidates, _options(arguments), source, notes)
     if arguments.protocol:
-        mteb.refuse_skipped(evaluation.skipped)
+        mteb.refuse_skipped(record["skipped"])
         record["protocol"] = f"{arguments.protocol} (accuracy is WAR); {record['protocol']}"
-    predictions, embeddings = evaluation.as_predictions(), np.stack(evaluation.embeddings)
-    similarities = class_similarities(pipe, predictions, embeddings)
-    figures = EmbeddingFigures(predictions, embeddings, similarities, "all clips")
-    return Report(record, [evaluation.rows], figures, output_dir)
+    return Report(record, [rows], figures, output_dir)
 
 
 def evaluate_layer_similarity(arguments: argparse.Namespace, command: str) -> str:

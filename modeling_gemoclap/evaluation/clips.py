@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import Heard
 from ..feature_extraction_gemoclap import AudioError
+from ..inference.classifier import AudioClassifier
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
-from .classifier import AudioClassifier
 from .seen_speakers import refuse_seen_speakers
 from .statistics import Predictions
 

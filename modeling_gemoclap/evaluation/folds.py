@@ -9,10 +9,10 @@ from sklearn.preprocessing import StandardScaler
 
 from ..corpora.files import read_object
 from ..corpora.manifest import Corpus
+from ..inference.classifier import AudioClassifier
+from ..inference.loading import load_pipeline
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
-from .classifier import AudioClassifier
 from .clips import EvaluationOptions, evaluate_clips
-from .loading import load_pipeline
 from .pooled_clips import PooledClips
 from .prediction_files import FoldPredictions, load_fold, load_fold_if_valid, predictions_identity, save_fold
 from .trained_folds import TrainedFold

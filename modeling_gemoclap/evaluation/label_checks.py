@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..corpora.manifest import Corpus
 from ..corpora.protocols import genders_of
+from ..inference.classifier import AudioClassifier
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
-from .classifier import AudioClassifier
 from .clips import Candidates
 
 

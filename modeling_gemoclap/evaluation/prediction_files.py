@@ -122,7 +122,7 @@ def predictions_identity(checkpoint: Path, corpus: Corpus, **settings) -> dict:
         **settings: Settings of the evaluation.
     """
     return fingerprint(
-        ["evaluation.protocol_runs", "evaluation.loading"],
+        ["evaluation.protocol_runs", "inference.loading"],
         (*AUDIO_LIBRARIES, "scikit-learn", "tokenizers", "torch"),
         checkpoint=folder_sha256(checkpoint, ("*.safetensors", "*.json"), UNRELATED),
         rows=corpus.sha256_in_order(),

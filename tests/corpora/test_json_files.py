@@ -12,10 +12,10 @@ from modeling_gemoclap.corpora.checkpoint_files import check_checkpoint_files
 from modeling_gemoclap.corpora.files import MAX_DEPTH, read_json, read_object, write_json
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
-from modeling_gemoclap.evaluation.loading import load_pipeline
 from modeling_gemoclap.evaluation.prediction_files import load_fold_if_valid, load_predictions, protocols_of
 from modeling_gemoclap.evaluation.protocol_runs import read_run
 from modeling_gemoclap.evaluation.report import refuse_other_results
+from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.objectives.initial_checkpoint import read_checkpoint_config
 from modeling_gemoclap.runs.identity import read_identity
 from modeling_gemoclap.runs.provenance import initial_training_data

@@ -63,7 +63,7 @@ def test_the_stock_pipeline_agrees(classifier, tones, tmp_path):
     assert module == "transformers.pipelines.audio_classification"
     assert [answer[0]["label"] for answer in answers] == ["angry", "sad"]
     from modeling_gemoclap import GEmoClapFeatureExtractor
-    from modeling_gemoclap.evaluation.classifier import AudioClassifier
+    from modeling_gemoclap.inference.classifier import AudioClassifier
 
     model = GEmoClapForAudioClassification.from_pretrained(classifier)
     predictions = AudioClassifier(model, GEmoClapFeatureExtractor.from_pretrained(classifier))(clips)
@@ -74,7 +74,7 @@ def test_the_stock_pipeline_agrees(classifier, tones, tmp_path):
 
 def test_a_bad_clip_returns_its_error(classifier, tones, tmp_path):
     from modeling_gemoclap import GEmoClapFeatureExtractor
-    from modeling_gemoclap.evaluation.classifier import AudioClassifier
+    from modeling_gemoclap.inference.classifier import AudioClassifier
 
     model = GEmoClapForAudioClassification.from_pretrained(classifier)
     pipe = AudioClassifier(model, GEmoClapFeatureExtractor.from_pretrained(classifier))

@@ -45,7 +45,7 @@ ways["pipeline"] = lambda folder: transformers.pipeline(task, model=folder, **tr
 if not TRUSTED:
     import modeling_gemoclap
     from modeling_gemoclap.evaluation.layers import starting_point
-    from modeling_gemoclap.evaluation.loading import load_pipeline
+    from modeling_gemoclap.inference.loading import load_pipeline
 
     for name in ("GEmoClapConfig", "GEmoClapModel", "GEmoClapProcessor", "GEmoClapFeatureExtractor"):
         ways[name] = getattr(modeling_gemoclap, name).from_pretrained

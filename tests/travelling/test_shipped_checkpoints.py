@@ -13,7 +13,7 @@ from conftest import RATE, ROOT, tone
 
 from modeling_gemoclap import GEmoClapFeatureExtractor
 from modeling_gemoclap.corpora.manifest import load_corpus
-from modeling_gemoclap.evaluation.loading import load_pipeline
+from modeling_gemoclap.inference.loading import load_pipeline
 
 BASE = ROOT / "checkpoints/gemoclap-base"
 CHECKPOINTS = [BASE, ROOT / "checkpoints/gemoclap-compact"]

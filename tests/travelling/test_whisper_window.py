@@ -22,7 +22,7 @@ from modeling_gemoclap import (
     ZeroShotEmotionPipeline,
 )
 from modeling_gemoclap.encoding_gemoclap import encode_frames
-from modeling_gemoclap.evaluation.classifier import AudioClassifier
+from modeling_gemoclap.inference.classifier import AudioClassifier
 from modeling_gemoclap.towers_gemoclap import shorten_window
 
 FULL = 2  # s, the window of the small encoder

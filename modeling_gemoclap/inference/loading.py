@@ -1,33 +1,39 @@
-"""Loading of checkpoints with the code of this package."""
+"""Loading of checkpoints, by folder, name on the Hub or short name, with the code of this package."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
+from ..command_line.places import refuse_missing_device
+from ..command_line.shipped import shipped_checkpoint
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..processing_gemoclap import GEmoClapProcessor
+from ..registration import register
 from ..towers_gemoclap import load_complete_model
 from .classifier import AudioClassifier
-from .statistics import Predictions
 
 
-def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipeline | AudioClassifier:
+def load_pipeline(
+    model: str, device: str | None = None, revision: str | None = None
+) -> ZeroShotEmotionPipeline | AudioClassifier:
     """Load the zero-shot pipeline of a checkpoint, or its classifier.
 
     Args:
-        model: A folder, or a name on the Hub.
+        model: A folder, a name on the Hub, or `base` or `compact`, the checkpoints of this package.
         device: Device of the model; None selects a GPU if there is one.
+        revision: Commit, tag or branch of a model on the Hub.
 
     Raises:
-        ValueError: If there is no such folder or model, or it is not a checkpoint that predicts emotions.
+        ValueError: If there is no such folder, model or device, or if it is not a checkpoint that predicts emotions.
     """
-    config = _load_config(model)
+    register()
+    refuse_missing_device(device)
+    model, hub = shipped_checkpoint(str(model)), {"revision": revision} if revision else {}
+    config = load_config(model, revision)
     architectures = config.architectures or []
     if "GEmoClapForXVector" in architectures:
         raise ValueError(
@@ -35,17 +41,27 @@ def load_pipeline(model: str, device: str | None = None) -> ZeroShotEmotionPipel
             f"(train.py --init_from {model}), or compare its layers (evaluate.py --layer_similarity)"
         )
     if "GEmoClapForAudioClassification" in architectures:
-        extractor = GEmoClapFeatureExtractor.from_pretrained(model)
-        classifier = load_complete_model(GEmoClapForAudioClassification, model)
+        extractor = GEmoClapFeatureExtractor.from_pretrained(model, **hub)
+        classifier = load_complete_model(GEmoClapForAudioClassification, model, **hub)
         classifier.check_history()
         return AudioClassifier(classifier, extractor, device)
-    zero_shot = load_complete_model(GEmoClapModel, model)
+    zero_shot = load_complete_model(GEmoClapModel, model, **hub)
     zero_shot.check_history()
-    processor = GEmoClapProcessor.from_pretrained(model)
+    processor = GEmoClapProcessor.from_pretrained(model, **hub)
     return ZeroShotEmotionPipeline(model=zero_shot, processor=processor, device=device)
 
 
-def _load_config(model: str) -> GEmoClapConfig:
+def load_config(model: str, revision: str | None = None) -> GEmoClapConfig:
+    """Load the configuration of a checkpoint.
+
+    Args:
+        model: See `load_pipeline`.
+        revision: See `load_pipeline`.
+
+    Raises:
+        ValueError: If there is no such folder or model, or it is not a checkpoint of this package.
+    """
+    model = shipped_checkpoint(str(model))
     folder = Path(model)
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{model} is a LoRA adapter: give the folder of its run, which has the merged weights")
@@ -54,31 +70,12 @@ def _load_config(model: str) -> GEmoClapConfig:
     if folder.exists() and not (folder / "config.json").is_file():
         raise ValueError(f"{model}: no config.json there; give the folder of a checkpoint")
     check_checkpoint_files(model)
+    hub = {"revision": revision} if revision else {}
     try:
-        return GEmoClapConfig.from_pretrained(model)
+        kind = GEmoClapConfig.get_config_dict(model, **hub)[0].get("model_type")
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{model}: no such folder, and no such model on the Hub or in its cache ({reason})") from None
-
-
-def class_similarities(
-    pipe: ZeroShotEmotionPipeline | AudioClassifier, predictions: Predictions, embeddings: np.ndarray
-) -> np.ndarray | None:
-    """Mean cosine similarity between the clips of each emotion and each class text.
-
-    Args:
-        pipe: Pipeline of the checkpoint.
-        predictions: Predictions for the clips.
-        embeddings: Audio embeddings of the clips, `(clips, projection_dim)`.
-
-    Returns:
-        `(labels, labels)`, with NaN in the rows of emotions that do not occur; None for a classifier, which has no
-        texts.
-    """
-    if isinstance(pipe, AudioClassifier):
-        return None
-    prompts = pipe.model.config.class_prompts(predictions.labels)
-    texts = pipe.model.get_class_embeddings(prompts, pipe.processor.tokenizer).float().cpu().numpy()
-    cosines = embeddings @ texts.T
-    rows = [cosines[predictions.truth == index] for index in range(len(predictions.labels))]
-    return np.stack([row.mean(0) if len(row) else np.full(len(rows), np.nan) for row in rows])
+    if kind != GEmoClapConfig.model_type:
+        raise ValueError(f"{model}: a checkpoint of {kind or 'an unknown kind'}, not of GEmo-CLAP")
+    return GEmoClapConfig.from_pretrained(model, **hub)

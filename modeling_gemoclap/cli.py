@@ -1,0 +1,258 @@
+"""The command `gemoclap`, also started by `python -m modeling_gemoclap`.
+
+Each command calls the library, which is imported when the command runs: torch and transformers take seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from enum import Enum
+from functools import wraps
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from .command_line.failures import run_main, usage_errors
+from .version import __version__
+
+app = typer.Typer(
+    name="gemoclap",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Recognise emotions in speech: classify recordings, train and evaluate models, publish them.\n\n"
+    "Start with: gemoclap predict RECORDING",
+)
+
+# Commands with a parser of their own, which `train.py`, `evaluate.py` and `grid.py` start too.
+SCRIPTS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}
+COMMANDS = SCRIPTS | {"pretrained": ".pretrained.command", "compress": ".compression.command"}
+HELP = {
+    "train": "Train a model on a corpus, with a recipe (--config compact) and its options.",
+    "evaluate": "Evaluate a checkpoint on a corpus, and write a report.",
+    "grid": "Train and evaluate every cell of a table of settings.",
+    "pretrained": "Fetch Whisper-base and all-MiniLM-L6-v2, for recipes with pretrained encoders.",
+    "compress": "Make a smaller copy of a checkpoint: half precision, fewer word pieces.",
+}
+NEXT = {
+    "train": "gemoclap evaluate --model RUN --data_dir CORPUS --speakers SPEAKER ...",
+    "evaluate": "gemoclap card MODEL --results results.json",
+    "pretrained": "gemoclap train --config whisper_minilm --data_dir CORPUS --output_dir RUN",
+    "compress": "gemoclap info COPY",
+}
+
+
+class Format(str, Enum):
+    """Formats of predictions."""
+
+    table = "table"
+    csv = "csv"
+    jsonl = "jsonl"
+
+
+Recording = Annotated[
+    list[str], typer.Argument(metavar="RECORDING...", help="Audio files, folders with audio files, or - for stdin.")
+]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="base or compact (included), a folder, or a name on the Hub.")
+]
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="MODEL", help="base or compact (included), a folder, or a name on the Hub.")
+]
+Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a model on the Hub.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Recordings that are processed together.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
+
+
+def _command(body):
+    """A command whose failures are reported in one sentence, and whose result is the exit status."""
+
+    @wraps(body)
+    def run(*args, **kwargs) -> None:
+        status = None
+
+        def main(argv: list[str]) -> None:
+            nonlocal status
+            status = body(*args, **kwargs)
+
+        run_main(f"gemoclap {body.__name__.replace('_', '-')}", main)
+        if status:
+            raise typer.Exit(status)
+
+    return app.command(no_args_is_help="recordings" in body.__annotations__)(run)
+
+
+def _hint(next_command: str, quiet: bool = False) -> None:
+    """Name the next useful command, once if there are several processes."""
+    if not quiet and int(os.environ.get("RANK", 0)) == 0:
+        print(f"Next: {next_command}", file=sys.stderr, flush=True)
+
+
+def _show_no_loading(quiet: bool) -> None:
+    """Show no progress of the loading of weights with `--quiet` or without a terminal."""
+    if quiet or not sys.stderr.isatty():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+
+
+def _forward(name: str) -> None:
+    """Add a command that hands its options to a parser of its own."""
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+    @app.command(name, help=HELP[name], context_settings=settings, add_help_option=False)
+    def forward(context: typer.Context) -> None:
+        def main(argv: list[str]) -> None:
+            import_module(COMMANDS[name], __package__).main(list(context.args))
+            if name in NEXT and not {"-h", "--help"} & {*context.args}:
+                _hint(NEXT[name])
+
+        run_main(f"gemoclap {name}", main)
+
+
+@_command
+def predict(
+    recordings: Recording,
+    model: Model = "base",
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Words to choose from, for example angry,calm,sad; default: the emotions of the model."),
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompt with {}, for example 'a {} voice'; may be repeated; default: those of the model."),
+    ] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="Default: by the suffix of --output, otherwise a table."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="File (.csv or .jsonl); run again, the command continues it."),
+    ] = None,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    gender: Annotated[bool, typer.Option("--gender", help="Predict the gender of the speaker too.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Overwrite --output instead of continuing it.")] = False,
+    quiet: Quiet = False,
+    revision: Revision = None,
+) -> int:
+    """Predict the emotion of recordings.
+
+    Rows are written as they are made. Recordings that cannot be used are listed at the end; the exit status is then 1.
+    """
+    from .inference.recordings import find_recordings
+
+    with usage_errors():
+        found = find_recordings(recordings)
+    _show_no_loading(quiet)
+    from .inference.files import FilePredictor, OutputOptions
+    from .inference.loading import load_pipeline
+    from .inference.predictions import PredictionOptions
+
+    with usage_errors():
+        options = PredictionOptions(labels, template or None, gender, batch_size)
+        output_options = OutputOptions(output, format and format.value, restart, quiet)
+        predictor = FilePredictor(load_pipeline(model, device, revision), found, options, output_options)
+    predictor.run()
+    if not quiet or predictor.errors:
+        print(predictor.summary(), file=sys.stderr)
+    _hint(f"gemoclap info {model}  (what it was trained on, which words it knows)", quiet)
+    return 1 if predictor.errors else 0
+
+
+@_command
+def embed(
+    recordings: Recording,
+    output: Annotated[str, typer.Option("--output", "-o", help="File (.npz) for names and embeddings.")],
+    model: Model = "base",
+    text: Annotated[list[str] | None, typer.Option(help="Text to embed too; may be repeated.")] = None,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    quiet: Quiet = False,
+    revision: Revision = None,
+) -> int:
+    """Write embeddings of recordings, and of texts, to a NumPy file.
+
+    It has files, embeddings (recordings, dimensions), errors, and with --text also texts and text_embeddings.
+    """
+    from .inference.recordings import find_recordings
+
+    with usage_errors():
+        found = find_recordings(recordings)
+    _show_no_loading(quiet)
+    from .inference.embeddings import embed_files
+    from .inference.loading import load_pipeline
+
+    with usage_errors():
+        pipe = load_pipeline(model, device, revision)
+        summary, errors = embed_files(pipe, found, output, text or [], batch_size)
+    if not quiet or errors:
+        print(summary, file=sys.stderr)
+    _hint(f'python -c \'import numpy; print(numpy.load("{output}")["embeddings"].shape)\'', quiet)
+    return 1 if errors else 0
+
+
+@_command
+def info(model: Checkpoint = "base", revision: Revision = None) -> None:
+    """Tell what a checkpoint is: training data, words, licence, size, hashes of its code."""
+    from .inference.information import describe
+
+    with usage_errors():
+        print(describe(model, revision))
+    _hint(f"gemoclap predict RECORDING --model {model}")
+
+
+@_command
+def demo_corpus(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="New folder for the corpus.")],
+) -> None:
+    """Synthesise a small corpus of four emotions, to try training without recordings."""
+    from .command_line.shipped import shipped_path
+
+    program = shipped_path("demo", "espeak_corpus.py")
+    subprocess.run([sys.executable, str(program), folder], check=True)
+    _hint(f"gemoclap train --config demo --data_dir {folder} --exclude_speakers f4 f5 m4 m6 m7 --output_dir RUN")
+
+
+@_command
+def doctor() -> int:
+    """Check the installation: versions, devices, optional parts, and how to install what is missing."""
+    from .command_line.doctor import examine
+
+    lines, healthy = examine()
+    print("\n".join(lines))
+    _hint("gemoclap predict RECORDING" if healthy else "install what is missing above")
+    return 0 if healthy else 1
+
+
+for _name in COMMANDS:
+    _forward(_name)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"gemoclap {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Options before a command."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        argv: The command line without the program name; None: that of this process.
+    """
+    app(argv, prog_name="gemoclap")

@@ -1,0 +1,1 @@
+"""The Python interface: load, predict, embed, fit, evaluate, publish."""

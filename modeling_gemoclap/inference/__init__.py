@@ -1,0 +1,1 @@
+"""Predictions for recordings: loading of checkpoints, recordings in folders, files of predictions."""

@@ -1,0 +1,96 @@
+"""Embeddings of recordings and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..corpora.files import write_atomically
+from ..pipeline_gemoclap import ZeroShotEmotionPipeline
+from .classifier import AudioClassifier
+from .recordings import Recordings, read_input
+
+
+def embed_recordings(
+    pipe: ZeroShotEmotionPipeline | AudioClassifier, recordings: Iterable, batch_size: int, on_error: str = "raise"
+) -> Iterator[np.ndarray | str]:
+    """Embed recordings, in their order.
+
+    Args:
+        pipe: The model, from `load_pipeline`.
+        recordings: Recordings of any type that `read_audio` accepts.
+        batch_size: Number of recordings that are processed together.
+        on_error: `"raise"`, or `"return"` to return the error message for a recording that cannot be used.
+
+    Yields:
+        `(dimensions,)`, float32; for GEmo-CLAP of unit length.
+
+    Raises:
+        AudioError: If a recording cannot be used and `on_error` is `"raise"`.
+    """
+    for answer in pipe(iter(recordings), batch_size=batch_size, on_error=on_error, return_embeddings=True):
+        yield answer["error"] if "error" in answer else answer["embedding"]
+
+
+@torch.no_grad()
+def embed_texts(pipe: ZeroShotEmotionPipeline | AudioClassifier, texts: Sequence[str]) -> np.ndarray:
+    """Embed texts.
+
+    Args:
+        pipe: The model, from `load_pipeline`.
+        texts: Texts, such as "a furious woman".
+
+    Returns:
+        `(texts, projection_dim)`, float32, unit length.
+
+    Raises:
+        ValueError: If the model has no text encoder, or there is no text.
+    """
+    if isinstance(pipe, AudioClassifier):
+        raise ValueError("a classifier has no text encoder: leave out texts, or use a GEmo-CLAP checkpoint")
+    tokens = pipe.processor(text=list(texts)).to(pipe.model.device)
+    return pipe.model.get_text_features(**tokens).float().cpu().numpy()
+
+
+def embed_files(
+    pipe: ZeroShotEmotionPipeline | AudioClassifier,
+    recordings: Recordings,
+    output: str,
+    texts: Sequence[str],
+    batch_size: int,
+) -> tuple[str, list[str]]:
+    """Write the embeddings of recordings and texts to a NumPy file.
+
+    Args:
+        pipe: The model, from `load_pipeline`.
+        recordings: The recordings, from `find_recordings`.
+        output: The file, `.npz`. It has `files` and `embeddings` `(recordings, dimensions)`, and with texts also
+            `texts` and `text_embeddings` `(texts, projection_dim)`.
+        texts: Texts to embed too.
+        batch_size: Number of recordings that are processed together.
+
+    Returns:
+        A summary, and the messages of recordings that could not be used. These are not in the file.
+
+    Raises:
+        ValueError: If the file is not called `.npz`, if no recording can be used, or if the model has no text encoder.
+        OSError: If the file cannot be written.
+    """
+    if Path(output).suffix != ".npz":
+        raise ValueError(f"--output {output}: give a name that ends in .npz")
+    of_texts = {"texts": np.array(texts), "text_embeddings": embed_texts(pipe, texts)} if texts else {}
+    answers = list(embed_recordings(pipe, map(read_input, recordings.names), batch_size, on_error="return"))
+    errors = [answer for answer in answers if isinstance(answer, str)]
+    pairs = zip(recordings.names, answers, strict=True)
+    used = [(name, answer) for name, answer in pairs if not isinstance(answer, str)]
+    if not used:
+        raise ValueError("no recording can be used:\n  " + "\n  ".join(errors))
+    names, embeddings = zip(*used, strict=True)
+    with write_atomically(Path(output).expanduser()) as part, open(part, "wb") as file:
+        np.savez(file, files=np.array(names), embeddings=np.stack(embeddings), **of_texts)
+    summary = [f"{len(used)} recordings, {embeddings[0].size} dimensions, in {output}"]
+    summary += [f"{len(errors)} could not be used:", *(f"  {error}" for error in errors)] if errors else []
+    return "\n".join([*summary, *filter(None, [recordings.describe_ignored()])]), errors

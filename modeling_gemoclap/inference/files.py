@@ -1,0 +1,96 @@
+"""Predictions for files and folders, written as they are made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from ..pipeline_gemoclap import ZeroShotEmotionPipeline
+from .classifier import AudioClassifier
+from .output import PredictionFile, Rows, format_of
+from .predictions import PredictionOptions, identity_of_predictions, predict
+from .recordings import Recordings, read_input
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where predictions are written, and how.
+
+    Args:
+        path: A file; None is the standard output.
+        kind: `"table"`, `"csv"` or `"jsonl"`; None: by the suffix of the file, a table on the standard output.
+        restart: Whether to overwrite the file instead of continuing it.
+        quiet: Whether to show no progress.
+    """
+
+    path: str | None = None
+    kind: str | None = None
+    restart: bool = False
+    quiet: bool = False
+
+
+class FilePredictor:
+    """Predicts the emotion of recordings into a file or onto the standard output.
+
+    Args:
+        pipe: The model, from `load_pipeline`.
+        recordings: The recordings, from `find_recordings`.
+        options: Labels, templates, gender and size of batches.
+        output: Where the predictions are written.
+
+    Attributes:
+        errors: The messages of recordings that could not be used.
+        skipped: Number of recordings whose predictions the file already had.
+
+    Raises:
+        ValueError: If options are invalid.
+    """
+
+    def __init__(
+        self,
+        pipe: ZeroShotEmotionPipeline | AudioClassifier,
+        recordings: Recordings,
+        options: PredictionOptions,
+        output: OutputOptions,
+    ):
+        kind = format_of(output.path, output.kind)
+        rows = Rows(kind, options.labels_of(pipe), options.gender, max(map(len, ["file", *recordings.names])))
+        path = Path(output.path).expanduser() if output.path else None
+        self.file = PredictionFile(path, rows, identity_of_predictions(pipe, options), output.restart)
+        self.pipe, self.recordings, self.options, self.quiet = pipe, recordings, options, output.quiet
+        self.errors: list[str] = []
+        self.skipped = 0
+        list(predict(pipe, [], options))  # invalid options raise an error before the file is touched
+
+    def run(self) -> None:
+        """Predict and write.
+
+        Raises:
+            ValueError: If the file holds other predictions, or another process is writing it.
+            OSError: If the file cannot be written.
+        """
+        with self.file.open() as file:
+            todo = self.recordings.without(file.done)
+            self.skipped = len(self.recordings) - len(todo)
+            answers = predict(self.pipe, map(read_input, todo.names), self.options, on_error="return")
+            for name, answer in zip(self._with_progress(todo.names), answers, strict=True):
+                if isinstance(answer, str):
+                    self.errors.append(answer)
+                file.write(name, answer)
+
+    def _with_progress(self, names: Iterable[str]) -> Iterator[str]:
+        hidden = self.quiet or not sys.stderr.isatty() or (self.file.path is None and sys.stdout.isatty())
+        return iter(tqdm(names, unit="recording", disable=hidden, dynamic_ncols=True))
+
+    def summary(self) -> str:
+        """What was done, and the recordings that could not be used."""
+        done = len(self.recordings) - self.skipped - len(self.errors)
+        parts = [f"{done} predicted"]
+        parts += [f"{self.skipped} already in {self.file.path}"] if self.skipped else []
+        parts += [f"{len(self.errors)} could not be used:"] if self.errors else []
+        lines = [", ".join(parts), *(f"  {error}" for error in self.errors)]
+        return "\n".join([*lines, *filter(None, [self.recordings.describe_ignored()])])

@@ -1,0 +1,222 @@
+"""Files of predictions, which are written row by row and continued after an interruption."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from filelock import FileLock, Timeout
+
+from ..command_line.failures import UsageError
+from ..corpora.files import read_object, write_atomically, write_json
+from ..fingerprint import differences
+from .predictions import Prediction
+
+TABLE, CSV, JSONL = "table", "csv", "jsonl"
+SUFFIXES = {".csv": CSV, ".jsonl": JSONL, ".ndjson": JSONL}
+LONGEST_NAME = 60  # characters of a name in a table
+
+
+class Rows:
+    """Formats predictions as the lines of a table, CSV or JSON.
+
+    Names of files that are not valid text keep their bytes, as in `os.fsencode`.
+
+    Args:
+        kind: `"table"`, `"csv"` or `"jsonl"`.
+        labels: The labels.
+        gender: Whether there is a gender.
+        width: Width of the column of names in a table.
+    """
+
+    def __init__(self, kind: str, labels: list[str], gender: bool, width: int = LONGEST_NAME):
+        self.kind, self.labels, self.gender = kind, labels, gender
+        self.width, self.label_width = min(width, LONGEST_NAME), max(map(len, ["label", *labels]))
+
+    @property
+    def header(self) -> str:
+        """The first line; "" for JSON."""
+        if self.kind == CSV:
+            scores = [f"score_{label}" for label in self.labels]
+            return _csv_line(["file", "label", "score", *scores, *(["gender"] if self.gender else []), "error"])
+        if self.kind == TABLE:
+            gender = ["gender"] if self.gender else []
+            return self._table_line("file", "label", "score", *gender)
+        return ""
+
+    def line(self, name: str, answer: Prediction | str) -> str:
+        """The line of a recording.
+
+        Args:
+            name: Its name.
+            answer: The prediction, or the error.
+        """
+        error = answer if isinstance(answer, str) else None
+        if self.kind == JSONL:
+            values = {"label": None, "score": None, "scores": None, "error": error}
+            if error is None:
+                values |= {"label": answer.label, "score": answer.score, "scores": answer.scores}
+                values |= {"gender": answer.gender} if self.gender else {}
+            return json.dumps({"file": name, **values}) + "\n"
+        if self.kind == CSV:
+            empty = [""] * (2 + len(self.labels) + self.gender)
+            if error is not None:
+                return _csv_line([name, *empty, error])
+            scores = [answer.scores[label] for label in self.labels]
+            gender = [answer.gender] if self.gender else []
+            return _csv_line([name, answer.label, answer.score, *scores, *gender, ""])
+        if error is not None:
+            return self._table_line(name, "error", "")
+        gender = [answer.gender] if self.gender else []
+        return self._table_line(name, answer.label, f"{answer.score:.2f}", *gender)
+
+    def read(self, text: str) -> list[tuple[str, bool, str]]:
+        """Read lines that `line` wrote, without an incomplete last one.
+
+        Returns:
+            For each line the name, whether it is an error, and the line.
+
+        Raises:
+            ValueError: If the text has another header or other lines.
+        """
+        if not text.startswith(self.header):
+            raise ValueError("its columns are those of other labels or of another format")
+        text = text[len(self.header) :]
+        return list(self._read_csv(text) if self.kind == CSV else self._read_jsonl(text))
+
+    def _read_jsonl(self, text: str) -> Iterator[tuple[str, bool, str]]:
+        for number, line in enumerate(text.splitlines(keepends=True), start=1):
+            try:
+                values = json.loads(line)
+                yield values["file"], values["error"] is not None, line
+            except (ValueError, KeyError, TypeError):
+                if not line.endswith("\n"):
+                    return
+                raise ValueError(f"line {number} is not a prediction") from None
+
+    def _read_csv(self, text: str) -> Iterator[tuple[str, bool, str]]:
+        columns, position = len(next(csv.reader([self.header]))), 0
+        for row in csv.reader(io.StringIO(text, newline="")):
+            line = _csv_line(row)
+            if not text.startswith(line, position):
+                return  # the last row is incomplete
+            if len(row) != columns:
+                raise ValueError(f"the row of {row[0]!r} has {len(row)} columns, not {columns}")
+            yield row[0], bool(row[-1]), line
+            position += len(line)
+
+    def _table_line(self, name: str, *cells: str) -> str:
+        name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+        name = name if len(name) <= self.width else f"…{name[1 - self.width :]}"
+        cells = (f"{cells[0]:<{self.label_width}}", *cells[1:])
+        return "  ".join([f"{name:<{self.width}}", *cells]).rstrip() + "\n"
+
+
+def _csv_line(values: list) -> str:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerow(values)
+    return buffer.getvalue()
+
+
+def format_of(output: str | None, kind: str | None) -> str:
+    """The format of an output: the given one, or by its suffix, or a table.
+
+    Args:
+        output: A file; None is the standard output.
+        kind: `"table"`, `"csv"`, `"jsonl"` or None.
+
+    Raises:
+        ValueError: If a table is to be written to a file, or if the suffix is unknown.
+    """
+    if output is None:
+        return kind or TABLE
+    kind = kind or SUFFIXES.get(Path(output).suffix.lower())
+    if kind in (None, TABLE):
+        raise ValueError(f"--output {output}: give a name that ends in .csv or .jsonl, or --format csv or jsonl")
+    return kind
+
+
+class PredictionFile:
+    """A file of predictions. A second run with the same settings continues it.
+
+    Beside it, `NAME.settings.json` has the fingerprint of what the predictions depend on. Recordings with an error are
+    tried again.
+
+    Args:
+        path: The file; None is the standard output, which is never continued.
+        rows: The format.
+        identity: The fingerprint, from `identity_of_predictions`.
+        restart: Whether to overwrite the file.
+
+    Attributes:
+        done: Names of the recordings that the file has predictions for.
+    """
+
+    def __init__(self, path: Path | None, rows: Rows, identity: dict, restart: bool = False):
+        self.path, self.rows, self.identity, self.restart = path, rows, identity, restart
+        self.done: list[str] = []
+        self._file: TextIO = sys.stdout
+
+    @property
+    def settings_path(self) -> Path:
+        """The file with the fingerprint."""
+        return self.path.with_name(f"{self.path.name}.settings.json")
+
+    @contextmanager
+    def open(self) -> Iterator[PredictionFile]:
+        """Open the file, and read what it has.
+
+        Raises:
+            ValueError: If another process is writing it, or if it holds other predictions or anything else.
+            OSError: If it cannot be written.
+        """
+        if self.path is None:
+            sys.stdout.reconfigure(errors="surrogateescape")
+            self._write(self.rows.header)
+            yield self
+            return
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(f"{self.path}: another process is writing it; wait, or give another --output") from None
+        try:
+            self._begin()
+            with open(self.path, "a", encoding="utf-8", errors="surrogateescape", newline="") as self._file:
+                yield self
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+    def _begin(self) -> None:
+        lines = [] if self.restart or not self.path.exists() else self._lines()
+        write_json(self.settings_path, self.identity)
+        text = self.rows.header + "".join(line for _, failed, line in lines if not failed)
+        with write_atomically(self.path) as part:
+            part.write_bytes(text.encode("utf-8", "surrogateescape"))
+        self.done = [name for name, failed, _ in lines if not failed]
+
+    def _lines(self) -> list[tuple[str, bool, str]]:
+        advice = "give another --output, or --restart to overwrite it"
+        if not self.settings_path.is_file():
+            raise UsageError(f"{self.path} exists, and it is not known what made it: {advice}")
+        if changed := differences(read_object(self.settings_path), self.identity, ("in the file", "now")):
+            raise UsageError(f"{self.path} has predictions made otherwise ({changed[0]}): {advice}")
+        try:
+            return self.rows.read(self.path.read_bytes().decode("utf-8", "surrogateescape"))
+        except ValueError as error:
+            raise UsageError(f"{self.path} was changed ({error}): {advice}") from None
+
+    def write(self, name: str, answer: Prediction | str) -> None:
+        """Write the row of a recording, so that it is in the file even if the process is killed afterwards."""
+        self._write(self.rows.line(name, answer))
+
+    def _write(self, text: str) -> None:
+        self._file.write(text)
+        self._file.flush()
