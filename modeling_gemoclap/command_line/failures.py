@@ -26,7 +26,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "espeakng_loader": "demo",
 }
-BASE = ("numpy", "safetensors", "soundfile", "soxr", "tokenizers", "torch", "transformers")
+BASE = ("numpy", "safetensors", "soundfile", "soxr", "tokenizers", "torch", "transformers", "typer")
 # Modules whose ValueErrors are messages for the user. A ValueError of NumPy, torch or the standard library names no
 # file or option and may be a bug.
 THIS_PROJECT = ("__main__", "modeling_gemoclap")

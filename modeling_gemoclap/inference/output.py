@@ -92,12 +92,12 @@ class Rows:
 
     def _read_jsonl(self, text: str) -> Iterator[tuple[str, bool, str]]:
         for number, line in enumerate(text.splitlines(keepends=True), start=1):
+            if not line.endswith("\n"):
+                return  # the last row is incomplete
             try:
                 values = json.loads(line)
                 yield values["file"], values["error"] is not None, line
             except (ValueError, KeyError, TypeError):
-                if not line.endswith("\n"):
-                    return
                 raise ValueError(f"line {number} is not a prediction") from None
 
     def _read_csv(self, text: str) -> Iterator[tuple[str, bool, str]]:

@@ -133,7 +133,7 @@ def installed(tmp_path_factory):
     install = [*pip, "install", "--no-deps", "--target", str(target), str(built)]
     subprocess.run(install, check=True, capture_output=True)
     distribution = f"{built.name.split('-py3')[0]}.dist-info"
-    assert {path.name for path in target.iterdir()} == {"modeling_gemoclap", distribution}
+    assert {path.name for path in target.iterdir()} == {"modeling_gemoclap", "bin", distribution}
     return target
 
 
