@@ -1,7 +1,7 @@
 """Make a smaller copy of a trained checkpoint, for shipping.
 
-    python -m modeling_gemoclap compress MODEL OUTPUT --half_precision
-    python -m modeling_gemoclap compress MODEL OUTPUT --half_precision --word_pieces 5500
+    gemoclap compress MODEL OUTPUT --half_precision
+    gemoclap compress MODEL OUTPUT --half_precision --word_pieces 5500
 
 MODEL is the folder of a checkpoint, which is not changed. OUTPUT is a complete checkpoint with its own model card. It
 is loaded like any other checkpoint, and computes in float32.
@@ -19,7 +19,7 @@ from ..command_line.places import refuse_unwritable
 def build_parser() -> RaisingParser:
     """The parser of the command line."""
     form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = RaisingParser("modeling_gemoclap compress", description=__doc__, **form)
+    parser = RaisingParser("gemoclap compress", description=__doc__, **form)
     parser.add_argument("model", type=expanded, metavar="MODEL", help="folder of a checkpoint")
     parser.add_argument("output", type=expanded, metavar="OUTPUT", help="new or empty folder")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Fetch pretrained encoders for --audio_model and --text_model, in the form of transformers.
 
-    python -m modeling_gemoclap pretrained
+    gemoclap pretrained
     accelerate launch train.py --audio_model pretrained/whisper-base --text_model pretrained/all-MiniLM-L6-v2
         --text_pooling mean ...
 
@@ -30,7 +30,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         ValueError: If an option or an encoder is unknown.
     """
     form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = RaisingParser("modeling_gemoclap pretrained", description=__doc__, **form)
+    parser = RaisingParser("gemoclap pretrained", description=__doc__, **form)
     names = ", ".join(ENCODERS)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"encoders; default: all of {names}")
     parser.add_argument("--output_dir", type=expanded, default="pretrained", help="default: pretrained")

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..command_line.places import cache_folders, refuse_missing_reporters, refuse_unwritable
 from ..training.arguments import DataArguments, GEmoClapTrainingArguments
 
-FETCHED = "pretrained"  # default output folder of `python -m modeling_gemoclap pretrained`
+FETCHED = "pretrained"  # default output folder of `gemoclap pretrained`
 
 
 class PushError(RuntimeError):
@@ -53,7 +53,7 @@ def refuse_missing_encoders(names: Mapping[str, str | None]) -> None:
         folder = next(iter(missing.values())).parent
         raise ValueError(
             f"{found}: no such folder: fetch the pretrained encoders first, by make pretrained or "
-            f"python -m modeling_gemoclap pretrained --output_dir {folder}"
+            f"gemoclap pretrained --output_dir {folder}"
         )
 
 

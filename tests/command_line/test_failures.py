@@ -286,7 +286,7 @@ def test_pretrained_encoders_that_were_not_fetched_are_named(tmp_path, monkeypat
     message = (
         "^--audio_model pretrained/whisper-base, --text_model pretrained/all-MiniLM-L6-v2: no such folder: .* by "
     )
-    with pytest.raises(ValueError, match=f"{message}make pretrained or python -m modeling_gemoclap pretrained"):
+    with pytest.raises(ValueError, match=f"{message}make pretrained or gemoclap pretrained"):
         load_script("train").main([*words, "--data_dir", "nowhere"])
     assert not list(tmp_path.iterdir())
     (tmp_path / "pretrained/whisper-base").mkdir(parents=True)

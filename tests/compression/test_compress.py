@@ -1,4 +1,4 @@
-"""`python -m modeling_gemoclap compress`: what a smaller copy keeps, what it says, and what is refused."""
+"""`gemoclap compress`: what a smaller copy keeps, what it says, and what is refused."""
 
 import json
 import re

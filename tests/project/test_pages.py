@@ -5,8 +5,10 @@ import shlex
 from functools import cache
 
 import pytest
+import typer
 from conftest import ROOT, run_script
 
+from modeling_gemoclap.cli import app
 from modeling_gemoclap.compression.command import build_parser
 from modeling_gemoclap.objectives.registry import OBJECTIVES
 from modeling_gemoclap.runs.recipe import check_recipe, option_names
@@ -43,6 +45,13 @@ def options_of(script):
     """The options that a script's help names, and those of `train.py` where they may follow."""
     named = set(re.findall(r"--[\w-]+", run_script(script, "--help").stdout))
     return named | (training_options() if script == "grid.py" else set())
+
+
+@cache
+def options_of_gemoclap():
+    """The options of the command `gemoclap` and of its commands."""
+    command = typer.main.get_command(app)
+    return {name for each in (command, *command.commands.values()) for item in each.params for name in item.opts}
 
 
 def commands_of(page):
@@ -87,7 +96,7 @@ def test_the_pages_have_commands_of_every_script():
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks/")])
 def test_options_in_prose_exist(page):
     known = training_options() | options_of("evaluate.py") | options_of("grid.py") | NOT_OURS
-    known |= set(re.findall(r"--[\w-]+", build_parser().format_help()))
+    known |= set(re.findall(r"--[\w-]+", build_parser().format_help())) | options_of_gemoclap()
     prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
     codes = [code for code in re.findall(r"`([^`\n]+)`", prose) if "benchmarks/" not in code]
     named = {option for code in codes for option in re.findall(r"(?<!\S)--[A-Za-z][\w-]*", code)}

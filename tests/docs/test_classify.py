@@ -1,0 +1,66 @@
+"""The pages on classification run as they are written: command.md, python.md, predict.md."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import ROOT, TONES
+from pages import blocks, run_python, run_shell
+
+
+@pytest.fixture
+def folder(tones, tmp_path, monkeypatch):
+    """A folder as the pages assume it: recordings, and the checkpoints of the repository."""
+    clips = sorted(tones.glob("audio/*.wav"))
+    (tmp_path / "recordings").mkdir()
+    for name, clip in zip(("clip.wav", "a.flac", "b.wav", "recordings/c.wav"), clips, strict=False):
+        soundfile.write(tmp_path / name, *soundfile.read(clip))
+    (tmp_path / "broken.wav").write_bytes(b"no audio")
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+def test_command(folder):
+    [block] = blocks("command.md", "bash")
+    answer = json.loads(run_shell(block, folder))
+    assert answer["file"] == "-" and answer["label"] == max(answer["scores"], key=answer["scores"].get)
+    [row] = csv.DictReader((folder / "emotions.csv").open(newline=""))
+    [line] = map(json.loads, (folder / "emotions.jsonl").read_text().splitlines())
+    assert row["file"] == line["file"] == "recordings/c.wav" and line["gender"] in ("female", "male")
+
+
+def test_python(folder, tones):
+    names = run_python(blocks("python.md", "python")[0])
+    assert names["audio"].shape == (2, 256) and names["text"].shape == (2, 256)
+    table = pd.read_csv(tones / "metadata.csv", dtype=str)
+    table["path"] = [str(tones / name) for name in table.file_name]
+    train, test = table[table.speaker_id != "04"], table[table.speaker_id == "04"]
+    given = {"files": train.path, "emotions": train.emotion, "speakers": train.speaker_id, "genders": train.gender}
+    given |= {"test_files": test.path, "test_emotions": test.emotion, "test_speakers": test.speaker_id}
+    names = run_python(blocks("python.md", "python", "Fit and evaluate")[0], **given)
+    assert 0 < names["report"].uar <= 1 and "<html" in (folder / "report.html").read_text()
+    assert json.loads((folder / "my-model/config.json").read_text())["emotions"] == sorted(TONES)
+
+
+@pytest.mark.slow
+def test_scikit_learn(folder, tones, capsys):
+    table = pd.read_csv(tones / "metadata.csv", dtype=str)
+    files = np.array([str(tones / name) for name in table.file_name])
+    [block] = blocks("python.md", "python", "scikit-learn")
+    run_python(block, files=files, emotions=table.emotion, speakers=table.speaker_id)
+    assert len(capsys.readouterr().out.strip().splitlines()[-1].split()) == 2
+
+
+def test_predict(folder):
+    first = run_python(blocks("predict.md", "python", "Pipeline")[0])
+    assert first["pipe"]("clip.wav")[0]["label"] in first["pipe"].model.config.emotions
+    run_python(blocks("predict.md", "python", "Classify a folder")[0])
+    names = run_python(blocks("predict.md", "python", "Embeddings")[0])
+    assert names["audio"].shape == (2, 256)
+    names = run_python(blocks("predict.md", "python", "Pipelines of transformers")[0])
+    assert set(names["labels"]) == set(names["pipe"].model.config.prompt_words)
