@@ -59,9 +59,7 @@ def register_with_auto_classes() -> None:
     for.
     """
     if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        finder = _AfterImport()
-        sys.meta_path.insert(0, finder)
-        finder.register_if_possible()
+        sys.meta_path.insert(0, _AfterImport())
 
 
 def _is_imported(name: str) -> bool:
@@ -78,17 +76,18 @@ class _AfterImport(MetaPathFinder):
 
     def __init__(self):
         self.actions = {AUTO_CLASSES: register, PIPELINES: _register_pipeline}
+        self.due = [name for name in self.actions if _is_imported(name)]
+        self.register_if_possible()
 
-    def register_if_possible(self, imported: str | None = None) -> None:
+    def register_if_possible(self) -> None:
         names = [name for name in sys.modules if name.startswith(f"{__package__}.") and name.endswith("_gemoclap")]
         if all(map(_is_imported, names)):
-            for name in [name for name in self.actions if name == imported or _is_imported(name)]:
-                action = self.actions.pop(name, None)  # an action imports modules, so this method is called again
-                if action:
-                    action()
+            due, self.due = self.due, []
+            for name in due:
+                self.actions.pop(name)()
 
     def find_spec(self, name, path=None, target=None):
-        if self.actions:
+        if self.due:
             self.register_if_possible()
         if name not in self.actions:
             return None
@@ -99,7 +98,8 @@ class _AfterImport(MetaPathFinder):
 
         def execute_and_register(module) -> None:
             execute(module)
-            self.register_if_possible(name)
+            self.due.append(name)
+            self.register_if_possible()
 
         spec.loader.exec_module = execute_and_register
         return spec

@@ -60,7 +60,8 @@ class FilePredictor:
         kind = format_of(output.path, output.kind)
         rows = Rows(kind, options.labels_of(pipe), options.gender, max(map(len, ["file", *recordings.names])))
         path = Path(output.path).expanduser() if output.path else None
-        self.file = PredictionFile(path, rows, identity_of_predictions(pipe, options), output.restart)
+        identity = identity_of_predictions(pipe, options) if path else {}  # hashing the weights takes a second
+        self.file = PredictionFile(path, rows, identity, output.restart)
         self.pipe, self.recordings, self.options, self.quiet = pipe, recordings, options, output.quiet
         self.errors: list[str] = []
         self.skipped = 0
