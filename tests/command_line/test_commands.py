@@ -94,6 +94,16 @@ def test_grid_starts_commands_as_it_was_started(tmp_path, monkeypatch):
         assert command in (tmp_path / "runs/table.md").read_text()
 
 
+@pytest.mark.parametrize("probe", ["true", "false"])
+def test_grid_leaves_out_the_gender_probe_on_request(probe, tmp_path):
+    (tmp_path / "grid.yaml").write_text("base: compact\nprotocol: p\ncells: [{name: one}]")
+    words = ["--config", str(tmp_path / "grid.yaml"), "--data_dir", "x", "--output_dir", "y", "--gender_probe", probe]
+    grid = load_script("grid")
+    content, [cell] = grid.cells_of(str(tmp_path / "grid.yaml"))
+    _, train, evaluate = grid.commands_of(cell, content, grid.parse(words))
+    assert "--gender_probe" not in train and ("--gender_probe" in evaluate) == (probe == "false")
+
+
 def test_module_runs_the_commands(capsys):
     names = "train, evaluate, grid, pretrained, compress"
     with pytest.raises(ValueError, match=f"^no command is given; the commands are {names}$"):
