@@ -19,10 +19,10 @@ def rerun_stages(part: dict, run: Runner) -> dict:
     """Train both stages and the baseline on every fold, evaluate and compare them, and compare clips layer by layer.
 
     Args:
-        part: The plan's entry: `corpora`, `protocol`, `seeds` and the three `configs`; optionally in `first_stage` more
-            options of that stage; in `afterwards` the options of a longer second stage, which was added after the
-            other results were known; `layers: false` leaves out the similarity by layer; `evaluate` has more options
-            of `evaluate.py`.
+        part: The plan's entry: `corpora`, `protocol`, `seeds` and the three `configs`; optionally more options of the
+            first stage in `first_stage`; in `afterwards` the options of a longer second stage, which was added after
+            the other results were known; `layers: false` leaves out the similarity by layer; `evaluate` has more
+            options of `evaluate.py`.
         run: Runs the programs.
 
     Returns:
