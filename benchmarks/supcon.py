@@ -19,9 +19,10 @@ def rerun_stages(part: dict, run: Runner) -> dict:
     """Train both stages and the baseline on every fold, evaluate and compare them, and compare clips layer by layer.
 
     Args:
-        part: The plan's entry: `corpora`, `protocol`, `seeds` and the three `configs`; optionally in `afterwards` the
-            options of a longer second stage, which was added after the other results were known; `layers: false`
-            leaves out the similarity by layer; `evaluate` has more options of `evaluate.py`.
+        part: The plan's entry: `corpora`, `protocol`, `seeds` and the three `configs`; optionally more options of the
+            first stage in `first_stage`; in `afterwards` the options of a longer second stage, which was added after
+            the other results were known; `layers: false` leaves out the similarity by layer; `evaluate` has more
+            options of `evaluate.py`.
         run: Runs the programs.
 
     Returns:
@@ -32,7 +33,8 @@ def rerun_stages(part: dict, run: Runner) -> dict:
     protocol = ["--protocol", part["protocol"], "--seeds", *part["seeds"]]
     both = ["--data_dir", *(f"CORPORA/{name}" for name in part["corpora"])]
     stage1 = run.folder / "stage1"
-    run("train.py", "--config", first, *both, *protocol, *NO_CONTROL, "--output_dir", stage1)
+    more = [*part.get("first_stage", []), *NO_CONTROL]
+    run("train.py", "--config", first, *both, *protocol, *more, "--output_dir", stage1)
     trainings = {
         "direct": ["--config", direct],
         "two_stages": ["--config", second, "--init_from", stage1],

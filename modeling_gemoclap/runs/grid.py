@@ -52,6 +52,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for option in ("--corpus_name", "--folds_file", "--on_bad_audio"):
         parser.add_argument(option, type=expanded, nargs="+", default=[], help="see train.py and evaluate.py")
     launcher = f"{sys.executable} -m accelerate.commands.launch"
+    parser.add_argument("--gender_probe", choices=["true", "false"], default="true", help="see evaluate.py")
     parser.add_argument("--launcher", default=launcher, help="command that runs train.py")
     options = vars(parser.parse_args(argv))
     options["config"] = shipped_config(options["config"])
@@ -114,7 +115,8 @@ def commands_of(cell: dict, grid: dict, options: argparse.Namespace) -> tuple[Pa
     fields = {name: value for name, value in cell.items() if name not in ("name", "published", *options.leave_out)}
     settings = [word for name, value in fields.items() for word in (words_of(name, value) or [f"--no-{name}"])]
     train = ["--config", base, *settings, *data, "--output_dir", str(folder), *options.train]
-    return folder, train, ["--model", str(folder), *data]
+    probe = ["--gender_probe", "false"] if options.gender_probe == "false" else []
+    return folder, train, ["--model", str(folder), *data, *probe]
 
 
 def as_table(cells: list[dict], folders: list[Path]) -> str:

@@ -102,6 +102,16 @@ def test_help_of_a_command_is_that_of_its_parser(name, capsys):
     assert error.value.code == 0 and "--" in captured.out and "Next:" not in captured.err
 
 
+@pytest.mark.parametrize("probe", ["true", "false"])
+def test_grid_leaves_out_the_gender_probe_on_request(probe, tmp_path):
+    (tmp_path / "grid.yaml").write_text("base: compact\nprotocol: p\ncells: [{name: one}]")
+    words = ["--config", str(tmp_path / "grid.yaml"), "--data_dir", "x", "--output_dir", "y", "--gender_probe", probe]
+    grid = load_script("grid")
+    content, [cell] = grid.cells_of(str(tmp_path / "grid.yaml"))
+    _, train, evaluate = grid.commands_of(cell, content, grid.parse(words))
+    assert "--gender_probe" not in train and ("--gender_probe" in evaluate) == (probe == "false")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
