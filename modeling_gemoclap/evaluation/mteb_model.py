@@ -39,29 +39,15 @@ class GEmoClapEncoder:
         self.mteb_model_meta = None  # set by `load_encoder`, or by `ModelMeta.load_model`
 
     @torch.inference_mode()
-    def encode(
-        self,
-        inputs,
-        *,
-        task_metadata,
-        hf_split: str,
-        hf_subset: str,
-        prompt_type=None,
-        batch_size: int = 32,
-        show_progress_bar: bool = True,
-        **kwargs,
-    ) -> torch.Tensor:
+    def encode(self, inputs, *, batch_size: int = 32, show_progress_bar: bool = True, **kwargs) -> torch.Tensor:
         """Embed the inputs of a task.
 
         Args:
             inputs: `DataLoader` of MTEB. Only its dataset is used, which has a column `text`, `audio` or both.
-            task_metadata: Ignored: the model has no prompts for tasks.
-            hf_split: Ignored.
-            hf_subset: Ignored.
-            prompt_type: Ignored: queries and documents are embedded alike.
             batch_size: Inputs in a batch; it does not change the embeddings.
             show_progress_bar: Whether to show the progress.
-            **kwargs: Ignored.
+            **kwargs: Ignored: task, split, subset and type of the prompt. The model has no prompts for tasks, and
+                embeds queries and documents alike.
 
         Returns:
             `(inputs, projection_dim)`, of unit length for inputs with one modality.
