@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +12,7 @@ from ..corpora.catalogue import CORPORA
 from ..modeling_gemoclap import GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor
 from ..towers_gemoclap import load_complete_model
+from . import mteb_model
 from .mteb_model import GEmoClapEncoder
 
 LANGUAGES = {"de": "deu-Latn", "en": "eng-Latn", "pl": "pol-Latn", "zh": "zho-Hans"}
@@ -110,6 +112,31 @@ def model_meta(checkpoint: str | Path, name: str | None = None, **known):
         "modalities": ["text", "audio"],
     }
     return ModelMeta(**(fields | known))
+
+
+def model_file(checkpoint: str | Path, name: str, revision: str, **known) -> str:
+    """Write the file that adds a checkpoint to the repository of MTEB.
+
+    Args:
+        checkpoint: Folder of a checkpoint with a text encoder.
+        name: Its name on the Hub, `organisation/model`.
+        revision: Its revision on the Hub, the hash of a commit.
+        **known: See `model_meta`.
+
+    Returns:
+        The content of a file for `mteb/models/model_implementations/`: the class and the metadata.
+
+    Raises:
+        ImportError: If mteb is not installed.
+        ValueError: If the checkpoint is incomplete or has no text encoder.
+    """
+    meta = model_meta(checkpoint, name, revision=revision, **known)
+    source = Path(mteb_model.__file__).read_text(encoding="utf-8")
+    head, imports, body = source.partition("from tqdm.auto import tqdm\n")
+    head = f'"""GEmo-CLAP."""{head.rpartition(chr(34) * 3)[2]}'
+    imports = f"{imports}\nfrom mteb.models.model_meta import ModelMeta, ScoringFunction\n"
+    variable = re.sub(r"\W", "_", name.rpartition("/")[2])
+    return f"{head}{imports}{body}\n\n{variable} = {meta.to_python()}\n"
 
 
 def _licence(card: Path) -> str | None:

@@ -1,15 +1,18 @@
 """GEmo-CLAP as a model of the `mteb` package.
 
-The class imports nothing of this package, so that a copy of this file also works in the repository of MTEB.
+`mteb_meta.model_file` copies this file for the repository of MTEB. It therefore imports nothing of this package, and
+torch only where it is used: MTEB also imports its models without torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoProcessor
+
+if TYPE_CHECKING:
+    import torch
 
 
 class GEmoClapEncoder:
@@ -32,13 +35,15 @@ class GEmoClapEncoder:
     def __init__(
         self, model_name: str, revision: str | None = None, *, device: str | None = None, checkpoint: str | None = None
     ):
+        import torch
+        from transformers import AutoModel, AutoProcessor
+
         source, where = checkpoint or model_name, {} if checkpoint else {"revision": revision}
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = AutoModel.from_pretrained(source, trust_remote_code=True, **where).eval().to(self.device)
         self.processor = AutoProcessor.from_pretrained(source, trust_remote_code=True, **where)
         self.mteb_model_meta = None  # set by `load_encoder`, or by `ModelMeta.load_model`
 
-    @torch.inference_mode()
     def encode(self, inputs, *, batch_size: int = 32, show_progress_bar: bool = True, **kwargs) -> torch.Tensor:
         """Embed the inputs of a task.
 
@@ -56,12 +61,15 @@ class GEmoClapEncoder:
             AudioError: If a recording cannot be used.
             ValueError: If the dataset has neither column.
         """
+        import torch
+
         dataset = inputs.dataset
         embed = {"text": self._embed_texts, "audio": self._embed_audio}
         columns = [name for name in embed if name in dataset.column_names]
         if not columns:
             raise ValueError(f"the columns {', '.join(dataset.column_names)} contain neither text nor audio")
-        return sum(_map_column(dataset, name, embed[name], batch_size, show_progress_bar) for name in columns)
+        with torch.inference_mode():
+            return sum(_map_column(dataset, name, embed[name], batch_size, show_progress_bar) for name in columns)
 
     def _embed_texts(self, texts: list[str]) -> torch.Tensor:
         tokens = self.processor.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
@@ -99,6 +107,7 @@ def _map_column(
     dataset, name: str, embed: Callable[[list], torch.Tensor], batch_size: int, show_progress_bar: bool
 ) -> torch.Tensor:
     """Embed a column of a `datasets.Dataset`; files remain undecoded until `embed`."""
+    import torch
     from datasets import Audio
 
     dataset = dataset.select_columns(name)
@@ -109,5 +118,7 @@ def _map_column(
 
 
 def _unit_rows(embeddings) -> torch.Tensor:
+    import torch
+
     rows = torch.atleast_2d(torch.as_tensor(embeddings).float())
     return torch.nn.functional.normalize(rows, dim=-1)

@@ -1,5 +1,6 @@
 """GEmo-CLAP in the `mteb` package: its mock tasks, and RavdessZeroshot against this package's protocol."""
 
+import importlib.util
 import io
 import itertools
 import json
@@ -22,7 +23,7 @@ from modeling_gemoclap.evaluation import mteb as protocol
 from modeling_gemoclap.evaluation import mteb_meta
 from modeling_gemoclap.evaluation.clips import evaluate_clips
 from modeling_gemoclap.evaluation.loading import load_pipeline
-from modeling_gemoclap.evaluation.mteb_meta import load_encoder, model_meta
+from modeling_gemoclap.evaluation.mteb_meta import load_encoder, model_file, model_meta
 from modeling_gemoclap.evaluation.mteb_model import GEmoClapEncoder
 
 BASE, COMPACT = (ROOT / "checkpoints" / name for name in ("gemoclap-base", "gemoclap-compact"))
@@ -101,6 +102,22 @@ def test_metadata_of_the_included_checkpoints():
     assert base.training_datasets is None  # what Whisper and MiniLM were trained on is not recorded
     code = base.to_python()
     assert code.startswith("ModelMeta(\n    loader=GEmoClapEncoder,\n") and "name='me/gemoclap-base'" in code
+
+
+def test_the_file_for_the_repository_of_mteb(tmp_path):
+    (tmp_path / "gemoclap_models.py").write_text(model_file(COMPACT, "me/gemoclap-compact", "0" * 40, languages=None))
+    spec = importlib.util.spec_from_file_location("gemoclap_models", tmp_path / "gemoclap_models.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    meta = module.gemoclap_compact
+    assert isinstance(meta, mteb.models.ModelMeta) and meta.loader is module.GEmoClapEncoder
+    assert (meta.name, meta.revision, meta.languages) == ("me/gemoclap-compact", "0" * 40, None)
+    text = Loader({"text": ["a sad voice"]})
+    encoder = meta.loader(meta.name, meta.revision, device="cpu", checkpoint=str(COMPACT))
+    ours = load_encoder(COMPACT, "cpu").encode(text, show_progress_bar=False)
+    assert torch.equal(encoder.encode(text, show_progress_bar=False), ours)
+    code = (tmp_path / "gemoclap_models.py").read_text()
+    assert code.startswith('"""GEmo-CLAP."""\n\nfrom __future__') and "from ." not in code
 
 
 @pytest.mark.parametrize(
