@@ -88,12 +88,12 @@ def write_clips(folder):
 
 @pytest.mark.parametrize("checkpoint", SHIPPED, ids=lambda folder: folder.name)
 def test_a_checkpoint_gives_our_embeddings_without_the_package(checkpoint, tmp_path):
-    pytest.importorskip("sentence_transformers")
+    import sentence_transformers  # noqa: F401  (without it, conftest.py skips the test)
+
     shutil.copytree(checkpoint, tmp_path / "checkpoint")  # links become files
     clips = write_clips(tmp_path)
     (tmp_path / "use.py").write_text(ALONE)
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    env["HF_MODULES_CACHE"] = str(tmp_path / "modules")  # no code of an earlier test
+    env = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}  # no code of an earlier test
     command = [sys.executable, "use.py"]
     words = json.dumps([clips, PROMPTS])
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, input=words)
@@ -139,7 +139,6 @@ def test_which_checkpoints_are_models_of_sentence_transformers(make_model, make_
 
 
 def test_saving_again_keeps_the_settings_of_sentence_transformers(make_model, make_processor, tmp_path):
-    pytest.importorskip("sentence_transformers")
     from sentence_transformers import SentenceTransformer
 
     model = make_model()
@@ -160,7 +159,6 @@ RATE_OF_ARRAYS = {"audio": {"sampling_rate": RATE}}
 
 def test_search_as_in_the_documentation(tmp_path):
     """docs/search.md: float, int8 and binary embeddings."""
-    pytest.importorskip("sentence_transformers")
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import quantize_embeddings, semantic_search
 
