@@ -15,12 +15,14 @@ from evidence_runs import Runner
 from harness import EVIDENCE, ROOT
 from huggingface_hub import ModelCard
 
+from modeling_gemoclap.configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from modeling_gemoclap.evaluation.prediction_files import load_predictions
 from modeling_gemoclap.pretrained.build import LICENCES
 from modeling_gemoclap.training.card import NO_RESULTS
 
 CODE = sorted(path.name for path in (ROOT / "modeling_gemoclap").glob("*_gemoclap.py"))
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "processor_config.json")
+FILES += tuple(SENTENCE_TRANSFORMERS_FILES)
 REDISTRIBUTION = re.compile(r"Whether the model may be redistributed depends on [^.]*\.")
 LIMITS = "## Limitations and intended use\n\n"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
+from pathlib import Path
 
 from transformers import AutoConfig
 from transformers.configuration_utils import PretrainedConfig
@@ -27,6 +29,21 @@ POOLINGS = ("mean", "self_attention", "mean_std")
 TEXT_POOLINGS = ("first", "mean")
 EMOTIONS = ("angry", "happy", "neutral", "sad")
 LABELS = ("emotions", "id2label", "label2id", "num_labels")  # four fields with the same content
+# The files from which sentence-transformers loads GEmoClapModel. Its `Transformer` calls the method of each modality.
+SENTENCE_TRANSFORMERS_FILES = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+    ],
+    "sentence_bert_config.json": {
+        "transformer_task": "feature-extraction",
+        "modality_config": {
+            modality: {"method": f"get_{modality}_features", "method_output_name": None}
+            for modality in ("text", "audio")
+        },
+        "module_output_name": "sentence_embedding",
+    },
+    "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
+}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
@@ -301,6 +318,9 @@ class GEmoClapConfig(PromptsMixin, PretrainedConfig):
     def save_pretrained(self, save_directory, *args, **kwargs) -> None:
         """Save the configuration, as in transformers, if its labels agree.
 
+        If it is that of a saved `GEmoClapModel`, the files of sentence-transformers are written too, except those that
+        are already there.
+
         Args:
             save_directory: Target folder.
             *args: Positional arguments of transformers' method.
@@ -317,6 +337,11 @@ class GEmoClapConfig(PromptsMixin, PretrainedConfig):
                 f"config.id2label = {{0: 'angry', 1: 'sad'}} ({error})"
             ) from None
         super().save_pretrained(save_directory, *args, **kwargs)
+        folder = Path(save_directory)
+        if self.architectures == ["GEmoClapModel"] and not (folder / "adapter_config.json").exists():
+            for name, content in SENTENCE_TRANSFORMERS_FILES.items():
+                if not (folder / name).exists():  # sentence-transformers saves its own configuration before the model
+                    (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def __setattr__(self, name: str, value) -> None:
         """Keep `emotions`, `id2label`, `label2id` and `num_labels` consistent."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import transformers
 from transformers import AutoTokenizer
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+from .audio_headers_gemoclap import AudioError
 from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from .safety_gemoclap import check_processor_files, check_tokenizer_file, refuse_foreign_code, split_hub_options
+
+MODALITY_OPTIONS = ("text_kwargs", "audio_kwargs", "images_kwargs", "videos_kwargs", "common_kwargs")
+AUDIO_FILE = re.compile(r".*\.(wav|flac|mp3|ogg|opus|m4a|aac|aiff?|wma|webm)", re.IGNORECASE | re.DOTALL)
 
 
 class GEmoClapProcessor(ProcessorMixin):
@@ -40,12 +46,11 @@ class GEmoClapProcessor(ProcessorMixin):
     def _repository_files():
         """Never called: transformers 4 copies only the modules that this file imports, not their imports."""
         from .audio_files_gemoclap import decode
-        from .audio_headers_gemoclap import AudioError
         from .recordings_gemoclap import read_audio
         from .spectrograms_gemoclap import log_mel
         from .speech_gemoclap import trim_silence
 
-        return decode, AudioError, read_audio, log_mel, trim_silence
+        return decode, read_audio, log_mel, trim_silence
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GEmoClapProcessor:
@@ -120,6 +125,7 @@ class GEmoClapProcessor(ProcessorMixin):
         text: str | list[str] | None = None,
         return_tensors: str | None = "pt",
         padding: bool | str = True,
+        **modality_options: dict | None,
     ) -> BatchFeature:
         """Convert recordings, prompts, or both to model inputs.
 
@@ -130,23 +136,33 @@ class GEmoClapProcessor(ProcessorMixin):
             text: One prompt or a list of prompts.
             return_tensors: `"pt"` or `"np"`.
             padding: Padding of the prompts. Audio is always padded to the longest clip.
+            **modality_options: Options as the processors of transformers 5 take them: `text_kwargs` for the tokenizer,
+                `audio_kwargs` for the feature extractor, and `common_kwargs` for both, which the other two override.
+                `images_kwargs` and `videos_kwargs` are ignored.
 
         Returns:
             `input_values` or `input_features` and `audio_attention_mask` for audio; `input_ids` and `attention_mask`
             for text.
 
         Raises:
-            AudioError: If a recording cannot be used.
+            AudioError: If a recording cannot be used, or if a prompt is the name of an audio file.
+            TypeError: If an option is unknown.
             ValueError: If neither audio nor text is given, or if `text` is not a prompt or a list of prompts.
         """
+        if unknown := sorted(modality_options.keys() - set(MODALITY_OPTIONS)):
+            raise TypeError(f"unknown options {', '.join(unknown)}; choose from {', '.join(MODALITY_OPTIONS)}")
+        common, for_audio, for_text = (
+            modality_options.get(f"{name}_kwargs") or {} for name in ("common", "audio", "text")
+        )
         if audio is None and text is None:
             raise ValueError("give audio, text, or both")
         inputs = BatchFeature()
         if audio is not None:
-            inputs.update(self.feature_extractor(audio, sampling_rate=sampling_rate, return_tensors=return_tensors))
+            options = {"sampling_rate": sampling_rate, "return_tensors": return_tensors} | common | for_audio
+            inputs.update(self.feature_extractor(audio, **options))
         if text is not None:
-            text = _prompts(text)
-            inputs.update(self.tokenizer(text, padding=padding, truncation=True, return_tensors=return_tensors))
+            options = {"padding": padding, "truncation": True, "return_tensors": return_tensors} | common | for_text
+            inputs.update(self.tokenizer(_prompts(text), **options))
         return inputs
 
 
@@ -154,6 +170,12 @@ def _prompts(text) -> list[str]:
     prompts = [text] if isinstance(text, str) else list(text) if hasattr(text, "__iter__") else []
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise ValueError(f"text={text!r} must be a prompt or a non-empty list of prompts")
+    if names := [prompt for prompt in prompts if AUDIO_FILE.fullmatch(prompt)]:
+        # sentence-transformers takes a path as text unless the file exists and has one of five suffixes
+        raise AudioError(
+            f"{names[0]}: the name of an audio file, given as text: check that the file exists, and give it as audio, "
+            f'for sentence-transformers as {{"audio": path}}'
+        )
     return prompts
 
 

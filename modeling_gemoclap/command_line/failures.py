@@ -22,7 +22,9 @@ EXTRAS = {
         ("accelerate", "datasets", "evaluate", "filelock", "jinja2", "matplotlib", "pandas", "pyarrow"), "train"
     ),
     **dict.fromkeys(("scipy", "sklearn", "yaml"), "train"),
+    "mteb": "mteb",
     "peft": "lora",
+    "sentence_transformers": "dev",
     "tensorboard": "tensorboard",
     "espeakng_loader": "demo",
 }

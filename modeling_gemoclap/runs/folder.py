@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import write_json
 from ..fingerprint import IDENTITY
 from ..training.arguments import GEmoClapTrainingArguments
@@ -32,6 +33,7 @@ RUN_FILES = (
     *("model*.safetensors", "model.safetensors.index.json", "config.json", "processor_config.json"),
     *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
     *("special_tokens_map.json", "added_tokens.json", "*_gemoclap.py", "README.md", "skipped_clips.json"),
+    *SENTENCE_TRANSFORMERS_FILES,
     *("training_args.bin", "trainer_state.json", "fold.json", HISTORY, "run.json", IDENTITY),
 )
 

@@ -9,6 +9,7 @@ import pytest
 from conftest import TONES
 
 from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor, ZeroShotEmotionPipeline
+from modeling_gemoclap.configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 
 FACE = {
     "configuration_gemoclap.py",
@@ -76,6 +77,7 @@ def elsewhere(trained, tones, tmp_path_factory):
 def test_all_code_files_are_saved(trained, elsewhere):
     for folder in (trained, elsewhere[2]):
         assert {path.name for path in folder.glob("*.py")} == FACE
+        assert SENTENCE_TRANSFORMERS_FILES.keys() <= {path.name for path in folder.iterdir()}
 
 
 def test_results_equal_those_of_the_installed_package(trained, elsewhere):
