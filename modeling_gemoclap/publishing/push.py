@@ -11,7 +11,7 @@ from huggingface_hub.utils import HFValidationError
 from .contents import checkpoint_files
 
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
-NOTHING_LOST = "the checkpoint in {folder} is unchanged, and the repository has no part of it"
+NOTHING_LOST = "the checkpoint in {folder} is unchanged, and {repo} has no half of it"
 # Modules of the HTTP clients of huggingface_hub, whose errors mean that the Hub was not reached.
 CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
@@ -72,7 +72,7 @@ def push_checkpoint(
             delete_patterns=earlier or None,
         )
     except Exception as error:
-        lost = NOTHING_LOST.format(folder=folder)
+        lost = NOTHING_LOST.format(folder=folder, repo=repo)
         raise PushError(f"{folder} was not pushed to {repo}: {push_failure(error, repo)}; {lost}") from error
     if tag:
         _add_tag(api, repo, tag, commit.oid)
@@ -106,9 +106,18 @@ def push_failure(error: BaseException, repo: str) -> str:
         error: What a function of `huggingface_hub` raised.
         repo: Name of the repository.
     """
+    chain, reasons = [error], []
+    while chain[-1] is not None:
+        reasons.append(_reason(chain[-1], repo))
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    return next(filter(None, reasons), _first_line(error))
+
+
+def _reason(error: BaseException, repo: str) -> str | None:
+    """What a known error means; None for another one."""
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set: unset it to reach the Hub"
-    if isinstance(error, (HFValidationError, errors.HFValidationError)):
+    if isinstance(error, HFValidationError):
         return f"{repo!r} is not the name of a repository: give NAMESPACE/NAME"
     if isinstance(error, errors.LocalTokenNotFoundError):
         return "there is no access token: run hf auth login, or set HF_TOKEN"
@@ -124,9 +133,10 @@ def push_failure(error: BaseException, repo: str) -> str:
         return "the Hub has had too many requests (HTTP 429): wait some minutes, then push again"
     if status is not None and status >= 500:
         return f"the Hub had an error of its own (HTTP {status}): push again later"
-    if isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.partition(".")[0] in CLIENTS:
+    from_client = type(error).__module__.partition(".")[0] in CLIENTS and status is None
+    if from_client or isinstance(error, (ConnectionError, TimeoutError)):
         return f"the connection to the Hub broke ({_first_line(error)}): push again"
-    return _first_line(error)
+    return None
 
 
 def _first_line(error: BaseException) -> str:
