@@ -9,6 +9,8 @@ from pathlib import Path
 import jinja2
 from harness import machine
 
+from modeling_gemoclap.publishing.card import TEMPLATES
+
 RESULTS = Path(__file__).with_name("RESULTS.md")
 # `<!-- evidence: NAME -->` to `<!-- end of evidence -->`, or `<!-- NAME -->` to `<!-- /NAME -->`
 BLOCK = re.compile(
@@ -23,7 +25,7 @@ def percent(share: float | None) -> str:
 
 
 ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+    loader=jinja2.FileSystemLoader([Path(__file__).with_name("templates"), TEMPLATES]),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import speaker_clusters
 import supcon
-from evidence_checkpoints import rerun_checkpoint, write_unshipped_card
+from evidence_cards import describe, write_cards
+from evidence_checkpoints import rerun_checkpoint
 from evidence_folds import corpora_of
 from evidence_plan import CHECKPOINTS, MAIN, PLAN, SYSTEMS, part_of, record_name, system_of, training_options
 from evidence_record import record_of
 from evidence_runs import Runner
-from evidence_tables import block, write_documents
+from evidence_tables import write_documents
 from harness import EVIDENCE, ROOT, parser_of
 
 from modeling_gemoclap.command_line.failures import run_main
@@ -90,7 +91,7 @@ def rerun(name: str, run: Runner) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
     if not part.get("shipped", True):
-        write_unshipped_card(name, run, block)
+        describe(run.folder / name, name)
 
 
 def expanded_path(text: str) -> Path:
@@ -117,6 +118,7 @@ def main(argv: list[str]) -> None:
     for name, system in systems.items():
         rerun(name, Runner(name, options.corpora.resolve(), options.output_dir, options.overwrite, system))
     write_documents()
+    write_cards()
 
 
 if __name__ == "__main__":

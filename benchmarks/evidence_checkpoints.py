@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 import words
-from documents import write_blocks
+from evidence_cards import describe, store_results
 from evidence_folds import option_of
 from evidence_plan import CHECKPOINTS_FOLDER, MAX_BYTES, PLAN
 from evidence_record import cost_of, record_of, table_record
 from evidence_runs import Runner
 from harness import EVIDENCE, ROOT
-from huggingface_hub import ModelCard
 
 from modeling_gemoclap.configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from modeling_gemoclap.evaluation.prediction_files import load_predictions
-from modeling_gemoclap.pretrained.build import LICENCES
-from modeling_gemoclap.training.card import NO_RESULTS
+from modeling_gemoclap.publishing.facts import CARD_FACTS
 
 CODE = sorted(path.name for path in (ROOT / "modeling_gemoclap").glob("*_gemoclap.py"))
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "processor_config.json")
 FILES += tuple(SENTENCE_TRANSFORMERS_FILES)
-REDISTRIBUTION = re.compile(r"Whether the model may be redistributed depends on [^.]*\.")
-LIMITS = "## Limitations and intended use\n\n"
 
 
 def rerun_checkpoint(entry: dict, run: Runner) -> dict:
@@ -46,10 +41,13 @@ def rerun_checkpoint(entry: dict, run: Runner) -> dict:
     if "compress" in entry:
         command = ["-m", "modeling_gemoclap", "compress", trained, folder, *entry["compress"]]
         run(*command, skip=(folder / "README.md").is_file())
-        _evaluate(trained, trained / "results", entry, run)
-    describe(folder, name, entry)
+        _evaluate(trained, trained / "results", entry["judge"], run)
+    describe(folder, name)
     place = ship(folder, name) if entry.get("shipped", True) else folder
-    _evaluate(place, folder / "results", entry, run)
+    results = [folder / "results", folder / "results_zeroshot"]
+    for output, judge in zip(results, (entry["judge"], entry["zeroshot"]), strict=True):
+        _evaluate(place, output, judge, run)
+    store_results(name, results, run)
     predictions = EVIDENCE / f"{run.system}/{name}_predictions.csv"
     predictions.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "results/predictions.csv", predictions)
@@ -60,9 +58,9 @@ def rerun_checkpoint(entry: dict, run: Runner) -> dict:
     return record
 
 
-def _evaluate(model: Path, results: Path, entry: dict, run: Runner) -> None:
+def _evaluate(model: Path, results: Path, judge: list, run: Runner) -> None:
     place = model.relative_to(ROOT) if model.is_relative_to(ROOT / "checkpoints") else model
-    run("evaluate.py", "--model", place, *entry["judge"], "--output_dir", results, "--overwrite_output")
+    run("evaluate.py", "--model", place, *judge, "--output_dir", results, "--overwrite_output")
 
 
 def _words(model: Path, entry: dict, run: Runner) -> dict:
@@ -93,29 +91,6 @@ def compare_words(before: dict, after: dict) -> dict:
     }
 
 
-def describe(folder: Path, name: str, entry: dict) -> None:
-    """Add licences, language, limits and the place for results to the card of a checkpoint, and licences of encoders.
-
-    Args:
-        folder: Folder of the checkpoint.
-        name: Its name, which is that of the block with its results.
-        entry: Its entry in the plan.
-    """
-    card, facts = ModelCard.load(folder / "README.md"), entry["card"]
-    card.data.license, card.data.language = facts["license"], facts["language"]
-    card.data.base_model = facts.get("base_model")
-    block = f"<!-- evidence: {name} -->\n\n{NO_RESULTS}\n\n<!-- end of evidence -->"
-    if block.partition("\n")[0] not in card.text:
-        card.text = card.text.replace(NO_RESULTS, block)
-    if facts["limits"] not in card.text:
-        card.text = card.text.replace(LIMITS, f"{LIMITS}{facts['limits']}\n\n")
-    card.text = REDISTRIBUTION.sub(lambda match: facts["licences"], card.text)
-    card.text = card.text.replace(" Results on this card were measured before that.", "")  # they are measured again
-    card.save(folder / "README.md")
-    for target, source in facts.get("licence_files", {}).items():
-        shutil.copyfile(LICENCES / source, folder / target)
-
-
 def ship(folder: Path, name: str) -> Path:
     """Copy a checkpoint to `checkpoints/`, with links to the project's code in place of its code.
 
@@ -135,15 +110,11 @@ def ship(folder: Path, name: str) -> Path:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The weights, tokenizer, configurations, card and licences of a checkpoint."""
-    return [folder / name for name in (*FILES, "README.md")] + sorted(folder.glob("LICENSE*"))
+    """The weights, tokenizer, configurations, card with its facts, and licences of a checkpoint."""
+    names = (*FILES, "README.md", CARD_FACTS)
+    return [folder / name for name in names] + sorted(folder.glob("LICENSE*"))
 
 
 def size_of(folder: Path) -> int:
     """Bytes of `files_of` a checkpoint."""
     return sum(path.stat().st_size for path in files_of(folder))
-
-
-def write_unshipped_card(name: str, run: Runner, block) -> None:
-    """Put the results into the card of a checkpoint that remains in the folder of its run."""
-    write_blocks(run.folder / name / "README.md", block)

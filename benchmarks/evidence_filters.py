@@ -9,7 +9,7 @@ from evidence_intervals import difference_interval, gap_interval, paired_differe
 from evidence_plan import PLAN
 
 from modeling_gemoclap.evaluation.cluster_analysis import cells_of
-from modeling_gemoclap.evaluation.statistics import interval_text
+from modeling_gemoclap.intervals import interval_text
 
 
 def _signed(value: float, bounds: list[float] | None) -> str:

@@ -9,6 +9,8 @@ from harness import ROOT
 from modeling_gemoclap.corpora.manifest import Corpus
 from modeling_gemoclap.corpora.protocols import protocol_of
 
+PARTS = ("train", "judge", "zeroshot", "options")  # lists of options in a part of the plan
+
 
 def option_of(words: list, name: str) -> str | list[str] | None:
     """The value of an option in a list of options: a word, a list of words, or None if the option is not there."""
@@ -21,7 +23,7 @@ def option_of(words: list, name: str) -> str | list[str] | None:
 
 def corpora_of(row: dict) -> list[str]:
     """The names of the folders of the corpora that a part of the plan names in its options."""
-    words = [option_of(row[part], "--data_dir") for part in ("train", "judge", "options") if part in row]
+    words = [option_of(row[part], "--data_dir") for part in PARTS if part in row]
     folders = [[word] if isinstance(word, str) else word or [] for word in words]
     return list(dict.fromkeys(Path(folder).name for group in folders for folder in group))
 

@@ -10,7 +10,8 @@ import harness  # noqa: F401  (puts the project on the import path)
 import scipy.stats
 
 from modeling_gemoclap.evaluation.comparison import difference_of
-from modeling_gemoclap.evaluation.statistics import enough_speakers, recorded_counts
+from modeling_gemoclap.evaluation.statistics import recorded_counts
+from modeling_gemoclap.intervals import enough_speakers
 
 
 def widening(speakers: int, freedom: float | None = None) -> float:

@@ -18,6 +18,7 @@ CHECKPOINTS = PLAN["checkpoints"]
 OTHER_PARTS = (*CHECKPOINTS, "supcon", "speakers")  # neither a row nor a grid
 OTHER_PARTS += ("whisper-supcon", "whisper-supcon-three", "whisper-speakers", "clusters")
 NOT_IN_RECIPE = ("title", "beside", "untouched", "system", "metric", "note", "card", "shipped")
+NOT_IN_RECIPE += ("zeroshot",)  # an evaluation that was added later, which changes nothing else
 CHECKPOINTS_FOLDER, MAX_BYTES = ROOT / "checkpoints", 48_000_000  # bytes of a shipped checkpoint
 
 
@@ -45,7 +46,7 @@ def system_of(name: str, system: str | None = None) -> str:
 def part_of(name: str, system: str | None = None) -> dict:
     """The entry of a part; that of a row has what its system changes."""
     if name in CHECKPOINTS:
-        return CHECKPOINTS[name] | {"words": PLAN["words"]}
+        return CHECKPOINTS[name] | {"words": PLAN["words"], "zeroshot": PLAN["zeroshot"]}
     if name not in PLAN["rows"]:
         return (PLAN | PLAN["tables"])[name]
     settings = SYSTEMS[system_of(name, system)]

@@ -15,7 +15,6 @@ from evidence_plan import (
     SYSTEMS,
     part_of,
     record_name,
-    shipped_checkpoints,
     system_of,
 )
 from evidence_record import load
@@ -23,11 +22,8 @@ from harness import ROOT
 
 from modeling_gemoclap.evaluation.cluster_analysis import MEASURES
 
-DOCUMENTS = ("README.md", "model_card.md", "docs/evidence.md", "docs/evidence_compact.md")
+DOCUMENTS = ("README.md", "docs/evidence.md", "docs/evidence_compact.md")
 DOCUMENTS += ("docs/supcon.md", "docs/speakers.md")
-DOCUMENTS += tuple(  # the cards of the checkpoints that were made
-    str(folder.relative_to(ROOT) / "README.md") for folder in shipped_checkpoints().values() if folder.is_dir()
-)
 DEVELOPMENT = ROOT / "configs" / "folds" / "emodb_development.json"  # speakers that were used for choosing settings
 NOT_RUN = "not run yet"
 TEMPLATES = {"whisper-supcon": "supcon", "whisper-supcon-three": "supcon", "whisper-speakers": "speakers"}  # of parts
@@ -93,18 +89,19 @@ def parts_of(block_name: str) -> dict[str, dict]:
 
 def block(name: str) -> str:
     """The content of a block; it says what was not run yet."""
-    source = name.removesuffix("-words")  # of a checkpoint
+    source = name.removesuffix("-words").removesuffix("-notes")  # of a checkpoint
     record = None if name in OF_ROWS else load(name if name == "corpora" else record_name(source))
     if name not in OF_ROWS and record is None:
         return f"Not run yet: `{source}`."
     templates = OF_ROWS | dict.fromkeys(PLAN["tables"], "grid") | dict.fromkeys(CHECKPOINTS, "checkpoint")
     templates |= {f"{checkpoint}-words": "words" for checkpoint in CHECKPOINTS}
+    templates |= {f"{checkpoint}-notes": "checkpoint_notes" for checkpoint in CHECKPOINTS}
     return render(
         (templates | TEMPLATES).get(name, name),
-        checkpoint=CHECKPOINTS.get(name),
+        checkpoint=CHECKPOINTS.get(source),
         part=record,
         rows=rows_of(COMPACT),
-        checkpoint_rows=rows_of(CHECKPOINTS[name]["system"]) if name in CHECKPOINTS else {},
+        checkpoint_rows=rows_of(CHECKPOINTS[source]["system"]) if source in CHECKPOINTS else {},
         parts=parts_of(name),
         records={system: rows_of(system) for system in SYSTEMS},
         plan=PLAN,

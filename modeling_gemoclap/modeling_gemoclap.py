@@ -301,7 +301,7 @@ class GEmoClapForXVector(GEmoClapAudioOnlyModel):
         audio_model: A ready audio tower; by default a new one.
 
     Example:
-        >>> model = AutoModelForAudioXVector.from_pretrained("ser-stage1", trust_remote_code=True)
+        >>> model = AutoModelForAudioXVector.from_pretrained("runs/stage1", trust_remote_code=True)
         >>> model(**extractor(wave, sampling_rate=16000)).embeddings.shape
         torch.Size([1, 768])
     """
@@ -346,7 +346,7 @@ class GEmoClapForAudioClassification(GEmoClapAudioOnlyModel):
         audio_model: A ready audio tower; by default a new one.
 
     Example:
-        >>> model = AutoModelForAudioClassification.from_pretrained("ser-baseline", trust_remote_code=True)
+        >>> model = AutoModelForAudioClassification.from_pretrained("runs/baseline", trust_remote_code=True)
         >>> model(**processor(audio="clip.wav")).logits.argmax(-1)
         tensor([2])
     """

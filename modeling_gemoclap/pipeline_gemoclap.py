@@ -111,7 +111,7 @@ class ZeroShotEmotionPipeline(Pipeline):
     changes.
 
     Example:
-        >>> pipe = pipeline("zero-shot-emotion-recognition", model="gemo-clap", trust_remote_code=True)
+        >>> pipe = pipeline("zero-shot-emotion-recognition", model="runs/sl", trust_remote_code=True)
         >>> pipe("clip.wav", top_k=1)
         [{'label': 'angry', 'score': 0.93}]
     """

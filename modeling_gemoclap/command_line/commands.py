@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def typed_words() -> list[str]:
     """The words after `python` that started this process, without the folder of the script."""
     first = ["-m", "modeling_gemoclap"] if _runs_the_package() else [Path(sys.argv[0]).name]
     return [*first, *sys.argv[1:]]
+
+
+def typed_command() -> str:
+    """The command that started this process, with the names of folders in place of absolute paths."""
+    words = [Path(word).name if word.startswith(("/", "~")) else word for word in typed_words()]
+    return shlex.join(["python", *words])
 
 
 def _runs_the_package() -> bool:

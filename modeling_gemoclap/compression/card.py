@@ -1,19 +1,11 @@
-"""The model card of a compressed checkpoint: that of the original, with what compression changed."""
+"""What the model card of a compressed checkpoint says of the compression."""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from huggingface_hub import ModelCardData
-
-from ..markdown import as_code, as_text
+from ..publishing.facts import CardFacts, Compression
 from .word_pieces import listed_words
-
-TITLE = re.compile(r"^# (.+?)(?=: speech emotion recognition)", re.M)
-PARAMETERS = re.compile(r"^\| parameters \| ([\d,]+)", re.M)
-RESULTS = re.compile(r"^## Results$", re.M)
 
 
 @dataclass(frozen=True)
@@ -54,39 +46,14 @@ class Changes:
             )
         return told
 
+    def added_to(self, facts: CardFacts, source: str) -> CardFacts:
+        """The facts of the copy, for its model card.
 
-def compressed_card(original: str | None, names: tuple[str, str], changes: Changes) -> str:
-    """The content of the card of a compressed checkpoint.
-
-    Args:
-        original: The content of the original's card; None if it has none.
-        names: Names of the original's folder and of the new one.
-        changes: What was changed.
-    """
-    source, name = names
-    figures = "Results on this card were measured before that." if original else ""
-    lines = "\n".join(f"- {sentence}" for sentence in changes.sentences())
-    section = (
-        f"## Compression\n\nThis is a smaller copy of {as_code(source)}, made by "
-        f"`python -m modeling_gemoclap compress`. {figures}\n\n{lines}\n"
-    ).replace(" \n", "\n")
-    if original is None:
-        data = ModelCardData(library_name="transformers", tags=["speech-emotion-recognition", "gemo-clap", "speech"])
-        return f"---\n{data.to_yaml()}\n---\n\n# {as_text(name)}: speech emotion recognition\n\n{section}"
-    before, after = changes.parameters
-    card = _renamed(original, name)
-    if before != after:
-        card = PARAMETERS.sub(rf"| parameters | {after:,} after compression; before: \1", card, count=1)
-    if place := RESULTS.search(card):
-        return f"{card[: place.start()]}{section}\n{card[place.start() :]}"
-    return f"{card.rstrip()}\n\n{section}"
-
-
-def _renamed(card: str, name: str) -> str:
-    """Give a card's title and its examples another name of the checkpoint."""
-    title = TITLE.search(card)
-    if title is None:
-        return card
-    previous = title[1]
-    card = card[: title.start(1)] + as_text(name) + card[title.end(1) :]
-    return card.replace(json.dumps(previous), json.dumps(name)).replace(as_code(previous), as_code(name))
+        Args:
+            facts: Those of the original.
+            source: Name of the folder of the original.
+        """
+        before, after = self.parameters
+        sentences = [*(facts.compression.sentences if facts.compression else []), *self.sentences()]
+        original = facts.compression.parameters if facts.compression else before
+        return replace(facts, compression=Compression(source, sentences, original), parameters=after, notes=None)

@@ -16,10 +16,12 @@ from ..corpora.files import unfinished_folder
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor
+from ..publishing.card import read_checkpoint, save_card
+from ..publishing.facts import load_facts, save_facts
 from ..safety_gemoclap import tensors_sha256
 from ..towers_gemoclap import load_complete_model
 from ..training.history import stamp_weights
-from .card import Changes, compressed_card
+from .card import Changes
 from .word_pieces import OPTION, choose_pieces, cut_embedding, cut_tokenizer, needed_texts
 
 MODELS = {kind.__name__: kind for kind in (GEmoClapModel, GEmoClapForAudioClassification, GEmoClapForXVector)}
@@ -157,10 +159,8 @@ def _check_copy(folder: Path, model: GEmoClapPreTrainedModel, embeddings: torch.
 
 def _describe(source: Path, folder: Path, name: str, changes: Changes) -> None:
     """Write the card of a copy, and copy the licences of the original."""
-    card = source / "README.md"
-    original = card.read_text(encoding="utf-8") if card.is_file() else None
-    content = compressed_card(original, (source.resolve().name, name), changes)
-    (folder / "README.md").write_text(content, encoding="utf-8")
+    save_facts(folder, changes.added_to(load_facts(source), source.resolve().name))
+    save_card(read_checkpoint(folder, name), [])
     for path in (path for pattern in LICENCES for path in source.glob(pattern) if path.is_file()):
         shutil.copyfile(path, folder / path.name)
 

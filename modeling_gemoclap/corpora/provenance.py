@@ -24,6 +24,8 @@ from .partition import published_speakers
 
 NO_RECORD = "the checkpoint has no record of what it was trained on"
 UNREADABLE = "the checkpoint's record of what it was trained on has another form than training gives it"
+SUPERVISED = "an encoder by supervised contrast"  # value of `stage` in records
+TEACHER = "the teacher of this model"  # value of `stage` in records of what only its teacher was trained on
 HEARD, NOT_HEARD, UNKNOWN = "heard", "not heard", "unknown"
 MAX_HASHES = 256  # hashes of recordings in a record, all speakers together
 MAX_HASHES_OF_A_SPEAKER = 8

@@ -21,12 +21,11 @@ import numpy as np
 import scipy.stats
 
 from ..command_line.parser import RaisingParser, expanded
+from ..intervals import enough_speakers, interval_text
 from .prediction_files import heard_of, load_predictions, protocols_of
 from .statistics import (
     METHOD,
     Predictions,
-    enough_speakers,
-    interval_text,
     jackknifed,
     leaving_out,
     speaker_counts,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from .statistics import FEWEST_SPEAKERS, interval_text
+from ..intervals import FEWEST_SPEAKERS, interval_text
 
 
 def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list[tuple[str, str]], path: Path) -> None:

@@ -17,7 +17,7 @@ from .clips import Evaluation
 from .statistics import Predictions
 
 # Files of a checkpoint that its predictions do not depend on.
-UNRELATED = ("fold.json", IDENTITY, "skipped_clips.json", "trainer_state.json")
+UNRELATED = ("fold.json", IDENTITY, "skipped_clips.json", "trainer_state.json", "card.json")
 PREDICTIONS, EMBEDDINGS, RECORD = "predictions.csv", "embeddings.npy", "answers.json"
 RECORD_FIELDS = {"made_of": dict, "skipped": list, "method": str, "heard": dict}
 

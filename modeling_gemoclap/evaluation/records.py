@@ -19,6 +19,7 @@ from .statistics import (
     intervals,
     mean_scores,
     over_folds,
+    recall_intervals,
     scores_of,
     speaker_confusions,
 )
@@ -69,6 +70,7 @@ def checkpoint_record(evaluation: Evaluation, config: GEmoClapConfig, source: So
         "seen_speakers": evaluation.heard.speakers,
         "heard": evaluation.heard.to_dict(),
         "training_data": config.training_data,
+        "weights_sha256": getattr(config, "weights_sha256", None),
         "skipped": evaluation.skipped,
         "notes": [*source.corpus.notes, *notes],
         "asked": source.asked,
@@ -125,6 +127,7 @@ def _common_record(runs: list[Predictions], source: Source) -> dict:
         "confusion": sum(run.confusion() for run in runs).tolist(),
         "speaker_confusions": speaker_confusions(runs),
         "intervals": intervals(runs),
+        "recall_intervals": recall_intervals(runs),
         "fairness": fairness(runs),
         "calibration": calibration(runs),
         "model": source.model,

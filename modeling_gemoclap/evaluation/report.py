@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..corpora.files import read_object, write_json
+from ..intervals import interval_text
 from ..markdown import as_block, as_text
 from .page import write_page
 from .pictures import EmbeddingFigures, draw
 from .prediction_files import write_rows
-from .statistics import interval_text
 
 # Files that an evaluation writes. Other files in the folder belong to the user.
 WRITTEN = re.compile(

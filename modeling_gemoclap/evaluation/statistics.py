@@ -10,9 +10,9 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
+from ..intervals import enough_speakers
 from .metrics import war_uar
 
-FEWEST_SPEAKERS = 5
 LEVEL = 0.95
 METHOD = "t over speakers"
 BINS = 15
@@ -176,35 +176,6 @@ class Estimate:
         return [float(scipy.special.expit(bound)) for bound in on_logits.interval()]
 
 
-def enough_speakers(number: int) -> bool:
-    """Whether there are enough speakers for an interval: at least `FEWEST_SPEAKERS`."""
-    return number >= FEWEST_SPEAKERS
-
-
-def why_no_interval(*numbers: int) -> str:
-    """Explain why a statistic has no interval.
-
-    Args:
-        numbers: Number of speakers; for a difference between two groups, the number in each group.
-    """
-    if all(map(enough_speakers, numbers)):
-        return "no interval: the speakers do not differ"
-    return f"no interval below {FEWEST_SPEAKERS} speakers{' of each gender' if len(numbers) > 1 else ''}"
-
-
-def interval_text(bounds: list[float] | None, *numbers: int, sign: str = "") -> str:
-    """Format an interval in per cent, or explain why there is none.
-
-    Args:
-        bounds: Interval of a share or of a difference of shares.
-        numbers: See `why_no_interval`.
-        sign: "+" for a difference.
-    """
-    if bounds is None:
-        return why_no_interval(*numbers)
-    return " to ".join(f"{100 * bound:{sign}.1f}" for bound in bounds)
-
-
 def jackknifed(pooled: float, without: np.ndarray) -> Estimate:
     """Jackknife estimate over speakers.
 
@@ -251,14 +222,34 @@ def intervals(runs: list[Predictions]) -> dict:
     return bounds | {"method": METHOD}
 
 
+def recall_intervals(runs: list[Predictions]) -> dict[str, dict]:
+    """Intervals over speakers of the recall of each emotion that occurs, seeds averaged.
+
+    Returns:
+        For each emotion `interval`, None below `FEWEST_SPEAKERS` speakers of the emotion, and their number `speakers`.
+    """
+    counts = speaker_counts(runs, np.unique(runs[0].speakers))
+    found = {}
+    for index, label in enumerate(runs[0].labels):
+        with_emotion = counts[:, counts[0, :, index].sum(-1) > 0, index : index + 1]
+        number = with_emotion.shape[1]
+        if number:
+            bounds = None
+            if enough_speakers(number):
+                recall = estimate(with_emotion, lambda rows, index=index: rows[..., 0, index] / rows.sum((-2, -1)))
+                bounds = recall.share_interval()
+            found[label] = {"interval": bounds, "speakers": number}
+    return found
+
+
 def fairness(runs: list[Predictions]) -> dict | None:
-    """UAR for women and for men, and the gap (women minus men) with its interval.
+    """UAR for women and for men with their intervals, and the gap (women minus men) with its interval.
 
     The UAR of a gender is over the emotions that occur for it.
 
     Returns:
-        The figures. `gap_interval` is None if a gender has fewer than `FEWEST_SPEAKERS` speakers. None if only one
-        gender occurs.
+        The figures. `interval_female` and `interval_male` are None if that gender has fewer than `FEWEST_SPEAKERS`
+        speakers, `gap_interval` if either has. None if only one gender occurs.
     """
     genders = dict(sorted(zip(runs[0].speakers, runs[0].genders, strict=True)))  # "" sorts before "female"
     groups = [sorted(speaker for speaker in genders if genders[speaker] == gender) for gender in ("female", "male")]
@@ -266,13 +257,14 @@ def fairness(runs: list[Predictions]) -> dict | None:
         return None
     counts = [speaker_counts(runs, np.array(group)) for group in groups]
     uar_female, uar_male = (float(uar_of(group.sum(1)).mean()) for group in counts)
-    gap_interval = None
-    if all(enough_speakers(len(group)) for group in groups):
-        women, men = (estimate(group, uar_of) for group in counts)
-        gap_interval = women.minus(men).interval()
+    enough = [enough_speakers(len(group)) for group in groups]
+    women, men = (estimate(group, uar_of) if many else None for group, many in zip(counts, enough, strict=True))
+    gap_interval = women.minus(men).interval() if all(enough) else None
     return {
         "uar_female": uar_female,
         "uar_male": uar_male,
+        "interval_female": women and women.share_interval(),
+        "interval_male": men and men.share_interval(),
         "gap": uar_female - uar_male,
         "gap_interval": gap_interval,
         "method": gap_interval and METHOD,

@@ -11,12 +11,12 @@ from ..base_gemoclap import UNLABELLED_ENCODER, GEmoClapPreTrainedModel
 from ..command_line.files import json_object
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
+from ..corpora.provenance import SUPERVISED
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..safety_gemoclap import tensors_sha256
 from ..towers_gemoclap import keep_layers, load_complete_model, shorten_window
 from ..training.arguments import ModelArguments
-from ..training.history import SUPERVISED
 from .tower_fields import check_config_fields, check_feature_fields
 
 # How a checkpoint of each architecture was trained, as its name in records of training data.

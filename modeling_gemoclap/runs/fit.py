@@ -9,6 +9,7 @@ from transformers import TrainingArguments, set_seed
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
+from ..command_line.commands import typed_command
 from ..evaluation.metrics import war_uar_of_scores
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..frozen_gemoclap import refuse_last_layers
@@ -86,6 +87,7 @@ def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
         **objective.trainer_options(dataset),
     )
     trainer.run_identity = run.identity
+    trainer.commands = [typed_command()]
     return trainer, skipped + errors
 
 

@@ -11,6 +11,7 @@ from transformers.utils import logging
 from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import write_json
 from ..fingerprint import IDENTITY
+from ..publishing.facts import CARD_FACTS
 from ..training.arguments import GEmoClapTrainingArguments
 from ..training.checkpoints import latest_complete_checkpoint
 from ..training.gather import refuse_differences, run_on_main_process
@@ -32,8 +33,9 @@ RUN_FILES = (
     *("checkpoint-*", CALIBRATION, "adapter", "encoder", "fold_*", "shuffled_labels", "results"),
     *("model*.safetensors", "model.safetensors.index.json", "config.json", "processor_config.json"),
     *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
-    *("special_tokens_map.json", "added_tokens.json", "*_gemoclap.py", "README.md", "skipped_clips.json"),
+    *("special_tokens_map.json", "added_tokens.json", "*_gemoclap.py", "README.md", CARD_FACTS),
     *SENTENCE_TRANSFORMERS_FILES,
+    *(".eval_results", "skipped_clips.json"),
     *("training_args.bin", "trainer_state.json", "fold.json", HISTORY, "run.json", IDENTITY),
 )
 

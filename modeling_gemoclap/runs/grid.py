@@ -127,7 +127,7 @@ def as_table(cells: list[dict], folders: list[Path]) -> str:
         folders: Folder of the evaluated run of each cell.
     """
     from ..evaluation.comparison import compare_runs, difference_text
-    from ..evaluation.statistics import interval_text
+    from ..intervals import interval_text
 
     published = any("published" in cell for cell in cells)
     head = ["", "WAR", "UAR", "95 % interval", "UAR minus that of the first"]

@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..command_line.places import cache_folders, refuse_missing_reporters, refuse_unwritable
+from ..publishing.push import PushError, push_failure
 from ..training.arguments import DataArguments, GEmoClapTrainingArguments
 
 FETCHED = "pretrained"  # default output folder of `gemoclap pretrained`
-
-
-class PushError(RuntimeError):
-    """A finished checkpoint could not be pushed to the Hub."""
 
 
 def check_environment(data: DataArguments, arguments: GEmoClapTrainingArguments) -> None:
@@ -71,7 +68,7 @@ def push(trainer) -> None:
     except Exception as error:  # any network error: the message must say where the trained checkpoint is
         folder, name = trainer.args.output_dir, trainer.hub_model_id or trainer.args.hub_model_id
         command = shlex.join(["hf", "upload", name or Path(folder).name, str(folder)])
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = push_failure(error, name or Path(folder).name)
         raise PushError(
             f"the trained checkpoint is in {folder}, but could not be pushed to the Hub ({reason}): push it later "
             f"with {command}"

@@ -12,13 +12,11 @@ from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..configuration_gemoclap import GEmoClapAudioConfig
 from ..corpora.files import read_json, write_json
 from ..corpora.manifest import Corpus
-from ..corpora.provenance import training_records, with_development
+from ..corpora.provenance import TEACHER, training_records, with_development
 from ..safety_gemoclap import tensors_sha256
 
 CHANGED_OUTSIDE = "its weights were changed outside of recorded training"
 UNRECORDED_TOWER = "its audio encoder was trained by this package and has no record of what it was trained on"
-SUPERVISED = "an encoder by supervised contrast"  # value of `stage` in records
-TEACHER = "the teacher of this model"  # value of `stage` in records of what only its teacher was trained on
 HISTORY = "training_data.json"  # in every `checkpoint-N`; some have no configuration
 
 

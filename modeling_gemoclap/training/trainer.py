@@ -159,6 +159,7 @@ class SpeechTrainer(Trainer):
         self.label_names = ["emotion_labels"]
         self.resumed_from: str | None = None
         self.run_identity: dict | None = None  # set by train.py; saved with each checkpoint
+        self.commands: list[str] = []  # set by train.py; the model card names them
         self.args.logging_nan_inf_filter = False  # it logs NaN as 0 and costs a transfer from the device
         self._guard = FiniteGuard(self.accelerator, self.train_dataset)
         for callback in (_SetEpoch(), _RecordTraining(self), self._guard, _CheckComparisons(self)):
@@ -385,5 +386,5 @@ class SpeechTrainer(Trainer):
         if self.is_world_process_zero():
             rate = getattr(self.processing_class, "feature_extractor", self.processing_class).sampling_rate
             development = development_of(self.args, self.eval_dataset, self.trained_model.config.training_data)
-            training = TrainingFacts(self.state, rate, self.trained_parameters, development)
+            training = TrainingFacts(self.state, rate, self.trained_parameters, development, self.commands)
             write_model_card(self.args.output_dir, self.trained_model, self.card_text, training)

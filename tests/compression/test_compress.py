@@ -17,6 +17,8 @@ from modeling_gemoclap.__main__ import main
 from modeling_gemoclap.compression import checkpoint
 from modeling_gemoclap.compression.word_pieces import _with_new_ids, listed_words, needed_texts
 from modeling_gemoclap.prompts_gemoclap import EMOTION_WORDS, words_in
+from modeling_gemoclap.publishing.card import write_card
+from modeling_gemoclap.publishing.facts import CardFacts, load_facts, save_facts
 from modeling_gemoclap.training.history import stamp_weights
 
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
@@ -25,10 +27,7 @@ RARE = ["zeppelin", "giraffe", "1990", "naïf"]
 COUNT = "1160"  # word pieces: all that are necessary, and some of the frequent ones
 FIELDS = {"emotions": list(TONES), "emotion_synonyms": {"angry": ["lurid"]}, "projection_dim": 12}
 DATA = [{"corpus": "tones", "speakers": ["01"], "manifest_sha256": "0", "num_clips": 1}]
-CARD = (
-    '# model: speech emotion recognition by SL\n\nmodel="model" in `model`\n\n| parameters | 9,999, of which 7 were '
-    "learnt in training |\n\n## Results\n\nUAR 0.5\n"
-)
+FACTS = CardFacts(title="SL", parameters=9999, trained_parameters=7, notes="UAR 0.5", commands=["python train.py"])
 
 
 def word_piece_tokenizer(folder, config):
@@ -55,7 +54,8 @@ def model_folder(tmp_path):
     folder = tmp_path / "runs/model"
     model.save_pretrained(folder)
     GEmoClapProcessor(AUDIO["compact"].small_extractor(tmp_path / "extractor"), tokenizer).save_pretrained(folder)
-    (folder / "README.md").write_text(CARD)
+    save_facts(folder, FACTS)
+    write_card(folder)
     (folder / "LICENSE").write_text("free")
     (folder / "results.json").write_text("{}")
     return folder
@@ -148,16 +148,21 @@ def test_both_at_once_and_for_users_of_transformers_alone(model_folder, tmp_path
 def test_the_card_says_what_was_changed(model_folder, tmp_path):
     main(["compress", str(model_folder), str(tmp_path / "small"), "--half_precision", "--word_pieces", COUNT])
     card = (tmp_path / "small/README.md").read_text()
-    assert card.startswith('# small: speech emotion recognition by SL\n\nmodel="small" in `small`')
+    assert "\n# small: speech emotion recognition by SL\n" in card and 'model="small"' in card
     parameters = sum(value.numel() for value in GEmoClapModel.from_pretrained(tmp_path / "small").parameters())
-    assert f"| parameters | {parameters:,} after compression; before: 9,999, of which 7 were" in card
+    before = sum(value.numel() for value in GEmoClapModel.from_pretrained(model_folder).parameters())
+    assert f"| parameters | {parameters:,} after compression; before: {before:,}, of which 7 were" in card
     section = card[card.index("## Compression") : card.index("## Results")]
     assert "a smaller copy of `model`" in section and "calibration temperature is that of the original" in section
-    assert re.search(r"^- 1,160 of the [\d,]+ word pieces", section, re.M) and card.endswith("## Results\n\nUAR 0.5\n")
-    (model_folder / "README.md").unlink()
+    assert re.search(r"^- 1,160 of the [\d,]+ word pieces", section, re.M)
+    assert "Not evaluated" in card and "UAR 0.5" not in card, "the original's results are not those of the copy"
+    assert load_facts(tmp_path / "small").commands == FACTS.commands
+    for name in ("README.md", "card.json"):
+        (model_folder / name).unlink()
     main(["compress", str(model_folder), str(tmp_path / "bare"), "--half_precision"])
     card = (tmp_path / "bare/README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers") and "## Compression\n\nThis is a smaller copy" in card
+    assert "## Compression\n\nThis is a smaller copy" in card and "an unknown number was learnt in training" in card
+    assert "Length of the training: unknown." in card and "The commands that made the checkpoint: unknown." in card
 
 
 def test_changed_weights_are_not_given_a_history(model_folder, tmp_path):

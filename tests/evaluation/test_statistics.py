@@ -16,7 +16,6 @@ from modeling_gemoclap.evaluation.statistics import (
     calibration,
     estimate,
     fairness,
-    interval_text,
     intervals,
     jackknifed,
     leaving_out,
@@ -29,6 +28,7 @@ from modeling_gemoclap.evaluation.statistics import (
     uar_of,
     war_of,
 )
+from modeling_gemoclap.intervals import interval_text
 from modeling_gemoclap.runs.calibration import temperature_of
 
 LABELS = ["angry", "happy", "sad"]

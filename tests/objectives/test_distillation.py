@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapModel, GEmoClapProcessor
+from modeling_gemoclap.corpora.provenance import TEACHER
 from modeling_gemoclap.objectives.gemo_clap.distillation import Distillation
 from modeling_gemoclap.runs.recipe import recipe_of
-from modeling_gemoclap.training.history import TEACHER
 
 PROMPTS = ("--prompt_steps", 5)
 WITHOUT_DROPOUT = json.dumps(  # its random numbers would differ between chunks and the complete batch

@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoProcessor
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import evidence  # noqa: E402
+import evidence_cards  # noqa: E402
 import evidence_checkpoints  # noqa: E402
 import evidence_filters  # noqa: E402
 import evidence_plan  # noqa: E402
@@ -49,7 +50,6 @@ from modeling_gemoclap.corpora.manifest import load_corpus  # noqa: E402
 from modeling_gemoclap.runs import grid  # noqa: E402
 from modeling_gemoclap.runs import recipe as recipe_module  # noqa: E402
 from modeling_gemoclap.runs.recipe import check_recipe  # noqa: E402
-from modeling_gemoclap.training.card import NO_RESULTS  # noqa: E402
 
 PARTS = [(name, system) for system in SYSTEMS for name in SYSTEMS[system]["rows"]]
 PARTS += [(name, system_of(name)) for name in (*PLAN["tables"], *OTHER_PARTS)]
@@ -299,8 +299,8 @@ def test_a_part_needs_its_own_corpora_alone():
     assert evidence.corpora_for(["ravdess-zeroshot"]) == ["emodb", "nemo", "ravdess"]
     assert evidence.corpora_for(["ravdess-zeroshot"], COMPACT) == ["emodb", "ravdess"]
     assert evidence.corpora_for(["emodb4-to-ravdess"]) == evidence.corpora_for(["speakers"]) == ["emodb", "ravdess"]
-    assert evidence.corpora_for(["gemoclap-base"]) == ["emodb"]
-    assert evidence.corpora_for(["gemoclap-base-nemo"]) == ["emodb", "nemo"]
+    assert evidence.corpora_for(["gemoclap-base"]) == ["emodb", "ravdess"]
+    assert evidence.corpora_for(["gemoclap-base-nemo"]) == ["emodb", "nemo", "ravdess"]
 
 
 def test_the_list_of_the_part_of_nEMO(corpora):
@@ -380,6 +380,56 @@ def test_the_card_of_a_shipped_checkpoint_names_licences_limits_and_compression(
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_of_a_shipped_checkpoint_is_that_of_the_records(name, tmp_path):
+    shipped = shipped_checkpoints()[name]
+    copy = shutil.copytree(shipped, tmp_path / name)
+    for made in ("README.md", ".eval_results/RavdessZeroshot.yaml"):
+        (copy / made).unlink()
+    evidence_cards.describe(copy, name)
+    for path in (path for path in copy.rglob("*") if path.is_file()):
+        other = shipped / path.relative_to(copy)
+        assert path.read_bytes() == other.read_bytes(), f"{other}: run python benchmarks/evidence.py"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_figure_of_a_shipped_card_stands_in_its_records(name):
+    """The results of the tables equal the record, and every figure of the results is in one of them."""
+    record, results = load(record_name(name)), evidence_cards.results_of(name)
+    same = ("uar", "war", "macro_f1", "recall", "n")
+    assert {field: results[0][field] for field in same} == {field: pytest.approx(record[field]) for field in same}
+    assert results[1]["n"] == 1440 and results[1]["asked"]["protocol"] == "ravdess-zeroshot"
+    gender = ("uar_female", "uar_male", "gap", "num_female", "num_male")
+    assert all(results[0]["fairness"][field] == pytest.approx(record["fairness"][field]) for field in gender)
+    for field in ("ece", "confidence", "accuracy"):
+        assert results[0]["calibration"][field] == pytest.approx(record["calibration"][field])
+    text = (shipped_checkpoints()[name] / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Results") : text.index("## Limitations")]
+    section = re.sub(r"```.*?```", "", re.sub(r"Versions: .*", "", section), flags=re.DOTALL)
+    figures = re.findall(r"(?<![\w.])\d+\.\d(?![\w.])", section)
+    rows = rows_of(CHECKPOINTS[name]["system"])
+    allowed = {f"{100 * abs(value):.1f}" for value in numbers_in([record, results, rows])}
+    allowed |= {f"{size / 1e6:.1f}" for size in (record["bytes"], record.get("before", {}).get("bytes", 0))}
+    allowed |= {bound for row in rows.values() for bound in evidence_filters.interval(row).split(" to ")}
+    assert len(figures) > 40 and not {*figures} - allowed
+
+
+def numbers_in(value):
+    """All numbers of a record."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from numbers_in(item)
+    elif isinstance(value, int | float):
+        yield float(value)
+
+
+def test_the_model_card_is_that_of_the_records():
+    path = evidence_cards.MODEL_CARD
+    assert path.read_text(encoding="utf-8") == evidence_cards.model_card(), "run python benchmarks/evidence.py"
+    index = yaml.safe_load(path.read_text(encoding="utf-8").split("---\n")[1])["model-index"]
+    assert [model["name"] for model in index] == SHIPPED and all(len(model["results"]) == 2 for model in index)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_words_were_measured_on_templates_that_training_never_showed(name):
     record, config = load(record_name(name)), json.loads((shipped_checkpoints()[name] / "config.json").read_text())
     assert not {template["template"] for template in record["words"]["templates"]} & {*config["emotion_templates"]}
@@ -410,19 +460,16 @@ def test_a_checkpoint_is_made_by_one_command(name, tmp_path, monkeypatch):
     def run(command, **_):
         words = list(map(str, command[1:]))
         if words[0] in ("train.py", "-m"):
-            folder = words[words.index("--output_dir") + 1] if words[0] == "train.py" else words[4]
-            shutil.copytree(compact, folder)
-            card = (compact / "README.md").read_text()
-            sources = re.compile("<!-- evidence.*?end of evidence -->", re.S)
-            limits = CHECKPOINTS["gemoclap-compact"]["card"]
-            card = sources.sub(NO_RESULTS, card).replace(f"{limits['limits']}\n\n", "")
-            card = card.replace(limits["licences"], "Whether the model may be redistributed depends on licences.")
-            Path(folder, "README.md").write_text(card)
+            shutil.copytree(compact, words[words.index("--output_dir") + 1] if words[0] == "train.py" else words[4])
         else:
-            Path(words[words.index("--output_dir") + 1]).mkdir(parents=True, exist_ok=True)
-            Path(words[words.index("--output_dir") + 1], "predictions.csv").touch()
+            output = Path(words[words.index("--output_dir") + 1])
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "predictions.csv").touch()
+            results = evidence_cards_results[1 if "--protocol" in words else 0]
+            (output / "results.json").write_text(json.dumps(results | {"command": f"evaluate.py {output}"}))
         return subprocess.CompletedProcess(command, 0)
 
+    evidence_cards_results = evidence_cards.results_of("gemoclap-compact")
     monkeypatch.setattr(evidence_runs.subprocess, "run", run)
     monkeypatch.setattr(evidence_checkpoints, "record_of", lambda folders: {"uar": 0.5})
     monkeypatch.setattr(evidence_checkpoints, "cost_of", lambda folders: {})
@@ -430,22 +477,26 @@ def test_a_checkpoint_is_made_by_one_command(name, tmp_path, monkeypatch):
     words = {"words": [{"word": "livid", "nearest": "angry", "uar": 0.5}]}
     monkeypatch.setattr(evidence_checkpoints.words, "measure_words", lambda *parts: words)
     monkeypatch.setattr(evidence_checkpoints, "CHECKPOINTS_FOLDER", tmp_path / "checkpoints")
-    for module in (evidence, evidence_checkpoints):
+    for module in (evidence, evidence_checkpoints, evidence_cards):
         monkeypatch.setattr(module, "EVIDENCE", tmp_path / "evidence")
-    monkeypatch.setattr(evidence, "block", lambda name: f"The figures of {name}.")
+    monkeypatch.setattr(evidence_cards, "load", lambda name: None)
     runner = evidence_runs.Runner(name, tmp_path / "corpora", tmp_path, overwrite=False)
     evidence.rerun(name, runner)
     record = json.loads((tmp_path / f"evidence/{record_name(name)}.json").read_text())
     assert [line.split()[1] for line in record["commands"]][-1] == "evaluate.py"
-    assert len(record["commands"]) == (4 if "compress" in CHECKPOINTS[name] else 2)
-    if stored := load(record_name(name)):
-        assert record["commands"][0] == stored["commands"][0]
+    assert len(record["commands"]) == (5 if "compress" in CHECKPOINTS[name] else 3)
+    stored = json.loads((tmp_path / f"evidence/{record_name(name)}_results.json").read_text())
+    places = [f"evaluate.py RUN/{name}/{folder}" for folder in ("results", "results_zeroshot")]
+    assert [results["command"] for results in stored] == places
+    if earlier := load(record_name(name)):
+        place = f"{tmp_path}/checkpoints/"
+        assert [line.replace(place, "checkpoints/") for line in record["commands"]] == earlier["commands"]
     shipped = tmp_path / "checkpoints" / name
     assert shipped.is_dir() == (name in shipped_checkpoints())
     place = shipped if shipped.is_dir() else runner.folder / name
     card = (place / "README.md").read_text()
-    assert card.count(f"<!-- evidence: {name} -->") == 1 and CHECKPOINTS[name]["card"]["licences"] in card
-    assert (f"The figures of {name}." in card) == (not shipped.is_dir())
+    assert CHECKPOINTS[name]["card"]["licences"] in card and CHECKPOINTS[name]["card"]["limits"] in card
+    assert ("RavdessZeroshot of MTEB" in card) == (not shipped.is_dir()), "write_cards writes that of a shipped one"
     assert all(path.is_symlink() for path in shipped.glob("*.py"))
     monkeypatch.setattr(evidence_checkpoints, "MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="bytes, of 1,000 at most: keep fewer word pieces"):

@@ -17,8 +17,11 @@ from families import AUDIO
 PACKAGE = ROOT / "modeling_gemoclap"
 FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
 WORKSHOP = ("command_line", "corpora", "objectives", "training", "runs", "evaluation", "pretrained", "compression")
-WORKSHOP += ("inference", "estimators")
+WORKSHOP += ("inference", "estimators", "publishing")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
+
+
+LEAVES = ("fingerprint", "markdown", "intervals")  # they import nothing of the package
 
 
 def imports(path):
@@ -66,31 +69,22 @@ def test_walls_of_the_workshop(part):
     allowed = {
         "command_line": set(),
         "corpora": {"command_line"},
-        "training": {"corpora", "command_line"},
+        "publishing": {"corpora", "pretrained"},  # of pretrained, the list of encoders
+        "training": {"publishing", "corpora", "command_line"},
         "objectives": {"training", "corpora", "command_line"},
-        "runs": {"objectives", "training", "evaluation", "corpora", "command_line"},
+        "runs": {"publishing", "objectives", "training", "evaluation", "corpora", "command_line"},
         "inference": {"corpora", "command_line"},
-        "estimators": {"runs", "evaluation", "inference", "corpora", "command_line"},
+        "estimators": {"publishing", "runs", "evaluation", "inference", "corpora", "command_line"},
         "pretrained": {"corpora", "command_line"},
-        "compression": {"training", "corpora", "command_line"},
-        "evaluation": {
-            "inference",
-            "corpora",
-            "command_line",
-            "objectives",
-        },  # of objectives, two leaf modules: see below
+        "compression": {"publishing", "training", "corpora", "command_line"},
+        "evaluation": {"inference", "corpora", "command_line", "objectives"},  # two leaves of objectives: see below
     }[part]
     for path in (PACKAGE / part).rglob("*.py"):
         for level, module, _ in imports(path):
             assert not (level == 0 and module.startswith("modeling_gemoclap"))
             assert module not in {"espeakng_loader"}
             place = (*path.relative_to(PACKAGE).parent.parts[: -level + 1 or None], *module.split("."))
-            if not level or place[0] in (
-                part,
-                "fingerprint",
-                "markdown",
-                "version",
-            ):  # these import nothing of the package
+            if not level or place[0] in (part, *LEAVES):
                 continue
             if place == ("registration",):
                 assert path.name == "loading.py", "it imports travelling files"
@@ -101,6 +95,8 @@ def test_walls_of_the_workshop(part):
                 assert place[0] in words, "corpora knows the words and no models"
             if part == "pretrained" and place[0] == "corpora":
                 assert place[1:] == ("files",), "it writes JSON files and knows no corpus"
+            if part == "publishing" and place[0] == "pretrained":
+                assert place[1:] == ("sources",), "it names the licences of encoders"
             if part == "evaluation" and place[0] == "objectives":
                 leaves = (("speaker_clusters", "clusters"), ("speaker_clusters", "embeddings"))
                 assert place[1:] in leaves, "evaluation knows no objective"
@@ -162,7 +158,7 @@ def test_the_wheel_holds_everything(installed, tmp_path):
         name = f"checkpoints/gemoclap-compact/{path.name}" if path in FACE else path.relative_to(ROOT)
         copy = installed / "modeling_gemoclap" / name
         assert copy.read_bytes() == path.read_bytes() and not copy.is_symlink(), name
-    for name in ("py.typed", "training/card_template.md", "evaluation/war_uar/war_uar.py", *licences):
+    for name in ("py.typed", "publishing/templates/card.md", "evaluation/war_uar/war_uar.py", *licences):
         assert (installed / "modeling_gemoclap" / name).is_file()
 
 

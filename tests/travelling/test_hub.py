@@ -1,30 +1,83 @@
-"""`--push_to_hub` against a Hub on the loopback, and loading from it."""
+"""`push_to_hub` of model, processor and trainer against a Hub on the loopback, and loading from it by revision."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
-from conftest import TINY, run_script
-from hub_server import Hub
+import torch
+from conftest import AUDIO, TINY, run_script
+from hub_server import TOKEN, Hub
+
+from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
+from modeling_gemoclap.processing_gemoclap import GEmoClapProcessor
 
 LOAD = """
 import sys
 sys.modules["modeling_gemoclap"] = None
 from transformers import AutoModel, AutoProcessor, pipeline
-processor = AutoProcessor.from_pretrained("me/tones", trust_remote_code=True)
-model = AutoModel.from_pretrained("me/tones", trust_remote_code=True)
-pipe = pipeline("zero-shot-emotion-recognition", model="me/tones", trust_remote_code=True)
+revision = sys.argv[2]
+processor = AutoProcessor.from_pretrained("me/tones", revision=revision, trust_remote_code=True)
+model = AutoModel.from_pretrained("me/tones", revision=revision, trust_remote_code=True)
+pipe = pipeline("zero-shot-emotion-recognition", model="me/tones", revision=revision, trust_remote_code=True)
 print("ANSWER", pipe(sys.argv[1], top_k=1)[0]["label"], len(model.get_audio_features(**processor(audio=sys.argv[1]))))
+"""
+# The first process saves and pushes by the functions of the model and its processor, the second loads each revision.
+PUSH = """
+import sys
+from huggingface_hub import HfApi, ModelCard
+from transformers import AutoModel, AutoProcessor
+from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor
+from modeling_gemoclap.publishing.push import push_checkpoint
+
+folder = sys.argv[1]
+model, processor = GEmoClapModel.from_pretrained(folder), GEmoClapProcessor.from_pretrained(folder)
+first = model.push_to_hub("me/versions", private=True)
+first = processor.push_to_hub("me/versions")
+first = HfApi().upload_file(path_or_fileobj=f"{folder}/README.md", path_in_repo="README.md", repo_id="me/versions")
+HfApi().create_tag("me/versions", tag="v1", revision=first.oid)
+model.audio_logit_scale.data += 1
+second = model.push_to_hub("me/versions")
+whole = push_checkpoint(folder, "me/versions", revision="whole", tag="v3")
+print("COMMITS", first.oid, second.oid)
+"""
+VERSIONS = """
+import json, os, sys
+sys.modules["modeling_gemoclap"] = None
+from transformers import AutoModel, AutoProcessor
+scales = {}
+for revision in sys.argv[1:]:
+    options = {"revision": revision, "trust_remote_code": True}
+    scales[revision] = AutoModel.from_pretrained("me/versions", **options).audio_logit_scale.item()
+    AutoProcessor.from_pretrained("me/versions", **options)
+print("SCALES", json.dumps(scales))
+"""
+PRIVATE = """
+from transformers import AutoModel
+try:
+    AutoModel.from_pretrained("me/versions", revision="v1", token=False, trust_remote_code=True)
+except OSError as error:
+    print("REFUSED", str(error).replace(chr(10), " "))
 """
 
 
 @pytest.fixture
 def environment(tmp_path):
     hub = Hub()
-    more = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    more = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     yield hub, {**more, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     hub.server.shutdown()
+
+
+def run(code, folder, env, *arguments):
+    """Run code in a fresh process; what it prints."""
+    (folder / "program.py").write_text(code)
+    command = [sys.executable, "program.py", *map(str, arguments)]
+    options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **env}, **options)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.mark.slow
@@ -38,13 +91,25 @@ def test_pushed_and_loaded(tones, tmp_path, environment):
     )
     assert b"| tones | see its source | 36 | 01, 02, 03 |" in files["README.md"]
     clip = tones / "audio/04_sad_1.wav"
-    (tmp_path / "load.py").write_text(LOAD)
-    done = subprocess.run(
-        [sys.executable, "load.py", str(clip)],
-        cwd=tmp_path,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert "ANSWER sad 1" in done.stdout, done.stderr[-3000:]
+    commit = hub.repositories["me/tones"].refs["main"]
+    assert "ANSWER sad 1" in run(LOAD, tmp_path, {**env, "HF_HOME": str(tmp_path / "empty")}, clip, commit)
+
+
+def test_both_versions_load_by_commit_and_by_tag_and_a_private_one_needs_a_token(make_model, tmp_path, environment):
+    """Each step has a process and an empty cache of its own."""
+    hub, env = environment
+    model, folder = make_model(), tmp_path / "checkpoint"
+    torch.nn.init.constant_(model.audio_logit_scale, 0.25)
+    model.save_pretrained(folder)
+    extractor = AUDIO["compact"].small_extractor(tmp_path / "extractor")
+    GEmoClapProcessor(extractor, build_tokenizer(model.config)).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n\n# A card\n")
+    first, second = run(PUSH, tmp_path, env, folder).split("COMMITS ")[1].split()
+    assert first != second and hub.repositories["me/versions"].private
+    assert hub.files["me/versions"]["README.md"].startswith(b"---\nlibrary_name")
+    printed = run(VERSIONS, tmp_path, {**env, "HF_HOME": str(tmp_path / "empty")}, first, second, "v1", "v3", "main")
+    scales = json.loads(printed.split("SCALES ")[1])
+    assert scales == {first: 0.25, second: 1.25, "v1": 0.25, "v3": 0.25, "main": 1.25}
+    without = {**env, "HF_HOME": str(tmp_path / "other"), "HF_TOKEN": ""}
+    printed = run(PRIVATE, tmp_path, without)
+    assert "REFUSED me/versions is not a local folder" in printed and "private repository" in printed

@@ -1,0 +1,1 @@
+"""Publishing a checkpoint: its model card, and its push to the Hub."""

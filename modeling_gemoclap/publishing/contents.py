@@ -1,0 +1,150 @@
+"""Which files of a folder are a checkpoint that can be pushed to the Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from safetensors import SafetensorError, safe_open
+
+from ..corpora.files import read_object
+from .card import CARD, read_checkpoint
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+# Files that belong to a checkpoint. What is in the folder beside them, such as results, is neither refused nor pushed.
+FILES = (
+    *("config.json", "card.json", CARD, *PROCESSORS, INDEX, ".eval_results/*.yaml", "probe.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "LICEN[CS]E*", "NOTICE*", "*.safetensors", "*.py"),
+)
+# Files of a training or an adapter. A folder with one of them is not the finished checkpoint, or not only that.
+NOT_OF_A_CHECKPOINT = {
+    "optimizer*": "the state of an optimizer",
+    "scheduler*": "the state of a schedule",
+    "rng_state*": "the state of random numbers",
+    "checkpoint-*/": "a checkpoint of an unfinished training",
+    "adapter_config.json": "a LoRA adapter, which is not a checkpoint by itself",
+    "adapter_model*": "a LoRA adapter, which is not a checkpoint by itself",
+    "adapter/": "a LoRA adapter, which is merged into the checkpoint",
+    "fold_*/": "a fold of a protocol",
+    "run.json": "the run of a protocol",
+}
+IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.M)  # as transformers finds the files that code needs
+
+
+def checkpoint_files(folder: Path) -> list[str]:
+    """Check that a folder is a complete checkpoint, and list the files that are pushed.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Their paths within the folder, with `/`, sorted.
+
+    Raises:
+        ValueError: If the folder is not a checkpoint of this package; if a file is missing, damaged or a link; or if
+            the folder has files of a training or an adapter. The message names the file and what to do.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give the folder of a trained checkpoint")
+    _refuse_other_files(folder)
+    read_checkpoint(folder)
+    for name in (CARD, _one_of(folder, PROCESSORS)):
+        if not (folder / name).is_file():
+            made = "write_card of this package writes it" if name == CARD else "save the processor there too"
+            raise ValueError(f"{folder}: no {name} there, so the checkpoint is not complete: {made}")
+    _check_weights(folder)
+    _check_code(folder)
+    found = {path for pattern in FILES for path in folder.glob(pattern) if path.is_file() or path.is_symlink()}
+    for path in sorted(found):
+        if path.is_symlink():
+            raise ValueError(
+                f"{path} is a link, and the Hub would store a copy that may change: copy the folder with its files "
+                f"(cp -rL {folder} COPY), and push the copy"
+            )
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _refuse_other_files(folder: Path) -> None:
+    for pattern, meaning in NOT_OF_A_CHECKPOINT.items():
+        for path in sorted(folder.glob(pattern.rstrip("/"))):
+            if path.is_dir() or not pattern.endswith("/"):
+                raise ValueError(
+                    f"{path} is {meaning}, and does not belong on the Hub: move it out of the folder, or give the "
+                    f"folder of the finished checkpoint"
+                )
+
+
+def _one_of(folder: Path, names: tuple[str, ...]) -> str:
+    return next((name for name in names if (folder / name).is_file()), names[0])
+
+
+def _check_weights(folder: Path) -> None:
+    """Check that the headers of all weights can be read and that the files have the sizes that these tell.
+
+    Raises:
+        ValueError: If a file is missing or damaged.
+    """
+    names = [WEIGHTS]
+    if (folder / INDEX).is_file():
+        names = sorted(set(read_object(folder / INDEX, weight_map=dict)["weight_map"].values()))
+    for name in names:
+        path = folder / PurePosixPath(name).name
+        if not path.is_file():
+            raise ValueError(f"{folder}: no {name} there, so the weights are not complete; save the model again")
+        try:
+            with safe_open(path, framework="pt") as weights:
+                empty = not list(weights.keys())
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: the weights cannot be read ({error}); save the model again") from error
+        if empty:
+            raise ValueError(f"{path}: it has no weights; save the model again")
+
+
+def _check_code(folder: Path) -> None:
+    """Check that the Python files that `auto_map` and `custom_pipelines` name, and those that they import, are there.
+
+    Raises:
+        ValueError: If a file is not there, or if no code is named.
+    """
+    named = set()
+    for name in ("config.json", *PROCESSORS, "tokenizer_config.json"):
+        if (folder / name).is_file():
+            named |= set(_named_code(read_object(folder / name), f"{folder / name}"))
+    if not named:
+        raise ValueError(
+            f"{folder}: config.json names no code (auto_map), so the checkpoint would not load from the Hub: save it "
+            f"with save_pretrained of this package"
+        )
+    checked: set[str] = set()
+    while missing := sorted(named - checked):
+        name = missing[0]
+        path = folder / f"{name}.py"
+        if not path.exists():
+            raise ValueError(
+                f"{folder}: no {name}.py there, which its configuration or its other code names, so it would not load "
+                f"from the Hub: save it with save_pretrained of this package"
+            )
+        named |= set(IMPORT.findall(path.read_text(encoding="utf-8")))
+        checked.add(name)
+
+
+def _named_code(content: dict, place: str) -> list[str]:
+    """The modules that a configuration names, also in its nested configurations.
+
+    Raises:
+        ValueError: If the code of another repository is named.
+    """
+    values = []
+    for mapping in (content.get("auto_map"), (content.get("feature_extractor") or {}).get("auto_map")):
+        for value in (mapping or {}).values():
+            values += value if isinstance(value, list) else [value]
+    values += [task.get("impl") for task in (content.get("custom_pipelines") or {}).values()]
+    values = [value for value in values if value]
+    if other := [value for value in values if "--" in value or "/" in value]:
+        raise ValueError(
+            f"{place}: {other[0]} is the code of another repository, so the checkpoint would load code that is not "
+            f"pushed with it: save it with save_pretrained of this package"
+        )
+    return [value.rpartition(".")[0] for value in values]

@@ -1,0 +1,164 @@
+"""Push a checkpoint to the Hugging Face Hub in one commit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import CommitInfo, HfApi, constants, errors
+from huggingface_hub.utils import HFValidationError
+
+from .contents import checkpoint_files
+
+COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
+NOTHING_LOST = "the checkpoint in {folder} is unchanged, and {repo} has no half of it"
+# Modules of the HTTP clients of huggingface_hub, whose errors mean that the Hub was not reached.
+CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+
+
+class PushError(RuntimeError):
+    """A checkpoint could not be pushed to the Hub. The message says why, and what to do."""
+
+
+def push_checkpoint(
+    folder: Path | str,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    token: str | None = None,
+) -> CommitInfo:
+    """Push a checkpoint with its processor, code and card to the Hub, in one commit.
+
+    The folder is checked first, and nothing is sent if it is not a complete checkpoint; see
+    `publishing.contents.checkpoint_files`. The repository is created if it does not exist. Only the files of the
+    checkpoint are pushed; files of an earlier version that the folder no longer has are removed in the same commit.
+    `load_snippet` gives the code that loads the result.
+
+    Args:
+        folder: Folder of the checkpoint.
+        repo: Name of the repository, `NAMESPACE/NAME`.
+        private: Whether a new repository is private. An existing one is not changed.
+        revision: Branch to push to, created from the main branch if it does not exist; default: the main branch.
+        tag: Name of a tag for the commit.
+        token: Access token of the Hub; default: that of `hf auth login` or `HF_TOKEN`.
+
+    Returns:
+        The commit. `oid` is its hash.
+
+    Raises:
+        ValueError: If the folder is not a complete checkpoint.
+        PushError: If the Hub refuses or cannot be reached. The commit is complete or not there.
+
+    Example:
+        >>> commit = push_checkpoint("runs/sl", "me/sl", tag="v1")  # doctest: +SKIP
+        >>> print(load_snippet("me/sl", commit.oid))  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    files = checkpoint_files(folder)
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        if revision and revision != constants.DEFAULT_REVISION:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        earlier = _files_of_earlier_versions(api, repo, revision, files)
+        commit = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            revision=revision,
+            commit_message=f"Push {folder.resolve().name}",
+            allow_patterns=files,
+            delete_patterns=earlier or None,
+        )
+    except Exception as error:
+        lost = NOTHING_LOST.format(folder=folder, repo=repo)
+        raise PushError(f"{folder} was not pushed to {repo}: {push_failure(error, repo)}; {lost}") from error
+    if tag:
+        _add_tag(api, repo, tag, commit.oid)
+    return commit
+
+
+def load_snippet(repo: str, commit: str) -> str:
+    """Code that loads a pushed checkpoint at exactly one commit, so that its code cannot change.
+
+    Args:
+        repo: Name of the repository.
+        commit: Hash of the commit.
+
+    Raises:
+        ValueError: If `commit` is not the hash of a commit, but for example a branch.
+    """
+    if not COMMIT_HASH.fullmatch(commit):
+        raise ValueError(f"{commit!r} is not the hash of a commit (40 hexadecimal digits): give CommitInfo.oid")
+    options = f'"{repo}", revision="{commit}", trust_remote_code=True'
+    return (
+        f"from transformers import AutoModel, AutoProcessor\n\n"
+        f"model = AutoModel.from_pretrained({options})\n"
+        f"processor = AutoProcessor.from_pretrained({options})\n"
+    )
+
+
+def push_failure(error: BaseException, repo: str) -> str:
+    """Say in one clause why the Hub refused a push or could not be reached, and what to do.
+
+    Args:
+        error: What a function of `huggingface_hub` raised.
+        repo: Name of the repository.
+    """
+    chain, reasons = [error], []
+    while chain[-1] is not None:
+        reasons.append(_reason(chain[-1], repo))
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    return next(filter(None, reasons), _first_line(error))
+
+
+def _reason(error: BaseException, repo: str) -> str | None:
+    """What a known error means; None for another one."""
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set: unset it to reach the Hub"
+    if isinstance(error, HFValidationError):
+        return f"{repo!r} is not the name of a repository: give NAMESPACE/NAME"
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return "there is no access token: run hf auth login, or set HF_TOKEN"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return (
+            f"the access token is missing, wrong, or may not write to {repo} (HTTP {status}): run hf auth login with "
+            f"a token that may write, or set HF_TOKEN"
+        )
+    if status == 404:
+        return f"there is no repository {repo}, or the token may not see it (HTTP 404): check its name and the token"
+    if status == 429:
+        return "the Hub has had too many requests (HTTP 429): wait some minutes, then push again"
+    if status is not None and status >= 500:
+        return f"the Hub had an error of its own (HTTP {status}): push again later"
+    from_client = type(error).__module__.partition(".")[0] in CLIENTS and status is None
+    if from_client or isinstance(error, (ConnectionError, TimeoutError)):
+        return f"the connection to the Hub broke ({_first_line(error)}): push again"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".:") or type(error).__name__
+
+
+def _files_of_earlier_versions(api: HfApi, repo: str, revision: str | None, files: list[str]) -> list[str]:
+    """Files of the repository that an earlier version left, which the new one does not have."""
+    there = api.list_repo_files(repo, revision=revision)
+    return [name for name in there if name not in files and name != ".gitattributes"]
+
+
+def _add_tag(api: HfApi, repo: str, tag: str, commit: str) -> None:
+    """Tag a commit.
+
+    Raises:
+        PushError: If the tag cannot be added. The message says that the commit was pushed.
+    """
+    try:
+        api.create_tag(repo, tag=tag, revision=commit)
+    except Exception as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        exists = f"{repo} has a tag {tag} already: give another name"
+        reason = exists if status == 409 else push_failure(error, repo)
+        raise PushError(f"pushed to {repo} as commit {commit}, but it has no tag {tag}: {reason}") from error

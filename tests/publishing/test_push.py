@@ -1,0 +1,249 @@
+"""`push_checkpoint` against a Hub on the loopback: what is pushed, what is refused, what is left after a failure."""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from conftest import AUDIO, ROOT
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(ROOT / "tests/travelling"))
+from hub_server import TOKEN, Hub  # noqa: E402
+
+from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer  # noqa: E402
+from modeling_gemoclap.processing_gemoclap import GEmoClapProcessor  # noqa: E402
+from modeling_gemoclap.publishing.card import write_card  # noqa: E402
+from modeling_gemoclap.publishing.contents import checkpoint_files  # noqa: E402
+from modeling_gemoclap.publishing.push import PushError, load_snippet, push_checkpoint  # noqa: E402
+
+REPO = "me/tones"
+OLD_CLIENT = huggingface_hub.__version__.startswith("0.")
+WRONG_TOKEN = "Invalid credentials in Authorization header"
+
+
+@pytest.fixture
+def folder(make_model, tmp_path):
+    """A complete checkpoint."""
+    model, path = make_model(), tmp_path / "checkpoint"
+    model.save_pretrained(path)
+    extractor = AUDIO["compact"].small_extractor(tmp_path / "extractor")
+    GEmoClapProcessor(extractor, build_tokenizer(model.config)).save_pretrained(path)
+    write_card(path)
+    return path
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub that this process talks to; its weights are uploaded as large files, before the commit."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    server = Hub(large=r"\.safetensors$")
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)  # between the client's retries
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield server
+    server.server.shutdown()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_one_commit_has_the_whole_checkpoint_and_its_snippet_pins_it(folder, hub):
+    (folder / "training_args.bin").write_bytes(b"pickle")
+    (folder / "results.json").write_text("{}")
+    commit = push_checkpoint(folder, REPO, private=True, tag="v1", token=TOKEN)
+    pushed = hub.files[REPO]
+    assert pushed == {name: (folder / name).read_bytes() for name in checkpoint_files(folder)}
+    assert {"config.json", "model.safetensors", "processor_config.json", "README.md", "pipeline_gemoclap.py"} <= {
+        *pushed
+    }
+    assert not {"training_args.bin", "results.json"} & {*pushed}
+    repository = hub.repositories[REPO]
+    assert repository.private and repository.refs == {"main": commit.oid, "v1": commit.oid}
+    assert [path for method, path in hub.requests if "/commit/" in path] == [f"/api/models/{REPO}/commit/main"]
+    snippet = load_snippet(REPO, commit.oid)
+    assert snippet.count(f'from_pretrained("{REPO}", revision="{commit.oid}", trust_remote_code=True)') == 2
+    with pytest.raises(ValueError, match="'main' is not the hash of a commit"):
+        load_snippet(REPO, "main")
+
+
+def test_the_next_version_replaces_the_files_and_the_first_is_kept(folder, hub):
+    first = push_checkpoint(folder, REPO, token=TOKEN)
+    weights = {name: value + 1 for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "LICENSE").write_text("free")
+    second = push_checkpoint(folder, REPO, token=TOKEN)
+    (folder / "LICENSE").unlink()
+    third = push_checkpoint(folder, REPO, token=TOKEN)
+    commits = hub.repositories[REPO].commits
+    assert len({first.oid, second.oid, third.oid}) == 3
+    assert commits[first.oid]["model.safetensors"] != commits[second.oid]["model.safetensors"]
+    assert "LICENSE" in commits[second.oid] and "LICENSE" not in commits[third.oid]
+
+
+def test_a_branch_is_made_and_the_main_branch_is_kept(folder, hub):
+    main = push_checkpoint(folder, REPO, token=TOKEN)
+    (folder / "NOTICE").write_text("new")
+    other = push_checkpoint(folder, REPO, revision="next", token=TOKEN)
+    assert hub.repositories[REPO].refs == {"main": main.oid, "next": other.oid}
+
+
+def test_a_tag_that_exists_is_named_and_the_commit_is_told(folder, hub):
+    push_checkpoint(folder, REPO, tag="v1", token=TOKEN)
+    (folder / "NOTICE").write_text("new")
+    with pytest.raises(
+        PushError, match=r"as commit [0-9a-f]{40}, but it has no tag v1: me/tones has a tag v1 already"
+    ):
+        push_checkpoint(folder, REPO, tag="v1", token=TOKEN)
+
+
+FAILURES = [
+    (
+        r"/api/(repos|models)/",
+        401,
+        "access token is missing, wrong, or may not write to me/tones .HTTP 401.: run hf auth",
+    ),
+    (r"/commit/", 403, "may not write to me/tones .HTTP 403."),
+    (r"/preupload/", 404, "there is no repository me/tones"),
+    (r"/commit/", 429, "too many requests .HTTP 429.: wait some minutes"),
+    (r"/preupload/", 429, "too many requests .HTTP 429.: wait some minutes"),
+    (r"/commit/", 500, "an error of its own .HTTP 500.: push again later"),
+    (r"/blobs/", 503, "an error of its own .HTTP 503.: push again later"),
+    (r"/commit/", 0, "the connection to the Hub broke"),
+    (r"/blobs/", 0, "the connection to the Hub broke"),
+]
+
+
+@pytest.mark.parametrize("path, status, message", FAILURES, ids=lambda value: str(value).strip("/")[:12])
+def test_a_failure_is_one_sentence_and_leaves_no_half_version(folder, hub, path, status, message):
+    first = push_checkpoint(folder, REPO, token=TOKEN)
+    weights = {name: value + 1 for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    before, files = contents(folder), hub.files[REPO]
+    headers = {404: {"X-Error-Code": "RepoNotFound"}, 401: {"X-Error-Message": WRONG_TOKEN}}.get(status, {})
+    hub.fail(path, status, **headers)
+    with pytest.raises(PushError, match=message) as error:
+        push_checkpoint(folder, REPO, token=TOKEN)
+    assert "\n" not in str(error.value) and f"{folder} is unchanged, and {REPO} has no half" in str(error.value)
+    assert contents(folder) == before and hub.files[REPO] == files
+    assert hub.repositories[REPO].refs == {"main": first.oid}
+    hub.failures.clear()
+    second = push_checkpoint(folder, REPO, token=TOKEN)
+    assert hub.files[REPO]["model.safetensors"] == before["model.safetensors"] and second.oid != first.oid
+
+
+@pytest.mark.parametrize(
+    "path, status", [(r"/preupload/", 500), (r"/preupload/", 429), (r"/blobs/", 503), (r"/blobs/", 0)]
+)
+def test_the_client_repeats_what_failed_once(folder, hub, path, status):
+    if OLD_CLIENT and "preupload" in path:
+        pytest.skip("huggingface_hub 0.36 does not repeat this request")
+    hub.fail(path, status, times=1)
+    commit = push_checkpoint(folder, REPO, token=TOKEN)
+    assert hub.repositories[REPO].refs["main"] == commit.oid and not hub.failures[0].times
+
+
+def test_without_a_token_nothing_is_pushed(folder, hub, monkeypatch):
+    for token in (None, "hf_wrong"):
+        with pytest.raises(PushError, match="the access token is missing, wrong"):
+            push_checkpoint(folder, REPO, token=token)
+    assert hub.repositories == {}
+
+
+def test_names_and_an_offline_client_are_explained(folder, hub, monkeypatch):
+    from huggingface_hub import constants
+
+    with pytest.raises(PushError, match="'a/b/c' is not the name of a repository: give NAMESPACE/NAME"):
+        push_checkpoint(folder, "a/b/c", token=TOKEN)
+    if OLD_CLIENT:
+        return  # huggingface_hub 0.36 reads the variable when its session begins
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(PushError, match="HF_HUB_OFFLINE is set"):
+        push_checkpoint(folder, REPO, token=TOKEN)
+
+
+def test_an_unreachable_hub_is_explained(folder, hub, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(PushError, match="the connection to the Hub broke"):
+        push_checkpoint(folder, REPO, token=TOKEN)
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def write(name, content=b"x"):
+    def change(folder):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+def link_code(folder):
+    path = folder / "prompts_gemoclap.py"
+    path.unlink()
+    path.symlink_to(ROOT / "modeling_gemoclap/prompts_gemoclap.py")
+
+
+def cut_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def other_code(folder):
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"modeling_gemoclap.GEmoClapModel"', '"they/x--modeling.Model"'))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (remove("README.md"), "no README.md there, so the checkpoint is not complete"),
+        (remove("processor_config.json"), "no processor_config.json there"),
+        (remove("config.json"), "no config.json there"),
+        (remove("model.safetensors"), "no model.safetensors there, so the weights are not complete"),
+        (cut_weights, "model.safetensors: the weights cannot be read"),
+        (write("model.safetensors"), "model.safetensors: the weights cannot be read"),
+        (remove("modeling_gemoclap.py"), "no modeling_gemoclap.py there"),
+        (remove("pipeline_gemoclap.py"), "no pipeline_gemoclap.py there"),
+        (remove("losses_gemoclap.py"), "no losses_gemoclap.py there"),
+        (link_code, r"prompts_gemoclap.py is a link.*cp -rL"),
+        (other_code, "they/x--modeling.Model is the code of another repository"),
+        (write("optimizer.pt"), "optimizer.pt is the state of an optimizer"),
+        (write("checkpoint-3/x"), "checkpoint-3 is a checkpoint of an unfinished training"),
+        (write("adapter_config.json", b"{}"), "adapter_config.json is a LoRA adapter"),
+        (write("adapter/x"), "adapter is a LoRA adapter, which is merged"),
+        (write("run.json", b"{}"), "run.json is the run of a protocol"),
+    ],
+)
+def test_what_is_not_a_checkpoint_is_refused_before_anything_is_sent(folder, hub, change, message):
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        push_checkpoint(folder, REPO, token=TOKEN)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["gemoclap-base", "gemoclap-compact"])
+def test_a_shipped_checkpoint_is_pushed_as_a_copy_without_links(name, tmp_path):
+    shipped = ROOT / "checkpoints" / name
+    with pytest.raises(ValueError, match="is a link"):
+        checkpoint_files(shipped)
+    copy = shutil.copytree(shipped, tmp_path / name)
+    files = checkpoint_files(Path(copy))
+    assert ".eval_results/RavdessZeroshot.yaml" in files and "card.json" in files
+    kept = {path.relative_to(copy).as_posix() for path in Path(copy).rglob("*") if path.is_file()}
+    assert {*files} == kept, "every file of a shipped checkpoint belongs to it"
+    card = (Path(copy) / "README.md").read_text()
+    for file in (file for file in files if file.endswith(".py")):
+        assert hashlib.sha256((Path(copy) / file).read_bytes()).hexdigest() in card
