@@ -208,6 +208,38 @@ def info(model: Checkpoint = "base", revision: Revision = None) -> None:
 
 
 @_command
+def card(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a checkpoint.")],
+    results: Annotated[
+        list[str] | None, typer.Option(help="results.json of gemoclap evaluate; may be repeated.")
+    ] = None,
+) -> None:
+    """Write the model card of a checkpoint, with the results of its evaluations."""
+    from .publishing.card import write_card
+
+    with usage_errors():
+        print(write_card(model, results))
+    _hint(f"gemoclap push {model} NAMESPACE/NAME")
+
+
+@_command
+def push(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a checkpoint.")],
+    repository: Annotated[str, typer.Argument(metavar="NAMESPACE/NAME", help="Repository on the Hugging Face Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    branch: Annotated[str | None, typer.Option(help="Branch to push to; default: main.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag for the commit, such as v1.")] = None,
+) -> None:
+    """Push a checkpoint to the Hugging Face Hub in one commit, and print how it is loaded."""
+    from .publishing.push import load_snippet, push_checkpoint
+
+    with usage_errors():
+        commit = push_checkpoint(model, repository, private=private, revision=branch, tag=tag)
+    print(load_snippet(repository, commit.oid))
+    _hint(f"gemoclap predict RECORDING --model {repository} --revision {commit.oid}")
+
+
+@_command
 def demo_corpus(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="New folder for the corpus.")],
 ) -> None:

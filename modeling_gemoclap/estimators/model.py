@@ -17,6 +17,8 @@ from .corpus import write_corpus
 from .inputs import Labelled, labelled, recordings_of
 
 if TYPE_CHECKING:  # evaluation requires the packages of gemoclap[train], prediction does not
+    from huggingface_hub import CommitInfo
+
     from .report import EvaluationReport
 
 SPEAKERS_UNKNOWN = "the speakers of its training recordings were not given"
@@ -220,7 +222,7 @@ class GEmoClap:
             return EvaluationReport(*evaluate_pipeline(pipe, Candidates(labels), options, source, []))
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Save the model with its code, so that it loads without this package.
+        """Save the model with its code and its card, so that it loads without this package.
 
         Args:
             folder: The folder.
@@ -228,10 +230,32 @@ class GEmoClap:
         Returns:
             The folder.
         """
+        from ..publishing.card import write_card
+
         folder, pipe = Path(folder).expanduser(), self._fitted()
         pipe.model.save_pretrained(folder)
         (getattr(pipe, "processor", None) or pipe.feature_extractor).save_pretrained(folder)
+        write_card(folder)
         return folder
+
+    def push_to_hub(self, repository: str, **options) -> CommitInfo:
+        """Push the model with its code and its card to the Hugging Face Hub, in one commit.
+
+        Args:
+            repository: Name of the repository, `NAMESPACE/NAME`. It is created if it does not exist.
+            **options: `private`, `revision` (a branch), `tag` and `token`; see `push_checkpoint`.
+
+        Returns:
+            The commit. `oid` is its hash, which `from_pretrained` takes as `revision`.
+
+        Raises:
+            PushError: If the Hub refuses or cannot be reached.
+        """
+        from ..publishing.push import push_checkpoint
+
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary, repository.rpartition("/")[2])
+            return push_checkpoint(self.save_pretrained(folder), repository, **options)
 
 
 def _labelled(recordings, emotions, speakers, genders) -> Labelled | Path:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError, safe_open
 
+from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import read_object
 from .card import CARD, read_checkpoint
 
@@ -14,6 +15,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 # Files that belong to a checkpoint. What is in the folder beside them, such as results, is neither refused nor pushed.
 FILES = (
+    *SENTENCE_TRANSFORMERS_FILES,
     *("config.json", "card.json", CARD, *PROCESSORS, INDEX, ".eval_results/*.yaml", "probe.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "LICEN[CS]E*", "NOTICE*", "*.safetensors", "*.py"),

@@ -21,7 +21,7 @@ WORKSHOP += ("inference", "estimators", "publishing")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
-LEAVES = ("fingerprint", "markdown", "intervals")  # they import nothing of the package
+LEAVES = ("fingerprint", "markdown", "intervals", "version")  # they import nothing of the package
 
 
 def imports(path):

@@ -247,3 +247,29 @@ def test_a_shipped_checkpoint_is_pushed_as_a_copy_without_links(name, tmp_path):
     card = (Path(copy) / "README.md").read_text()
     for file in (file for file in files if file.endswith(".py")):
         assert hashlib.sha256((Path(copy) / file).read_bytes()).hexdigest() in card
+
+
+def test_the_command_pushes_and_names_the_revision(folder, hub, monkeypatch, capsys):
+    from modeling_gemoclap import cli
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    (folder / "README.md").unlink()
+    for words in (["card", str(folder)], ["push", str(folder), REPO, "--private", "--tag", "v1"]):
+        with pytest.raises(SystemExit) as error:
+            cli.main(words)
+        assert error.value.code == 0
+    commit = hub.repositories[REPO].refs["v1"]
+    captured = capsys.readouterr()
+    assert captured.out.count(f'revision="{commit}"') == 2
+    assert captured.err.endswith(f"Next: gemoclap predict RECORDING --model {REPO} --revision {commit}\n")
+    with pytest.raises(SystemExit) as error:
+        cli.main(["push", str(folder / "absent"), REPO])
+    assert error.value.code == 2 and "no such folder" in capsys.readouterr().err
+
+
+def test_a_model_in_python_is_pushed_with_its_card(folder, hub):
+    from modeling_gemoclap import GEmoClap
+
+    commit = GEmoClap.from_pretrained(folder).push_to_hub(REPO, token=TOKEN, tag="v1")
+    assert hub.repositories[REPO].refs == {"main": commit.oid, "v1": commit.oid}
+    assert {"README.md", "modules.json", "pipeline_gemoclap.py"} <= hub.files[REPO].keys()
