@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, BertTokenizerFast, pipeline
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel, GEmoClapProcessor
-from modeling_gemoclap.__main__ import main
 from modeling_gemoclap.compression import checkpoint
+from modeling_gemoclap.compression.command import main
 from modeling_gemoclap.compression.word_pieces import _with_new_ids, listed_words, needed_texts
 from modeling_gemoclap.prompts_gemoclap import EMOTION_WORDS, words_in
 from modeling_gemoclap.publishing.card import write_card
@@ -71,7 +71,7 @@ def embeddings(folder, texts):
 def test_half_precision_is_stored_and_float32_is_loaded(model_folder, tmp_path, capsys):
     output = tmp_path / "runs/half"
     output.mkdir()
-    main(["compress", str(model_folder), str(output), "--half_precision"])
+    main([str(model_folder), str(output), "--half_precision"])
     before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, output))
     assert before.keys() == after.keys()
     for name, value in before.items():
@@ -97,7 +97,7 @@ def test_half_precision_is_stored_and_float32_is_loaded(model_folder, tmp_path, 
 
 def test_texts_whose_pieces_are_left_keep_their_embeddings(model_folder, tmp_path, capsys):
     output = tmp_path / "copies/cut"
-    main(["compress", str(model_folder), str(output), "--word_pieces", COUNT])
+    main([str(model_folder), str(output), "--word_pieces", COUNT])
     before, after = (GEmoClapProcessor.from_pretrained(folder).tokenizer for folder in (model_folder, output))
     assert len(after) == int(COUNT) < len(before)
     config = GEmoClapConfig.from_pretrained(output)
@@ -126,8 +126,8 @@ def test_texts_whose_pieces_are_left_keep_their_embeddings(model_folder, tmp_pat
 
 def test_both_at_once_and_for_users_of_transformers_alone(model_folder, tmp_path):
     half, both = tmp_path / "half", tmp_path / "both"
-    main(["compress", str(model_folder), str(half), "--half_precision"])
-    main(["compress", str(model_folder), str(both), "--half_precision", "--word_pieces", COUNT])
+    main([str(model_folder), str(half), "--half_precision"])
+    main([str(model_folder), str(both), "--half_precision", "--word_pieces", COUNT])
     assert {value.dtype for value in load_file(both / "model.safetensors").values()} == {torch.float16}
     answers = [
         pipeline("zero-shot-emotion-recognition", model=str(folder), trust_remote_code=True, device=-1)(
@@ -146,7 +146,7 @@ def test_both_at_once_and_for_users_of_transformers_alone(model_folder, tmp_path
 
 
 def test_the_card_says_what_was_changed(model_folder, tmp_path):
-    main(["compress", str(model_folder), str(tmp_path / "small"), "--half_precision", "--word_pieces", COUNT])
+    main([str(model_folder), str(tmp_path / "small"), "--half_precision", "--word_pieces", COUNT])
     card = (tmp_path / "small/README.md").read_text()
     assert "\n# small: speech emotion recognition by SL\n" in card and 'model="small"' in card
     parameters = sum(value.numel() for value in GEmoClapModel.from_pretrained(tmp_path / "small").parameters())
@@ -159,7 +159,7 @@ def test_the_card_says_what_was_changed(model_folder, tmp_path):
     assert load_facts(tmp_path / "small").commands == FACTS.commands
     for name in ("README.md", "card.json"):
         (model_folder / name).unlink()
-    main(["compress", str(model_folder), str(tmp_path / "bare"), "--half_precision"])
+    main([str(model_folder), str(tmp_path / "bare"), "--half_precision"])
     card = (tmp_path / "bare/README.md").read_text()
     assert "## Compression\n\nThis is a smaller copy" in card and "an unknown number was learnt in training" in card
     assert "Length of the training: unknown." in card and "The commands that made the checkpoint: unknown." in card
@@ -168,7 +168,7 @@ def test_the_card_says_what_was_changed(model_folder, tmp_path):
 def test_changed_weights_are_not_given_a_history(model_folder, tmp_path):
     config = json.loads((model_folder / "config.json").read_text())
     (model_folder / "config.json").write_text(json.dumps(config | {"weights_sha256": "0" * 64}))
-    main(["compress", str(model_folder), str(tmp_path / "copy"), "--half_precision"])
+    main([str(model_folder), str(tmp_path / "copy"), "--half_precision"])
     copy = json.loads((tmp_path / "copy/config.json").read_text())
     assert copy["training_data"][:1] == DATA and "unknown" in copy["training_data"][1]
     assert copy["weights_sha256"] is copy["calibration_temperature"] is None
@@ -178,19 +178,19 @@ def test_a_classifier_is_rounded(make_model, tmp_path):
     model = make_model(model_class=GEmoClapForAudioClassification)
     model.save_pretrained(tmp_path / "model")
     AUDIO["compact"].small_extractor(tmp_path / "extractor").save_pretrained(tmp_path / "model")
-    main(["compress", str(tmp_path / "model"), str(tmp_path / "copy"), "--half_precision"])
+    main([str(tmp_path / "model"), str(tmp_path / "copy"), "--half_precision"])
     loaded = GEmoClapForAudioClassification.from_pretrained(tmp_path / "copy")
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value.half().float())
     with pytest.raises(ValueError, match="--word_pieces: .* has no text encoder"):
-        main(["compress", str(tmp_path / "model"), str(tmp_path / "other"), "--word_pieces", COUNT])
+        main([str(tmp_path / "model"), str(tmp_path / "other"), "--word_pieces", COUNT])
 
 
 def refused(model_folder, output, *options):
     """The message of a refusal, which leaves nothing beside what was there."""
     before = sorted(output.parent.rglob("*"))
     with pytest.raises(ValueError) as error:
-        main(["compress", str(model_folder), str(output), *options])
+        main([str(model_folder), str(output), *options])
     assert sorted(output.parent.rglob("*")) == before
     return str(error.value)
 
@@ -200,8 +200,8 @@ def test_wrong_options_are_refused(model_folder, tmp_path, monkeypatch):
     few, many = (refused(model_folder, output, "--word_pieces", count) for count in ("10", "100000"))
     assert few.startswith("--word_pieces 10: give a number from") and few.partition(":")[2] == many.partition(":")[2]
     fewest, most = map(int, re.findall(r"(?:from|to) (\d+)", few))
-    main(["compress", str(model_folder), str(tmp_path / "fewest"), "--word_pieces", str(fewest)])
-    main(["compress", str(model_folder), str(tmp_path / "most"), "--word_pieces", str(most)])
+    main([str(model_folder), str(tmp_path / "fewest"), "--word_pieces", str(fewest)])
+    main([str(model_folder), str(tmp_path / "most"), "--word_pieces", str(most)])
     refused(model_folder, output, "--word_pieces", str(fewest - 1))
     refused(model_folder, output, "--word_pieces", str(most + 1))
     half, other = "--half_precision", tmp_path / "other"
@@ -273,8 +273,8 @@ def test_minilm_fits_in_half_precision_with_5500_pieces(pretrained_folder, tmp_p
     model.save_pretrained(folder)
     extractor = AUDIO["compact"].small_extractor(tmp_path / "extractor")
     GEmoClapProcessor(extractor, GEmoClapProcessor.load_tokenizer(str(text))).save_pretrained(folder)
-    main(["compress", str(folder), str(tmp_path / "half"), "--half_precision"])
-    main(["compress", str(folder), str(tmp_path / "small"), "--half_precision", "--word_pieces", "5500"])
+    main([str(folder), str(tmp_path / "half"), "--half_precision"])
+    main([str(folder), str(tmp_path / "small"), "--half_precision", "--word_pieces", "5500"])
     sizes = [
         (place / "model.safetensors").stat().st_size / 1e6 for place in (folder, tmp_path / "half", tmp_path / "small")
     ]
