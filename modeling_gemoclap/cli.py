@@ -37,12 +37,13 @@ HELP = {
     "pretrained": "Fetch Whisper-base and all-MiniLM-L6-v2, for recipes with pretrained encoders.",
     "compress": "Make a smaller copy of a checkpoint: half precision, fewer word pieces.",
 }
-NEXT = {
+NEXT = {  # RUN, MODEL and CORPUS are filled in from the options in PLACES
     "train": "gemoclap evaluate --model RUN --data_dir CORPUS --speakers SPEAKER ...",
     "evaluate": "gemoclap card MODEL --results results.json",
     "pretrained": "gemoclap train --config whisper_minilm --data_dir CORPUS --output_dir RUN",
     "compress": "gemoclap info COPY",
 }
+PLACES = {"RUN": "--output_dir", "MODEL": "--model", "CORPUS": "--data_dir"}
 
 
 class Format(str, Enum):
@@ -92,6 +93,14 @@ def _hint(next_command: str, quiet: bool = False) -> None:
         print(f"Next: {next_command}", file=sys.stderr, flush=True)
 
 
+def _filled_in(hint: str, arguments: list[str]) -> str:
+    """A hint with the values of options in place of `RUN`, `MODEL` and `CORPUS`."""
+    for word, option in PLACES.items():
+        if option in arguments[:-1]:
+            hint = hint.replace(word, arguments[arguments.index(option) + 1])
+    return hint
+
+
 def _show_no_loading(quiet: bool) -> None:
     """Show no progress of the loading of weights with `--quiet` or without a terminal."""
     if quiet or not sys.stderr.isatty():
@@ -109,7 +118,7 @@ def _forward(name: str) -> None:
         def main(argv: list[str]) -> None:
             import_module(COMMANDS[name], __package__).main(list(context.args))
             if name in NEXT and not {"-h", "--help"} & {*context.args}:
-                _hint(NEXT[name])
+                _hint(_filled_in(NEXT[name], context.args))
 
         run_main(f"gemoclap {name}", main)
 

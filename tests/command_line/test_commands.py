@@ -102,6 +102,15 @@ def test_help_of_a_command_is_that_of_its_parser(name, capsys):
     assert error.value.code == 0 and "--" in captured.out and "Next:" not in captured.err
 
 
+def test_a_command_names_the_next_one_with_its_own_folders(monkeypatch, capsys):
+    monkeypatch.setattr(load_script("train"), "main", lambda argv: None)
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--config", "compact", "--data_dir", "tones", "--output_dir", "runs/one"])
+    assert capsys.readouterr().err == (
+        "Next: gemoclap evaluate --model runs/one --data_dir tones --speakers SPEAKER ...\n"
+    )
+
+
 @pytest.mark.parametrize("probe", ["true", "false"])
 def test_grid_leaves_out_the_gender_probe_on_request(probe, tmp_path):
     (tmp_path / "grid.yaml").write_text("base: compact\nprotocol: p\ncells: [{name: one}]")
