@@ -90,6 +90,7 @@ def measure_words(checkpoint: Path, corpus: Path, speakers: list[str], part: dic
         "words": [
             _word(evaluation, own, place, word)
             for place, emotion in enumerate(config.emotions)
+            if emotion in evaluation.emotions  # without clips there is no recall
             for word in [*_words_for(config, emotion), part["unknown"]]
         ],
     }
