@@ -6,6 +6,7 @@ Each command calls the library, which is imported when the command runs: torch a
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from enum import Enum
@@ -93,11 +94,16 @@ def _hint(next_command: str, quiet: bool = False) -> None:
         print(f"Next: {next_command}", file=sys.stderr, flush=True)
 
 
+def _words(model: str, revision: str | None) -> str:
+    """A model and its revision as words of a command."""
+    return shlex.join([model, *(["--revision", revision] if revision else [])])
+
+
 def _filled_in(hint: str, arguments: list[str]) -> str:
     """A hint with the values of options in place of `RUN`, `MODEL` and `CORPUS`."""
     for word, option in PLACES.items():
         if option in arguments[:-1]:
-            hint = hint.replace(word, arguments[arguments.index(option) + 1])
+            hint = hint.replace(word, shlex.quote(arguments[arguments.index(option) + 1]))
     return hint
 
 
@@ -170,7 +176,7 @@ def predict(
     predictor.run()
     if not quiet or predictor.errors:
         print(predictor.summary(), file=sys.stderr)
-    _hint(f"gemoclap info {model}  (what it was trained on, which words it knows)", quiet)
+    _hint(f"gemoclap info {_words(model, revision)}  (what it was trained on, which words it knows)", quiet)
     return 1 if predictor.errors else 0
 
 
@@ -213,7 +219,7 @@ def info(model: Checkpoint = "base", revision: Revision = None) -> None:
 
     with usage_errors():
         print(describe(model, revision))
-    _hint(f"gemoclap predict RECORDING --model {model}")
+    _hint(f"gemoclap predict RECORDING --model {_words(model, revision)}")
 
 
 @_command

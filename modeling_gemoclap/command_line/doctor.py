@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from ..version import __version__
-from .shipped import CHECKPOINTS, shipped_checkpoint
+from .shipped import CHECKPOINTS, PLACES, shipped_checkpoint
 
 PACKAGE = "gemoclap"
 # Optional parts: the extra, and what it is for.
@@ -42,7 +42,7 @@ def examine() -> tuple[list[str], bool]:
         lines.append(f"{name:<14}{_checkpoint(name)}")
     for extra, purpose in EXTRAS.items():
         missing = [requirement.name for requirement in optional.get(extra, []) if _problem(requirement)]
-        state = f"missing {', '.join(missing)}: pip install '{PACKAGE}[{extra}]'" if missing else "installed"
+        state = f"missing {', '.join(missing)}: {_install(extra)}" if missing else "installed"
         lines.append(f"[{extra}]".ljust(14) + f"{state} ({purpose})")
     return lines, healthy
 
@@ -70,6 +70,16 @@ def _problem(requirement: Requirement) -> str | None:
     if requirement.specifier.contains(installed, prereleases=True):
         return None
     return f"{installed}, too old or too new: pip install '{requirement.name}{requirement.specifier}'"
+
+
+def _install(extra: str) -> str:
+    """The command that installs an extra; in a checkout, with its pins."""
+    checkout = PLACES[1] / "constraints.txt"
+    return (
+        f"pip install -c {checkout} -e '{checkout.parent}[{extra}]'"
+        if checkout.is_file()
+        else (f"pip install '{PACKAGE}[{extra}]'")
+    )
 
 
 def _devices() -> str:

@@ -60,4 +60,5 @@ def speaker_independence(heard: Heard, count: int, corpus: str) -> str:
         return f"NOT speaker-independent: trained on speakers {', '.join(heard.speakers)}{others}{encoders}"
     if heard.unknown:
         return f"UNKNOWN whether speaker-independent: {'; '.join(heard.unknown)}{encoders}"
-    return f"speaker-independent: none of the {count} speakers of {corpus} is in the training record{encoders}"
+    speakers = f"none of the {count} speakers of {corpus} is" if count > 1 else f"the speaker of {corpus} is not"
+    return f"speaker-independent: {speakers} in the training record{encoders}"

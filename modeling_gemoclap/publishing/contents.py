@@ -13,7 +13,8 @@ from .card import CARD, read_checkpoint
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
-# Files that belong to a checkpoint. What is in the folder beside them, such as results, is neither refused nor pushed.
+# Files that belong to a checkpoint. What is in the folder beside them, such as results and the `checkpoint-N` from which a
+# training resumes, is neither refused nor pushed.
 FILES = (
     *SENTENCE_TRANSFORMERS_FILES,
     *("config.json", "card.json", CARD, *PROCESSORS, INDEX, ".eval_results/*.yaml", "probe.json"),
@@ -25,7 +26,6 @@ NOT_OF_A_CHECKPOINT = {
     "optimizer*": "the state of an optimizer",
     "scheduler*": "the state of a schedule",
     "rng_state*": "the state of random numbers",
-    "checkpoint-*/": "a checkpoint of an unfinished training",
     "adapter_config.json": "a LoRA adapter, which is not a checkpoint by itself",
     "adapter_model*": "a LoRA adapter, which is not a checkpoint by itself",
     "adapter/": "a LoRA adapter, which is merged into the checkpoint",
