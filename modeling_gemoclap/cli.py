@@ -5,8 +5,6 @@ Each command calls the library, which is imported when the command runs: torch a
 
 from __future__ import annotations
 
-import os
-import shlex
 import subprocess
 import sys
 from enum import Enum
@@ -17,6 +15,7 @@ from typing import Annotated
 import typer
 
 from .command_line.failures import run_main, usage_errors
+from .command_line.hints import NEXT, filled_in, hint, words_of_model
 from .version import __version__
 
 app = typer.Typer(
@@ -38,13 +37,6 @@ HELP = {
     "pretrained": "Fetch Whisper-base and all-MiniLM-L6-v2, for recipes with pretrained encoders.",
     "compress": "Make a smaller copy of a checkpoint: half precision, fewer word pieces.",
 }
-NEXT = {  # RUN, MODEL and CORPUS are filled in from the options in PLACES
-    "train": "gemoclap evaluate --model RUN --data_dir CORPUS --speakers SPEAKER ...",
-    "evaluate": "gemoclap card MODEL --results results.json",
-    "pretrained": "gemoclap train --config whisper_minilm --data_dir CORPUS --output_dir RUN",
-    "compress": "gemoclap info COPY",
-}
-PLACES = {"RUN": "--output_dir", "MODEL": "--model", "CORPUS": "--data_dir"}
 
 
 class Format(str, Enum):
@@ -88,25 +80,6 @@ def _command(body):
     return app.command(no_args_is_help="recordings" in body.__annotations__)(run)
 
 
-def _hint(next_command: str, quiet: bool = False) -> None:
-    """Name the next useful command, once if there are several processes."""
-    if not quiet and int(os.environ.get("RANK", 0)) == 0:
-        print(f"Next: {next_command}", file=sys.stderr, flush=True)
-
-
-def _words(model: str, revision: str | None) -> str:
-    """A model and its revision as words of a command."""
-    return shlex.join([model, *(["--revision", revision] if revision else [])])
-
-
-def _filled_in(hint: str, arguments: list[str]) -> str:
-    """A hint with the values of options in place of `RUN`, `MODEL` and `CORPUS`."""
-    for word, option in PLACES.items():
-        if option in arguments[:-1]:
-            hint = hint.replace(word, shlex.quote(arguments[arguments.index(option) + 1]))
-    return hint
-
-
 def _show_no_loading(quiet: bool) -> None:
     """Show no progress of the loading of weights with `--quiet` or without a terminal."""
     if quiet or not sys.stderr.isatty():
@@ -124,7 +97,7 @@ def _forward(name: str) -> None:
         def main(argv: list[str]) -> None:
             import_module(COMMANDS[name], __package__).main(list(context.args))
             if name in NEXT and not {"-h", "--help"} & {*context.args}:
-                _hint(_filled_in(NEXT[name], context.args))
+                hint(filled_in(NEXT[name], context.args))
 
         run_main(f"gemoclap {name}", main)
 
@@ -176,7 +149,7 @@ def predict(
     predictor.run()
     if not quiet or predictor.errors:
         print(predictor.summary(), file=sys.stderr)
-    _hint(f"gemoclap info {_words(model, revision)}  (what it was trained on, which words it knows)", quiet)
+    hint(f"gemoclap info {words_of_model(model, revision)}  (what it was trained on, which words it knows)", quiet)
     return 1 if predictor.errors else 0
 
 
@@ -208,7 +181,7 @@ def embed(
         summary, errors = embed_files(pipe, found, output, text or [], batch_size)
     if not quiet or errors:
         print(summary, file=sys.stderr)
-    _hint(f'python -c \'import numpy; print(numpy.load("{output}")["embeddings"].shape)\'', quiet)
+    hint(f'python -c \'import numpy; print(numpy.load("{output}")["embeddings"].shape)\'', quiet)
     return 1 if errors else 0
 
 
@@ -219,7 +192,7 @@ def info(model: Checkpoint = "base", revision: Revision = None) -> None:
 
     with usage_errors():
         print(describe(model, revision))
-    _hint(f"gemoclap predict RECORDING --model {_words(model, revision)}")
+    hint(f"gemoclap predict RECORDING --model {words_of_model(model, revision)}")
 
 
 @_command
@@ -234,7 +207,7 @@ def card(
 
     with usage_errors():
         print(write_card(model, results))
-    _hint(f"gemoclap push {model} NAMESPACE/NAME")
+    hint(f"gemoclap push {model} NAMESPACE/NAME")
 
 
 @_command
@@ -251,7 +224,7 @@ def push(
     with usage_errors():
         commit = push_checkpoint(model, repository, private=private, revision=branch, tag=tag)
     print(load_snippet(repository, commit.oid))
-    _hint(f"gemoclap predict RECORDING --model {repository} --revision {commit.oid}")
+    hint(f"gemoclap predict RECORDING --model {repository} --revision {commit.oid}")
 
 
 @_command
@@ -263,7 +236,7 @@ def demo_corpus(
 
     program = shipped_path("demo", "espeak_corpus.py")
     subprocess.run([sys.executable, str(program), folder], check=True)
-    _hint(f"gemoclap train --config demo --data_dir {folder} --exclude_speakers f4 f5 m4 m6 m7 --output_dir RUN")
+    hint(f"gemoclap train --config demo --data_dir {folder} --exclude_speakers f4 f5 m4 m6 m7 --output_dir RUN")
 
 
 @_command
@@ -273,7 +246,7 @@ def doctor() -> int:
 
     lines, healthy = examine()
     print("\n".join(lines))
-    _hint("gemoclap predict RECORDING" if healthy else "install what is missing above")
+    hint("gemoclap predict RECORDING" if healthy else "install what is missing above")
     return 0 if healthy else 1
 
 

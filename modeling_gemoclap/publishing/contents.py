@@ -13,7 +13,7 @@ from .card import CARD, read_checkpoint
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
-# Files that belong to a checkpoint. What is in the folder beside them, such as results and the `checkpoint-N` from which a
+# Files that belong to a checkpoint. What else is in the folder, such as results and the `checkpoint-N` from which a
 # training resumes, is neither refused nor pushed.
 FILES = (
     *SENTENCE_TRANSFORMERS_FILES,
