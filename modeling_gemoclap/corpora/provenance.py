@@ -7,7 +7,7 @@ it. The records have three forms:
   `dev_speakers` the clips that were used for development. `{"stage": ...}` beside these fields names an earlier
   training that this one started from, or the training of its teacher.
 - `{"encoder": name}`: a pretrained encoder, whose training data are not recorded.
-- `{"unknown": reason}`: a training without a record.
+- `{"unknown": reason}`: a training without a record, or with clips of the speaker `UNKNOWN_SPEAKER`.
 
 No list (`None`) means that nothing is known. The absence of a record never counts as evidence that speakers are new.
 """
@@ -26,6 +26,8 @@ NO_RECORD = "the checkpoint has no record of what it was trained on"
 UNREADABLE = "the checkpoint's record of what it was trained on has another form than training gives it"
 SUPERVISED = "an encoder by supervised contrast"  # value of `stage` in records
 TEACHER = "the teacher of this model"  # value of `stage` in records of what only its teacher was trained on
+UNKNOWN_SPEAKER = "unknown"  # as `speaker_id` of clips whose speakers are unknown
+SPEAKERS_UNKNOWN = "the speakers of some of its recordings are unknown"
 HEARD, NOT_HEARD, UNKNOWN = "heard", "not heard", "unknown"
 MAX_HASHES = 256  # hashes of recordings in a record, all speakers together
 MAX_HASHES_OF_A_SPEAKER = 8
@@ -78,7 +80,7 @@ def training_records(train: Corpus, dev: Corpus | None = None) -> list[dict]:
         train: The training clips.
         dev: The development clips, which select the epoch or calibrate the scores.
     """
-    records = [_record(*part) for part in _parts(train)]
+    records = _with_unknown_speakers([_record(*part) for part in _parts(train)])
     return with_development(records, dev) if dev else records
 
 
@@ -98,7 +100,15 @@ def with_development(records: list[dict], dev: Corpus) -> list[dict]:
             ids_by_corpus = record["dev_published"] = dict(record.get("dev_published", {}))
             for name, ids in published.items():
                 _add(ids_by_corpus, name, ids)
-    return records
+    return _with_unknown_speakers(records)
+
+
+def _with_unknown_speakers(records: list[dict]) -> list[dict]:
+    """The records, and one with `unknown` if clips of the speaker `UNKNOWN_SPEAKER` are among them."""
+    reason = {"unknown": SPEAKERS_UNKNOWN}
+    own = [record for record in records if "stage" not in record]
+    known = all(UNKNOWN_SPEAKER not in (*each.get("speakers", ()), *each.get("dev_speakers", ())) for each in own)
+    return records if known or reason in records else [*records, reason]
 
 
 def _record_to_extend(records: list[dict], developed: dict) -> dict:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import soundfile
 
+from ..corpora.catalogue import CORPORA
+from ..corpora.provenance import UNKNOWN_SPEAKER
 from ..recordings_gemoclap import name_of, read_audio
 from .inputs import Labelled
-
-UNKNOWN_SPEAKER = "unknown"
 
 
 def write_corpus(folder: Path, clips: Labelled) -> Path:
@@ -20,7 +20,8 @@ def write_corpus(folder: Path, clips: Labelled) -> Path:
 
     Args:
         folder: A new folder.
-        clips: The recordings and their labels. Without speakers, all have the speaker `UNKNOWN_SPEAKER`.
+        clips: The recordings and their labels. Without speakers, recordings of published corpora have the speaker that
+            their names contain (`emodb/03`), and all others have the speaker `UNKNOWN_SPEAKER`.
 
     Returns:
         The folder.
@@ -31,12 +32,20 @@ def write_corpus(folder: Path, clips: Labelled) -> Path:
     folder.mkdir(parents=True)
     size = len(clips.recordings)
     names = [_add(folder, index, recording) for index, recording in enumerate(clips.recordings)]
-    speakers, genders = clips.speakers or [UNKNOWN_SPEAKER] * size, clips.genders or [""] * size
+    speakers, genders = clips.speakers or [_speaker_in(name) for name in names], clips.genders or [""] * size
     with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file_name", "emotion", "gender", "speaker_id"])
         writer.writerows(zip(names, clips.emotions, genders, speakers, strict=True))
     return folder
+
+
+def _speaker_in(name: str) -> str:
+    """The speaker of a published recording by its name, or `UNKNOWN_SPEAKER`. Two corpora may use the same ids."""
+    for corpus in CORPORA.values():
+        if speaker := corpus.labels_in_name(name).get("speaker_id"):
+            return f"{corpus.name}/{speaker}"
+    return UNKNOWN_SPEAKER
 
 
 def _add(folder: Path, index: int, recording) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,8 @@ def _is_table(data) -> bool:
 
 
 def _names(data) -> list[str]:
-    return list(getattr(data, "column_names", None) or data.columns)
+    names = getattr(data, "column_names", None)  # of a dataset; in a DataFrame, a column of this name
+    return names if isinstance(names, list) else list(data.columns)
 
 
 def _find(data, candidates: Sequence[str], what: str) -> str:
@@ -109,21 +110,27 @@ def _column(data, name: str) -> list:
 
 def _undecoded(data):
     """The same dataset with its audio as bytes and paths: decoding by `datasets` requires torchcodec."""
-    features = getattr(data, "features", None)
-    if not features:
-        return data
-    for name, feature in features.items():
+    for name, feature in _features(data).items():
         if type(feature).__name__ == "Audio":
             data = data.cast_column(name, type(feature)(sampling_rate=feature.sampling_rate, decode=False))
     return data
 
 
+def _features(data) -> Mapping:
+    """The features of a `datasets.Dataset`; of a DataFrame none, also if it has a column of this name."""
+    features = getattr(data, "features", None)
+    return features if isinstance(features, Mapping) else {}
+
+
 def _words(data, name: str) -> list[Any]:
     """A column of labels; numbers of a `ClassLabel` become its names."""
-    feature = (getattr(data, "features", None) or {}).get(name)
+    feature = _features(data).get(name)
     values = _column(data, name)
     return [feature.int2str(value) for value in values] if hasattr(feature, "int2str") else values
 
 
 def _is_missing(value) -> bool:
-    return value is None or value != value  # NaN of pandas
+    try:
+        return value is None or bool(value != value)  # NaN and NaT
+    except TypeError:  # pandas.NA, which is neither true nor false
+        return True

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..command_line.shipped import shipped_checkpoint
 from ..inference.embeddings import embed_recordings, embed_texts
 from ..inference.loading import load_pipeline
 from ..inference.predictions import BATCH_SIZE, Prediction, PredictionOptions, predict
 from ..prompts_gemoclap import canonical_emotion
-from .corpus import write_corpus
+from ..publishing.facts import CARD_FACTS
 from .inputs import Labelled, labelled, recordings_of
 
 if TYPE_CHECKING:  # evaluation requires the packages of gemoclap[train], prediction does not
@@ -21,7 +22,8 @@ if TYPE_CHECKING:  # evaluation requires the packages of gemoclap[train], predic
 
     from .report import EvaluationReport
 
-SPEAKERS_UNKNOWN = "the speakers of its training recordings were not given"
+# Files of a checkpoint that saving its model and processor does not write: the facts of its card, and licences
+DOCUMENTS = (CARD_FACTS, "LICEN[CS]E*", "NOTICE*")
 
 
 class GEmoClap:
@@ -47,6 +49,7 @@ class GEmoClap:
     def __init__(self, recipe: str = "compact", device: str | None = None):
         self.recipe, self.device, self.pipe = recipe, device, None
         self._name = "a model that was fitted in Python"
+        self._documents: dict[str, bytes] = {}
 
     @classmethod
     def from_pretrained(
@@ -64,6 +67,7 @@ class GEmoClap:
         """
         loaded = cls(device=device)
         loaded.pipe, loaded._name = load_pipeline(str(model), device, revision), str(model)
+        loaded._documents = _documents(shipped_checkpoint(str(model)))
         return loaded
 
     @property
@@ -146,8 +150,8 @@ class GEmoClap:
             recordings: See the class; or the folder of a corpus, which has its own labels.
             emotions: One word for each recording, or the name of a column. A word that is no known emotion becomes a
                 class of its own.
-            speakers: One speaker for each recording, or the name of a column. Without them, the model records that
-                its training speakers are unknown.
+            speakers: One speaker for each recording, or the name of a column. Without them, they are read
+                from the names of recordings of published corpora; for others the model records that they are unknown.
             genders: `female` or `male` for each recording, "" where unknown, or the name of a column.
             output_dir: Folder of the run, with logs and checkpoints; None: a temporary one.
             **options: Options of `train.py`, such as `num_train_epochs=5`. `num_dev_speakers=2, select="dev"` keeps
@@ -172,9 +176,7 @@ class GEmoClap:
                 options["emotions"] = sorted({canonical_emotion(word) or word for word in clips.emotions})
             words = [word for name, value in options.items() for word in words_of(name, _as_text(value))]
             train(["--config", self.recipe, *words])
-            self.pipe = load_pipeline(folder, self.device)
-        if isinstance(clips, Labelled) and clips.speakers is None:
-            self.pipe.model.config.training_data.append({"unknown": SPEAKERS_UNKNOWN})
+            self.pipe, self._documents = load_pipeline(folder, self.device), _documents(folder)
         self._name = "a model that was fitted in Python" if output_dir is None else str(output_dir)
         return self
 
@@ -224,8 +226,11 @@ class GEmoClap:
     def save_pretrained(self, folder: str | Path) -> Path:
         """Save the model with its code and its card, so that it loads without this package.
 
+        The facts of its training (`card.json`) and the licences in the folder that it was loaded from are saved too.
+        Of a model from the Hub they are unknown.
+
         Args:
-            folder: The folder.
+            folder: The folder. Facts of another model in it are removed.
 
         Returns:
             The folder.
@@ -235,6 +240,9 @@ class GEmoClap:
         folder, pipe = Path(folder).expanduser(), self._fitted()
         pipe.model.save_pretrained(folder)
         (getattr(pipe, "processor", None) or pipe.feature_extractor).save_pretrained(folder)
+        (folder / CARD_FACTS).unlink(missing_ok=True)
+        for name, content in self._documents.items():
+            (folder / name).write_bytes(content)
         write_card(folder)
         return folder
 
@@ -268,7 +276,15 @@ def _labelled(recordings, emotions, speakers, genders) -> Labelled | Path:
     return Path(recordings).expanduser()
 
 
+def _documents(folder: str) -> dict[str, bytes]:
+    """The files `DOCUMENTS` in the folder of a checkpoint; none if it is a name on the Hub."""
+    paths = (path for pattern in DOCUMENTS for path in Path(folder).glob(pattern))
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
+
 def _corpus_folder(clips: Labelled | Path, temporary: str) -> Path:
+    from .corpus import write_corpus
+
     return clips if isinstance(clips, Path) else write_corpus(Path(temporary, "recordings"), clips)
 
 

@@ -13,8 +13,8 @@ from .model import GEmoClap
 class GEmoClapClassifier(ClassifierMixin, BaseEstimator):
     """Trains a model on recordings `X` with emotions `y`, as scikit-learn expects.
 
-    `cross_val_score` gives `fit` no speakers, so a model does not record them; `groups` and `GroupKFold` keep the
-    speakers of training and test apart.
+    `cross_val_score` gives `fit` no speakers, so a model records only those that `X` or the names of published
+    recordings contain; `groups` and `GroupKFold` keep the speakers of training and test apart.
 
     Args:
         recipe: A configuration of the package or a YAML file.
@@ -23,7 +23,7 @@ class GEmoClapClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes:
         model_: The fitted `GEmoClap`.
-        classes_: The emotions, `(classes,)`, in the words of `y`.
+        classes_: The emotions, `(classes,)`, in the words of `y`. Emotions that the recipe adds have its words.
 
     Example:
         >>> cross_val_score(GEmoClapClassifier("compact"), files, emotions, groups=speakers, cv=GroupKFold(5))
@@ -36,7 +36,7 @@ class GEmoClapClassifier(ClassifierMixin, BaseEstimator):
         """Train.
 
         Args:
-            X: Recordings, `(recordings,)`.
+            X: Recordings, `(recordings,)`, or a table with a column of them; see `GEmoClap.fit`.
             y: Their emotions, `(recordings,)`.
             speakers: Their speakers; see `GEmoClap.fit`.
             genders: Their genders; see `GEmoClap.fit`.
@@ -49,14 +49,14 @@ class GEmoClapClassifier(ClassifierMixin, BaseEstimator):
             if (other := words.setdefault(canonical_emotion(word) or word, word)) != word:
                 raise ValueError(f"{other!r} and {word!r} are the same emotion: use one word for both")
         model = GEmoClap(self.recipe, self.device)
-        self.model_ = model.fit(list(X), list(y), speakers, genders, **(self.options or {}))
-        self.classes_ = np.array([words[emotion] for emotion in self.model_.classes_])
+        self.model_ = model.fit(X, list(y), speakers, genders, **(self.options or {}))
+        self.classes_ = np.array([words.get(emotion, emotion) for emotion in self.model_.classes_])
         return self
 
     def predict_proba(self, X) -> np.ndarray:  # noqa: N803
         """The scores of the emotions, `(recordings, classes)`."""
         check_is_fitted(self)
-        return self.model_.predict_proba(list(X))
+        return self.model_.predict_proba(X)
 
     def predict(self, X) -> np.ndarray:  # noqa: N803
         """The emotion of each recording, `(recordings,)`."""

@@ -9,7 +9,7 @@ from transformers import TrainingArguments, set_seed
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
-from ..command_line.commands import typed_command
+from ..command_line.commands import typed_command, typed_words
 from ..evaluation.metrics import war_uar_of_scores
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..frozen_gemoclap import refuse_last_layers
@@ -87,8 +87,13 @@ def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
         **objective.trainer_options(dataset),
     )
     trainer.run_identity = run.identity
-    trainer.commands = [typed_command()]
+    trainer.commands = _commands()
     return trainer, skipped + errors
+
+
+def _commands() -> list[str]:
+    """The command that started the training; none if Python code did, in a notebook for example."""
+    return [typed_command()] if typed_words()[0] in ("-m", "train.py") else []
 
 
 def _freeze_for_cache(run: Run, model) -> None:

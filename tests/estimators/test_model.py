@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,8 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from transformers import pipeline
 
 from modeling_gemoclap import AudioError, GEmoClap, GEmoClapClassifier, Prediction
+from modeling_gemoclap.corpora.manifest import load_corpus
+from modeling_gemoclap.corpora.provenance import SPEAKERS_UNKNOWN, heard_speakers
 from modeling_gemoclap.estimators.inputs import labelled, recordings_of
 from modeling_gemoclap.evaluation.seen_speakers import SeenSpeakersError
 
@@ -57,9 +60,60 @@ def test_evaluate_refuses_speakers_of_the_training(fitted, clips):
     assert report.record["heard"]["answer"] == "heard"
 
 
+CODES = {"happy": "03", "sad": "04", "angry": "05"}  # of RAVDESS
+
+
+def named_as_ravdess(clips, folder):
+    """Copies of the clips of two speakers, named as recordings of actors 01 and 02 of RAVDESS."""
+    folder.mkdir()
+    clips = clips[clips.speaker_id.isin(("01", "02"))].reset_index(drop=True)
+    names = [
+        f"03-01-{CODES[emotion]}-0{1 + number % 2}-0{1 + number // 2 % 2}-01-{speaker}.wav"
+        for number, (emotion, speaker) in enumerate(zip(clips.emotion, clips.speaker_id, strict=True))
+    ]
+    assert len(set(names)) == len(names)
+    return clips.assign(path=[shutil.copy(path, folder / name) for path, name in zip(clips.path, names, strict=True)])
+
+
+def test_speakers_of_published_recordings_are_read_from_their_names(clips, tmp_path):
+    published = named_as_ravdess(clips, tmp_path / "ravdess")
+    model = GEmoClap(RECIPE).fit(published.path, published.emotion, **QUICK)
+    [record] = model.pipe.model.config.training_data
+    assert record["speakers"] == ["ravdess/01", "ravdess/02"] and record["published"] == {"ravdess": ["01", "02"]}
+    with pytest.raises(SeenSpeakersError, match="its speakers 01"):
+        model.evaluate(published.path, published.emotion, published.speaker_id)
+
+
+def test_unknown_speakers_beside_published_ones(clips, tmp_path):
+    """A recording without a speaker may be of any speaker, also of those that the model has not heard by name."""
+    published = named_as_ravdess(clips, tmp_path / "ravdess")
+    train = pd.concat([published[published.speaker_id == "01"], clips[clips.speaker_id == "03"]])
+    folder = tmp_path / "run"
+    model = GEmoClap(RECIPE).fit(train.path, train.emotion, genders=train.gender, output_dir=folder, **QUICK)
+    test = published[published.speaker_id == "02"]
+    test = test.assign(file_name=[path.name for path in test.path])
+    test[["file_name", "emotion", "gender", "speaker_id"]].to_csv(tmp_path / "ravdess/metadata.csv", index=False)
+    corpus = load_corpus(tmp_path / "ravdess")
+    for records in (model.pipe.model.config.training_data, saved_records(folder)):
+        assert records[0]["speakers"] == ["ravdess/01", "unknown"]
+        heard = heard_speakers(corpus, records)
+        assert heard.answer == "unknown" and SPEAKERS_UNKNOWN in heard.unknown
+
+
+def saved_records(folder):
+    return json.loads((folder / "config.json").read_text())["training_data"]
+
+
 def test_unknown_speakers_stay_unknown(clips, tmp_path):
-    model = GEmoClap(RECIPE).fit(clips.path, clips.emotion, **QUICK)
+    model = GEmoClap(RECIPE).fit(clips.path, clips.emotion, output_dir=tmp_path / "run", **QUICK)
     model.save_pretrained(tmp_path / "saved")
+    for records in (
+        model.pipe.model.config.training_data,
+        *map(saved_records, (tmp_path / "run", tmp_path / "saved")),
+    ):
+        assert records[-1] == {"unknown": SPEAKERS_UNKNOWN} and len(records) == 2
+    assert f"Not all of it is known: {SPEAKERS_UNKNOWN}" in (tmp_path / "run/README.md").read_text()
+    assert json.loads((tmp_path / "run/card.json").read_text())["commands"] == [], "no command started it"
     others = write_corpus(tmp_path / "others", salt="x")
     report = GEmoClap.from_pretrained(tmp_path / "saved").evaluate(others)
     assert report.record["heard"]["answer"] == "unknown"
@@ -111,6 +165,25 @@ def test_saved_model_answers_alone(fitted, clips, tmp_path):
     assert done.stdout.strip() == fitted.predict(clips.path[0])[0].label, done.stderr
 
 
+def test_saving_keeps_the_facts_and_licences_of_a_model_and_no_others(fitted, clips, tmp_path):
+    source = shutil.copytree(ROOT / "checkpoints/gemoclap-compact", tmp_path / "source")
+    (source / "LICENSE-tower").write_text("a licence")
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "card.json").write_text(json.dumps({"title": "a stranger"}))
+    GEmoClap.from_pretrained(source).save_pretrained(target)
+    for name in ("card.json", "LICENSE-tower"):
+        assert (target / name).read_bytes() == (source / name).read_bytes()
+    fitted.save_pretrained(target)
+    facts = json.loads((target / "card.json").read_text())
+    assert facts["steps"] and facts["steps"] != json.loads((source / "card.json").read_text())["steps"]
+    (source / "card.json").unlink()
+    GEmoClap.from_pretrained(source).save_pretrained(target)
+    assert (
+        not (target / "card.json").exists() and "Length of the training: unknown" in (target / "README.md").read_text()
+    )
+
+
 def test_a_folder_is_a_corpus(tones):
     model = GEmoClap(RECIPE).fit(tones, exclude_speakers=["04"], **QUICK)
     assert model.pipe.model.config.training_data[-1]["speakers"] == ["01", "02", "03"]
@@ -145,6 +218,16 @@ def test_cross_validation_of_scikit_learn(clips):
         estimator.fit(files[:2], ["happy", "joy"])
 
 
+def test_estimator_of_tables_and_of_emotions_that_the_data_lack(clips, tmp_path):
+    recipe = tmp_path / "fixed.yaml"
+    recipe.write_text((ROOT / "tests/tiny.yaml").read_text() + "\nemotions: [angry, happy, sad]\n")
+    estimator = GEmoClapClassifier(str(recipe), options=QUICK)
+    train = clips[clips.emotion != "sad"]
+    estimator.fit(train, train.emotion.replace({"happy": "joy"}))
+    assert list(estimator.classes_) == ["angry", "joy", "sad"] and len(estimator.predict(train)) == len(train)
+    assert estimator.model_.pipe.model.config.training_data[0]["speakers"] == ["01", "02", "03", "04"]
+
+
 def as_dataset(clips):
     words = sorted(set(clips.emotion))
     audio = [{"path": path, "bytes": None} for path in clips.path]
@@ -161,8 +244,10 @@ def test_tables(clips):
     assert [[item["path"] for item in dataset.recordings], dataset.emotions, dataset.speakers] == expected
     columns = labelled(clips.path.to_numpy(), clips.emotion, speakers=clips.speaker_id.tolist())
     assert [columns.recordings, columns.emotions, columns.speakers] == expected and columns.genders is None
-    missing = labelled(clips.assign(gender=None))
-    assert set(missing.genders) == {""}
+    for nothing in (None, float("nan"), pd.NA, pd.NaT):
+        assert set(labelled(clips.assign(gender=nothing)).genders) == {""}
+    named_as_attributes = clips.assign(features=1, column_names=2)
+    assert labelled(named_as_attributes) == frame and recordings_of(named_as_attributes) == frame.recordings
 
 
 @pytest.mark.parametrize(
