@@ -173,12 +173,13 @@ def embed(
     with usage_errors():
         found = find_recordings(recordings)
     _show_no_loading(quiet)
-    from .inference.embeddings import embed_files
+    from .inference.embeddings import check_output, embed_files
     from .inference.loading import load_pipeline
 
     with usage_errors():
+        check_output(output)
         pipe = load_pipeline(model, device, revision)
-        summary, errors = embed_files(pipe, found, output, text or [], batch_size)
+    summary, errors = embed_files(pipe, found, output, text or [], batch_size)
     if not quiet or errors:
         print(summary, file=sys.stderr)
     hint(f'python -c \'import numpy; print(numpy.load("{output}")["embeddings"].shape)\'', quiet)

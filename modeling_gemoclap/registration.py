@@ -9,7 +9,11 @@ import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
 
-AUTO_CLASSES, PIPELINES = "transformers.models.auto.modeling_auto", "transformers.pipelines"
+AUTO_CLASSES = tuple(
+    f"transformers.models.auto.{name}_auto"
+    for name in ("configuration", "modeling", "feature_extraction", "processing")
+)
+PIPELINES = "transformers.pipelines"
 TASK = "zero-shot-emotion-recognition"
 
 
@@ -70,36 +74,47 @@ def _is_imported(name: str) -> bool:
 class _AfterImport(MetaPathFinder):
     """Registers after the import of the auto classes, and the pipeline after that of `transformers.pipelines`.
 
-    While a file of this package is being imported, its classes do not exist yet; it then registers at the next import
-    of any module.
+    While a file of this package or a module of transformers is being imported, some classes do not exist yet; it then
+    registers after the import of that file, or of the next one of these modules.
     """
 
     def __init__(self):
-        self.actions = {AUTO_CLASSES: register, PIPELINES: _register_pipeline}
-        self.due = [name for name in self.actions if _is_imported(name)]
-        self.register_if_possible()
+        self.awaited = {*AUTO_CLASSES, PIPELINES}
+        self.due = [name for name in self.awaited if _is_imported(name)]
+        self.awaited -= {*self.due}
+        self.register_if_possible(None)
 
-    def register_if_possible(self) -> None:
-        names = [name for name in sys.modules if name.startswith(f"{__package__}.") and name.endswith("_gemoclap")]
-        if all(map(_is_imported, names)):
+    def register_if_possible(self, imported: str | None) -> None:
+        """Register what is due, if only `imported`, whose content is complete, is still being imported."""
+        relevant = [name for name in sys.modules if name.startswith("transformers.") or _is_of_this_package(name)]
+        if self.due and all(_is_imported(name) for name in relevant if name != imported):
             due, self.due = self.due, []
-            for name in due:
-                self.actions.pop(name)()
+            register()
+            if PIPELINES in due:
+                _register_pipeline()
 
     def find_spec(self, name, path=None, target=None):
-        if self.due:
-            self.register_if_possible()
-        if name not in self.actions:
+        if name not in self.awaited and not _is_of_this_package(name):
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        sys.meta_path.insert(0, self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is None:
+            return None
         execute = spec.loader.exec_module
 
         def execute_and_register(module) -> None:
             execute(module)
-            self.due.append(name)
-            self.register_if_possible()
+            if name in self.awaited:
+                self.awaited.remove(name)
+                self.due.append(name)
+            self.register_if_possible(name)
 
         spec.loader.exec_module = execute_and_register
         return spec
+
+
+def _is_of_this_package(name: str) -> bool:
+    return name.startswith(f"{__package__}.") and name.endswith("_gemoclap")

@@ -15,7 +15,7 @@ from .shipped import CHECKPOINTS, PLACES, shipped_checkpoint
 PACKAGE = "gemoclap"
 # Optional parts: the extra, and what it is for.
 EXTRAS = {
-    "train": "training and evaluation",
+    "train": "training, evaluation, model cards and pushing",
     "lora": "low-rank adapters",
     "tensorboard": "logs for TensorBoard",
     "ffmpeg": "m4a, aac, webm and wma",

@@ -18,9 +18,7 @@ from typing import NoReturn
 TRACEBACK_VARIABLE = "GEMOCLAP_TRACEBACK"
 FILES_KEPT = "files written so far are kept"
 EXTRAS = {
-    **dict.fromkeys(
-        ("accelerate", "datasets", "evaluate", "filelock", "jinja2", "matplotlib", "pandas", "pyarrow"), "train"
-    ),
+    **dict.fromkeys(("accelerate", "datasets", "evaluate", "jinja2", "matplotlib", "pandas", "pyarrow"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "yaml"), "train"),
     "mteb": "mteb",
     "peft": "lora",
@@ -28,7 +26,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "espeakng_loader": "demo",
 }
-BASE = ("numpy", "safetensors", "soundfile", "soxr", "tokenizers", "torch", "transformers", "typer")
+BASE = ("filelock", "numpy", "safetensors", "soundfile", "soxr", "tokenizers", "torch", "transformers", "typer")
 # Modules whose ValueErrors are messages for the user. A ValueError of NumPy, torch or the standard library names no
 # file or option and may be a bug.
 THIS_PROJECT = ("__main__", "modeling_gemoclap")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..command_line.places import refuse_unwritable
 from ..corpora.files import write_atomically
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from .classifier import AudioClassifier
@@ -55,6 +56,17 @@ def embed_texts(pipe: ZeroShotEmotionPipeline | AudioClassifier, texts: Sequence
     return pipe.model.get_text_features(**tokens).float().cpu().numpy()
 
 
+def check_output(output: str) -> None:
+    """Check, before anything is embedded, that a file is called `.npz` and can be written.
+
+    Raises:
+        ValueError: If it is not or cannot.
+    """
+    if Path(output).suffix != ".npz":
+        raise ValueError(f"--output {output}: give a name that ends in .npz")
+    refuse_unwritable({"--output": Path(output).expanduser().parent})
+
+
 def embed_files(
     pipe: ZeroShotEmotionPipeline | AudioClassifier,
     recordings: Recordings,
@@ -67,8 +79,8 @@ def embed_files(
     Args:
         pipe: The model, from `load_pipeline`.
         recordings: The recordings, from `find_recordings`.
-        output: The file, `.npz`. It has `files` and `embeddings` `(recordings, dimensions)`, and with texts also
-            `texts` and `text_embeddings` `(texts, projection_dim)`.
+        output: The file, see `check_output`. It has `files`, `embeddings` `(recordings, dimensions)` and `errors`, and
+            with texts also `texts` and `text_embeddings` `(texts, projection_dim)`.
         texts: Texts to embed too.
         batch_size: Number of recordings that are processed together.
 
@@ -76,11 +88,11 @@ def embed_files(
         A summary, and the messages of recordings that could not be used. These are not in the file.
 
     Raises:
-        ValueError: If the file is not called `.npz`, if no recording can be used, or if the model has no text encoder.
+        ValueError: If no recording can be used, or if the model has no text encoder.
         OSError: If the file cannot be written.
     """
-    if Path(output).suffix != ".npz":
-        raise ValueError(f"--output {output}: give a name that ends in .npz")
+    path = Path(output).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
     of_texts = {"texts": np.array(texts), "text_embeddings": embed_texts(pipe, texts)} if texts else {}
     answers = list(embed_recordings(pipe, map(read_input, recordings.names), batch_size, on_error="return"))
     errors = [answer for answer in answers if isinstance(answer, str)]
@@ -89,8 +101,8 @@ def embed_files(
     if not used:
         raise ValueError("no recording can be used:\n  " + "\n  ".join(errors))
     names, embeddings = zip(*used, strict=True)
-    with write_atomically(Path(output).expanduser()) as part, open(part, "wb") as file:
-        np.savez(file, files=np.array(names), embeddings=np.stack(embeddings), **of_texts)
+    with write_atomically(path) as part, open(part, "wb") as file:
+        np.savez(file, files=np.array(names), embeddings=np.stack(embeddings), errors=np.array(errors), **of_texts)
     summary = [f"{len(used)} recordings, {embeddings[0].size} dimensions, in {output}"]
     summary += [f"{len(errors)} could not be used:", *(f"  {error}" for error in errors)] if errors else []
     return "\n".join([*summary, *filter(None, [recordings.describe_ignored()])]), errors

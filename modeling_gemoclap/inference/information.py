@@ -40,7 +40,7 @@ def describe(model: str, revision: str | None = None) -> str:
         "model": _kind(config),
         "labels": ", ".join(config.emotions) or "none",
         "other labels": _words(config),
-        "gender": ", ".join(config.genders) if config.objective != "emo" else "not trained",
+        "gender": _gender(config),
         "scores": _calibration(config),
         "trained on": "; ".join(_history(config)),
         "encoders": base_models,
@@ -65,6 +65,11 @@ def _kind(config: GEmoClapConfig) -> str:
     kinds = [TITLES[name] for name in config.architectures or [] if name in TITLES]
     objective = f", objective {config.objective}" if kinds and kinds[0] == TITLES["GEmoClapModel"] else ""
     return (kinds[0] if kinds else UNKNOWN) + objective
+
+
+def _gender(config: GEmoClapConfig) -> str:
+    trained = "GEmoClapModel" in (config.architectures or []) and config.objective != "emo"
+    return ", ".join(config.genders) if trained else "not predicted"
 
 
 def _words(config: GEmoClapConfig) -> str:

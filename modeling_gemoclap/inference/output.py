@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ..command_line.failures import UsageError
 from ..corpora.files import read_object, write_atomically, write_json
 from ..fingerprint import differences
 from .predictions import Prediction
+from .recordings import STDIN
 
 TABLE, CSV, JSONL = "table", "csv", "jsonl"
 SUFFIXES = {".csv": CSV, ".jsonl": JSONL, ".ndjson": JSONL}
@@ -102,12 +104,14 @@ class Rows:
 
     def _read_csv(self, text: str) -> Iterator[tuple[str, bool, str]]:
         columns, position = len(next(csv.reader([self.header]))), 0
-        for row in csv.reader(io.StringIO(text, newline="")):
+        for number, row in enumerate(csv.reader(io.StringIO(text, newline="")), start=1):
             line = _csv_line(row)
             if not text.startswith(line, position):
+                if "\r\n" in text[position:]:
+                    raise ValueError(f"row {number} is not as it was written")
                 return  # the last row is incomplete
             if len(row) != columns:
-                raise ValueError(f"the row of {row[0]!r} has {len(row)} columns, not {columns}")
+                raise ValueError(f"row {number} has {len(row)} columns, not {columns}")
             yield row[0], bool(row[-1]), line
             position += len(line)
 
@@ -122,6 +126,11 @@ def _csv_line(values: list) -> str:
     buffer = io.StringIO(newline="")
     csv.writer(buffer).writerow(values)
     return buffer.getvalue()
+
+
+def _is_newer(name: str, time: float) -> bool:
+    """Whether a recording was changed after a time."""
+    return os.path.exists(name) and os.path.getmtime(name) > time
 
 
 def format_of(output: str | None, kind: str | None) -> str:
@@ -143,10 +152,10 @@ def format_of(output: str | None, kind: str | None) -> str:
 
 
 class PredictionFile:
-    """A file of predictions. A second run with the same settings continues it.
+    """A file of predictions. A second run with the same settings, in the same folder, continues it.
 
-    Beside it, `NAME.settings.json` has the fingerprint of what the predictions depend on. Recordings with an error are
-    tried again.
+    Beside it, `NAME.settings.json` has the fingerprint of what the predictions depend on. Recordings with an error,
+    and those that have changed since the file was written, are predicted again.
 
     Args:
         path: The file; None is the standard output, which is never continued.
@@ -159,7 +168,8 @@ class PredictionFile:
     """
 
     def __init__(self, path: Path | None, rows: Rows, identity: dict, restart: bool = False):
-        self.path, self.rows, self.identity, self.restart = path, rows, identity, restart
+        self.path, self.rows, self.restart = path, rows, restart
+        self.identity = identity | {"folder": os.getcwd()}  # names may be relative
         self.done: list[str] = []
         self._file: TextIO = sys.stdout
 
@@ -177,7 +187,13 @@ class PredictionFile:
             OSError: If it cannot be written.
         """
         if self.path is None:
-            sys.stdout.reconfigure(errors="surrogateescape")
+            is_table = self.rows.kind == TABLE
+            form = (
+                {"errors": "replace"}
+                if is_table
+                else {"errors": "surrogateescape", "encoding": "utf-8", "newline": ""}
+            )
+            sys.stdout.reconfigure(**form)
             self._write(self.rows.header)
             yield self
             return
@@ -191,27 +207,31 @@ class PredictionFile:
             with open(self.path, "a", encoding="utf-8", errors="surrogateescape", newline="") as self._file:
                 yield self
         finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
+            lock.release()  # the file stays: a process that removes it could remove the lock of another
 
     def _begin(self) -> None:
-        lines = [] if self.restart or not self.path.exists() else self._lines()
+        if self.restart:
+            self.path.unlink(missing_ok=True)  # before the settings: they must never be beside rows of other ones
+        lines = self._lines() if self.path.exists() else []
         write_json(self.settings_path, self.identity)
-        text = self.rows.header + "".join(line for _, failed, line in lines if not failed)
+        text = self.rows.header + "".join(line for _, line in lines)
         with write_atomically(self.path) as part:
             part.write_bytes(text.encode("utf-8", "surrogateescape"))
-        self.done = [name for name, failed, _ in lines if not failed]
+        self.done = [name for name, _ in lines if name != STDIN]
 
-    def _lines(self) -> list[tuple[str, bool, str]]:
+    def _lines(self) -> list[tuple[str, str]]:
+        """The names and lines of the predictions that are kept."""
         advice = "give another --output, or --restart to overwrite it"
         if not self.settings_path.is_file():
             raise UsageError(f"{self.path} exists, and it is not known what made it: {advice}")
         if changed := differences(read_object(self.settings_path), self.identity, ("in the file", "now")):
             raise UsageError(f"{self.path} has predictions made otherwise ({changed[0]}): {advice}")
+        written = self.path.stat().st_mtime
         try:
-            return self.rows.read(self.path.read_bytes().decode("utf-8", "surrogateescape"))
+            lines = self.rows.read(self.path.read_bytes().decode("utf-8", "surrogateescape"))
         except ValueError as error:
             raise UsageError(f"{self.path} was changed ({error}): {advice}") from None
+        return [(name, line) for name, failed, line in lines if not failed and not _is_newer(name, written)]
 
     def write(self, name: str, answer: Prediction | str) -> None:
         """Write the row of a recording, so that it is in the file even if the process is killed afterwards."""

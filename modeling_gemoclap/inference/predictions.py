@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from ..fingerprint import AUDIO_LIBRARIES, fingerprint
+from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..prompts_gemoclap import check_words
 from ..safety_gemoclap import tensors_sha256
@@ -96,15 +96,20 @@ def _prediction(answer: list[dict] | dict) -> Prediction | str:
 
 
 def identity_of_predictions(pipe: ZeroShotEmotionPipeline | AudioClassifier, options: PredictionOptions) -> dict:
-    """Fingerprint of what predictions depend on, apart from the recordings: code, weights, settings, options."""
-    asked = asdict(options)
+    """Fingerprint of what predictions depend on, apart from the recordings: code, weights, prompts, options."""
+    asked, config = asdict(options), pipe.model.config
     del asked["batch_size"]
     extractor = getattr(pipe, "feature_extractor", None) or pipe.processor.feature_extractor
+    if not isinstance(pipe, AudioClassifier):
+        groups = [*config.class_prompts(options.labels, options.templates), *config.gender_class_prompts()]
+        prompts = [prompt for group in groups for prompt in group]
+        asked["tokens_sha256"] = digest([len(groups), pipe.processor.tokenizer(prompts)["input_ids"]])
     return fingerprint(
         ["inference.predictions"],
         (*AUDIO_LIBRARIES, "tokenizers", "torch"),
         weights=tensors_sha256(pipe.model.state_dict().values()),
-        temperature=pipe.model.config.calibration_temperature,
+        emotions=config.emotions,
+        temperature=config.calibration_temperature,
         extractor=extractor.to_dict(),
         **asked,
     )

@@ -133,6 +133,13 @@ def test_errors_are_tried_again(folder, tmp_path):
     assert len(rows) == 5 and not any(row["error"] for row in rows)
 
 
+def quoted(data):
+    """CSV whose first row has been written by another program."""
+    header, first, rest = data.split(b"\r\n", 2)
+    name, cells = first.split(b",", 1)
+    return b"\r\n".join([header, b'"' + name + b'",' + cells, rest])
+
+
 @pytest.mark.parametrize(
     ("prepare", "words", "message"),
     [
@@ -141,6 +148,8 @@ def test_errors_are_tried_again(folder, tmp_path):
         (None, ("--gender",), "has predictions made otherwise (gender"),
         (lambda path: path.with_name("out.csv.settings.json").unlink(), (), "it is not known what made it"),
         (lambda path: path.write_text("file,label\na,b\n"), (), "was changed (its columns are"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"\r\n"), (), "was changed (row 6 has 0 columns"),
+        (lambda path: path.write_bytes(quoted(path.read_bytes())), (), "was changed (row 1 is not as it was written)"),
     ],
 )
 def test_other_predictions_are_not_continued(prepare, words, message, folder, tmp_path, capsys):
@@ -155,6 +164,39 @@ def test_other_predictions_are_not_continued(prepare, words, message, folder, tm
     assert message in error and "--restart" in error and path.read_bytes() == before
     assert predict(folder, "-o", path, *words, "--restart") == 1
     assert len(rows_of(path)) == 5
+
+
+def test_a_changed_recording_is_predicted_again(folder, tmp_path, monkeypatch, capsys):
+    path, clip = tmp_path / "out.csv", folder / "a.wav"
+    predict(folder, "-o", path)
+    written = path.stat().st_mtime
+    os.utime(clip, (written + 10, written + 10))
+    capsys.readouterr()
+    predict(folder, "-o", path)
+    assert "1 predicted, 3 already in" in capsys.readouterr().err and len(rows_of(path)) == 5
+
+
+def test_relative_names_are_not_continued_in_another_folder(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert predict("a.wav", "-o", tmp_path / "out.csv") == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.wav").write_bytes((folder / "a.wav").read_bytes())
+    assert predict("a.wav", "-o", tmp_path / "out.csv") == 2
+    assert "predictions made otherwise (folder" in capsys.readouterr().err
+
+
+def test_a_killed_restart_leaves_no_old_rows_beside_new_settings(folder, tmp_path, monkeypatch):
+    path = tmp_path / "out.csv"
+    predict(folder, "-o", path)
+
+    def kill(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output, "write_atomically", kill)
+        assert predict(folder, "-o", path, "--restart", "--gender") == 130
+    assert not path.exists()
+    assert predict(folder, "-o", path, "--gender") == 1 and "gender" in rows_of(path)[0]
 
 
 def test_two_processes_cannot_write_one_output(folder, tmp_path, capsys):
@@ -208,7 +250,8 @@ def test_an_output_that_cannot_be_written_is_an_error(folder, tmp_path, capsys):
 
 def test_the_folder_of_the_output_is_created(folder, tmp_path):
     assert predict(folder / "a.wav", "-o", tmp_path / "new/out.csv") == 0
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out.csv", "out.csv.settings.json"]
+    names = [".out.csv.lock", "out.csv", "out.csv.settings.json"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
 
 
 def test_a_hundred_labels(folder, tmp_path):
@@ -230,6 +273,13 @@ def test_standard_input(folder):
     assert done.returncode == 0, done.stderr
     [row] = csv.DictReader(done.stdout.splitlines())
     assert row["file"] == "-" and row["label"] and "Loading" not in done.stderr
+
+
+def test_each_standard_input_is_a_recording_of_its_own(folder, tmp_path, monkeypatch):
+    for name in ("a.wav", "é\nü.wav"):
+        monkeypatch.setattr(sys, "stdin", open(folder / name))
+        assert predict("-", "-o", tmp_path / "out.jsonl") == 0
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
 
 
 def test_the_answer_is_that_of_the_pipeline(tones, capsys):
@@ -254,7 +304,8 @@ def test_embeddings_of_recordings_and_texts(folder, tmp_path, capsys):
     assert len(stored["files"]) == 4 and list(stored["texts"]) == ["an angry voice", "a sad voice"]
     for name in ("embeddings", "text_embeddings"):
         assert np.allclose(np.linalg.norm(stored[name], axis=1), 1, atol=1e-5)
-    assert run("embed", folder / "broken.wav", "--output", tmp_path / "none.npz", *COMPACT) == 2
+    assert len(stored["errors"]) == 1 and "broken.wav" in stored["errors"][0]
+    assert run("embed", folder / "broken.wav", "--output", tmp_path / "none.npz", *COMPACT) == 1
     assert run("embed", folder, "--output", tmp_path / "out.npy", *COMPACT) == 2
     assert not (tmp_path / "none.npz").exists()
 

@@ -11,7 +11,12 @@ LOAD = f"model = AutoModel.from_pretrained({str(ROOT / 'checkpoints/gemoclap-com
 )
 REGISTRY = "from transformers.pipelines import PIPELINE_REGISTRY"
 REGISTERED = "assert 'zero-shot-emotion-recognition' in PIPELINE_REGISTRY.get_supported_tasks()"
+FOLDER = repr(str(ROOT / "checkpoints/gemoclap-compact"))
 PROGRAMS = {
+    **{
+        f"{name} alone": f"import modeling_gemoclap; from transformers import {name}; {name}.from_pretrained({FOLDER})"
+        for name in ("AutoConfig", "AutoFeatureExtractor", "AutoProcessor")
+    },
     "package before transformers": f"import modeling_gemoclap; from transformers import AutoModel; {LOAD}",
     "transformers before package": f"from transformers import AutoModel; import modeling_gemoclap; {LOAD}",
     "a module of the package": "import modeling_gemoclap.configuration_gemoclap; from transformers import AutoModel; "
