@@ -12,9 +12,8 @@ checkpoint.
 from __future__ import annotations
 
 import argparse
-import shlex
 
-from ..command_line.commands import command_words
+from ..command_line.commands import command_words, publishable_command
 from ..command_line.parser import RaisingParser, expanded, number
 from ..command_line.ranges import COUNT, SEED, Range
 
@@ -81,7 +80,7 @@ def main(argv: list[str]) -> None:
     Args:
         argv: The command line without the program's name.
     """
-    arguments, command = parse(argv), shlex.join(["python", *command_words("evaluate"), *argv])
+    arguments, command = parse(argv), publishable_command([*command_words("evaluate"), *argv])
     from . import actions, mteb  # after the options are read: these need the packages of gemoclap[train]
     from .report import as_table, remarks, write_report
 

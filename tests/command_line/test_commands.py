@@ -9,7 +9,7 @@ from conftest import ROOT, load_script
 
 from modeling_gemoclap import cli
 from modeling_gemoclap.command_line import shipped
-from modeling_gemoclap.command_line.commands import command_words
+from modeling_gemoclap.command_line.commands import command_words, publishable_command, typed_command, typed_words
 from modeling_gemoclap.command_line.shipped import shipped_config
 from modeling_gemoclap.runs.recipe import parse_recipe
 
@@ -92,6 +92,37 @@ def test_grid_starts_commands_as_it_was_started(tmp_path, monkeypatch):
         assert evaluate[: 1 + len(wanted[1])] == [sys.executable, *wanted[1]]
         command = " ".join(["python", *command_words("grid"), "--config"])
         assert command in (tmp_path / "runs/table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "published"),
+    [
+        (["--hub_token", "hf_SECRET", "--seed", "1"], "--seed 1"),
+        (["--hub-token=hf_SECRET", "--seed", "1"], "--seed 1"),
+        (["--seed", "1", "--push_to_hub_token", "hf_SECRET"], "--seed 1"),
+        (["--average_tokens_across_devices", "true"], "--average_tokens_across_devices true"),
+        (["--data_dir", "/home/me/emodb", "~/ravdess/", "corpora/nemo"], "--data_dir emodb ravdess corpora/nemo"),
+        (["--data_dir=/home/me/emodb", "--output_dir=runs/a"], "--data_dir=emodb --output_dir=runs/a"),
+        (["--data_dir", r"C:\Users\me\emodb", r"\\server\me\nemo"], "--data_dir emodb nemo"),
+        (["--data_dir=D:/me/emodb"], "--data_dir=emodb"),
+    ],
+)
+def test_a_published_command_has_no_token_and_no_absolute_path(words, published, monkeypatch):
+    assert publishable_command(["train.py", *words]) == f"python train.py {published}"
+    monkeypatch.setattr(sys, "argv", ["/home/me/train.py", *words])
+    assert typed_command() == f"python train.py {published}"
+    assert "hf_SECRET" not in " ".join(typed_words()), "run.json has these"
+
+
+def test_the_command_in_results_has_no_absolute_path(monkeypatch, tmp_path):
+    from modeling_gemoclap.evaluation import actions, command
+
+    given = []
+    monkeypatch.setattr(actions, "check_environment", lambda arguments: None)
+    monkeypatch.setattr(actions, "evaluate_clusters", lambda arguments, command: given.append(command))
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    command.main(["--cluster_analysis", "--data_dir", str(tmp_path / "emodb"), "--speaker_clusters", "2"])
+    assert given == ["python evaluate.py --cluster_analysis --data_dir emodb --speaker_clusters 2"]
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
