@@ -42,7 +42,7 @@ pretrained: $(VENV)/installed
 
 release-check: $(VENV)/installed
 	python -m pip install -q -c constraints.txt build
-	python release/check.py $(if $(TAG),--tag $(TAG))
+	python release/check.py $(if $(TAG),--tag "$$TAG")
 
 # Resemblyzer declares webrtcvad, which imports pkg_resources; webrtcvad-wheels is the same without.
 speaker-extra: $(VENV)/installed
