@@ -28,11 +28,13 @@ from .results import (
     eval_results,
     evaluated_on,
     gender_rows,
+    is_verified,
     is_zeroshot,
     read_results,
     refuse_results_of_another,
     score_rows,
 )
+from .weights import refuse_other_weights
 
 TEMPLATES = Path(__file__).with_name("templates")
 CARD = "README.md"
@@ -101,7 +103,8 @@ def write_card(folder: Path | str, results: Path | str | dict | list | None = No
         The path of the card.
 
     Raises:
-        ValueError: If the folder is not a checkpoint of this package, or if the results are of other weights.
+        ValueError: If the folder is not a checkpoint of this package, if its weights are not those of
+            `config.weights_sha256`, or if the results are of other weights.
 
     Example:
         >>> write_card("runs/sl", "results/sl/emodb/results.json")  # doctest: +SKIP
@@ -110,6 +113,7 @@ def write_card(folder: Path | str, results: Path | str | dict | list | None = No
     records = read_results(results)
     for record in records:
         refuse_results_of_another(record, checkpoint.config)
+    refuse_other_weights(checkpoint.folder, checkpoint.config)
     return save_card(checkpoint, records)
 
 
@@ -192,6 +196,7 @@ def card_content(checkpoint: Checkpoint, results: list[dict]) -> str:
             class_prompts=max(map(len, prompts), default=0),
             prompts=_prompts(config) if contrastive else "",
             results=results,
+            verified=[is_verified(record, config) for record in results],
             code=code_sha256(checkpoint.folder),
         )
     )

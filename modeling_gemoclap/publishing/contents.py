@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-
-from safetensors import SafetensorError, safe_open
 
 from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import read_object
-from .card import CARD, read_checkpoint
+from .card import CARD, code_sha256, read_checkpoint
+from .weights import INDEX, check_weights, refuse_other_weights
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 # Files that belong to a checkpoint. What else is in the folder, such as results and the `checkpoint-N` from which a
 # training resumes, is neither refused nor pushed.
@@ -32,6 +31,7 @@ NOT_OF_A_CHECKPOINT = {
     "fold_*/": "a fold of a protocol",
     "run.json": "the run of a protocol",
 }
+CODE_ROW = re.compile(r"^\| `([^`]+\.py)` \| `([0-9a-f]{64})` \|$", re.M)  # of the table of code on a card
 IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.M)  # as transformers finds the files that code needs
 
 
@@ -45,18 +45,19 @@ def checkpoint_files(folder: Path) -> list[str]:
         Their paths within the folder, with `/`, sorted.
 
     Raises:
-        ValueError: If the folder is not a checkpoint of this package; if a file is missing, damaged or a link; or if
-            the folder has files of a training or an adapter. The message names the file and what to do.
+        ValueError: If the folder is not a checkpoint of this package; if a file is missing, damaged or a link; if the
+            folder has files of a training or an adapter; if the weights are not those of `config.weights_sha256`; or
+            if the code is not that of the card. The message names the file and what to do.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder of a trained checkpoint")
     _refuse_other_files(folder)
-    read_checkpoint(folder)
+    checkpoint = read_checkpoint(folder)
     for name in (CARD, _one_of(folder, PROCESSORS)):
         if not (folder / name).is_file():
             made = "write_card of this package writes it" if name == CARD else "save the processor there too"
             raise ValueError(f"{folder}: no {name} there, so the checkpoint is not complete: {made}")
-    _check_weights(folder)
+    check_weights(folder)
     _check_code(folder)
     found = {path for pattern in FILES for path in folder.glob(pattern) if path.is_file() or path.is_symlink()}
     for path in sorted(found):
@@ -65,7 +66,20 @@ def checkpoint_files(folder: Path) -> list[str]:
                 f"{path} is a link, and the Hub would store a copy that may change: copy the folder with its files "
                 f"(cp -rL {folder} COPY), and push the copy"
             )
+    _refuse_card_of_other_code(folder)
+    refuse_other_weights(folder, checkpoint.config)
     return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def belongs_to_a_checkpoint(name: str) -> bool:
+    """Whether a file of a repository is one of those that a push writes; see `FILES`.
+
+    Args:
+        name: Its path within the repository, with `/`.
+    """
+    parts = PurePosixPath(name).parts
+    patterns = [PurePosixPath(pattern).parts for pattern in FILES]
+    return any(len(parts) == len(each) and all(map(fnmatchcase, parts, each)) for each in patterns)
 
 
 def _refuse_other_files(folder: Path) -> None:
@@ -82,26 +96,19 @@ def _one_of(folder: Path, names: tuple[str, ...]) -> str:
     return next((name for name in names if (folder / name).is_file()), names[0])
 
 
-def _check_weights(folder: Path) -> None:
-    """Check that the headers of all weights can be read and that the files have the sizes that these tell.
+def _refuse_card_of_other_code(folder: Path) -> None:
+    """Check that the hashes of code on the card, if it has any, are those of the code files.
 
     Raises:
-        ValueError: If a file is missing or damaged.
+        ValueError: If they are not.
     """
-    names = [WEIGHTS]
-    if (folder / INDEX).is_file():
-        names = sorted(set(read_object(folder / INDEX, weight_map=dict)["weight_map"].values()))
-    for name in names:
-        path = folder / PurePosixPath(name).name
-        if not path.is_file():
-            raise ValueError(f"{folder}: no {name} there, so the weights are not complete; save the model again")
-        try:
-            with safe_open(path, framework="pt") as weights:
-                empty = not list(weights.keys())
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: the weights cannot be read ({error}); save the model again") from error
-        if empty:
-            raise ValueError(f"{path}: it has no weights; save the model again")
+    listed, found = dict(CODE_ROW.findall((folder / CARD).read_text(encoding="utf-8"))), code_sha256(folder)
+    if listed and listed != found:
+        names = sorted(name for name in listed.keys() | found.keys() if listed.get(name) != found.get(name))
+        raise ValueError(
+            f"{folder / CARD} has other hashes than the code, of {', '.join(names)}: write the card again: "
+            f"gemoclap card {folder}, with the --results that it had"
+        )
 
 
 def _check_code(folder: Path) -> None:

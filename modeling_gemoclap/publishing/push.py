@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi, constants, errors
 from huggingface_hub.utils import HFValidationError
 
-from .contents import checkpoint_files
+from .contents import belongs_to_a_checkpoint, checkpoint_files
 
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 NOTHING_LOST = "the checkpoint in {folder} is unchanged, and {repo} has no half of it"
@@ -33,8 +34,9 @@ def push_checkpoint(
 
     The folder is checked first, and nothing is sent if it is not a complete checkpoint; see
     `publishing.contents.checkpoint_files`. The repository is created if it does not exist. Only the files of the
-    checkpoint are pushed; files of an earlier version that the folder no longer has are removed in the same commit.
-    `load_snippet` gives the code that loads the result.
+    checkpoint are pushed. Files of an earlier version that the folder no longer has are removed in the same commit:
+    those whose names match `publishing.contents.FILES`. Other files of the repository, such as an ONNX model or
+    images, are kept. `load_snippet` gives the code that loads the result.
 
     Args:
         folder: Folder of the checkpoint.
@@ -49,7 +51,8 @@ def push_checkpoint(
 
     Raises:
         ValueError: If the folder is not a complete checkpoint.
-        PushError: If the Hub refuses or cannot be reached. The commit is complete or not there.
+        PushError: If the Hub refuses or cannot be reached. The commit is complete or not there. If the connection
+            broke while the commit was sent, it is unknown which, and the message says so.
 
     Example:
         >>> commit = push_checkpoint("runs/sl", "me/sl", tag="v1")  # doctest: +SKIP
@@ -73,7 +76,9 @@ def push_checkpoint(
         )
     except Exception as error:
         lost = NOTHING_LOST.format(folder=folder, repo=repo)
-        raise PushError(f"{folder} was not pushed to {repo}: {push_failure(error, repo)}; {lost}") from error
+        undecided = f"{folder} may or may not have been pushed: look at {repo}"
+        outcome = undecided if _is_undecided(error, "commit") else f"{folder} was not pushed to {repo}"
+        raise PushError(f"{outcome}: {push_failure(error, repo)}; {lost}") from error
     if tag:
         _add_tag(api, repo, tag, commit.oid)
     return commit
@@ -106,11 +111,33 @@ def push_failure(error: BaseException, repo: str) -> str:
         error: What a function of `huggingface_hub` raised.
         repo: Name of the repository.
     """
-    chain, reasons = [error], []
-    while chain[-1] is not None:
-        reasons.append(_reason(chain[-1], repo))
-        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    reasons = (_reason(each, repo) for each in _chain(error))
     return next(filter(None, reasons), _first_line(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and its causes."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_undecided(error: BaseException, action: str) -> bool:
+    """Whether the Hub may have done what the failed request asked for, because it gave no answer of its own.
+
+    Args:
+        error: What a function of `huggingface_hub` raised.
+        action: `commit` or `tag`, a part of the path of its request.
+    """
+    for each in _chain(error):
+        try:
+            request = getattr(each, "request", None) or getattr(each.response, "request", None)
+        except (AttributeError, RuntimeError):  # httpx raises the latter for an error without a request
+            continue
+        if request is not None:
+            status = getattr(getattr(each, "response", None), "status_code", None)
+            return f"/{action}/" in str(request.url) and (status is None or status >= 500)
+    return False
 
 
 def _reason(error: BaseException, repo: str) -> str | None:
@@ -146,14 +173,14 @@ def _first_line(error: BaseException) -> str:
 def _files_of_earlier_versions(api: HfApi, repo: str, revision: str | None, files: list[str]) -> list[str]:
     """Files of the repository that an earlier version left, which the new one does not have."""
     there = api.list_repo_files(repo, revision=revision)
-    return [name for name in there if name not in files and name != ".gitattributes"]
+    return [name for name in there if name not in files and belongs_to_a_checkpoint(name)]
 
 
 def _add_tag(api: HfApi, repo: str, tag: str, commit: str) -> None:
     """Tag a commit.
 
     Raises:
-        PushError: If the tag cannot be added. The message says that the commit was pushed.
+        PushError: If the tag cannot be added, or may not have been. The message says that the commit was pushed.
     """
     try:
         api.create_tag(repo, tag=tag, revision=commit)
@@ -161,4 +188,5 @@ def _add_tag(api: HfApi, repo: str, tag: str, commit: str) -> None:
         status = getattr(getattr(error, "response", None), "status_code", None)
         exists = f"{repo} has a tag {tag} already: give another name"
         reason = exists if status == 409 else push_failure(error, repo)
-        raise PushError(f"pushed to {repo} as commit {commit}, but it has no tag {tag}: {reason}") from error
+        lacks = "may or may not have the" if _is_undecided(error, "tag") else "has no"
+        raise PushError(f"pushed to {repo} as commit {commit}, but it {lacks} tag {tag}: {reason}") from error

@@ -65,13 +65,31 @@ def refuse_results_of_another(record: dict, config) -> None:
             f"these results of {record['corpus']} are of a protocol with a model for each fold, not of this "
             f"checkpoint: evaluate the checkpoint with evaluate.py --model, and give its results.json"
         )
-    hashes = record.get("weights_sha256"), getattr(config, "weights_sha256", None)
+    hashes = _hashes(record, config)
     other = None not in hashes and hashes[0] != hashes[1]
     if other or record.get("training_data") != config.training_data:
         raise ValueError(
             f"these results of {record['corpus']} were measured with another checkpoint ({record.get('model')}): "
             f"evaluate this checkpoint with evaluate.py, and give its results.json"
         )
+
+
+def is_verified(record: dict, config) -> bool:
+    """Whether results and the configuration record the same hash of the weights.
+
+    Without a hash, only the records of training data are compared, which other weights may share.
+
+    Args:
+        record: Content of `results.json`.
+        config: Configuration of the checkpoint.
+    """
+    measured, described = _hashes(record, config)
+    return measured is not None and measured == described
+
+
+def _hashes(record: dict, config) -> tuple[str | None, str | None]:
+    """The hash of the weights that results were measured with, and that of the configuration; None if unknown."""
+    return record.get("weights_sha256"), getattr(config, "weights_sha256", None)
 
 
 def corpus_title(name: str) -> str:

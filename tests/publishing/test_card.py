@@ -9,11 +9,13 @@ import pytest
 import yaml
 from conftest import ROOT
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 
 from modeling_gemoclap import GEmoClapForAudioClassification
 from modeling_gemoclap.publishing.card import write_card
 from modeling_gemoclap.publishing.facts import CardFacts, load_facts, save_facts
 from modeling_gemoclap.publishing.results import EVAL_RESULTS
+from modeling_gemoclap.safety_gemoclap import tensors_sha256
 
 DATA = [
     {"encoder": "whisper-base"},
@@ -144,12 +146,41 @@ def test_results_of_something_else_are_refused(folder, change, message):
     assert (folder / "README.md").read_text() == before
 
 
-def test_results_of_other_weights_are_refused(folder):
+def record_hash(folder, found=None):
+    """Record the hash of the weights, or another one, in a configuration."""
+    found = found or tensors_sha256(load_file(folder / "model.safetensors").values())
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"weights_sha256": "b" * 64}))
-    write_card(folder, RESULTS | {"weights_sha256": "b" * 64})
+    (folder / "config.json").write_text(json.dumps(config | {"weights_sha256": found}))
+    return found
+
+
+def test_results_of_other_weights_are_refused(folder):
+    found = record_hash(folder)
+    assert "not verified" not in write_card(folder, RESULTS | {"weights_sha256": found}).read_text()
     with pytest.raises(ValueError, match="measured with another checkpoint"):
         write_card(folder, RESULTS | {"weights_sha256": "c" * 64})
+
+
+@pytest.mark.parametrize("lacking", ["results", "configuration"])
+def test_results_without_a_hash_are_not_verified(folder, lacking):
+    """Only the records of training data agree, which other weights may share."""
+    record = {"weights_sha256": "c" * 64} if lacking == "configuration" else {}
+    if lacking == "results":
+        record_hash(folder)
+    card = write_card(folder, RESULTS | record).read_text()
+    assert f"**not verified to be of these weights**: the {lacking} recorded no hash of the weights." in card
+
+
+def test_other_weights_than_the_recorded_ones_get_no_card(folder):
+    record_hash(folder, "b" * 64)
+    with pytest.raises(ValueError, match="the weights are not those that its record of training describes"):
+        write_card(folder)
+    assert not (folder / "README.md").exists()
+    record_hash(folder)
+    assert write_card(folder).is_file()
+    (folder / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ValueError, match="model.safetensors: the weights cannot be read"):
+        write_card(folder)
 
 
 def test_names_in_results_create_no_markup(folder):

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from conftest import AUDIO, ROOT
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(ROOT / "tests/travelling"))
 from hub_server import TOKEN, Hub  # noqa: E402
 
+from modeling_gemoclap import GEmoClapModel  # noqa: E402
 from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer  # noqa: E402
 from modeling_gemoclap.processing_gemoclap import GEmoClapProcessor  # noqa: E402
 from modeling_gemoclap.publishing.card import write_card  # noqa: E402
 from modeling_gemoclap.publishing.contents import checkpoint_files  # noqa: E402
 from modeling_gemoclap.publishing.push import PushError, load_snippet, push_checkpoint  # noqa: E402
+from modeling_gemoclap.training.history import stamp_weights  # noqa: E402
 
 REPO = "me/tones"
 OLD_CLIENT = huggingface_hub.__version__.startswith("0.")
@@ -26,8 +29,9 @@ WRONG_TOKEN = "Invalid credentials in Authorization header"
 
 @pytest.fixture
 def folder(make_model, tmp_path):
-    """A complete checkpoint."""
+    """A complete checkpoint, whose weights are recorded."""
     model, path = make_model(), tmp_path / "checkpoint"
+    stamp_weights(model, complete=True)
     model.save_pretrained(path)
     extractor = AUDIO["compact"].small_extractor(tmp_path / "extractor")
     GEmoClapProcessor(extractor, build_tokenizer(model.config)).save_pretrained(path)
@@ -50,6 +54,23 @@ def hub(monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     yield server
     server.server.shutdown()
+
+
+def change_weights(folder):
+    """Write other weights of the same shapes, as a program does that knows nothing of their record."""
+    weights = {name: value + 1 for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_another_model(folder):
+    """Save a model with other weights, whose record and card are its own."""
+    model = GEmoClapModel.from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    stamp_weights(model, complete=True)
+    model.save_pretrained(folder)
+    write_card(folder)
 
 
 def contents(folder):
@@ -79,8 +100,7 @@ def test_one_commit_has_the_whole_checkpoint_and_its_snippet_pins_it(folder, hub
 
 def test_the_next_version_replaces_the_files_and_the_first_is_kept(folder, hub):
     first = push_checkpoint(folder, REPO, token=TOKEN)
-    weights = {name: value + 1 for name, value in load_file(folder / "model.safetensors").items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_another_model(folder)
     (folder / "LICENSE").write_text("free")
     second = push_checkpoint(folder, REPO, token=TOKEN)
     (folder / "LICENSE").unlink()
@@ -89,6 +109,17 @@ def test_the_next_version_replaces_the_files_and_the_first_is_kept(folder, hub):
     assert len({first.oid, second.oid, third.oid}) == 3
     assert commits[first.oid]["model.safetensors"] != commits[second.oid]["model.safetensors"]
     assert "LICENSE" in commits[second.oid] and "LICENSE" not in commits[third.oid]
+
+
+def test_files_of_others_in_the_repository_are_kept(folder, hub):
+    push_checkpoint(folder, REPO, token=TOKEN)
+    repository = hub.repositories[REPO]
+    others = {name: b"x" for name in ("onnx/model.onnx", "figure.png", "data/train.csv", "tools/run.py", "x.gguf")}
+    old = {name: b"x" for name in ("old_gemoclap.py", "model-00001-of-00002.safetensors", "vocab.txt")}
+    repository.refs["main"] = repository.add(hub.files[REPO] | others | old, repository.refs["main"])
+    (folder / "NOTICE").write_text("new")
+    push_checkpoint(folder, REPO, token=TOKEN)
+    assert hub.files[REPO].keys() == others.keys() | {*checkpoint_files(folder)}
 
 
 def test_a_branch_is_made_and_the_main_branch_is_kept(folder, hub):
@@ -127,19 +158,35 @@ FAILURES = [
 @pytest.mark.parametrize("path, status, message", FAILURES, ids=lambda value: str(value).strip("/")[:12])
 def test_a_failure_is_one_sentence_and_leaves_no_half_version(folder, hub, path, status, message):
     first = push_checkpoint(folder, REPO, token=TOKEN)
-    weights = {name: value + 1 for name, value in load_file(folder / "model.safetensors").items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_another_model(folder)
     before, files = contents(folder), hub.files[REPO]
     headers = {404: {"X-Error-Code": "RepoNotFound"}, 401: {"X-Error-Message": WRONG_TOKEN}}.get(status, {})
     hub.fail(path, status, **headers)
     with pytest.raises(PushError, match=message) as error:
         push_checkpoint(folder, REPO, token=TOKEN)
     assert "\n" not in str(error.value) and f"{folder} is unchanged, and {REPO} has no half" in str(error.value)
+    undecided = path == "/commit/" and (status == 0 or status >= 500)
+    start = f"{folder} may or may not have been pushed: look at {REPO}" if undecided else f"{folder} was not pushed"
+    assert str(error.value).startswith(start)
     assert contents(folder) == before and hub.files[REPO] == files
     assert hub.repositories[REPO].refs == {"main": first.oid}
     hub.failures.clear()
     second = push_checkpoint(folder, REPO, token=TOKEN)
     assert hub.files[REPO]["model.safetensors"] == before["model.safetensors"] and second.oid != first.oid
+
+
+def test_a_commit_whose_answer_is_lost_may_be_there(folder, hub, monkeypatch):
+    lose_answers_to(hub, monkeypatch, "commit")
+    with pytest.raises(PushError, match="may or may not have been pushed: look at me/tones: the connection"):
+        push_checkpoint(folder, REPO, token=TOKEN)
+    assert "model.safetensors" in hub.files[REPO], "it was pushed"
+
+
+def test_a_tag_whose_answer_is_lost_may_be_there(folder, hub, monkeypatch):
+    lose_answers_to(hub, monkeypatch, "tag")
+    with pytest.raises(PushError, match=r"as commit [0-9a-f]{40}, but it may or may not have the tag v1: the connect"):
+        push_checkpoint(folder, REPO, tag="v1", token=TOKEN)
+    assert "v1" in hub.repositories[REPO].tags
 
 
 @pytest.mark.parametrize(
@@ -180,6 +227,19 @@ def test_an_unreachable_hub_is_explained(folder, hub, monkeypatch):
         push_checkpoint(folder, REPO, token=TOKEN)
 
 
+def lose_answers_to(hub, monkeypatch, action):
+    """Let the Hub do an action and close the connection without an answer."""
+    post = hub.post
+
+    def post_and_lose(path, body, authorization):
+        answer = post(path, body, authorization)
+        if f"/{action}/" in path:
+            raise ConnectionAbortedError
+        return answer
+
+    monkeypatch.setattr(hub, "post", post_and_lose)
+
+
 def remove(name):
     return lambda folder: (folder / name).unlink()
 
@@ -203,6 +263,11 @@ def cut_weights(folder):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def change_code(folder):
+    path = folder / "losses_gemoclap.py"
+    path.write_text(path.read_text() + "# changed\n")
+
+
 def other_code(folder):
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"modeling_gemoclap.GEmoClapModel"', '"they/x--modeling.Model"'))
@@ -221,6 +286,9 @@ def other_code(folder):
         (remove("pipeline_gemoclap.py"), "no pipeline_gemoclap.py there"),
         (remove("losses_gemoclap.py"), "no losses_gemoclap.py there"),
         (link_code, r"prompts_gemoclap.py is a link.*cp -rL"),
+        (change_weights, "the weights are not those that its record of training describes"),
+        (change_code, r"README.md has other hashes than the code, of losses_gemoclap.py: write the card again"),
+        (write("more.py", b""), r"README.md has other hashes than the code, of more.py: write the card again"),
         (other_code, "they/x--modeling.Model is the code of another repository"),
         (write("optimizer.pt"), "optimizer.pt is the state of an optimizer"),
         (write("adapter_config.json", b"{}"), "adapter_config.json is a LoRA adapter"),
