@@ -283,9 +283,11 @@ def _documents(folder: str) -> dict[str, bytes]:
 
 
 def _corpus_folder(clips: Labelled | Path, temporary: str) -> Path:
+    if isinstance(clips, Path):
+        return clips
     from .corpus import write_corpus
 
-    return clips if isinstance(clips, Path) else write_corpus(Path(temporary, "recordings"), clips)
+    return write_corpus(Path(temporary, "recordings"), clips)
 
 
 def _as_text(value):

@@ -11,6 +11,7 @@ LOAD = f"model = AutoModel.from_pretrained({str(ROOT / 'checkpoints/gemoclap-com
 )
 REGISTRY = "from transformers.pipelines import PIPELINE_REGISTRY"
 REGISTERED = "assert 'zero-shot-emotion-recognition' in PIPELINE_REGISTRY.get_supported_tasks()"
+EXTRAS = ("accelerate", "datasets", "evaluate", "jinja2", "matplotlib", "pandas", "peft", "pyarrow")
 FOLDER = repr(str(ROOT / "checkpoints/gemoclap-compact"))
 PROGRAMS = {
     **{
@@ -25,6 +26,10 @@ PROGRAMS = {
     "pipeline after": f"import modeling_gemoclap; {REGISTRY}; {REGISTERED}",
     "pipeline before": f"{REGISTRY}; import modeling_gemoclap; {REGISTERED}",
     "no library": "import modeling_gemoclap, sys; assert not {'torch', 'transformers'} & sys.modules.keys()",
+    "prediction without the extras": f"import sys; sys.modules.update(dict.fromkeys({EXTRAS})); "
+    "from modeling_gemoclap import GEmoClap; GEmoClap.from_pretrained('compact').encode_text('an angry voice'); "
+    "import modeling_gemoclap.inference.files, modeling_gemoclap.inference.embeddings, "
+    "modeling_gemoclap.inference.information, modeling_gemoclap.inference.recordings",
     "every public name": "import modeling_gemoclap; from modeling_gemoclap import *; "
     "assert {*modeling_gemoclap.__all__} <= {*dir(modeling_gemoclap)} & {*globals()}",
 }
