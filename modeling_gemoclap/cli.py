@@ -31,7 +31,7 @@ app = typer.Typer(
 SCRIPTS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}
 COMMANDS = SCRIPTS | {"pretrained": ".pretrained.command", "compress": ".compression.command"}
 HELP = {
-    "train": "Train a model on a corpus, with a recipe (--config compact) and its options.",
+    "train": "Train a model on a corpus, by a recipe such as compact.",
     "evaluate": "Evaluate a checkpoint on a corpus, and write a report.",
     "grid": "Train and evaluate every cell of a table of settings.",
     "pretrained": "Fetch Whisper-base and all-MiniLM-L6-v2, for recipes with pretrained encoders.",

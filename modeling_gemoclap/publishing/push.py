@@ -75,13 +75,17 @@ def push_checkpoint(
             delete_patterns=earlier or None,
         )
     except Exception as error:
-        lost = NOTHING_LOST.format(folder=folder, repo=repo)
-        undecided = f"{folder} may or may not have been pushed: look at {repo}"
-        outcome = undecided if _is_undecided(error, "commit") else f"{folder} was not pushed to {repo}"
-        raise PushError(f"{outcome}: {push_failure(error, repo)}; {lost}") from error
+        raise PushError(_outcome(error, folder, repo)) from error
     if tag:
         _add_tag(api, repo, tag, commit.oid)
     return commit
+
+
+def _outcome(error: Exception, folder: Path, repo: str) -> str:
+    """The message for a push that failed, or whose answer was lost."""
+    undecided = f"{folder} may or may not have been pushed: look at {repo}"
+    outcome = undecided if _is_undecided(error, "commit") else f"{folder} was not pushed to {repo}"
+    return f"{outcome}: {push_failure(error, repo)}; {NOTHING_LOST.format(folder=folder, repo=repo)}"
 
 
 def load_snippet(repo: str, commit: str) -> str:

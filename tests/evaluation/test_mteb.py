@@ -22,9 +22,9 @@ from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.evaluation import mteb as protocol
 from modeling_gemoclap.evaluation import mteb_meta
 from modeling_gemoclap.evaluation.clips import evaluate_clips
-from modeling_gemoclap.evaluation.loading import load_pipeline
 from modeling_gemoclap.evaluation.mteb_meta import load_encoder, model_file, model_meta
 from modeling_gemoclap.evaluation.mteb_model import GEmoClapEncoder
+from modeling_gemoclap.inference.loading import load_pipeline
 
 BASE, COMPACT = (ROOT / "checkpoints" / name for name in ("gemoclap-base", "gemoclap-compact"))
 

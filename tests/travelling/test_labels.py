@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import typer
 from conftest import ROOT, batch_of, load_script
 from transformers import AutoConfig, AutoModelForAudioClassification, TrainerState, TrainingArguments
 
@@ -18,6 +19,7 @@ from modeling_gemoclap import (
     GEmoClapTrainer,
     ZeroShotEmotionPipeline,
 )
+from modeling_gemoclap.cli import app
 from modeling_gemoclap.compression.command import build_parser
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
@@ -219,8 +221,11 @@ def test_options_in_messages_exist():
     options = {name: options_of(name) for name in ("train", "evaluate", "grid")}
     words = [word for action in build_parser()._actions for word in action.option_strings]
     options["compress"] = {word.removeprefix("--") for word in words}
+    commands = typer.main.get_command(app).commands.values()
+    options["gemoclap"] = {word.removeprefix("--") for each in commands for item in each.params for word in item.opts}
     of_part = dict.fromkeys(("objectives", "runs", "training"), ["train"])
     of_part |= {"evaluation": ["evaluate"], "compression": ["compress"]}
+    of_part |= dict.fromkeys(("cli.py", "inference"), ["gemoclap"])
     named = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
@@ -228,6 +233,8 @@ def test_options_in_messages_exist():
             continue
         for line, text in messages(path):
             programs = of_part.get(part, ["train"] if part.endswith("_gemoclap.py") else ["train", "evaluate"])
+            if command := re.match("gemoclap (train|evaluate|grid|compress)?", text):
+                programs = [command[1] or "gemoclap"]
             if path.name == "grid.py":
                 programs = ["grid"]
             text = re.sub(rf"--no-[A-Z]+|{OF_PIP}", "", text)  # the first is of any option
