@@ -66,7 +66,9 @@ def load_config(model: str, revision: str | None = None) -> GEmoClapConfig:
     if (folder / "adapter_config.json").is_file():
         raise ValueError(f"{model} is a LoRA adapter: give the folder of its run, which has the merged weights")
     if (folder / "run.json").is_file():
-        raise ValueError(f"{model} is the run of a protocol, with a checkpoint for each fold: give --protocol")
+        raise ValueError(
+            f"{model} is the run of a protocol, with a checkpoint for each fold: for evaluate.py, give --protocol"
+        )
     if folder.exists() and not (folder / "config.json").is_file():
         raise ValueError(f"{model}: no config.json there; give the folder of a checkpoint")
     check_checkpoint_files(model)

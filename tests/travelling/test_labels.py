@@ -225,7 +225,7 @@ def test_options_in_messages_exist():
     options["gemoclap"] = {word.removeprefix("--") for each in commands for item in each.params for word in item.opts}
     of_part = dict.fromkeys(("objectives", "runs", "training"), ["train"])
     of_part |= {"evaluation": ["evaluate"], "compression": ["compress"]}
-    of_part |= dict.fromkeys(("cli.py", "inference"), ["gemoclap"])
+    of_part |= dict.fromkeys(("cli.py", "inference", "publishing"), ["gemoclap"])
     named = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
