@@ -51,8 +51,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=number(int, SEED), default=[0])
     for option in ("--corpus_name", "--folds_file", "--on_bad_audio"):
         parser.add_argument(option, type=expanded, nargs="+", default=[], help="see train.py and evaluate.py")
-    launcher = f"{sys.executable} -m accelerate.commands.launch"
     parser.add_argument("--gender_probe", choices=["true", "false"], default="true", help="see evaluate.py")
+    launcher = f"{sys.executable} -m accelerate.commands.launch"
     parser.add_argument("--launcher", default=launcher, help="command that runs train.py")
     options = vars(parser.parse_args(argv))
     options["config"] = shipped_config(options["config"])
