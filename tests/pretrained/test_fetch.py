@@ -298,7 +298,7 @@ def test_the_client_of_the_hub_downloads_the_named_files_alone(minilm, index, tm
     server = Hub()
     with zipfile.ZipFile(index / minilm.wheels[0].file) as archive:
         files = {name: archive.read(f"tiny_text/data/{name}") for name in minilm.hub_files}
-    server.files[minilm.repository] = files | {"pytorch_model.bin": b"not needed"}
+    server.publish(minilm.repository, files | {"pytorch_model.bin": b"not needed"})
     more = {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
     more |= {"HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     command = [sys.executable, "-c", FROM_HUB, minilm.values_sha256]

@@ -128,6 +128,11 @@ class Hub:
         """The files on the main branch of each repository."""
         return {name: each.commits[each.refs["main"]] for name, each in self.repositories.items()}
 
+    def publish(self, name, files):
+        """Make a repository with one commit of files."""
+        self.repositories[name] = repository = Repository()
+        repository.refs["main"] = repository.add(files, None)
+
     def fail(self, path, status, times=10**6, **headers):
         """Answer requests whose path matches with a failure; see `Failure`."""
         self.failures.append(Failure(path, status, times, headers))
