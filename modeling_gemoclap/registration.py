@@ -86,15 +86,14 @@ class _AfterImport(MetaPathFinder):
 
     def register_if_possible(self, imported: str | None) -> None:
         """Register what is due, if only `imported`, whose content is complete, is still being imported."""
-        relevant = [name for name in sys.modules if name.startswith("transformers.") or _is_of_this_package(name)]
-        if self.due and all(_is_imported(name) for name in relevant if name != imported):
+        if self.due and all(map(_is_imported, filter(_is_relevant, sys.modules.keys() - {imported}))):
             due, self.due = self.due, []
             register()
             if PIPELINES in due:
                 _register_pipeline()
 
     def find_spec(self, name, path=None, target=None):
-        if name not in self.awaited and not _is_of_this_package(name):
+        if not _is_relevant(name):
             return None
         sys.meta_path.remove(self)
         try:
@@ -116,5 +115,7 @@ class _AfterImport(MetaPathFinder):
         return spec
 
 
-def _is_of_this_package(name: str) -> bool:
-    return name.startswith(f"{__package__}.") and name.endswith("_gemoclap")
+def _is_relevant(name: str) -> bool:
+    """Whether it is a module of transformers, or a file of this package that is saved with checkpoints."""
+    of_package = name.startswith(f"{__package__}.") and name.endswith("_gemoclap")
+    return of_package or name.startswith("transformers.")

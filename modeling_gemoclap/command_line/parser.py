@@ -273,6 +273,17 @@ def number(convert: Callable[[str], float], allowed: Range) -> Callable[[str], f
     return read
 
 
+def switch(text: str) -> bool:
+    """The value of `--option true` or `--option false`, as in train.py.
+
+    Raises:
+        ValueError: If `text` is neither `true` nor `false`.
+    """
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"
+
+
 def expanded(value):
     """Replace `~` by the home folder in a path or a list of paths. Other values are returned unchanged."""
     if isinstance(value, list):

@@ -14,19 +14,8 @@ from __future__ import annotations
 import argparse
 
 from ..command_line.commands import command_words, publishable_command
-from ..command_line.parser import RaisingParser, expanded, number
+from ..command_line.parser import RaisingParser, expanded, number, switch
 from ..command_line.ranges import COUNT, SEED, Range
-
-
-def switch(text: str) -> bool:
-    """The value of `--option true` or `--option false`, as in train.py.
-
-    Raises:
-        ValueError: If `text` is neither `true` nor `false`.
-    """
-    if text.lower() not in ("true", "false"):
-        raise ValueError
-    return text.lower() == "true"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..command_line.commands import command_words
 from ..command_line.files import read_yaml, typed
-from ..command_line.parser import RaisingParser, expanded, number, words_of
+from ..command_line.parser import RaisingParser, expanded, number, switch, words_of
 from ..command_line.places import refuse_unwritable
 from ..command_line.ranges import SEED
 from ..command_line.shipped import shipped_config
@@ -51,7 +51,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=number(int, SEED), default=[0])
     for option in ("--corpus_name", "--folds_file", "--on_bad_audio"):
         parser.add_argument(option, type=expanded, nargs="+", default=[], help="see train.py and evaluate.py")
-    parser.add_argument("--gender_probe", choices=["true", "false"], default="true", help="see evaluate.py")
+    parser.add_argument("--gender_probe", type=switch, default=True, metavar="true|false", help="see evaluate.py")
     launcher = f"{sys.executable} -m accelerate.commands.launch"
     parser.add_argument("--launcher", default=launcher, help="command that runs train.py")
     options = vars(parser.parse_args(argv))
@@ -115,7 +115,7 @@ def commands_of(cell: dict, grid: dict, options: argparse.Namespace) -> tuple[Pa
     fields = {name: value for name, value in cell.items() if name not in ("name", "published", *options.leave_out)}
     settings = [word for name, value in fields.items() for word in (words_of(name, value) or [f"--no-{name}"])]
     train = ["--config", base, *settings, *data, "--output_dir", str(folder), *options.train]
-    probe = ["--gender_probe", "false"] if options.gender_probe == "false" else []
+    probe = [] if options.gender_probe else ["--gender_probe", "false"]
     return folder, train, ["--model", str(folder), *data, *probe]
 
 

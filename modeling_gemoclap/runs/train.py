@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 from ..training.arguments import Recipe
@@ -21,6 +22,7 @@ def main(argv: list[str]) -> None:
     Args:
         argv: The command line without the program name.
     """
+    warnings.filterwarnings("ignore", "'pin_memory' argument is set as true but no accelerator")  # a default of theirs
     recipe = parse_recipe(argv)
     options, weight_options = recipe.to_dict(), objective_of(recipe).weight_options
     refuse_missing_encoders({name: options[name] for name in ("audio_model", *weight_options)})

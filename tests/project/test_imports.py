@@ -22,6 +22,8 @@ PROGRAMS = {
     "transformers before package": f"from transformers import AutoModel; import modeling_gemoclap; {LOAD}",
     "a module of the package": "import modeling_gemoclap.configuration_gemoclap; from transformers import AutoModel; "
     + LOAD,
+    "auto classes within another module": "import modeling_gemoclap; from transformers import Trainer; "
+    f"from transformers import AutoConfig; AutoConfig.from_pretrained({FOLDER})",
     "a public name": f"from modeling_gemoclap import GEmoClapConfig; from transformers import AutoModel; {LOAD}",
     "pipeline after": f"import modeling_gemoclap; {REGISTRY}; {REGISTERED}",
     "pipeline before": f"{REGISTRY}; import modeling_gemoclap; {REGISTERED}",
