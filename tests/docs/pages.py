@@ -20,11 +20,13 @@ EMODB = ("03", "08", "10", "11", "14", "15")
 RAVDESS = ("01", "02", "04", "05", "23", "24")
 ENCODERS = {  # the small encoder that stands for one on the Hub
     "microsoft/wavlm-base-plus": "wavlm-base",
+    "microsoft/wavlm-large": "wavlm-base",
     "facebook/wav2vec2-base": "wav2vec2-base",
     "openai/whisper-base": "whisper",
     "openai/whisper-small": "whisper",
     "sentence-transformers/all-MiniLM-L6-v2": "text",
     "sentence-transformers/all-mpnet-base-v2": "text",
+    "FacebookAI/roberta-base": "text",
 }
 QUICK = {"train.py": "--max_steps 1 --use_cpu true --disable_tqdm true --feature_cache_dir cache"}
 
@@ -48,7 +50,7 @@ class Block:
 
 def blocks_of(page: str) -> list[Block]:
     """All code blocks of a page in docs/."""
-    found, heading, counts, code = [], "", {}, None
+    found, heading, language, counts, code = [], "", "", {}, None
     for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines(keepends=True):
         fence = re.match(r" *```(\w*)\n", line)
         if code is not None and fence:
@@ -140,10 +142,18 @@ def save_encoders(folder: Path) -> dict[str, str]:
     return {name: str(folder / small) for name, small in ENCODERS.items()}
 
 
+def with_encoders(text: str, encoders: dict[str, str]) -> str:
+    """A configuration with the small encoders in place of those on the Hub."""
+    return re.sub("|".join(map(re.escape, encoders)), lambda name: encoders[name[0]], text)
+
+
 def make_checkout(folder: Path, encoders: dict[str, str]) -> Path:
     """A folder as the pages assume it: the repository's scripts, fetched encoders, and corpora emodb and ravdess."""
-    for name in (*SCRIPTS, "configs", "checkpoints"):
+    for name in (*SCRIPTS, "checkpoints"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "configs").mkdir()
+    for path in (ROOT / "configs").glob("*.yaml"):
+        (folder / "configs" / path.name).write_text(with_encoders(path.read_text(), encoders))
     (folder / "pretrained").mkdir()
     for name in ("openai/whisper-base", "sentence-transformers/all-MiniLM-L6-v2"):
         (folder / "pretrained" / name.split("/")[1]).symlink_to(encoders[name])

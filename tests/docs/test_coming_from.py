@@ -1,4 +1,4 @@
-"""docs/coming_from.md: its examples run, its facts about transformers hold, and its figures are those of the records."""
+"""docs/coming_from.md: its examples run, its facts hold, and its figures are those of the records."""
 
 import re
 import sys
@@ -73,7 +73,9 @@ def rows_of(text: str) -> dict[str, dict[str, str]]:
     """The rows of all tables of a text by their first cell, each by the names of the columns."""
     rows = {}
     for block_of_lines in re.findall(r"(?:^\|.*\n)+", f"{text}\n", re.M):
-        head, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in block_of_lines.splitlines())
+        head, _, *lines = (
+            [cell.strip() for cell in line.strip("|").split("|")] for line in block_of_lines.splitlines()
+        )
         rows |= {line[0]: dict(zip(head[1:], line[1:], strict=True)) for line in lines}
     return rows
 

@@ -1,4 +1,4 @@
-"""docs/own_corpus.md, in order: from recordings to a checkpoint that is pushed to a Hub on the loopback and loaded."""
+"""docs/own_corpus.md, in order, and the other blocks that push: to a Hub on the loopback, in new processes."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import sys
 import pytest
 import soundfile
 from conftest import RATE, ROOT, TONES, ForkServer, tone, write_corpus
-from pages import QUICK, Commands, block, run_python
+from pages import EMODB, QUICK, Commands, block, run_python
 
 sys.path.insert(0, str(ROOT / "tests/travelling"))
 from hub_server import TOKEN, Hub  # noqa: E402
@@ -63,11 +63,7 @@ def test_own_corpus(commands, hub, capsys):
     assert repository.private and repository.refs["v1"] == repository.refs["main"] == commit
     commands.names["COMMIT"] = commit
     assert "sad" in commands.run(block(PAGE, "7. Load it by name and revision", 1))
-    code = block(PAGE, "7. Load it by name and revision")
-    for name, value in commands.names.items():
-        code = code.replace(name, value)
-    (commands.folder / "load.py").write_text(LOAD + code)
-    assert "'label': 'sad'" in commands.run("python load.py")
+    assert "'label': 'sad'" in run_script(commands, LOAD + block(PAGE, "7. Load it by name and revision"))
 
 
 @pytest.mark.slow
@@ -76,3 +72,35 @@ def test_own_corpus_in_folds(commands):
     commands.run(block(PAGE, "4. Evaluate", 1))
     results = json.loads((commands.folder / "runs/folds/results/results.json").read_text())
     assert results["n"] == 54 and results["protocol"]
+
+
+def run_script(commands, code: str) -> str:
+    """Run Python code of a page in a process that talks to the Hub; what it prints."""
+    for name, value in commands.names.items():
+        code = code.replace(name, value)
+    (commands.folder / "script.py").write_text(code)
+    return commands.run("python script.py")
+
+
+@pytest.mark.slow
+def test_publishing_in_train(commands, hub):
+    for name in ("train.py", "evaluate.py", "configs"):
+        (commands.folder / name).symlink_to(ROOT / name)
+    write_corpus(commands.folder / "emodb", clips=2, speakers=EMODB)
+    commands.names = {"NAME/MODEL": REPOSITORY, "CORPUS": "emodb"}
+    commands.more["train.py"] = f"{QUICK['train.py']} --prompt_steps 1"
+    commands.run(block("train.md", "Publishing on the Hub"))
+    assert "model.safetensors" in hub.files[REPOSITORY] and not hub.repositories[REPOSITORY].private
+    commands.run("python evaluate.py --model runs/sl --data_dir emodb --speakers 14 15")
+    printed = run_script(commands, block("train.md", "Publishing on the Hub", 1))
+    commit = hub.repositories[REPOSITORY].refs["v1"]
+    assert commit in printed and b"model-index" in hub.files[REPOSITORY]["README.md"]
+    commands.names['revision="..."'] = f'revision="{commit}"'
+    run_script(commands, LOAD + block("train.md", "Publishing on the Hub", 2))
+
+
+@pytest.mark.slow
+def test_publish_in_python(commands, hub):
+    given = "from modeling_gemoclap import GEmoClap\n\nmodel = GEmoClap.from_pretrained('compact')\n"
+    run_script(commands, given + block("python.md", "Publish"))
+    assert hub.repositories[REPOSITORY].private and "modeling_gemoclap.py" in hub.files[REPOSITORY]
