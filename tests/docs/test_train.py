@@ -52,7 +52,7 @@ def test_extending(commands):
 def test_train_protocols_and_compare(commands):
     commands.more["train.py"] += " --control false --folds 0"
     commands.run(block("train.md", "Frozen encoders"))
-    assert len(list((commands.folder / "runs/frozen").glob("fold_*/seed_0/model.safetensors"))) == 1
+    assert len(list((commands.folder / "runs/frozen").glob("fold_*/seed_42/model.safetensors"))) == 1
     commands.more["train.py"] = commands.more["train.py"].replace("--folds 0", f"--prompt_steps 1 --seeds 0 {TWO}")
     commands.more["evaluate.py"] = f"--seeds 0 --gender_probe false {TWO}"
     commands.run(block("train.md", "Protocols"))
