@@ -5,6 +5,7 @@ import csv
 import functools
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -32,6 +33,7 @@ from modeling_gemoclap.command_line.failures import EXTRAS  # noqa: E402
 # Files that take minutes begin first, so that the two workers end together (make test keeps this order).
 SLOWEST_FIRST = ("test_protocol_runs.py", "test_distributed.py", "test_grid.py", "test_shards.py", "test_training.py")
 RATE = 16000
+SPEAKERS = ("01", "02", "03", "04")
 TONES = {"angry": 1800.0, "happy": 900.0, "sad": 300.0}
 BIN = pytest.param(  # weights as a pickle
     "bin",
@@ -99,11 +101,13 @@ def tone(emotion: str, seed: int, seconds: float = 0.6, level: float = 0.1) -> n
     return (level * (wave + 0.1 * rng.standard_normal(len(time)))).astype(np.float32)
 
 
-def write_corpus(folder: Path, rows: list[list[str]] | None = None, clips: int = 4, salt: str = "") -> Path:
-    """Tones whose pitch is their emotion, by four speakers of two genders; salt makes others."""
+def write_corpus(
+    folder: Path, rows: list[list[str]] | None = None, clips: int = 4, salt: str = "", speakers: tuple = SPEAKERS
+) -> Path:
+    """Tones whose pitch is their emotion, by speakers who are women and men in turn; salt makes others."""
     (folder / "audio").mkdir(parents=True)
     written = []
-    for speaker, gender in (("01", "female"), ("02", "male"), ("03", "female"), ("04", "male")):
+    for speaker, gender in zip(speakers, itertools.cycle(("female", "male"))):  # noqa: B905
         speaker = salt + speaker
         for emotion in TONES:
             for number in range(clips):
@@ -144,15 +148,18 @@ class ForkServer:
         names = {name for name in {*env, *self.env} if name.startswith(READ_AT_IMPORT) and name != "PYTHONPATH"}
         return all(env.get(name) == self.env.get(name) for name in names)
 
-    def run(self, script: str, arguments: list[str], env: dict) -> subprocess.CompletedProcess:
-        with tempfile.TemporaryDirectory() as folder:
-            files = {name: os.path.join(folder, name) for name in ("stdout", "stderr")}
+    def run(
+        self, script: str, arguments: list[str], env: dict, folder: Path | str = ROOT
+    ) -> subprocess.CompletedProcess:
+        """Run a script, or with `-m` a module, in a process of its own that starts in `folder`."""
+        with tempfile.TemporaryDirectory() as printed:
+            files = {name: os.path.join(printed, name) for name in ("stdout", "stderr")}
             self.number += 1
             request = {
                 "number": self.number,
                 "script": script,
                 "arguments": arguments,
-                "folder": str(ROOT),
+                "folder": str(folder),
                 "env": env,
             }
             self.process.stdin.write(json.dumps(request | files) + "\n")

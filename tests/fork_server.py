@@ -2,8 +2,8 @@
 
     python fork_server.py
 
-Reads one JSON object a line: `script`, `arguments`, `folder`, `env`, and the files `stdout` and `stderr`. Answers with
-the exit status.
+Reads one JSON object a line: `script` (`-m` for a module, the first argument), `arguments`, `folder`, `env`, and the
+files `stdout` and `stderr`. Answers with the exit status.
 """
 
 import json
@@ -43,6 +43,10 @@ def run(request: dict) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["folder"])
+    if request["script"] == "-m":
+        sys.argv = request["arguments"]
+        runpy.run_module(request["arguments"][0], run_name="__main__", alter_sys=True)
+        sys.exit(0)
     sys.argv = [request["script"], *request["arguments"]]
     sys.path[0] = os.path.dirname(os.path.abspath(request["script"]))
     runpy.run_path(request["script"], run_name="__main__")

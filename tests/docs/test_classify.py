@@ -1,4 +1,4 @@
-"""The pages on classification run as they are written: command.md, python.md, predict.md."""
+"""The pages on classification run as they are written: command.md, python.md, predict.md, search.md."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 from conftest import ROOT, TONES
-from pages import blocks, run_python, run_shell
+from pages import Commands, block, run_python
 
 
 @pytest.fixture
@@ -26,8 +26,7 @@ def folder(tones, tmp_path, monkeypatch):
 
 
 def test_command(folder):
-    [block] = blocks("command.md", "bash")
-    answer = json.loads(run_shell(block, folder))
+    answer = json.loads(Commands(folder).run(block("command.md", "Predict")))
     assert answer["file"] == "-" and answer["label"] == max(answer["scores"], key=answer["scores"].get)
     [row] = csv.DictReader((folder / "emotions.csv").open(newline=""))
     [line] = map(json.loads, (folder / "emotions.jsonl").read_text().splitlines())
@@ -35,14 +34,14 @@ def test_command(folder):
 
 
 def test_python(folder, tones):
-    names = run_python(blocks("python.md", "python")[0])
+    names = run_python(block("python.md", "Python"))
     assert names["audio"].shape == (2, 256) and names["text"].shape == (2, 256)
     table = pd.read_csv(tones / "metadata.csv", dtype=str)
     table["path"] = [str(tones / name) for name in table.file_name]
     train, test = table[table.speaker_id != "04"], table[table.speaker_id == "04"]
     given = {"files": train.path, "emotions": train.emotion, "speakers": train.speaker_id, "genders": train.gender}
     given |= {"test_files": test.path, "test_emotions": test.emotion, "test_speakers": test.speaker_id}
-    names = run_python(blocks("python.md", "python", "Fit and evaluate")[0], **given)
+    names = run_python(block("python.md", "Fit and evaluate"), **given)
     assert 0 < names["report"].uar <= 1 and "<html" in (folder / "report.html").read_text()
     assert json.loads((folder / "my-model/config.json").read_text())["emotions"] == sorted(TONES)
 
@@ -51,16 +50,31 @@ def test_python(folder, tones):
 def test_scikit_learn(folder, tones, capsys):
     table = pd.read_csv(tones / "metadata.csv", dtype=str)
     files = np.array([str(tones / name) for name in table.file_name])
-    [block] = blocks("python.md", "python", "scikit-learn")
-    run_python(block, files=files, emotions=table.emotion, speakers=table.speaker_id)
+    run_python(block("python.md", "scikit-learn"), files=files, emotions=table.emotion, speakers=table.speaker_id)
     assert len(capsys.readouterr().out.strip().splitlines()[-1].split()) == 2
 
 
 def test_predict(folder):
-    first = run_python(blocks("predict.md", "python", "Pipeline")[0])
+    first = run_python(block("predict.md", "Pipeline"))
     assert first["pipe"]("clip.wav")[0]["label"] in first["pipe"].model.config.emotions
-    run_python(blocks("predict.md", "python", "Classify a folder")[0])
-    names = run_python(blocks("predict.md", "python", "Embeddings")[0])
+    run_python(block("predict.md", "Classify a folder"))
+    names = run_python(block("predict.md", "Embeddings"))
     assert names["audio"].shape == (2, 256)
-    names = run_python(blocks("predict.md", "python", "Pipelines of transformers")[0])
+    names = run_python(block("predict.md", "Pipelines of transformers"))
     assert set(names["labels"]) == set(names["pipe"].model.config.prompt_words)
+
+
+def test_search(folder):
+    pytest.importorskip("sentence_transformers")
+    soundfile.write(folder / "b.flac", *soundfile.read(folder / "b.wav"))
+    (folder / "a.wav").symlink_to("clip.wav")
+    names = {}
+    for code in (
+        block("search.md", "Embeddings"),
+        block("search.md", "Search"),
+        block("search.md", "Smaller embeddings"),
+        block("search.md", "Smaller embeddings", 1),
+    ):
+        names |= run_python(code, **names)
+    assert names["small"].shape == names["recordings"].shape == (1, 256) and names["tiny"].shape == (1, 32)
+    assert abs(names["restored"] - names["recordings"]).max() < 0.01
