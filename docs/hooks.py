@@ -76,7 +76,8 @@ def _target(page: str, target: str) -> str:
 
 
 def _is_in_docs(path: str) -> bool:
-    return path.startswith("docs/") and not (ROOT / path).is_dir()
+    """Whether MkDocs itself publishes a path; it leaves out this file (`exclude_docs`) and has no page of a folder."""
+    return path.startswith("docs/") and not path.endswith(".py") and not (ROOT / path).is_dir()
 
 
 def _on_site(path: str) -> str:

@@ -100,9 +100,7 @@ def test_every_page_is_reached_from_the_table_of_tasks(site):
 def test_documents_outside_docs_are_pages(site):
     folder, pages = site
     assert "results" in pages["repository/checkpoints/gemoclap-base/index.html"].anchors
-    assert "../train.html" in pages["repository/CONTRIBUTING.html"].links or "../index.html" in (
-        pages["repository/CONTRIBUTING.html"].links
-    )
+    assert "../extending.html" in pages["repository/CONTRIBUTING.html"].links
     assert "num_train_epochs" in (folder / "repository/configs/compact.yaml.html").read_text()
 
 
@@ -112,7 +110,7 @@ PAGE = """# Page
 ## A heading, with: signs
 
 [own](#a-heading-with-signs) [notes](../notes.md#why) [settings](../configs/one.yaml) [folder](../configs)
-[licence](../LICENSE) `[no](link.md)`:
+[licence](../LICENSE) [hooks](hooks.py) `[no](link.md)`:
 - first
   - nested
 """
@@ -136,9 +134,8 @@ def test_links_out_of_docs_and_lists_are_those_of_the_repository(small):
     done = build(small, small / "site")
     assert done.returncode == 0, done.stderr
     pages = read_pages(small / "site")
-    assert {"repository/notes.html#why", "repository/configs/one.yaml.html", "repository/configs.html"} <= {
-        *pages["page.html"].links
-    }
+    published = ("notes.html#why", "configs/one.yaml.html", "configs.html", "docs/hooks.py.html")
+    assert {f"repository/{name}" for name in published} <= {*pages["page.html"].links}
     assert "repository/LICENSE" in pages["page.html"].links and (small / "site/repository/LICENSE").is_file()
     assert {"../page.html", "../index.html"} <= {*pages["repository/notes.html"].links}
     assert "configs/one.yaml.html" in pages["repository/configs.html"].links
