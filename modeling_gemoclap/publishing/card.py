@@ -20,6 +20,7 @@ from ..corpora.provenance import SUPERVISED, TEACHER
 from ..markdown import as_block, as_code, as_text
 from ..pretrained.sources import ENCODERS, Encoder
 from .facts import CardFacts, load_facts
+from .notebook import NOTEBOOK, notebook_content
 from .results import (
     EVAL_RESULTS,
     TASK,
@@ -92,7 +93,8 @@ def write_card(folder: Path | str, results: Path | str | dict | list | None = No
     """Write the model card of a checkpoint from its files, and the figures of its evaluations.
 
     The card states what the configuration, `card.json` and the results record; anything else is "unknown". Results of
-    RavdessZeroshot are also written to `.eval_results/`; without them, that file is removed.
+    RavdessZeroshot are also written to `.eval_results/`; without them, that file is removed. A model with a text
+    encoder also gets a notebook, `notebook.ipynb`, that uses it with transformers alone.
 
     Args:
         folder: Folder of the checkpoint.
@@ -139,7 +141,7 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
 
 
 def save_card(checkpoint: Checkpoint, results: list[dict]) -> Path:
-    """Write the card, and `.eval_results/` if RavdessZeroshot is among the results.
+    """Write the card, the notebook of a model with a text encoder, and `.eval_results/` for RavdessZeroshot.
 
     Args:
         checkpoint: The checkpoint.
@@ -150,6 +152,9 @@ def save_card(checkpoint: Checkpoint, results: list[dict]) -> Path:
     content = card_content(checkpoint, results)
     with write_atomically(folder / CARD) as temporary:
         ModelCard(content).save(temporary)
+    if checkpoint.architecture == CONTRASTIVE:
+        with write_atomically(folder / NOTEBOOK) as temporary:
+            Path(temporary).write_text(_notebook(checkpoint), encoding="utf-8")
     zeroshot = [record for record in results if is_zeroshot(record)]
     if zeroshot:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
@@ -199,6 +204,16 @@ def card_content(checkpoint: Checkpoint, results: list[dict]) -> str:
             verified=[is_verified(record, config) for record in results],
             code=code_sha256(checkpoint.folder),
         )
+    )
+
+
+def _notebook(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
+    words = [config.words_of(emotion) for emotion in config.emotions]
+    return notebook_content(
+        environment(),
+        **{"config": config, "facts": _as_markup(checkpoint.facts), "name": checkpoint.name},
+        labels=[(synonyms or [word])[0] for word, *synonyms in words],
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import read_object
 from .card import CARD, code_sha256, read_checkpoint
+from .notebook import NOTEBOOK
 from .weights import INDEX, check_weights, refuse_other_weights
 
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
@@ -16,7 +17,7 @@ PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 # training resumes, is neither refused nor pushed.
 FILES = (
     *SENTENCE_TRANSFORMERS_FILES,
-    *("config.json", "card.json", CARD, *PROCESSORS, INDEX, ".eval_results/*.yaml", "probe.json"),
+    *("config.json", "card.json", CARD, NOTEBOOK, *PROCESSORS, INDEX, ".eval_results/*.yaml", "probe.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "LICEN[CS]E*", "NOTICE*", "*.safetensors", "*.py"),
 )

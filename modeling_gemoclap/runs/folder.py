@@ -12,6 +12,7 @@ from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import write_json
 from ..fingerprint import IDENTITY
 from ..publishing.facts import CARD_FACTS
+from ..publishing.notebook import NOTEBOOK
 from ..training.arguments import GEmoClapTrainingArguments
 from ..training.checkpoints import latest_complete_checkpoint
 from ..training.gather import refuse_differences, run_on_main_process
@@ -33,7 +34,7 @@ RUN_FILES = (
     *("checkpoint-*", CALIBRATION, "adapter", "encoder", "fold_*", "shuffled_labels", "results"),
     *("model*.safetensors", "model.safetensors.index.json", "config.json", "processor_config.json"),
     *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
-    *("special_tokens_map.json", "added_tokens.json", "*_gemoclap.py", "README.md", CARD_FACTS),
+    *("special_tokens_map.json", "added_tokens.json", "*_gemoclap.py", "README.md", CARD_FACTS, NOTEBOOK),
     *SENTENCE_TRANSFORMERS_FILES,
     *(".eval_results", "skipped_clips.json"),
     *("training_args.bin", "trainer_state.json", "fold.json", HISTORY, "run.json", IDENTITY),
