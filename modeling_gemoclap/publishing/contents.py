@@ -12,8 +12,8 @@ from .card import CARD, code_sha256, read_checkpoint
 from .weights import INDEX, check_weights, refuse_other_weights
 
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
-# Files that belong to a checkpoint. What else is in the folder, such as results and the `checkpoint-N` from which a
-# training resumes, is neither refused nor pushed.
+# Files that belong to a checkpoint. What else is in the folder, such as results, the `checkpoint-N` from which a
+# training resumes, and the `adapter` that is merged into the checkpoint, is neither refused nor pushed.
 FILES = (
     *SENTENCE_TRANSFORMERS_FILES,
     *("config.json", "card.json", CARD, *PROCESSORS, INDEX, ".eval_results/*.yaml", "probe.json"),
@@ -27,7 +27,6 @@ NOT_OF_A_CHECKPOINT = {
     "rng_state*": "the state of random numbers",
     "adapter_config.json": "a LoRA adapter, which is not a checkpoint by itself",
     "adapter_model*": "a LoRA adapter, which is not a checkpoint by itself",
-    "adapter/": "a LoRA adapter, which is merged into the checkpoint",
     "fold_*/": "a fold of a protocol",
     "run.json": "the run of a protocol",
 }

@@ -12,6 +12,8 @@ from hub_server import TOKEN, Hub
 
 from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
 from modeling_gemoclap.processing_gemoclap import GEmoClapProcessor
+from modeling_gemoclap.publishing.contents import checkpoint_files
+from modeling_gemoclap.publishing.push import PushError
 
 LOAD = """
 import sys
@@ -70,6 +72,21 @@ def environment(tmp_path):
     hub.server.shutdown()
 
 
+@pytest.fixture
+def loopback(monkeypatch):
+    """A Hub that this process talks to."""
+    from huggingface_hub import constants
+
+    hub = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield hub
+    hub.server.shutdown()
+
+
 def run(code, folder, env, *arguments):
     """Run code in a fresh process; what it prints."""
     (folder / "program.py").write_text(code)
@@ -78,6 +95,42 @@ def run(code, folder, env, *arguments):
     done = subprocess.run(command, cwd=folder, env={**os.environ, **env}, **options)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     return done.stdout
+
+
+def test_the_training_pushes_the_checked_checkpoint_alone_in_one_commit(train, tones, tmp_path, loopback):
+    """The files of the training stay in its folder, and the options of transformers apply."""
+    hub, run = loopback, tmp_path / "run"
+    options = ("--data_dir", tones, "--output_dir", run, "--num_train_epochs", 1, "--save_strategy", "epoch")
+    where = ("--hub_model_id", "tones", "--hub_token", TOKEN, "--hub_private_repo", "true", "--hub_revision", "next")
+    train(*options, "--push_to_hub", "true", *where)
+    repository = hub.repositories["me/tones"]
+    assert repository.private and not repository.commits[repository.refs["main"]]
+    assert [path for method, path in hub.requests if "/commit/" in path] == ["/api/models/me/tones/commit/next"]
+    pushed = repository.commits[repository.refs["next"]]
+    assert pushed == {name: (run / name).read_bytes() for name in checkpoint_files(run)}
+    assert any(run.glob("checkpoint-*")) and (run / "training_args.bin").is_file()
+    assert TOKEN not in pushed["README.md"].decode() + pushed["card.json"].decode()
+
+
+def test_what_training_cannot_push_is_refused_before_it_begins(train, tones, tmp_path, loopback):
+    options = (
+        "--data_dir",
+        tones,
+        "--output_dir",
+        tmp_path / "run",
+        "--push_to_hub",
+        "true",
+        "--hub_model_id",
+        "me/a",
+    )
+    with pytest.raises(ValueError, match="--push_to_hub true: a protocol has a model for each fold"):
+        train(*options, "--protocol", "leave-one-speaker-out")
+    with pytest.raises(ValueError, match="--hub_strategy every_save"):
+        train(*options, "--hub_strategy", "every_save")
+    assert loopback.requests == []
+    with pytest.raises(PushError, match="--hub_model_id me/a: the access token is missing, wrong"):
+        train(*options, "--hub_token", "hf_wrong")
+    assert loopback.repositories == {}
 
 
 @pytest.mark.slow
