@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import read_object
 from .card import CARD, code_sha256, read_checkpoint
+from .facts import LICENCE_FILES
 from .weights import INDEX, check_weights, refuse_other_weights
 
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
@@ -18,7 +19,7 @@ FILES = (
     *SENTENCE_TRANSFORMERS_FILES,
     *("config.json", "card.json", CARD, *PROCESSORS, INDEX, ".eval_results/*.yaml", "probe.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "LICEN[CS]E*", "NOTICE*", "*.safetensors", "*.py"),
+    *("vocab.json", "vocab.txt", "merges.txt", *LICENCE_FILES, "*.safetensors", "*.py"),
 )
 # Files of the repository that a push removes if the new checkpoint lacks them. Code and weights of other names may be
 # the user's own; code that the earlier card lists was pushed too. Adapters and `training_args.bin` are what

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import AUDIO, TINY, run_script
+from conftest import AUDIO, ROOT, TINY, run_script
 from hub_server import TOKEN, Hub
 
 from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
@@ -54,6 +54,16 @@ for revision in sys.argv[1:]:
     scales[revision] = AutoModel.from_pretrained("me/versions", **options).audio_logit_scale.item()
     AutoProcessor.from_pretrained("me/versions", **options)
 print("SCALES", json.dumps(scales))
+"""
+# A model of the Hub is saved again: with the Hub, without it but with its cache, and with neither facts nor licences.
+SAVE = """
+import sys
+from huggingface_hub import constants
+from modeling_gemoclap import GEmoClap
+model = GEmoClap.from_pretrained("me/tones", revision=sys.argv[1])
+if sys.argv[2] == "unreachable":
+    constants.ENDPOINT = "http://127.0.0.1:9"
+model.save_pretrained(sys.argv[3])
 """
 PRIVATE = """
 from transformers import AutoModel
@@ -167,3 +177,22 @@ def test_both_versions_load_by_commit_and_by_tag_and_a_private_one_needs_a_token
     without = {**env, "HF_HOME": str(tmp_path / "other"), "HF_TOKEN": ""}
     printed = run(PRIVATE, tmp_path, without)
     assert "REFUSED me/versions is not a local folder" in printed and "private repository" in printed
+
+
+def test_a_model_of_the_hub_keeps_its_facts_and_licences_when_it_is_saved_again(tmp_path, environment):
+    hub, env = environment
+    source = {
+        path.name: path.read_bytes() for path in (ROOT / "checkpoints/gemoclap-compact").iterdir() if path.is_file()
+    }
+    hub.publish("me/tones", source | {"LICENSE-tower": b"a licence", "figure.png": b"x"})
+    first, repository = hub.repositories["me/tones"].refs["main"], hub.repositories["me/tones"]
+    repository.refs["main"] = repository.add({**source, "LICENSE-tower": b"another"}, first)
+    for hub_is in ("reachable", "unreachable"):
+        run(SAVE, tmp_path, env, first, hub_is, tmp_path / hub_is)
+        assert (tmp_path / hub_is / "LICENSE-tower").read_bytes() == b"a licence"
+        assert (tmp_path / hub_is / "card.json").read_bytes() == source["card.json"]
+        assert not (tmp_path / hub_is / "figure.png").exists()
+    never_saved = {**env, "HF_HOME": str(tmp_path / "empty")}
+    run(SAVE, tmp_path, never_saved, first, "unreachable", tmp_path / "without")
+    assert not (tmp_path / "without/card.json").exists()
+    assert "Length of the training: unknown" in (tmp_path / "without/README.md").read_text()
