@@ -73,12 +73,14 @@ def model_card() -> str:
         pipeline_tag="audio-classification",
         tags=["speech-emotion-recognition", "gemo-clap", "zero-shot", "speech"],
     ).to_dict()
+    shipped = {name: read_checkpoint(folder) for name, folder in shipped_checkpoints().items()}
     data["model-index"] = [
         model
-        for name in shipped_checkpoints()
-        for model in eval_results_to_model_index(name, [e for each in results_of(name) for e in eval_results(each)])
+        for name, checkpoint in shipped.items()
+        for model in eval_results_to_model_index(
+            name, [entry for record in results_of(name) for entry in eval_results(record, checkpoint.config)]
+        )
     ]
-    shipped = {name: read_checkpoint(folder) for name, folder in shipped_checkpoints().items()}
     front = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip()
     return render("model_card", metadata=front, systems=block("systems"), shipped=shipped) + "\n"
 

@@ -17,7 +17,7 @@ from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor
 from ..publishing.card import read_checkpoint, save_card
-from ..publishing.facts import load_facts, save_facts
+from ..publishing.facts import LICENCE_FILES, load_facts, save_facts
 from ..safety_gemoclap import tensors_sha256
 from ..towers_gemoclap import load_complete_model
 from ..training.history import stamp_weights
@@ -26,7 +26,6 @@ from .word_pieces import OPTION, choose_pieces, cut_embedding, cut_tokenizer, ne
 
 MODELS = {kind.__name__: kind for kind in (GEmoClapModel, GEmoClapForAudioClassification, GEmoClapForXVector)}
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-LICENCES = ("LICEN[CS]E*", "NOTICE*")
 
 
 def compress(source: Path, output: Path, half_precision: bool = False, word_pieces: int | None = None) -> str:
@@ -161,7 +160,7 @@ def _describe(source: Path, folder: Path, name: str, changes: Changes) -> None:
     """Write the card of a copy, and copy the licences of the original."""
     save_facts(folder, changes.added_to(load_facts(source), source.resolve().name))
     save_card(read_checkpoint(folder, name), [])
-    for path in (path for pattern in LICENCES for path in source.glob(pattern) if path.is_file()):
+    for path in (path for pattern in LICENCE_FILES for path in source.glob(pattern) if path.is_file()):
         shutil.copyfile(path, folder / path.name)
 
 

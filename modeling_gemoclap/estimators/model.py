@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from transformers.utils import logging
 
 from ..command_line.shipped import shipped_checkpoint
 from ..inference.embeddings import embed_recordings, embed_texts
 from ..inference.loading import load_pipeline
 from ..inference.predictions import BATCH_SIZE, Prediction, PredictionOptions, predict
 from ..prompts_gemoclap import canonical_emotion
-from ..publishing.facts import CARD_FACTS
+from ..publishing.facts import CARD_FACTS, LICENCE_FILES
 from .inputs import Labelled, labelled, recordings_of
 
 if TYPE_CHECKING:  # evaluation requires the packages of gemoclap[train], prediction does not
@@ -22,8 +23,9 @@ if TYPE_CHECKING:  # evaluation requires the packages of gemoclap[train], predic
 
     from .report import EvaluationReport
 
+logger = logging.get_logger(__name__)
 # Files of a checkpoint that saving its model and processor does not write: the facts of its card, and licences
-DOCUMENTS = (CARD_FACTS, "LICEN[CS]E*", "NOTICE*")
+DOCUMENTS = (CARD_FACTS, *LICENCE_FILES)
 
 
 class GEmoClap:
@@ -50,6 +52,7 @@ class GEmoClap:
         self.recipe, self.device, self.pipe = recipe, device, None
         self._name = "a model that was fitted in Python"
         self._documents: dict[str, bytes] = {}
+        self._on_the_hub: tuple[str, str | None] | None = None  # repository and commit, whose documents are not read
 
     @classmethod
     def from_pretrained(
@@ -67,7 +70,11 @@ class GEmoClap:
         """
         loaded = cls(device=device)
         loaded.pipe, loaded._name = load_pipeline(str(model), device, revision), str(model)
-        loaded._documents = _documents(shipped_checkpoint(str(model)))
+        source = shipped_checkpoint(str(model))
+        if Path(source).is_dir():
+            loaded._documents = _documents(source)
+        else:
+            loaded._on_the_hub = source, getattr(loaded.pipe.model.config, "_commit_hash", None) or revision
         return loaded
 
     @property
@@ -177,6 +184,7 @@ class GEmoClap:
             words = [word for name, value in options.items() for word in words_of(name, _as_text(value))]
             train(["--config", self.recipe, *words])
             self.pipe, self._documents = load_pipeline(folder, self.device), _documents(folder)
+        self._on_the_hub = None
         self._name = "a model that was fitted in Python" if output_dir is None else str(output_dir)
         return self
 
@@ -227,7 +235,7 @@ class GEmoClap:
         """Save the model with its code and its card, so that it loads without this package.
 
         The facts of its training (`card.json`) and the licences in the folder that it was loaded from are saved too.
-        Of a model from the Hub they are unknown.
+        Those of a model from the Hub are downloaded, or read from its cache if the Hub cannot be reached.
 
         Args:
             folder: The folder. Facts of another model in it are removed.
@@ -238,6 +246,8 @@ class GEmoClap:
         from ..publishing.card import write_card
 
         folder, pipe = Path(folder).expanduser(), self._fitted()
+        if self._on_the_hub:
+            self._documents = _documents(_snapshot(*self._on_the_hub))
         pipe.model.save_pretrained(folder)
         (getattr(pipe, "processor", None) or pipe.feature_extractor).save_pretrained(folder)
         (folder / CARD_FACTS).unlink(missing_ok=True)
@@ -277,9 +287,21 @@ def _labelled(recordings, emotions, speakers, genders) -> Labelled | Path:
 
 
 def _documents(folder: str) -> dict[str, bytes]:
-    """The files `DOCUMENTS` in the folder of a checkpoint; none if it is a name on the Hub."""
+    """The files `DOCUMENTS` in the folder of a checkpoint."""
     paths = (path for pattern in DOCUMENTS for path in Path(folder).glob(pattern))
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
+
+def _snapshot(repository: str, commit: str | None) -> str:
+    """The folder of a commit in the cache of the Hub, with its `DOCUMENTS` if the Hub can be reached."""
+    from huggingface_hub import snapshot_download
+
+    options = {"revision": commit, "allow_patterns": list(DOCUMENTS)}
+    try:
+        return snapshot_download(repository, **options)
+    except Exception as error:  # the client of the Hub raises errors of several libraries
+        logger.warning(f"{repository}: its card.json and licences may be missing, since the Hub gave none ({error})")
+        return snapshot_download(repository, local_files_only=True, **options)
 
 
 def _corpus_folder(clips: Labelled | Path, temporary: str) -> Path:

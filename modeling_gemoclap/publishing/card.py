@@ -158,7 +158,9 @@ def save_card(checkpoint: Checkpoint, results: list[dict]) -> Path:
     zeroshot = [record for record in results if is_zeroshot(record)]
     if zeroshot:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
-        entries = yaml.safe_dump(community_eval(zeroshot[-1]), sort_keys=False, allow_unicode=True, width=1000)
+        entries = yaml.safe_dump(
+            community_eval(zeroshot[-1], checkpoint.config), sort_keys=False, allow_unicode=True, width=1000
+        )
         (folder / EVAL_RESULTS).write_text(entries, encoding="utf-8")
     else:
         (folder / EVAL_RESULTS).unlink(missing_ok=True)
@@ -230,7 +232,7 @@ def metadata(checkpoint: Checkpoint, results: list[dict]) -> ModelCardData:
     license = {"license": checkpoint.facts.license} if checkpoint.facts.license else {}
     index = {}
     if results:
-        index["eval_results"] = [entry for record in results for entry in eval_results(record)]
+        index["eval_results"] = [entry for record in results for entry in eval_results(record, checkpoint.config)]
         index["model_name"] = checkpoint.name
     return ModelCardData(
         library_name="transformers",

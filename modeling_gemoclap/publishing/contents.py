@@ -9,17 +9,27 @@ from pathlib import Path, PurePosixPath
 from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import read_object
 from .card import CARD, code_sha256, read_checkpoint
+from .facts import LICENCE_FILES
 from .notebook import NOTEBOOK
 from .weights import INDEX, check_weights, refuse_other_weights
 
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
-# Files that belong to a checkpoint. What else is in the folder, such as results and the `checkpoint-N` from which a
-# training resumes, is neither refused nor pushed.
+# Files that belong to a checkpoint. What else is in the folder, such as results, the `checkpoint-N` from which a
+# training resumes, and the `adapter` that is merged into the checkpoint, is neither refused nor pushed.
 FILES = (
     *SENTENCE_TRANSFORMERS_FILES,
     *("config.json", "card.json", CARD, NOTEBOOK, *PROCESSORS, INDEX, ".eval_results/*.yaml", "probe.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "LICEN[CS]E*", "NOTICE*", "*.safetensors", "*.py"),
+    *("vocab.json", "vocab.txt", "merges.txt", *LICENCE_FILES, "*.safetensors", "*.py"),
+)
+# Files of the repository that a push removes if the new checkpoint lacks them. Code and weights of other names may be
+# the user's own; code that the earlier card lists was pushed too. Adapters and `training_args.bin` are what
+# `Trainer.push_to_hub` writes, and an adapter at the top would be loaded in place of the checkpoint.
+PUSHED = (
+    *(pattern for pattern in FILES if pattern not in ("*.safetensors", "*.py")),
+    *("model*.safetensors", "*_gemoclap.py", "training_args.bin"),
+    *("adapter_config.json", "adapter_model*.safetensors", "adapter_model*.bin"),
+    *("adapter/adapter_config.json", "adapter/adapter_model*.safetensors"),
 )
 # Files of a training or an adapter. A folder with one of them is not the finished checkpoint, or not only that.
 NOT_OF_A_CHECKPOINT = {
@@ -28,7 +38,6 @@ NOT_OF_A_CHECKPOINT = {
     "rng_state*": "the state of random numbers",
     "adapter_config.json": "a LoRA adapter, which is not a checkpoint by itself",
     "adapter_model*": "a LoRA adapter, which is not a checkpoint by itself",
-    "adapter/": "a LoRA adapter, which is merged into the checkpoint",
     "fold_*/": "a fold of a protocol",
     "run.json": "the run of a protocol",
 }
@@ -72,15 +81,17 @@ def checkpoint_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def belongs_to_a_checkpoint(name: str) -> bool:
-    """Whether a file of a repository is one of those that a push writes; see `FILES`.
+def is_pushed(name: str, card: str) -> bool:
+    """Whether a file of a repository was written by a push; see `PUSHED`.
 
     Args:
         name: Its path within the repository, with `/`.
+        card: Content of the card in the repository; code that it lists was pushed with it.
     """
     parts = PurePosixPath(name).parts
-    patterns = [PurePosixPath(pattern).parts for pattern in FILES]
-    return any(len(parts) == len(each) and all(map(fnmatchcase, parts, each)) for each in patterns)
+    patterns = [PurePosixPath(pattern).parts for pattern in PUSHED]
+    known = any(len(parts) == len(each) and all(map(fnmatchcase, parts, each)) for each in patterns)
+    return known or name in dict(CODE_ROW.findall(card))
 
 
 def _refuse_other_files(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..corpora.files import read_object, require, write_json
 
 CARD_FACTS = "card.json"
+LICENCE_FILES = ("LICEN[CS]E*", "NOTICE*")  # patterns of names, at the top of a checkpoint
 TEXT, NUMBER = (str, type(None)), (int, float, type(None))
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi, constants, errors
 from huggingface_hub.utils import HFValidationError
 
-from .contents import belongs_to_a_checkpoint, checkpoint_files
+from .card import CARD
+from .contents import checkpoint_files, is_pushed
 
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 NOTHING_LOST = "the checkpoint in {folder} is unchanged, and {repo} has no half of it"
@@ -34,9 +37,10 @@ def push_checkpoint(
 
     The folder is checked first, and nothing is sent if it is not a complete checkpoint; see
     `publishing.contents.checkpoint_files`. The repository is created if it does not exist. Only the files of the
-    checkpoint are pushed. Files of an earlier version that the folder no longer has are removed in the same commit:
-    those whose names match `publishing.contents.FILES`. Other files of the repository, such as an ONNX model or
-    images, are kept. `load_snippet` gives the code that loads the result.
+    checkpoint are pushed. Files of an earlier push that the folder does not have, such as shards, code or an adapter,
+    are removed in the same commit: those that match `publishing.contents.PUSHED`, and code that the earlier card
+    lists. Other files of the repository, such as an ONNX model, images or scripts, are kept. `load_snippet` gives the
+    code that loads the result.
 
     Args:
         folder: Folder of the checkpoint.
@@ -71,8 +75,8 @@ def push_checkpoint(
             folder_path=folder,
             revision=revision,
             commit_message=f"Push {folder.resolve().name}",
-            allow_patterns=files,
-            delete_patterns=earlier or None,
+            allow_patterns=[escape(name) for name in files],
+            delete_patterns=[escape(name) for name in earlier] or None,
         )
     except Exception as error:
         raise PushError(_outcome(error, folder, repo)) from error
@@ -175,9 +179,14 @@ def _first_line(error: BaseException) -> str:
 
 
 def _files_of_earlier_versions(api: HfApi, repo: str, revision: str | None, files: list[str]) -> list[str]:
-    """Files of the repository that an earlier version left, which the new one does not have."""
+    """Files of the repository that an earlier push left, which the new version does not have."""
     there = api.list_repo_files(repo, revision=revision)
-    return [name for name in there if name not in files and belongs_to_a_checkpoint(name)]
+    card = ""
+    if CARD in there:
+        with tempfile.TemporaryDirectory() as folder:
+            path = api.hf_hub_download(repo, CARD, revision=revision, local_dir=folder, force_download=True)
+            card = Path(path).read_text(encoding="utf-8", errors="replace")
+    return [name for name in there if name not in files and is_pushed(name, card)]
 
 
 def _add_tag(api: HfApi, repo: str, tag: str, commit: str) -> None:

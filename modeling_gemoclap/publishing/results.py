@@ -150,11 +150,15 @@ def gender_rows(record: dict) -> list[tuple[str, float, str]]:
     return [*rows, ("women minus men", figures["gap"], interval_text(figures["gap_interval"], *numbers, sign="+"))]
 
 
-def eval_results(record: dict) -> list[EvalResult]:
+def eval_results(record: dict, config) -> list[EvalResult]:
     """Entries of `model-index`: UAR, WAR and macro F1 with the protocol that they were measured with.
+
+    Results that are not verified to be of these weights have `verified: false`. Others have no `verified`, because
+    true is reserved for the evaluation service of the Hub.
 
     Args:
         record: Content of `results.json`.
+        config: Configuration of the checkpoint.
     """
     zeroshot = is_zeroshot(record)
     speakers = ", ".join(record["speakers"])  # a text: YAML 1.2 would read 08 as a number
@@ -167,6 +171,7 @@ def eval_results(record: dict) -> list[EvalResult]:
             "speakers": speakers,
         },
     }
+    verified = None if is_verified(record, config) else False
     return [
         EvalResult(
             task_type=TASK,
@@ -174,13 +179,14 @@ def eval_results(record: dict) -> list[EvalResult]:
             metric_type=kind,
             metric_name=title,
             metric_value=round(record[name], 4),
+            verified=verified,
             **dataset,
         )
         for name, (kind, title) in METRICS.items()
     ]
 
 
-def community_eval(record: dict) -> list[dict]:
+def community_eval(record: dict, config) -> list[dict]:
     """The content of `.eval_results/RavdessZeroshot.yaml`, the Hub's format for results of benchmarks.
 
     The format is documented at https://huggingface.co/docs/hub/eval-results. No revision of the data set is given,
@@ -188,10 +194,12 @@ def community_eval(record: dict) -> list[dict]:
 
     Args:
         record: Content of `results.json` of RavdessZeroshot.
+        config: Configuration of the checkpoint. Notes state if the results are not verified to be of its weights.
     """
+    unverified = "" if is_verified(record, config) else "; not verified to be of these weights"
     notes = (
         f"accuracy on all {record['n']} clips with the prompts of the task, measured by evaluate.py --protocol "
-        f"{ZEROSHOT} of gemoclap on the corpus as published, not by mteb; {record['protocol']}"
+        f"{ZEROSHOT} of gemoclap on the corpus as published, not by mteb; {record['protocol']}{unverified}"
     )
     value = round(record["war"], 6)
     return [{"dataset": {"id": ZEROSHOT_DATASET, "task_id": ZEROSHOT_TASK}, "value": value, "notes": notes}]

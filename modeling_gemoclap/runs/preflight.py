@@ -66,10 +66,11 @@ def push(trainer) -> None:
     try:
         trainer.push_to_hub()
     except Exception as error:  # any network error: the message must say where the trained checkpoint is
-        folder, name = trainer.args.output_dir, trainer.hub_model_id or trainer.args.hub_model_id
-        command = shlex.join(["hf", "upload", name or Path(folder).name, str(folder)])
-        reason = push_failure(error, name or Path(folder).name)
+        args = trainer.args
+        folder, name = args.output_dir, trainer.hub_model_id or args.hub_model_id or Path(args.output_dir).name
+        words = ["gemoclap", "push", str(folder), name]
+        words += ["--branch", args.hub_revision] if args.hub_revision else []
+        reason = str(error) if isinstance(error, PushError) else f"it was not pushed: {push_failure(error, name)}"
         raise PushError(
-            f"the trained checkpoint is in {folder}, but could not be pushed to the Hub ({reason}): push it later "
-            f"with {command}"
+            f"the trained checkpoint is in {folder}. {reason}: push it later with {shlex.join(words)}"
         ) from error

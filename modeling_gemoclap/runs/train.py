@@ -29,6 +29,11 @@ def main(argv: list[str]) -> None:
     check_environment(recipe.data, recipe.training)
     refuse_different_options(options, weight_options)
     if recipe.data.protocol or recipe.data.folds_file:
+        if recipe.training.push_to_hub:
+            raise ValueError(
+                "--push_to_hub true: a protocol has a model for each fold, which would replace one another on the "
+                "Hub; leave it out, and push one checkpoint with gemoclap push"
+            )
         return train_protocol(recipe)
     if recipe.data.folds is not None or recipe.data.seeds:
         raise ValueError("--folds and --seeds need a protocol: give --protocol, or --seed")

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from ..command_line.parser import option
 from ..command_line.ranges import COUNT, DROPOUT, FACTOR, FINITE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range
@@ -165,6 +166,8 @@ class GEmoClapTrainingArguments(TrainingArguments):
     layerwise_lr_decay: float = option(1.0, "Learning rate of a layer, relative to the layer above", within=FACTOR)
     class_balanced_sampling: bool = option(False, "Sample every emotion equally often")
     overwrite_output: bool = option(False, "Overwrite an output folder that is not empty")
+    # transformers' default pushes unfinished checkpoints, which are refused
+    hub_strategy: str = option("end", "When --push_to_hub pushes", choices=[each.value for each in HubStrategy])
 
     def __post_init__(self):
         if self.optimizer == "adam" and (self.optim != DEFAULT_OPTIM or self.optim_args):

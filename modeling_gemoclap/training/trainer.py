@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from transformers.utils import logging
 
@@ -31,6 +31,7 @@ from .gather import all_gather_object, gather
 from .history import record_training, records_of, save_history, settle_history, stamp_weights
 from .lora import is_lora
 from .optimizer import layerwise_groups
+from .pushing import HubTrainer
 from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler, ShardSampler
 from .trainer_options import (
     refuse_batch_norm,
@@ -107,7 +108,7 @@ def _check_rates(args) -> None:
         raise ValueError("lr_milestones define the schedule: leave out lr_scheduler_type and warmup_steps")
 
 
-class SpeechTrainer(Trainer):
+class SpeechTrainer(HubTrainer):
     """Trainer for clips: Adam as in the paper, layer-wise learning rates, balanced classes, evaluation of all clips.
 
     Training stops before an optimizer step on a loss or gradient that is not finite. Weights that are not finite are

@@ -119,6 +119,7 @@ def refuse_options(args) -> None:
             "--gradient_checkpointing_kwargs with use_reentrant true: it cuts the graph at a frozen input, so that "
             "nothing above is trained; leave it out"
         )
+    refuse_unfinished_pushes(args)
     schedule = args.lr_scheduler_kwargs or getattr(args, "warmup_ratio", None)
     if schedule and getattr(args, "lr_milestones", None):
         raise ValueError("--lr_milestones define the schedule: leave out --lr_scheduler_kwargs and --warmup_ratio")
@@ -144,6 +145,27 @@ def _value(choice) -> str:
 
 def _evaluates(args) -> bool:
     return _value(args.eval_strategy) != "no"
+
+
+def refuse_unfinished_pushes(args) -> None:
+    """Refuse pushes during training: a checkpoint to resume from has no card, and is not checked.
+
+    Args:
+        args: `transformers.TrainingArguments`.
+
+    Raises:
+        ValueError: If `push_to_hub` is given with another `hub_strategy` than `end`, or with `hub_always_push`.
+    """
+    if not args.push_to_hub:
+        return
+    strategy = _value(args.hub_strategy)
+    if strategy != "end":
+        raise ValueError(
+            f"--hub_strategy {strategy}: it would push unfinished checkpoints during training; give --hub_strategy "
+            f"end, which pushes the finished checkpoint. The others are kept in --output_dir"
+        )
+    if args.hub_always_push:
+        raise ValueError("--hub_always_push true: there is only one push, after the training; leave it out")
 
 
 def refuse_schedule(args) -> None:

@@ -105,6 +105,20 @@ def test_grid_starts_commands_as_it_was_started(tmp_path, monkeypatch):
         (["--data_dir=/home/me/emodb", "--output_dir=runs/a"], "--data_dir=emodb --output_dir=runs/a"),
         (["--data_dir", r"C:\Users\me\emodb", r"\\server\me\nemo"], "--data_dir emodb nemo"),
         (["--data_dir=D:/me/emodb"], "--data_dir=emodb"),
+        (["--fsdp_config", '{"a": 1, "token": "hf_SECRET"}'], """--fsdp_config '{"a": 1}'"""),
+        (['--x={"a": [{"hub_token": "hf_SECRET", "b": "c"}]}'], """'--x={"a": [{"b": "c"}]}'"""),
+        (["--x", '{"a": "{\\"api_key\\": \\"hf_SECRET\\"}"}'], """--x '{"a": "{}"}'"""),
+        (["--optim_args", "a=1,token=hf_SECRET,b=2"], "--optim_args a=1,token=...,b=2"),
+        (["--x", "['hf_SECRETSECRETSECRET']"], """--x '['"'"'...'"'"']'"""),
+        (["--x", "https://me:hf_SECRET@host/a/b"], "--x https://host/a/b"),
+        (
+            ["--x", '{"a": ["/home/me/b", {"c": "~/d/e"}], "/home/f": "g/h"}'],
+            """--x '{"a": ["b", {"c": "e"}], "f": "g/h"}'""",
+        ),
+        (["--x", r'["C:\\Users\\me\\b"]'], """--x '["b"]'"""),
+        (["--optim_args", "a=/home/John Smith/b,c=1"], "--optim_args a=b,c=1"),
+        (["--x", "{'a': '/home/me/b'}", "file:///home/me/b"], """--x '{'"'"'a'"'"': '"'"'b'"'"'}' b"""),
+        (["--x", '{"a":1}', "{} and/or / sad", "https://a/b"], """--x '{"a":1}' '{} and/or / sad' https://a/b"""),
     ],
 )
 def test_a_published_command_has_no_token_and_no_absolute_path(words, published, monkeypatch):

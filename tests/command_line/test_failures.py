@@ -327,27 +327,28 @@ def test_figures_are_written_before_pictures(trained, tones, tmp_path, monkeypat
 
 class Unreachable:
     def __init__(self, folder):
-        self.args = SimpleNamespace(output_dir=str(folder), hub_model_id="me/mine")
+        self.args = SimpleNamespace(output_dir=str(folder), hub_model_id="me/mine", hub_revision="next")
         self.hub_model_id = None
         self.push_to_hub = raising(ConnectionError("no route to host\nmore"))
 
 
 def test_failed_push_names_the_checkpoint_and_the_command(tmp_path):
-    with pytest.raises(PushError, match=r"no route to host\).*hf upload me/mine") as error:
+    with pytest.raises(PushError, match=r"no route to host\).*gemoclap push .* me/mine --branch next") as error:
         push(Unreachable(tmp_path))
     assert str(tmp_path) in str(error.value) and "more" not in str(error.value)
     assert failure_message(error.value) == str(error.value)
 
 
 def test_checkpoint_is_complete_after_a_failed_push(train, tones, tmp_path, monkeypatch):
+    from huggingface_hub import HfApi
     from transformers import Trainer
 
     monkeypatch.setattr(
         Trainer, "init_hf_repo", lambda self, *args, **kwargs: setattr(self, "hub_model_id", "me/mine")
     )
-    monkeypatch.setattr(Trainer, "push_to_hub", raising(ConnectionError("no route to host")))
+    monkeypatch.setattr(HfApi, "create_repo", raising(ConnectionError("no route to host")))
     run = tmp_path / "run"
-    with pytest.raises(PushError, match=f"checkpoint is in {run}.*hf upload me/mine {run}"):
+    with pytest.raises(PushError, match=f"checkpoint is in {run}.*no route to host.*gemoclap push {run} me/mine"):
         options = ("--num_train_epochs", "1", "--push_to_hub", "true")
         train("--data_dir", tones, "--output_dir", run, *options)
     for name in ("model.safetensors", "config.json", "trainer_state.json", "README.md"):

@@ -154,9 +154,17 @@ def record_hash(folder, found=None):
     return found
 
 
+def index_of(folder):
+    """The results in `model-index`, as the metadata of the card has them."""
+    return yaml.safe_load((folder / "README.md").read_text().split("---")[1])["model-index"][0]["results"]
+
+
 def test_results_of_other_weights_are_refused(folder):
     found = record_hash(folder)
-    assert "not verified" not in write_card(folder, RESULTS | {"weights_sha256": found}).read_text()
+    zeroshot = RESULTS | {"weights_sha256": found, "asked": {"protocol": "ravdess-zeroshot"}}
+    assert "not verified" not in write_card(folder, [RESULTS | {"weights_sha256": found}, zeroshot]).read_text()
+    assert not any("verified" in metric for each in index_of(folder) for metric in each["metrics"])
+    assert "not verified" not in (folder / ".eval_results/RavdessZeroshot.yaml").read_text()
     with pytest.raises(ValueError, match="measured with another checkpoint"):
         write_card(folder, RESULTS | {"weights_sha256": "c" * 64})
 
@@ -167,7 +175,12 @@ def test_results_without_a_hash_are_not_verified(folder, lacking):
     record = {"weights_sha256": "c" * 64} if lacking == "configuration" else {}
     if lacking == "results":
         record_hash(folder)
-    card = write_card(folder, RESULTS | record).read_text()
+    zeroshot = RESULTS | record | {"asked": {"protocol": "ravdess-zeroshot"}}
+    card = write_card(folder, [RESULTS | record, zeroshot]).read_text()
+    metrics = [metric for each in index_of(folder) for metric in each["metrics"]]
+    assert len(metrics) == 6 and all(metric["verified"] is False for metric in metrics)
+    [entry] = yaml.safe_load((folder / ".eval_results/RavdessZeroshot.yaml").read_text())
+    assert entry["notes"].endswith("; not verified to be of these weights")
     assert f"**not verified to be of these weights**: the {lacking} recorded no hash of the weights." in card
 
 

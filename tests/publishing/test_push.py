@@ -47,6 +47,9 @@ def hub(monkeypatch):
 
     server = Hub(large=r"\.safetensors$")
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)  # between the client's retries
@@ -80,6 +83,7 @@ def contents(folder):
 def test_one_commit_has_the_whole_checkpoint_and_its_snippet_pins_it(folder, hub):
     (folder / "training_args.bin").write_bytes(b"pickle")
     (folder / "results.json").write_text("{}")
+    write("adapter/adapter_config.json")(folder)  # `--lora_towers` leaves it beside the merged checkpoint
     (folder / "checkpoint-3").mkdir()  # `save_strategy: epoch` leaves the last one in the folder of the run
     (folder / "checkpoint-3/optimizer.pt").write_bytes(b"pickle")
     commit = push_checkpoint(folder, REPO, private=True, tag="v1", token=TOKEN)
@@ -114,12 +118,47 @@ def test_the_next_version_replaces_the_files_and_the_first_is_kept(folder, hub):
 def test_files_of_others_in_the_repository_are_kept(folder, hub):
     push_checkpoint(folder, REPO, token=TOKEN)
     repository = hub.repositories[REPO]
-    others = {name: b"x" for name in ("onnx/model.onnx", "figure.png", "data/train.csv", "tools/run.py", "x.gguf")}
-    old = {name: b"x" for name in ("old_gemoclap.py", "model-00001-of-00002.safetensors", "vocab.txt")}
+    others = (
+        "onnx/model.onnx",
+        "figure.png",
+        "data/train.csv",
+        "tools/run.py",
+        "x.gguf",
+        "app.py",
+        "voice.safetensors",
+    )
+    others = {name: b"x" for name in (*others, "onnx/config.json", "a[b].png")}
+    old = ("old_gemoclap.py", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "vocab.txt")
+    old = {name: b"{}" for name in (*old, "preprocessor_config.json", "probe.json", "training_args.bin", "NOTICE[1]")}
     repository.refs["main"] = repository.add(hub.files[REPO] | others | old, repository.refs["main"])
     (folder / "NOTICE").write_text("new")
+    (folder / "LICENSE[2]").write_text("new")
     push_checkpoint(folder, REPO, token=TOKEN)
     assert hub.files[REPO].keys() == others.keys() | {*checkpoint_files(folder)}
+
+
+def test_code_that_the_earlier_card_lists_is_removed(folder, hub):
+    write("their_model.py")(folder)
+    write_card(folder)
+    push_checkpoint(folder, REPO, token=TOKEN)
+    assert "their_model.py" in hub.files[REPO]
+    remove("their_model.py")(folder)
+    write_card(folder)
+    push_checkpoint(folder, REPO, token=TOKEN)
+    assert hub.files[REPO].keys() == {*checkpoint_files(folder)}
+
+
+@pytest.mark.parametrize("revision", [None, "next"])
+def test_an_adapter_of_an_earlier_push_is_not_loaded_with_the_new_checkpoint(folder, hub, revision):
+    push_checkpoint(folder, REPO, revision=revision, token=TOKEN)
+    repository, branch = hub.repositories[REPO], revision or "main"
+    adapter = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "adapter/adapter_config.json")
+    files = repository.commits[repository.refs[branch]] | {name: b"{}" for name in adapter}
+    repository.refs[branch] = repository.add(files, repository.refs[branch])
+    commit = push_checkpoint(folder, REPO, revision=revision, token=TOKEN)
+    assert repository.refs[branch] == commit.oid and repository.commits[commit.oid].keys() == {
+        *checkpoint_files(folder)
+    }
 
 
 def test_a_branch_is_made_and_the_main_branch_is_kept(folder, hub):
@@ -292,7 +331,6 @@ def other_code(folder):
         (other_code, "they/x--modeling.Model is the code of another repository"),
         (write("optimizer.pt"), "optimizer.pt is the state of an optimizer"),
         (write("adapter_config.json", b"{}"), "adapter_config.json is a LoRA adapter"),
-        (write("adapter/x"), "adapter is a LoRA adapter, which is merged"),
         (write("run.json", b"{}"), "run.json is the run of a protocol"),
     ],
 )

@@ -111,6 +111,21 @@ def test_refused_option_is_reported(tmp_path, name):
         refuse_options(arguments)
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"hub_strategy": "every_save"}, "--hub_strategy every_save: .* give --hub_strategy end"),
+        ({"hub_strategy": "all_checkpoints"}, "--hub_strategy all_checkpoints: .* give --hub_strategy end"),
+        ({"hub_always_push": True}, "--hub_always_push true: .* leave it out"),
+    ],
+)
+def test_pushes_during_training_are_refused(tmp_path, options, message):
+    refuse_options(arguments_of(tmp_path, **options))
+    refuse_options(arguments_of(tmp_path, push_to_hub=True))
+    with pytest.raises(ValueError, match=message):
+        refuse_options(arguments_of(tmp_path, push_to_hub=True, **options))
+
+
 @pytest.mark.parametrize("name", sorted(REFUSED_ACCELERATOR_FIELDS))
 def test_refused_field_of_accelerator_config(tmp_path, name):
     value = not REFUSED_ACCELERATOR_FIELDS[name].accepted[0]

@@ -7,11 +7,13 @@ import sys
 
 import pytest
 import torch
-from conftest import AUDIO, TINY, run_script
+from conftest import AUDIO, ROOT, TINY, run_script
 from hub_server import TOKEN, Hub
 
 from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
 from modeling_gemoclap.processing_gemoclap import GEmoClapProcessor
+from modeling_gemoclap.publishing.contents import checkpoint_files
+from modeling_gemoclap.publishing.push import PushError
 
 LOAD = """
 import sys
@@ -53,6 +55,16 @@ for revision in sys.argv[1:]:
     AutoProcessor.from_pretrained("me/versions", **options)
 print("SCALES", json.dumps(scales))
 """
+# A model of the Hub is saved again: with the Hub, without it but with its cache, and with neither facts nor licences.
+SAVE = """
+import sys
+from huggingface_hub import constants
+from modeling_gemoclap import GEmoClap
+model = GEmoClap.from_pretrained("me/tones", revision=sys.argv[1])
+if sys.argv[2] == "unreachable":
+    constants.ENDPOINT = "http://127.0.0.1:9"
+model.save_pretrained(sys.argv[3])
+"""
 PRIVATE = """
 from transformers import AutoModel
 try:
@@ -70,6 +82,22 @@ def environment(tmp_path):
     hub.server.shutdown()
 
 
+@pytest.fixture
+def loopback(monkeypatch):
+    """A Hub that this process talks to."""
+    from huggingface_hub import constants
+
+    hub = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield hub
+    hub.server.shutdown()
+
+
 def run(code, folder, env, *arguments):
     """Run code in a fresh process; what it prints."""
     (folder / "program.py").write_text(code)
@@ -78,6 +106,42 @@ def run(code, folder, env, *arguments):
     done = subprocess.run(command, cwd=folder, env={**os.environ, **env}, **options)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     return done.stdout
+
+
+def test_the_training_pushes_the_checked_checkpoint_alone_in_one_commit(train, tones, tmp_path, loopback):
+    """The files of the training stay in its folder, and the options of transformers apply."""
+    hub, run = loopback, tmp_path / "run"
+    options = ("--data_dir", tones, "--output_dir", run, "--num_train_epochs", 1, "--save_strategy", "epoch")
+    where = ("--hub_model_id", "tones", "--hub_token", TOKEN, "--hub_private_repo", "true", "--hub_revision", "next")
+    train(*options, "--push_to_hub", "true", *where)
+    repository = hub.repositories["me/tones"]
+    assert repository.private and not repository.commits[repository.refs["main"]]
+    assert [path for method, path in hub.requests if "/commit/" in path] == ["/api/models/me/tones/commit/next"]
+    pushed = repository.commits[repository.refs["next"]]
+    assert pushed == {name: (run / name).read_bytes() for name in checkpoint_files(run)}
+    assert any(run.glob("checkpoint-*")) and (run / "training_args.bin").is_file()
+    assert TOKEN not in pushed["README.md"].decode() + pushed["card.json"].decode()
+
+
+def test_what_training_cannot_push_is_refused_before_it_begins(train, tones, tmp_path, loopback):
+    options = (
+        "--data_dir",
+        tones,
+        "--output_dir",
+        tmp_path / "run",
+        "--push_to_hub",
+        "true",
+        "--hub_model_id",
+        "me/a",
+    )
+    with pytest.raises(ValueError, match="--push_to_hub true: a protocol has a model for each fold"):
+        train(*options, "--protocol", "leave-one-speaker-out")
+    with pytest.raises(ValueError, match="--hub_strategy every_save"):
+        train(*options, "--hub_strategy", "every_save")
+    assert loopback.requests == []
+    with pytest.raises(PushError, match="--hub_model_id me/a: the access token is missing, wrong"):
+        train(*options, "--hub_token", "hf_wrong")
+    assert loopback.repositories == {}
 
 
 @pytest.mark.slow
@@ -113,3 +177,22 @@ def test_both_versions_load_by_commit_and_by_tag_and_a_private_one_needs_a_token
     without = {**env, "HF_HOME": str(tmp_path / "other"), "HF_TOKEN": ""}
     printed = run(PRIVATE, tmp_path, without)
     assert "REFUSED me/versions is not a local folder" in printed and "private repository" in printed
+
+
+def test_a_model_of_the_hub_keeps_its_facts_and_licences_when_it_is_saved_again(tmp_path, environment):
+    hub, env = environment
+    source = {
+        path.name: path.read_bytes() for path in (ROOT / "checkpoints/gemoclap-compact").iterdir() if path.is_file()
+    }
+    hub.publish("me/tones", source | {"LICENSE-tower": b"a licence", "figure.png": b"x"})
+    first, repository = hub.repositories["me/tones"].refs["main"], hub.repositories["me/tones"]
+    repository.refs["main"] = repository.add({**source, "LICENSE-tower": b"another"}, first)
+    for hub_is in ("reachable", "unreachable"):
+        run(SAVE, tmp_path, env, first, hub_is, tmp_path / hub_is)
+        assert (tmp_path / hub_is / "LICENSE-tower").read_bytes() == b"a licence"
+        assert (tmp_path / hub_is / "card.json").read_bytes() == source["card.json"]
+        assert not (tmp_path / hub_is / "figure.png").exists()
+    never_saved = {**env, "HF_HOME": str(tmp_path / "empty")}
+    run(SAVE, tmp_path, never_saved, first, "unreachable", tmp_path / "without")
+    assert not (tmp_path / "without/card.json").exists()
+    assert "Length of the training: unknown" in (tmp_path / "without/README.md").read_text()
