@@ -187,12 +187,16 @@ def embed(
 
 
 @_command
-def info(model: Checkpoint = "base", revision: Revision = None) -> None:
-    """Tell what a checkpoint is: training data, words, licence, size, hashes of its code."""
+def info(
+    model: Checkpoint = "base",
+    revision: Revision = None,
+    files: Annotated[bool, typer.Option("--files", help="List the SHA-256 of each code file.")] = False,
+) -> None:
+    """Tell what a checkpoint is: training data, words, licence, size, SHA-256 of its code."""
     from .inference.information import describe
 
     with usage_errors():
-        print(describe(model, revision))
+        print(describe(model, revision, files))
     hint(f"gemoclap predict RECORDING --model {words_of_model(model, revision)}")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub import ModelCard
 
-from ..command_line.shipped import shipped_checkpoint
 from ..configuration_gemoclap import GEmoClapConfig
 from ..fingerprint import file_sha256
-from .loading import load_config
+from .loading import checkpoint_folder, load_config
 
 UNKNOWN = "unknown"
 TITLES = {
@@ -19,12 +19,13 @@ TITLES = {
 }
 
 
-def describe(model: str, revision: str | None = None) -> str:
-    """Describe a checkpoint: kind, labels, words, calibration, training data, licence, files and their hashes.
+def describe(model: str, revision: str | None = None, files: bool = False) -> str:
+    """Describe a checkpoint: kind, labels, words, calibration, training data, licence, size, and the hash of its code.
 
     Args:
         model: A folder, a name on the Hub, or `base` or `compact`.
         revision: Commit, tag or branch of a model on the Hub.
+        files: Whether to list the hash of each code file too.
 
     Returns:
         Lines of text. What the checkpoint does not record is "unknown".
@@ -33,7 +34,7 @@ def describe(model: str, revision: str | None = None) -> str:
         ValueError: If there is no such checkpoint.
     """
     config = load_config(model, revision)
-    folder = _folder_of(shipped_checkpoint(model), revision)
+    folder = checkpoint_folder(model, revision, ("*.py", "*.json", "*.md"))
     licence, base_models = _card_of(folder)
     weights = sorted(folder.glob("*.safetensors"))
     lines = {
@@ -48,17 +49,18 @@ def describe(model: str, revision: str | None = None) -> str:
         "weights": f"{sum(path.stat().st_size for path in weights) / 1e6:.1f} MB" if weights else "not downloaded",
         "folder": str(folder),
     }
+    hashes = [f"{file_sha256(path)}  {path.name}" for path in sorted(folder.glob("*.py"))]
+    lines["code SHA-256"] = _combined(hashes)
     text = [f"{name + ':':<14}{value}" for name, value in lines.items()]
-    text.append("SHA-256 of its code, which trust_remote_code=True runs:")
-    text += [f"  {file_sha256(path)}  {path.name}" for path in sorted(folder.glob("*.py"))] or ["  no code"]
-    return "\n".join(text)
+    return "\n".join(text + [f"  {line}" for line in hashes] * files)
 
 
-def _folder_of(model: str, revision: str | None) -> Path:
-    """The folder of a checkpoint; of one on the Hub, everything but the weights is downloaded."""
-    if Path(model).is_dir():
-        return Path(model)
-    return Path(snapshot_download(model, revision=revision, allow_patterns=["*.py", "*.json", "*.md"]))
+def _combined(hashes: list[str]) -> str:
+    """One hash of all code files, that of `sha256sum *.py | sha256sum`, and how many files there are."""
+    if not hashes:
+        return "no code"
+    digest = hashlib.sha256("".join(f"{line}\n" for line in hashes).encode()).hexdigest()
+    return f"{digest} ({len(hashes)} files that trust_remote_code=True runs; --files lists them)"
 
 
 def _kind(config: GEmoClapConfig) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from huggingface_hub import snapshot_download
 
 from ..command_line.places import refuse_missing_device
 from ..command_line.shipped import shipped_checkpoint
@@ -49,6 +52,20 @@ def load_pipeline(
     zero_shot.check_history()
     processor = GEmoClapProcessor.from_pretrained(model, **hub)
     return ZeroShotEmotionPipeline(model=zero_shot, processor=processor, device=device)
+
+
+def checkpoint_folder(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder of a checkpoint; of one on the Hub, that of the cache, after a download of some of its files.
+
+    Args:
+        model: See `load_pipeline`.
+        revision: See `load_pipeline`.
+        patterns: Patterns of the names of the files that are downloaded.
+    """
+    model = shipped_checkpoint(str(model))
+    if Path(model).is_dir():
+        return Path(model)
+    return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns)))
 
 
 def load_config(model: str, revision: str | None = None) -> GEmoClapConfig:

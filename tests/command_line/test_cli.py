@@ -1,6 +1,7 @@
 """The command `gemoclap`: predict, embed, info, doctor."""
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -317,8 +318,13 @@ def test_info_tells_what_the_configuration_records(capsys):
     [record] = config["training_data"]
     assert f"emodb: {record['num_clips']} clips by speakers {', '.join(record['speakers'])}" in text
     assert "apache-2.0" in text and all(word in text for word in config["known_words"])
-    files = sorted(path.name for path in (ROOT / "checkpoints/gemoclap-compact").glob("*.py"))
-    assert [line.split()[1] for line in text.splitlines() if line.endswith(".py")] == files
+    assert not [line for line in text.splitlines() if line.endswith(".py")]
+    assert run("info", "compact", "--files") == 0
+    rows = [line.strip() for line in capsys.readouterr().out.splitlines() if line.endswith(".py")]
+    files = sorted((ROOT / "checkpoints/gemoclap-compact").glob("*.py"))
+    assert rows == [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in files]
+    combined = hashlib.sha256("".join(f"{row}\n" for row in rows).encode()).hexdigest()
+    assert f"code SHA-256: {combined} ({len(files)} files" in text
 
 
 def test_info_without_records_says_unknown(tmp_path, capsys):
