@@ -209,10 +209,12 @@ def card(
 ) -> None:
     """Write the model card of a checkpoint, with the results of its evaluations."""
     from .publishing.card import write_card
+    from .publishing.results import at_chance, read_results
 
     with usage_errors():
         print(write_card(model, results))
-    hint(f"gemoclap push {model} NAMESPACE/NAME")
+        chance = at_chance(read_results(results))
+    hint(f"train a better model: {chance}" if chance else f"gemoclap push {model} NAMESPACE/NAME")
 
 
 @_command

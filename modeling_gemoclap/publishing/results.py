@@ -92,6 +92,28 @@ def _hashes(record: dict, config) -> tuple[str | None, str | None]:
     return record.get("weights_sha256"), getattr(config, "weights_sha256", None)
 
 
+def at_chance(results: list[dict]) -> str | None:
+    """Say that a model is at the level of chance on every corpus that it was evaluated on.
+
+    It is there if the interval of its UAR, or without an interval the UAR, does not exceed that of the controls: a
+    constant answer, and a model that was trained on shuffled labels.
+
+    Args:
+        results: Contents of `results.json`.
+
+    Returns:
+        A sentence; None if the model is better than chance somewhere, or was not evaluated.
+    """
+    figures = []
+    for record in results:
+        controls = [control["uar"] for control in record["controls"].values() if control]
+        lowest = (record["intervals"].get("uar") or [record["uar"]])[0]
+        if not controls or lowest > max(controls):
+            return None
+        figures.append(f"{corpus_title(record['corpus'])}: UAR {record['uar']:.1%}, chance {max(controls):.1%}")
+    return f"the results are at the level of chance ({'; '.join(figures)})" if figures else None
+
+
 def corpus_title(name: str) -> str:
     """The title of a published corpus, or the name of another one."""
     return CORPORA[name].title if name in CORPORA else name

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..command_line.commands import command_words
+from ..command_line.commands import command_words, publishable_command
 from ..command_line.files import read_yaml, typed
 from ..command_line.parser import RaisingParser, expanded, number, switch, words_of
 from ..command_line.places import refuse_unwritable
@@ -173,6 +173,6 @@ def main(argv: list[str]) -> None:
         notes += f" The published figures are those of {grid.get('protocol')} with the cells' own encoders."
     if options.leave_out:
         notes += f" Left out of every cell: {', '.join(options.leave_out)}."
-    command = shlex.join(["python", *command_words("grid"), *argv])
+    command = publishable_command([*command_words("grid"), *argv])
     Path(options.output_dir, "table.md").write_text(f"{table}\n\n{notes}\n\n```\n{command}\n```\n", encoding="utf-8")
     print(f"\n{table}\n\n{notes}\n{Path(options.output_dir, 'table.md')}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
+from ..command_line.library_output import without_library_noise
 from ..training.arguments import Recipe
 from ..training.gather import finish, refuse_different_options
 from .folder import RunFolder, begin_run, resume_point
@@ -16,13 +16,13 @@ from .selection import select_corpus, split, with_selection
 from .train_run import train_run
 
 
+@without_library_noise()
 def main(argv: list[str]) -> None:
     """Parse the options, train, and save.
 
     Args:
         argv: The command line without the program name.
     """
-    warnings.filterwarnings("ignore", "'pin_memory' argument is set as true but no accelerator")  # a default of theirs
     recipe = parse_recipe(argv)
     options, weight_options = recipe.to_dict(), objective_of(recipe).weight_options
     refuse_missing_encoders({name: options[name] for name in ("audio_model", *weight_options)})

@@ -16,6 +16,7 @@ from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..command_line.ranges import check_values
 from ..corpora.files import write_json
 from ..fingerprint import IDENTITY
+from ..publishing.hub_trainer import HubTrainer
 from .arguments import DEFAULT_OPTIM, GEmoClapTrainingArguments
 from .card import CardText, TrainingFacts, development_of, write_model_card
 from .checkpoints import refuse_partial_checkpoint
@@ -31,7 +32,6 @@ from .gather import all_gather_object, gather
 from .history import record_training, records_of, save_history, settle_history, stamp_weights
 from .lora import is_lora
 from .optimizer import layerwise_groups
-from .pushing import HubTrainer
 from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler, ShardSampler
 from .trainer_options import (
     refuse_batch_norm,

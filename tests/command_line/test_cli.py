@@ -369,3 +369,30 @@ def test_help_starts_without_the_libraries():
 def test_no_model_of_another_kind(tones, capsys):
     assert run("predict", next(tones.glob("audio/*.wav")), "--model", ROOT / "configs") == 2
     assert "no config.json there" in capsys.readouterr().err
+
+
+def test_training_shows_its_own_messages_and_no_noise_of_transformers(caplog, capsys, monkeypatch):
+    from transformers.utils import logging
+
+    from modeling_gemoclap.command_line.library_output import without_library_noise
+
+    models, trainer = (
+        logging.get_logger("transformers.modeling_utils"),
+        logging.get_logger("transformers.trainer_utils"),
+    )
+    monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)  # to caplog
+    logging.enable_progress_bar()  # other commands of this process may have disabled it
+    unused = "BertModel LOAD REPORT from: x\nKey | Status\npooler.dense.bias | UNEXPECTED"
+
+    def messages():
+        caplog.clear()
+        models.warning(unused)
+        models.warning(unused.replace("UNEXPECTED", "MISSING"))
+        trainer.warning("mtime may not be reliable on this filesystem, falling back to numerical ordering")
+        trainer.warning("something else")
+        list(logging.tqdm(range(2), desc="Writing model shards"))
+        return {message.split()[-1] for message in caplog.messages}, "Writing" in capsys.readouterr().err
+
+    with without_library_noise():
+        assert messages() == ({"MISSING", "else"}, False)
+    assert messages() == ({"UNEXPECTED", "MISSING", "ordering", "else"}, True)

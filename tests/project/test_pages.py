@@ -20,7 +20,14 @@ PAGES = sorted(
     for path in ROOT.glob(f"{folder}/*.md")
 )
 COMMAND = re.compile(r"^(?:[^#\n]* )?(train\.py|evaluate\.py|grid\.py) (-.+)$", re.MULTILINE)
-NOT_OURS = {"--FIELD", "--no-FIELD", "--quiet", "--no-deps", "--config"}  # any option; those of accelerate and pip
+NOT_OURS = {
+    "--FIELD",
+    "--no-FIELD",
+    "--quiet",
+    "--no-deps",
+    "--index-url",
+    "--config",
+}  # any option; those of accelerate and pip
 
 
 def text_of(page):

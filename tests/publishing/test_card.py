@@ -196,6 +196,38 @@ def test_other_weights_than_the_recorded_ones_get_no_card(folder):
         write_card(folder)
 
 
+def with_uar(uar, interval, constant=0.5, shuffled=None):
+    """Results with these figures."""
+    controls = {"constant": SCORES | {"uar": constant}, "shuffled_labels": shuffled and SCORES | {"uar": shuffled}}
+    return RESULTS | {"uar": uar, "intervals": {"uar": interval}, "controls": controls}
+
+
+@pytest.mark.parametrize(
+    "results, chance",
+    [
+        ([with_uar(0.55, [0.45, 0.65])], True),
+        ([with_uar(0.6, [0.55, 0.65])], False),
+        ([with_uar(0.5, None)], True),
+        ([with_uar(0.6, None)], False),
+        ([with_uar(0.6, None, shuffled=0.7)], True),
+        ([with_uar(0.5, None), with_uar(0.6, None)], False),
+        ([], False),
+    ],
+)
+def test_the_command_proposes_no_push_of_a_model_at_the_level_of_chance(folder, capsys, results, chance):
+    from modeling_gemoclap import cli
+
+    words = ["card", str(folder)]
+    for number, record in enumerate(results):
+        (folder / f"{number}.json").write_text(json.dumps(record))
+        words += ["--results", str(folder / f"{number}.json")]
+    with pytest.raises(SystemExit) as error:
+        cli.main(words)
+    output = capsys.readouterr().err
+    assert error.value.code == 0 and ("gemoclap push" in output) != chance
+    assert ("the results are at the level of chance (RAVDESS: UAR " in output) == chance
+
+
 def test_names_in_results_create_no_markup(folder):
     nasty = "x | y\n\n# h <script>"
     results = copy.deepcopy(RESULTS) | {"corpus": nasty, "protocol": nasty, "notes": [nasty], "command": "```\n# h"}

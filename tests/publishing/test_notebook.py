@@ -13,7 +13,7 @@ from conftest import RATE, ROOT, tone
 
 from modeling_gemoclap import GEmoClapForAudioClassification
 from modeling_gemoclap.publishing.card import write_card
-from modeling_gemoclap.publishing.contents import belongs_to_a_checkpoint
+from modeling_gemoclap.publishing.contents import is_pushed
 from modeling_gemoclap.publishing.facts import CardFacts, save_facts
 
 # The first cell of the test makes every import of the package fail; the last one says what the kernel has imported.
@@ -81,7 +81,7 @@ def test_it_is_written_with_the_card_and_always_the_same(folder):
     text = "\n".join(cell.source for cell in notebook.cells)
     assert 'LABELS = ["furious", "happy", "sad"]' in text and "angry: furious" in text
     assert "The scores are not calibrated" in text and "Excluded use" in text
-    assert belongs_to_a_checkpoint("notebook.ipynb") and not belongs_to_a_checkpoint("other.ipynb")
+    assert is_pushed("notebook.ipynb", "") and not is_pushed("other.ipynb", "")
 
 
 def test_a_value_adds_no_cell_of_code(folder):

@@ -89,6 +89,9 @@ def loopback(monkeypatch):
 
     hub = Hub()
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    # Clients that other tests may have made with the endpoint of then, of transformers 5 and 4.57
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", hub.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo
 from transformers import Trainer
 
-from ..publishing.push import PushError, push_checkpoint, push_failure
+from .push import PushError, push_checkpoint, push_failure
 
 
 class HubTrainer(Trainer):
