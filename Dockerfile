@@ -1,4 +1,4 @@
-# Predict on a CPU: docker build -t gemoclap . && docker run --rm -v "$PWD:/data" gemoclap predict clip.wav
+# Predict on a CPU: docker build -t gemoclap . && docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" gemoclap predict clip.wav
 FROM python:3.11-slim
 WORKDIR /package
 COPY . .

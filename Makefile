@@ -1,4 +1,4 @@
-# make demo: speak a corpus, train, judge, use; five minutes, no download but the packages.
+# make demo: synthesise a corpus, train, evaluate, predict; five minutes, downloads only packages.
 # make test: ruff, and the tests that take minutes.
 # make test-all: these, and the long end-to-end tests.
 # make docs: build the documentation's site, site/index.html.

@@ -10,6 +10,7 @@ import sys
 from enum import Enum
 from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -226,12 +227,15 @@ def push(
     tag: Annotated[str | None, typer.Option(help="Tag for the commit, such as v1.")] = None,
 ) -> None:
     """Push a checkpoint to the Hugging Face Hub in one commit, and print how it is loaded."""
+    from .publishing.card import ENCODER, read_checkpoint
     from .publishing.push import load_snippet, push_checkpoint
 
     with usage_errors():
-        commit = push_checkpoint(model, repository, private=private, revision=branch, tag=tag)
-    print(load_snippet(repository, commit.oid))
-    hint(f"gemoclap predict RECORDING --model {repository} --revision {commit.oid}")
+        commit = push_checkpoint(model, repository, private=private or None, revision=branch, tag=tag)
+    architecture = read_checkpoint(Path(model)).architecture
+    print(load_snippet(repository, commit.oid, architecture))
+    use = "info" if architecture == ENCODER else "predict RECORDING --model"  # an encoder predicts no emotions
+    hint(f"gemoclap {use} {repository} --revision {commit.oid}")
 
 
 @_command

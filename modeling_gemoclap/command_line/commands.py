@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path, PureWindowsPath
 
-# Names of secrets; not average_tokens_across_devices, and not a tokenizer
-SECRET = re.compile(r"token(?!s|iz)|passw|secret|api_?key|credential|authorization", re.IGNORECASE)
+# Names of secrets; not average_tokens_across_devices, and not a tokenizer and its special tokens
+SPECIAL_TOKEN = "".join(f"(?<!{name}_)" for name in ("pad", "bos", "eos", "unk", "sep", "cls", "mask", "start"))
+SECRET = re.compile(
+    rf"{SPECIAL_TOKEN}token(?!s|iz|_id|_type)|passw|secret|api_?key|credential|authorization", re.IGNORECASE
+)
 # Secrets within a text: NAME=VALUE or NAME: VALUE, access tokens of the Hub, and the user of an address
 SECRET_PAIR = re.compile(rf"(\w*(?:{SECRET.pattern})\w*[\"']?\s*[=:]\s*)(?:bearer\s+)?[^,;&\s}}]+", re.IGNORECASE)
 HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
@@ -19,7 +22,7 @@ REDACTED = "..."
 ABSOLUTE = re.compile(r"[/~]|[A-Za-z]:[\\/]|\\\\")  # also of Windows, with a drive or a server
 # Absolute paths within a text, such as a=/home/me/b. They may contain spaces. One of a single name is not matched.
 INNER_PATH = re.compile(
-    r"(?:\bfile://|(?<=[=,:;\s'\"(\[{]))(?:[~/](?!/)|[A-Za-z]:[\\/]|\\\\)[^,;'\"\])}]*[\\/][^,;'\"\])}]*"
+    r"(?:\bfile://|(?<=[=,:;\s'\"(\[{]))(?:[~/](?![/\s])|[A-Za-z]:[\\/]|\\\\)[^,;'\"\])}]*[\\/][^,;'\"\])}]*"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 CARD = "README.md"
 FETCHED = "pretrained"  # default folder of `python -m modeling_gemoclap pretrained`
 CONTRASTIVE, CLASSIFIER, ENCODER = "GEmoClapModel", "GEmoClapForAudioClassification", "GEmoClapForXVector"
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # name of a repository of the Hub
 ARCHITECTURES = (CONTRASTIVE, CLASSIFIER, ENCODER)
 
 
@@ -307,7 +309,7 @@ def _on_the_hub(source: str) -> str | None:
     """The repository of an encoder; None if it was trained from scratch or comes from another folder."""
     if encoder := _fetched(source):
         return encoder.repository
-    return source if source and not os.path.exists(source) else None
+    return source if REPOSITORY.fullmatch(source) and not os.path.exists(source) else None
 
 
 def _prompts(config) -> str:

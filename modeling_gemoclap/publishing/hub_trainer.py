@@ -58,10 +58,11 @@ class HubTrainer(Trainer):
         private = self.args.hub_private_repo if private is None else private
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if getattr(self, "hub_model_id", None) is None:
+            self.args.hub_private_repo = private  # transformers 4.57 has no argument for it
             self.init_hf_repo(token=token)
         self.save_model(_internal_call=True)
         self.create_model_card()
         if not self.is_world_process_zero():
             return None
-        options = {"private": bool(private), "revision": revision, "token": token}
+        options = {"private": private, "revision": revision, "token": token}
         return push_checkpoint(self.args.output_dir, self.hub_model_id, **options)

@@ -11,11 +11,16 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, HfApi, constants, errors
 from huggingface_hub.utils import HFValidationError
 
-from .card import CARD
+from .card import CARD, CLASSIFIER, CONTRASTIVE, ENCODER
 from .contents import checkpoint_files, is_pushed
 
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
-NOTHING_LOST = "the checkpoint in {folder} is unchanged, and {repo} has no half of it"
+NOTHING_LOST = "the checkpoint in {folder} is unchanged, and {repo} has no partial commit"
+AUTO_MODELS = {
+    CONTRASTIVE: "AutoModel",
+    CLASSIFIER: "AutoModelForAudioClassification",
+    ENCODER: "AutoModelForAudioXVector",
+}
 # Modules of the HTTP clients of huggingface_hub, whose errors mean that the Hub was not reached.
 CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
@@ -28,7 +33,7 @@ def push_checkpoint(
     folder: Path | str,
     repo: str,
     *,
-    private: bool = False,
+    private: bool | None = None,
     revision: str | None = None,
     tag: str | None = None,
     token: str | None = None,
@@ -45,7 +50,8 @@ def push_checkpoint(
     Args:
         folder: Folder of the checkpoint.
         repo: Name of the repository, `NAMESPACE/NAME`.
-        private: Whether a new repository is private. An existing one is not changed.
+        private: Whether a new repository is private; None: as the Hub is set for the namespace. An existing one is not
+            changed.
         revision: Branch to push to, created from the main branch if it does not exist; default: the main branch.
         tag: Name of a tag for the commit.
         token: Access token of the Hub; default: that of `hf auth login` or `HF_TOKEN`.
@@ -92,12 +98,13 @@ def _outcome(error: Exception, folder: Path, repo: str) -> str:
     return f"{outcome}: {push_failure(error, repo)}; {NOTHING_LOST.format(folder=folder, repo=repo)}"
 
 
-def load_snippet(repo: str, commit: str) -> str:
+def load_snippet(repo: str, commit: str, architecture: str = CONTRASTIVE) -> str:
     """Code that loads a pushed checkpoint at exactly one commit, so that its code cannot change.
 
     Args:
         repo: Name of the repository.
         commit: Hash of the commit.
+        architecture: Name of the class of the model; see `publishing.card.read_checkpoint`.
 
     Raises:
         ValueError: If `commit` is not the hash of a commit, but for example a branch.
@@ -105,10 +112,12 @@ def load_snippet(repo: str, commit: str) -> str:
     if not COMMIT_HASH.fullmatch(commit):
         raise ValueError(f"{commit!r} is not the hash of a commit (40 hexadecimal digits): give CommitInfo.oid")
     options = f'"{repo}", revision="{commit}", trust_remote_code=True'
+    model = AUTO_MODELS[architecture]
+    processor = "AutoProcessor" if architecture == CONTRASTIVE else "AutoFeatureExtractor"
     return (
-        f"from transformers import AutoModel, AutoProcessor\n\n"
-        f"model = AutoModel.from_pretrained({options})\n"
-        f"processor = AutoProcessor.from_pretrained({options})\n"
+        f"from transformers import {', '.join(sorted((model, processor)))}\n\n"
+        f"model = {model}.from_pretrained({options})\n"
+        f"processor = {processor}.from_pretrained({options})\n"
     )
 
 

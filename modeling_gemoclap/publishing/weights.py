@@ -16,7 +16,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def check_weights(folder: Path) -> None:
-    """Check that the headers of all weights can be read and that the files have the sizes that these tell.
+    """Check that the headers of all weights can be read and that the files have the sizes stated there.
 
     Args:
         folder: Folder of a checkpoint.

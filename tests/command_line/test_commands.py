@@ -115,6 +115,7 @@ def test_grid_starts_commands_as_it_was_started(tmp_path, monkeypatch):
             ["--x", '{"a": ["/home/me/b", {"c": "~/d/e"}], "/home/f": "g/h"}'],
             """--x '{"a": ["b", {"c": "e"}], "f": "g/h"}'""",
         ),
+        (["--x", '{"pad_token_id": 0}', "happy / sad / x"], """--x '{"pad_token_id": 0}' 'happy / sad / x'"""),
         (["--x", r'["C:\\Users\\me\\b"]'], """--x '["b"]'"""),
         (["--optim_args", "a=/home/John Smith/b,c=1"], "--optim_args a=b,c=1"),
         (["--x", "{'a': '/home/me/b'}", "file:///home/me/b"], """--x '{'"'"'a'"'"': '"'"'b'"'"'}' b"""),

@@ -299,3 +299,10 @@ def test_a_figure_without_a_record_is_found():
     text = (ROOT / "docs/supcon.md").read_text(encoding="utf-8")
     where = text.index("- The first stage may contribute.")
     assert not_in_a_record(f"{text[:where]}- Its loss ends at 2.41, or 3.7 points.\n{text[where:]}") == ["2.41", "3.7"]
+
+
+@pytest.mark.parametrize("suffix", ["json", "txt", "md"])
+def test_records_and_documents_name_no_absolute_path(suffix):
+    found = re.compile(r"(?<![\w.~])/(?:tmp|home|root|work|Users|mnt)/")
+    names = [path for folder in ("docs", "benchmarks", "checkpoints") for path in (ROOT / folder).rglob(f"*.{suffix}")]
+    assert names and [str(path) for path in names if found.search(path.read_text(encoding="utf-8"))] == []

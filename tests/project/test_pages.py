@@ -20,14 +20,8 @@ PAGES = sorted(
     for path in ROOT.glob(f"{folder}/*.md")
 )
 COMMAND = re.compile(r"^(?:[^#\n]* )?(train\.py|evaluate\.py|grid\.py) (-.+)$", re.MULTILINE)
-NOT_OURS = {
-    "--FIELD",
-    "--no-FIELD",
-    "--quiet",
-    "--no-deps",
-    "--index-url",
-    "--config",
-}  # any option; those of accelerate and pip
+# Any option; those of accelerate, pip and docker
+NOT_OURS = {"--FIELD", "--no-FIELD", "--quiet", "--no-deps", "--index-url", "--user", "--config"}
 
 
 def text_of(page):

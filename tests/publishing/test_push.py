@@ -14,7 +14,11 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(ROOT / "tests/travelling"))
 from hub_server import TOKEN, Hub  # noqa: E402
 
-from modeling_gemoclap import GEmoClapModel  # noqa: E402
+from modeling_gemoclap import (  # noqa: E402
+    GEmoClapForAudioClassification,
+    GEmoClapForXVector,
+    GEmoClapModel,
+)
 from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer  # noqa: E402
 from modeling_gemoclap.processing_gemoclap import GEmoClapProcessor  # noqa: E402
 from modeling_gemoclap.publishing.card import write_card  # noqa: E402
@@ -100,6 +104,20 @@ def test_one_commit_has_the_whole_checkpoint_and_its_snippet_pins_it(folder, hub
     assert snippet.count(f'from_pretrained("{REPO}", revision="{commit.oid}", trust_remote_code=True)') == 2
     with pytest.raises(ValueError, match="'main' is not the hash of a commit"):
         load_snippet(REPO, "main")
+
+
+@pytest.mark.parametrize("kind", [GEmoClapModel, GEmoClapForAudioClassification, GEmoClapForXVector])
+def test_the_snippet_loads_each_kind_of_checkpoint(folder, kind, tmp_path):
+    model = GEmoClapModel.from_pretrained(folder)
+    other, path = kind(model.config), tmp_path / kind.__name__
+    other.save_pretrained(path)
+    processor = GEmoClapProcessor.from_pretrained(folder)
+    (processor if kind is GEmoClapModel else processor.feature_extractor).save_pretrained(path)
+    snippet = load_snippet(REPO, "a" * 40, kind.__name__)
+    names = {}
+    exec(snippet.replace(f'"{REPO}", revision="{"a" * 40}"', repr(str(path))), names)
+    extractor = getattr(names["processor"], "feature_extractor", names["processor"])
+    assert type(names["model"]).__name__ == kind.__name__ and extractor.sampling_rate == 16000
 
 
 def test_the_next_version_replaces_the_files_and_the_first_is_kept(folder, hub):
@@ -195,7 +213,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("path, status, message", FAILURES, ids=lambda value: str(value).strip("/")[:12])
-def test_a_failure_is_one_sentence_and_leaves_no_half_version(folder, hub, path, status, message):
+def test_a_failure_is_one_sentence_and_leaves_no_partial_commit(folder, hub, path, status, message):
     first = push_checkpoint(folder, REPO, token=TOKEN)
     save_another_model(folder)
     before, files = contents(folder), hub.files[REPO]
@@ -203,7 +221,9 @@ def test_a_failure_is_one_sentence_and_leaves_no_half_version(folder, hub, path,
     hub.fail(path, status, **headers)
     with pytest.raises(PushError, match=message) as error:
         push_checkpoint(folder, REPO, token=TOKEN)
-    assert "\n" not in str(error.value) and f"{folder} is unchanged, and {REPO} has no half" in str(error.value)
+    assert "\n" not in str(error.value) and f"{folder} is unchanged, and {REPO} has no partial commit" in str(
+        error.value
+    )
     undecided = path == "/commit/" and (status == 0 or status >= 500)
     start = f"{folder} may or may not have been pushed: look at {REPO}" if undecided else f"{folder} was not pushed"
     assert str(error.value).startswith(start)
