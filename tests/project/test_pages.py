@@ -20,8 +20,8 @@ PAGES = sorted(
     for path in ROOT.glob(f"{folder}/*.md")
 )
 COMMAND = re.compile(r"^(?:[^#\n]* )?(train\.py|evaluate\.py|grid\.py) (-.+)$", re.MULTILINE)
-# Any option; those of accelerate, pip and docker
-NOT_OURS = {"--FIELD", "--no-FIELD", "--quiet", "--no-deps", "--index-url", "--user", "--config"}
+NOT_OURS = {"--FIELD", "--no-FIELD"}  # any option
+NOT_OURS |= {"--quiet", "--no-deps", "--index-url", "--user", "--config"}  # those of accelerate, pip and docker
 
 
 def text_of(page):
