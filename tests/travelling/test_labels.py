@@ -235,6 +235,8 @@ def test_options_in_messages_exist():
             programs = of_part.get(part, ["train"] if part.endswith("_gemoclap.py") else ["train", "evaluate"])
             if command := re.match("gemoclap (train|evaluate|grid|compress)?", text):
                 programs = [command[1] or "gemoclap"]
+            if path.name == "hub_trainer.py":
+                programs = ["train"]
             if path.name == "grid.py":
                 programs = ["grid"]
             text = re.sub(rf"--no-[A-Z]+|{OF_PIP}", "", text)  # the first is of any option

@@ -345,7 +345,7 @@ def test_card_escapes_names_from_data(make_model, tmp_path):
         TrainingFacts(TrainerState(epoch=1, global_step=1), 16000, 1),
     )
     plain, text = ModelCard.load(path).data.to_dict(), path.read_text(encoding="utf-8")
-    assert "license" not in plain and plain["base_model"] == [NASTY + "x" * 300]
+    assert not {"license", "base_model"} & plain.keys(), "it is not the name of a repository"
     _, front, body = re.split(r"^---$", text, maxsplit=2, flags=re.M)
     body = re.sub(r"(?<!`)(`+)(?!`)[^\n]+?(?<!`)\1(?!`)", "", body)  # code is not markup
     assert "<script" not in body.replace("\\<script", "") and "![i](" not in body and "49" not in body
