@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from .command_line.failures import run_main, usage_errors
-from .command_line.hints import NEXT, filled_in, hint, words_of_model
+from .command_line.hints import hint, next_command, words_of_model
 from .version import __version__
 
 app = typer.Typer(
@@ -96,9 +96,9 @@ def _forward(name: str) -> None:
     @app.command(name, help=HELP[name], context_settings=settings, add_help_option=False)
     def forward(context: typer.Context) -> None:
         def main(argv: list[str]) -> None:
-            import_module(COMMANDS[name], __package__).main(list(context.args))
-            if name in NEXT and not {"-h", "--help"} & {*context.args}:
-                hint(filled_in(NEXT[name], context.args))
+            results = import_module(COMMANDS[name], __package__).main(list(context.args))
+            if not {"-h", "--help"} & {*context.args} and (command := next_command(name, context.args, results)):
+                hint(command)
 
         run_main(f"gemoclap {name}", main)
 
@@ -243,8 +243,11 @@ def demo_corpus(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="New folder for the corpus.")],
 ) -> None:
     """Synthesise a small corpus of four emotions, to try training without recordings."""
+    from .command_line.places import refuse_unwritable
     from .command_line.shipped import shipped_path
 
+    with usage_errors():
+        refuse_unwritable({"FOLDER": folder})
     program = shipped_path("demo", "espeak_corpus.py")
     subprocess.run([sys.executable, str(program), folder], check=True)
     hint(f"gemoclap train --config demo --data_dir {folder} --exclude_speakers f4 f5 m4 m6 m7 --output_dir RUN")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from itertools import takewhile
+from pathlib import Path
 
-NEXT = {  # RUN, MODEL and CORPUS are filled in from the options in PLACES
-    "train": "gemoclap evaluate --model RUN --data_dir CORPUS --speakers SPEAKER ...",
-    "evaluate": "gemoclap card MODEL --results results.json",
+NEXT = {  # words in capitals are filled in from the options in PLACES
+    "train": "gemoclap evaluate --model RUN --data_dir CORPUS --speakers SPEAKER...",
+    "evaluate": "gemoclap card MODEL --results RESULTS",
     "pretrained": "gemoclap train --config whisper_minilm --data_dir CORPUS --output_dir RUN",
     "compress": "gemoclap info COPY",
 }
-PLACES = {"RUN": "--output_dir", "MODEL": "--model", "CORPUS": "--data_dir"}
+PLACES = {"RUN": "--output_dir", "MODEL": "--model", "CORPUS": "--data_dir", "SPEAKER...": "--exclude_speakers"}
 
 
 def hint(next_command: str, quiet: bool = False) -> None:
@@ -21,16 +23,24 @@ def hint(next_command: str, quiet: bool = False) -> None:
         print(f"Next: {next_command}", file=sys.stderr, flush=True)
 
 
-def filled_in(command: str, arguments: list[str]) -> str:
-    """Replace `RUN`, `MODEL` and `CORPUS` in a command by the values of the options in `PLACES`.
+def next_command(name: str, arguments: list[str], results: Path | None = None) -> str | None:
+    """The command that is useful after another one, with the values of the options in `PLACES`.
 
     Args:
-        command: One of `NEXT`.
-        arguments: The command line that was run.
+        name: The command that was run.
+        arguments: Its command line.
+        results: The `results.json` that it wrote for a model card.
+
+    Returns:
+        None if there is no such command.
     """
+    if name not in NEXT or (name == "evaluate" and results is None):
+        return None
+    command = NEXT[name].replace("RESULTS", shlex.quote(str(results)))
     for word, option in PLACES.items():
         if option in arguments[:-1]:
-            command = command.replace(word, shlex.quote(arguments[arguments.index(option) + 1]))
+            rest = arguments[arguments.index(option) + 1 :]
+            command = command.replace(word, shlex.join(takewhile(lambda value: not value.startswith("--"), rest)))
     return command
 
 

@@ -12,6 +12,7 @@ checkpoint.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..command_line.commands import command_words, publishable_command
 from ..command_line.parser import RaisingParser, expanded, number, switch
@@ -63,11 +64,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> Path | None:
     """Load the checkpoint, evaluate it, and write the results.
 
     Args:
         argv: The command line without the program's name.
+
+    Returns:
+        The `results.json` of a checkpoint, for its model card; None after other evaluations.
     """
     arguments, command = parse(argv), publishable_command([*command_words("evaluate"), *argv])
     from . import actions, mteb  # after the options are read: these need the packages of gemoclap[train]
@@ -86,3 +90,4 @@ def main(argv: list[str]) -> None:
     print(f"\n{record['corpus']}, {record['protocol']}\n\n{as_table(record)}\n")
     print("\n".join(remarks(record) + [f"  {error}" for error in record["skipped"]]))
     print(f"\nReport: {output_dir / 'report.html'}; confusion matrix: {output_dir / 'confusion_matrix.png'}")
+    return None if of_run else output_dir / "results.json"

@@ -14,7 +14,8 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
-from ..command_line.failures import UsageError
+from ..command_line.failures import UsageError, usage_errors
+from ..command_line.places import refuse_unwritable
 from ..corpora.files import read_object, write_atomically, write_json
 from ..fingerprint import differences
 from .predictions import Prediction
@@ -197,6 +198,8 @@ class PredictionFile:
             self._write(self.rows.header)
             yield self
             return
+        with usage_errors():
+            refuse_unwritable({"--output": self.path.parent})  # a lock of a folder that cannot be written seems taken
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         try:
             lock.acquire(timeout=0)

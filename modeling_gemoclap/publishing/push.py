@@ -50,8 +50,7 @@ def push_checkpoint(
     Args:
         folder: Folder of the checkpoint.
         repo: Name of the repository, `NAMESPACE/NAME`.
-        private: Whether a new repository is private; None: as the Hub is set for the namespace. An existing one is not
-            changed.
+        private: Whether a new repository is private; None: as the namespace is set. Existing ones are not changed.
         revision: Branch to push to, created from the main branch if it does not exist; default: the main branch.
         tag: Name of a tag for the commit.
         token: Access token of the Hub; default: that of `hf auth login` or `HF_TOKEN`.
@@ -72,9 +71,7 @@ def push_checkpoint(
     files = checkpoint_files(folder)
     api = HfApi(token=token)
     try:
-        api.create_repo(repo, private=private, exist_ok=True)
-        if revision and revision != constants.DEFAULT_REVISION:
-            api.create_branch(repo, branch=revision, exist_ok=True)
+        _prepare(api, repo, private, revision, tag)
         earlier = _files_of_earlier_versions(api, repo, revision, files)
         commit = api.upload_folder(
             repo_id=repo,
@@ -84,6 +81,8 @@ def push_checkpoint(
             allow_patterns=[escape(name) for name in files],
             delete_patterns=[escape(name) for name in earlier] or None,
         )
+    except PushError:
+        raise
     except Exception as error:
         raise PushError(_outcome(error, folder, repo)) from error
     if tag:
@@ -196,6 +195,19 @@ def _files_of_earlier_versions(api: HfApi, repo: str, revision: str | None, file
             path = api.hf_hub_download(repo, CARD, revision=revision, local_dir=folder, force_download=True)
             card = Path(path).read_text(encoding="utf-8", errors="replace")
     return [name for name in there if name not in files and is_pushed(name, card)]
+
+
+def _prepare(api: HfApi, repo: str, private: bool | None, revision: str | None, tag: str | None) -> None:
+    """Create the repository and the branch, and check that the tag is free.
+
+    Raises:
+        PushError: If the repository has the tag already.
+    """
+    api.create_repo(repo, private=private, exist_ok=True)
+    if revision and revision != constants.DEFAULT_REVISION:
+        api.create_branch(repo, branch=revision, exist_ok=True)
+    if tag and tag in {each.name for each in api.list_repo_refs(repo).tags}:
+        raise PushError(f"nothing was pushed: {repo} has a tag {tag} already; give another name")
 
 
 def _add_tag(api: HfApi, repo: str, tag: str, commit: str) -> None:

@@ -200,6 +200,13 @@ def test_a_killed_restart_leaves_no_old_rows_beside_new_settings(folder, tmp_pat
     assert predict(folder, "-o", path, "--gender") == 1 and "gender" in rows_of(path)[0]
 
 
+def test_an_output_that_cannot_be_written_is_a_usage_error(folder, capsys):
+    assert predict(folder, "-o", "/proc/out.csv") == 2
+    assert "--output /proc: cannot be written" in capsys.readouterr().err
+    assert run("demo-corpus", "/proc/demo") == 2
+    assert "FOLDER /proc/demo: cannot be written" in capsys.readouterr().err
+
+
 def test_two_processes_cannot_write_one_output(folder, tmp_path, capsys):
     from filelock import FileLock
 
@@ -245,8 +252,8 @@ def test_wrong_arguments_end_with_status_2(words, message, folder, tmp_path, mon
 
 def test_an_output_that_cannot_be_written_is_an_error(folder, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert predict(folder, "-o", tmp_path / "file/out.csv") == 1
-    assert str(tmp_path / "file") in capsys.readouterr().err
+    assert predict(folder, "-o", tmp_path / "file/out.csv") == 2
+    assert f"--output {tmp_path / 'file'}: cannot be written" in capsys.readouterr().err
 
 
 def test_the_folder_of_the_output_is_created(folder, tmp_path):

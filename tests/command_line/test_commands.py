@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from modeling_gemoclap import cli
 from modeling_gemoclap.command_line import shipped
 from modeling_gemoclap.command_line.commands import command_words, publishable_command, typed_command, typed_words
 from modeling_gemoclap.command_line.shipped import shipped_config
+from modeling_gemoclap.evaluation import command
 from modeling_gemoclap.runs.recipe import parse_recipe
 
 MODULE = str(ROOT / "modeling_gemoclap/__main__.py")
@@ -152,9 +154,20 @@ def test_a_command_names_the_next_one_with_its_own_folders(monkeypatch, capsys):
     monkeypatch.setattr(load_script("train"), "main", lambda argv: None)
     with pytest.raises(SystemExit):
         cli.main(["train", "--config", "compact", "--data_dir", "tones", "--output_dir", "runs/one"])
-    assert capsys.readouterr().err == (
-        "Next: gemoclap evaluate --model runs/one --data_dir tones --speakers SPEAKER ...\n"
+    assert (
+        capsys.readouterr().err == "Next: gemoclap evaluate --model runs/one --data_dir tones --speakers SPEAKER...\n"
     )
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--data_dir", "t", "--exclude_speakers", "eva", "x y", "--output_dir", "r"])
+    assert capsys.readouterr().err == "Next: gemoclap evaluate --model r --data_dir t --speakers eva 'x y'\n"
+    for results, hint in (
+        (Path("a b/results.json"), "Next: gemoclap card r --results 'a b/results.json'\n"),
+        (None, ""),
+    ):
+        monkeypatch.setattr(command, "main", lambda argv, results=results: results)
+        with pytest.raises(SystemExit):
+            cli.main(["evaluate", "--model", "r", "--data_dir", "t"])
+        assert capsys.readouterr().err == hint
 
 
 @pytest.mark.parametrize("probe", ["true", "false"])
