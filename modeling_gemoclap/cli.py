@@ -143,7 +143,8 @@ def predict(
     from .inference.loading import load_pipeline
     from .inference.predictions import PredictionOptions
 
-    with usage_errors():
+    names = dict.fromkeys(("labels", "candidate_labels"), "--labels") | {"hypothesis_template": "--template"}
+    with usage_errors(names):
         options = PredictionOptions(labels, template or None, gender, batch_size)
         output_options = OutputOptions(output, format and format.value, restart, quiet)
         predictor = FilePredictor(load_pipeline(model, device, revision), found, options, output_options)

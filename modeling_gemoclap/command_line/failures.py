@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -53,14 +53,22 @@ class UsageError(ValueError):
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
-    """Convert a `ValueError` to a `UsageError`."""
+def usage_errors(options: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Convert a `ValueError` to a `UsageError`.
+
+    Args:
+        options: Options of the command by the arguments whose names begin a message.
+    """
     try:
         yield
     except UsageError:
         raise
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        message = str(error)
+        for argument, option in (options or {}).items():
+            if message.startswith(argument):
+                message = option + message.removeprefix(argument)
+        raise UsageError(message) from error
 
 
 def run_main(program: str, main: Callable[[list[str]], None]) -> None:
