@@ -5,6 +5,7 @@ Each command calls the library, which is imported when the command runs: torch a
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from enum import Enum
@@ -184,7 +185,8 @@ def embed(
     summary, errors = embed_files(pipe, found, output, text or [], batch_size)
     if not quiet or errors:
         print(summary, file=sys.stderr)
-    hint(f'python -c \'import numpy; print(numpy.load("{output}")["embeddings"].shape)\'', quiet)
+    code = f"import numpy; print(numpy.load({output!r})['embeddings'].shape)"
+    hint(shlex.join(["python", "-c", code]), quiet)
     return 1 if errors else 0
 
 
@@ -216,7 +218,7 @@ def card(
     with usage_errors():
         print(write_card(model, results))
         chance = at_chance(read_results(results))
-    hint(f"train a better model: {chance}" if chance else f"gemoclap push {model} NAMESPACE/NAME")
+    hint(f"train a better model: {chance}" if chance else f"gemoclap push {shlex.quote(model)} NAMESPACE/NAME")
 
 
 @_command
@@ -251,7 +253,8 @@ def demo_corpus(
         refuse_unwritable({"FOLDER": folder})
     program = shipped_path("demo", "espeak_corpus.py")
     subprocess.run([sys.executable, str(program), folder], check=True)
-    hint(f"gemoclap train --config demo --data_dir {folder} --exclude_speakers f4 f5 m4 m6 m7 --output_dir RUN")
+    corpus = shlex.quote(folder)
+    hint(f"gemoclap train --config demo --data_dir {corpus} --exclude_speakers f4 f5 m4 m6 m7 --output_dir RUN")
 
 
 @_command

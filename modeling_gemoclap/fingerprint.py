@@ -143,6 +143,11 @@ def file_sha256(path: str | Path) -> str:
     return _file_sha256(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
+def code_sha256(folder: Path) -> dict[str, str]:
+    """SHA-256 of the Python files of a checkpoint, by name."""
+    return {path.name: file_sha256(path) for path in sorted(folder.glob("*.py"))}
+
+
 @lru_cache(maxsize=2**17)
 def _file_sha256(path: str, *state: int) -> str:
     sha256 = hashlib.sha256()

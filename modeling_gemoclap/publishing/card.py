@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ..corpora.catalogue import CORPORA
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.files import read_object, write_atomically
 from ..corpora.provenance import SUPERVISED, TEACHER
+from ..fingerprint import code_sha256
 from ..markdown import as_block, as_code, as_text
 from ..pretrained.sources import ENCODERS, Encoder
 from .facts import CardFacts, load_facts
@@ -246,11 +246,6 @@ def metadata(checkpoint: Checkpoint, results: list[dict]) -> ModelCardData:
         **license,
         **index,
     )
-
-
-def code_sha256(folder: Path) -> dict[str, str]:
-    """SHA-256 of the Python files of a checkpoint, by name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.py"))}
 
 
 def environment() -> jinja2.Environment:

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import read_object
-from .card import CARD, code_sha256, read_checkpoint
+from ..fingerprint import code_sha256
+from .card import CARD, read_checkpoint
 from .facts import LICENCE_FILES
 from .notebook import NOTEBOOK
 from .weights import INDEX, check_weights, refuse_other_weights

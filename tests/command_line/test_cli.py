@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -303,10 +304,13 @@ def test_the_answer_is_that_of_the_pipeline(tones, capsys):
 
 
 def test_embeddings_of_recordings_and_texts(folder, tmp_path, capsys):
-    path = tmp_path / "out.npz"
+    path = tmp_path / "o'ut put.npz"
     words = ("embed", folder, "--output", path, "--text", "an angry voice", "--text", "a sad voice", *COMPACT)
     assert run(*words) == 1
-    assert "broken.wav" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "broken.wav" in message
+    hinted = shlex.split(message.partition("Next: python ")[2])
+    assert subprocess.run([sys.executable, *hinted], capture_output=True, text=True).stdout == "(4, 128)\n"
     stored = np.load(path)
     assert stored["embeddings"].shape == (4, 128) and stored["text_embeddings"].shape == (2, 128)
     assert len(stored["files"]) == 4 and list(stored["texts"]) == ["an angry voice", "a sad voice"]
