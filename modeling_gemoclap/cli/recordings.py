@@ -1,0 +1,108 @@
+"""Commands for recordings: predict, embed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from ..command_line.failures import usage_errors
+from ..command_line.hints import hint, words_of_model
+from .common import BatchSize, Device, Model, Quiet, Recording, Revision, command, show_no_loading
+
+
+class Format(str, Enum):
+    """Formats of predictions."""
+
+    table = "table"
+    csv = "csv"
+    jsonl = "jsonl"
+
+
+@command
+def predict(
+    recordings: Recording,
+    model: Model = "base",
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Words to choose from, for example angry,calm,sad; default: the emotions of the model."),
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompt with {}, for example 'a {} voice'; may be repeated; default: those of the model."),
+    ] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="Default: by the suffix of --output, otherwise a table."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="File (.csv or .jsonl); run again, the command continues it."),
+    ] = None,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    gender: Annotated[bool, typer.Option("--gender", help="Predict the gender of the speaker too.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Overwrite --output instead of continuing it.")] = False,
+    quiet: Quiet = False,
+    revision: Revision = None,
+) -> int:
+    """Predict the emotion of recordings.
+
+    Rows are written as they are made. Recordings that cannot be used are listed at the end; the exit status is then 1.
+    """
+    from ..inference.recordings import find_recordings
+
+    with usage_errors():
+        found = find_recordings(recordings)
+    show_no_loading(quiet)
+    from ..inference.files import FilePredictor, OutputOptions
+    from ..inference.loading import load_pipeline
+    from ..inference.predictions import PredictionOptions
+
+    names = dict.fromkeys(("labels", "candidate_labels"), "--labels") | {"hypothesis_template": "--template"}
+    with usage_errors(names):
+        options = PredictionOptions(labels, template or None, gender, batch_size)
+        output_options = OutputOptions(output, format and format.value, restart, quiet)
+        predictor = FilePredictor(load_pipeline(model, device, revision), found, options, output_options)
+    predictor.run()
+    if not quiet or predictor.errors:
+        print(predictor.summary(), file=sys.stderr)
+    hint(f"gemoclap info {words_of_model(model, revision)}  (what it was trained on, which words it knows)", quiet)
+    return 1 if predictor.errors else 0
+
+
+@command
+def embed(
+    recordings: Recording,
+    output: Annotated[str, typer.Option("--output", "-o", help="File (.npz) for names and embeddings.")],
+    model: Model = "base",
+    text: Annotated[list[str] | None, typer.Option(help="Text to embed too; may be repeated.")] = None,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    quiet: Quiet = False,
+    revision: Revision = None,
+) -> int:
+    """Write embeddings of recordings, and of texts, to a NumPy file.
+
+    It has files, embeddings (recordings, dimensions), errors, and with --text also texts and text_embeddings.
+    """
+    from ..inference.recordings import find_recordings
+
+    with usage_errors():
+        found = find_recordings(recordings)
+    show_no_loading(quiet)
+    from ..inference.embeddings import check_output, embed_files
+    from ..inference.loading import load_pipeline
+
+    with usage_errors():
+        check_output(output)
+        pipe = load_pipeline(model, device, revision)
+    summary, errors = embed_files(pipe, found, output, text or [], batch_size)
+    if not quiet or errors:
+        print(summary, file=sys.stderr)
+    code = f"import numpy; print(numpy.load({output!r})['embeddings'].shape)"
+    hint(shlex.join(["python", "-c", code]), quiet)
+    return 1 if errors else 0
