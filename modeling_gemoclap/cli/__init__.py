@@ -25,8 +25,8 @@ from .checkpoints import card, demo_corpus, doctor, info, push
 __all__ = ["app", "card", "demo_corpus", "doctor", "embed", "info", "main", "predict", "push"]
 
 # Commands with a parser of their own, which `train.py`, `evaluate.py` and `grid.py` start too.
-SCRIPTS = {"train": ".runs.train", "evaluate": "..evaluation.command", "grid": "..runs.grid"}
-COMMANDS = SCRIPTS | {"pretrained": ".pretrained.command", "compress": "..compression.command"}
+SCRIPTS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}
+COMMANDS = SCRIPTS | {"pretrained": ".pretrained.command", "compress": ".compression.command"}
 HELP = {
     "train": "Train a model on a corpus, by a recipe such as compact.",
     "evaluate": "Evaluate a checkpoint on a corpus, and write a report.",
