@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
     from .heads_gemoclap import GEmoClapOutput
     from .inference.predictions import Prediction
+    from .inference.segments import Segment, TimelineOptions
+    from .inference.stream import EmotionStream
     from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
     from .objectives.gemo_clap.trainer import GEmoClapTrainer as GEmoClapTrainer
     from .pipeline_gemoclap import ZeroShotEmotionPipeline
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 # GEmoClapClassifier and GEmoClapTrainer are omitted: a star import must not require scikit-learn and accelerate.
 __all__ = [
     "AudioError",
+    "EmotionStream",
     "GEmoClap",
     "GEmoClapAudioConfig",
     "GEmoClapAudioModel",
@@ -36,11 +39,14 @@ __all__ = [
     "GEmoClapOutput",
     "GEmoClapProcessor",
     "Prediction",
+    "Segment",
+    "TimelineOptions",
     "ZeroShotEmotionPipeline",
 ]
 
 _MODULES = {
     "AudioError": "feature_extraction_gemoclap",
+    "EmotionStream": "inference.stream",
     "GEmoClap": "estimators.model",
     "GEmoClapAudioConfig": "configuration_gemoclap",
     "GEmoClapAudioModel": "audio_encoder_gemoclap",
@@ -54,6 +60,8 @@ _MODULES = {
     "GEmoClapProcessor": "processing_gemoclap",
     "GEmoClapTrainer": "objectives.gemo_clap.trainer",
     "Prediction": "inference.predictions",
+    "Segment": "inference.segments",
+    "TimelineOptions": "inference.segments",
     "ZeroShotEmotionPipeline": "pipeline_gemoclap",
 }
 

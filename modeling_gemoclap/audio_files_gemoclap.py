@@ -47,6 +47,7 @@ BLOCK = 2**16  # frames decoded at a time
 FFMPEG_SECONDS = 300
 FFMPEG_BYTES = 2**31  # maximum size of ffmpeg's output
 TRUNCATED = re.compile(r"partial file|prematurely|exhausted|too small|truncat|moov atom", re.I)  # ffmpeg's messages
+FIRST_AUDIO_TRACK = ("-map", "0:a:0", "-vn", "-sn", "-dn")
 DEMUXERS = {  # first bytes of a file -> name of ffmpeg's demuxer
     b"\x1aE\xdf\xa3": "matroska",
     b"0&\xb2u\x8ef\xcf\x11": "asf",
@@ -147,7 +148,7 @@ def _with_soundfile(parts: list[bytes], name: str, strict: bool) -> tuple[np.nda
     return wave, rate
 
 
-def _ffmpeg_format(data: bytes) -> str | None:
+def ffmpeg_demuxer(data: bytes) -> str | None:
     """The demuxer for a file that only ffmpeg reads, by the file's content: ffmpeg must not choose one itself."""
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return "mov"
@@ -166,7 +167,7 @@ def _demuxer_for(data: bytes) -> str | None:
     try:
         _open(data).close()
     except Exception as error:
-        demuxer = _ffmpeg_format(data)
+        demuxer = ffmpeg_demuxer(data)
         if demuxer is None or getattr(error, "code", None) == MALFORMED:
             raise
         return demuxer
@@ -186,6 +187,48 @@ def find_ffmpeg() -> str | None:
     """The path of the ffmpeg on the PATH, else of that in imageio-ffmpeg, else None."""
     path = shutil.which("ffmpeg")
     return os.path.abspath(path) if path else _bundled_ffmpeg()
+
+
+def ffmpeg_command(demuxer: str, path: str, name: str) -> list[str]:
+    """The command that decodes the first audio track of a file, without the output.
+
+    Args:
+        demuxer: Name of the demuxer: ffmpeg must not choose one itself.
+        path: The file.
+        name: Name of the recording in messages.
+
+    Raises:
+        AudioError: If there is no ffmpeg.
+    """
+    executable = find_ffmpeg()
+    if executable is None:
+        raise AudioError(
+            f"{name}: {TITLES.get(demuxer, f'this encoding in {demuxer}')} requires ffmpeg, which is not "
+            "installed: put ffmpeg on the PATH, pip install imageio-ffmpeg, or convert it to WAV or FLAC"
+        )
+    command = [executable, "-nostdin", "-hide_banner", "-v", "error", "-threads", "1"]
+    return [*command, "-protocol_whitelist", "file", "-f", demuxer, "-i", f"file:{path}", *FIRST_AUDIO_TRACK]
+
+
+def ffmpeg_problem(log: str, status: int, name: str) -> str:
+    """The messages of ffmpeg, shortened.
+
+    Args:
+        log: The messages.
+        status: The exit status.
+        name: Name of the recording in messages.
+
+    Raises:
+        AudioError: If ffmpeg failed or reports a truncated file.
+    """
+    log = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", log)
+    log = "; ".join(line.strip().rstrip(".") for line in log.splitlines() if line.strip())
+    truncated = TRUNCATED.search(log)
+    log = log[:300]
+    if status or truncated:
+        problem = "truncated" if truncated else "not audio that ffmpeg can read"
+        raise AudioError(f"{name}: {problem} ({log or f'exit status {status}'}); download it again or convert it")
+    return log
 
 
 def _run_ffmpeg(command: list[str], data: bytes, name: str) -> tuple[bytes, str]:
@@ -218,27 +261,12 @@ def _run_ffmpeg(command: list[str], data: bytes, name: str) -> tuple[bytes, str]
         raise AudioError(f"{name}: ffmpeg took more than {FFMPEG_SECONDS} s; convert it to WAV or FLAC") from None
     except OSError as error:
         raise AudioError(f"{name}: ffmpeg cannot be run ({command[0]}: {error.strerror})") from None
-    log = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", log)
-    log = "; ".join(line.strip().rstrip(".") for line in log.splitlines() if line.strip())
-    truncated = TRUNCATED.search(log)
-    log = log[:300]
-    if process.returncode or truncated:
-        problem = "truncated" if truncated else "not audio that ffmpeg can read"
-        reason = log or f"exit status {process.returncode}"
-        raise AudioError(f"{name}: {problem} ({reason}); download it again or convert it")
-    return process.stdout, log
+    return process.stdout, ffmpeg_problem(log, process.returncode, name)
 
 
 def _with_ffmpeg(data: bytes, demuxer: str, name: str, strict: bool) -> tuple[np.ndarray, int]:
     """Decode a file by converting it to WAV with ffmpeg."""
-    executable = find_ffmpeg()
-    if executable is None:
-        raise AudioError(
-            f"{name}: {TITLES.get(demuxer, f'this encoding in {demuxer}')} requires ffmpeg, which is not "
-            "installed: put ffmpeg on the PATH, pip install imageio-ffmpeg, or convert it to WAV or FLAC"
-        )
-    command = [executable, "-nostdin", "-hide_banner", "-v", "error", "-threads", "1"]
-    command += ["-protocol_whitelist", "file", "-f", demuxer, "-i", "file:input", "-map", "0:a:0", "-vn", "-sn", "-dn"]
+    command = ffmpeg_command(demuxer, "input", name)
     command += ["-c:a", "pcm_f32le", "-fs", str(FFMPEG_BYTES), "-f", "wav", "pipe:1"]
     wav, log = _run_ffmpeg(command, data, name)
     if len(wav) >= FFMPEG_BYTES - 2**20:

@@ -31,6 +31,14 @@ Checkpoint = Annotated[
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of a model on the Hub.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Recordings that are processed together.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="Words to choose from, for example angry,calm,sad; default: the emotions of the model."),
+]
+Template = Annotated[
+    list[str] | None,
+    typer.Option(help="Prompt with {}, for example 'a {} voice'; may be repeated; default: those of the model."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
 
 

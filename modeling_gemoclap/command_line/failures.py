@@ -26,6 +26,8 @@ EXTRAS = {
     "peft": "lora",
     "tensorboard": "tensorboard",
     "espeakng_loader": "demo",
+    "silero_vad": "vad",
+    "sounddevice": "mic",
 }
 BASE = ("filelock", "numpy", "safetensors", "soundfile", "soxr", "tokenizers", "torch", "transformers", "typer")
 # Modules whose ValueErrors are messages for the user. A ValueError of NumPy, torch or the standard library names no

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ from ..command_line.shipped import shipped_checkpoint
 from ..inference.embeddings import embed_recordings, embed_texts
 from ..inference.loading import load_pipeline
 from ..inference.predictions import BATCH_SIZE, Prediction, PredictionOptions, predict
+from ..inference.segments import Segment, TimelineOptions
+from ..inference.timeline import timeline
+from ..inference.turns import Turn
 from ..prompts_gemoclap import canonical_emotion
 from ..publishing.facts import CARD_FACTS, LICENCE_FILES
 from .inputs import Labelled, labelled, recordings_of
@@ -119,6 +122,28 @@ class GEmoClap:
         predictions = self.predict(recordings, batch_size=batch_size)
         scores = [[prediction.scores[name] for name in self.classes_] for prediction in predictions]
         return np.array(scores).reshape(len(predictions), len(self.classes_))
+
+    def timeline(
+        self, recording, segments: list[Turn] | None = None, options: TimelineOptions | None = None, **kwargs
+    ) -> Iterator[Segment]:
+        """Find the speech in a long recording, and the emotions in it; see `modeling_gemoclap.inference.timeline`.
+
+        Args:
+            recording: A path, or what `read_audio` accepts. A file is read as a stream.
+            segments: Turns of speakers, from `read_rttm`; each becomes one segment.
+            options: How the timeline is made; None: `TimelineOptions()`.
+            **kwargs: Fields of `TimelineOptions` instead, such as `labels=["angry", "neutral"]`.
+
+        Returns:
+            An iterator over the segments. A recording without speech has none.
+
+        Raises:
+            AudioError: If the recording cannot be read; segments up to there were returned before.
+            ValueError: If options are invalid.
+        """
+        if options is not None and kwargs:
+            raise ValueError(f"give options, or {', '.join(kwargs)}, not both")
+        return timeline(self._fitted(), recording, options or TimelineOptions(**kwargs), segments)
 
     def encode_audio(self, recordings, batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Embed recordings, `(recordings, dimensions)`, float32; for GEmo-CLAP of unit length."""

@@ -1,0 +1,177 @@
+"""Commands for long and live audio: timeline, listen."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from ..command_line.failures import usage_errors
+from ..command_line.hints import hint, words_of_model
+from .common import BatchSize, Device, Labels, Model, Quiet, Revision, Template, command, show_no_loading
+
+DETECTION = "Speech detection"
+OPTIONS = ("threshold", "neg_threshold", "min_speech_duration_ms", "min_silence_duration_ms", "speech_pad_ms")
+OPTIONS += ("window", "step", "hysteresis", "vad", "batch_size", "labels")
+NAMES = {name: f"--{name.replace('_', '-')}" for name in OPTIONS}
+NAMES |= {"candidate_labels": "--labels", "hypothesis_template": "--template"}
+
+
+class TimelineFormat(str, Enum):
+    """Formats of timelines."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    jsonl = "jsonl"
+    rttm = "rttm"
+    srt = "srt"
+    textgrid = "textgrid"
+    vtt = "vtt"
+
+
+class LiveFormat(str, Enum):
+    """Formats of segments in live audio."""
+
+    table = "table"
+    jsonl = "jsonl"
+
+
+class Detector(str, Enum):
+    """What finds speech."""
+
+    auto = "auto"
+    silero = "silero"
+    level = "level"
+
+
+Vad = Annotated[Detector, typer.Option(help="Find speech by silero, by level, or by silero where it is installed.")]
+Threshold = Annotated[float, typer.Option(help="Probability from which on a frame begins speech.")]
+NegThreshold = Annotated[
+    float | None, typer.Option(help="Probability below which a frame may end speech; default: --threshold - 0.15.")
+]
+MinSpeech = Annotated[float, typer.Option(help="Shorter speech is left out, in milliseconds.")]
+MinSilence = Annotated[float, typer.Option(help="Silence that ends speech, in milliseconds.")]
+Pad = Annotated[float, typer.Option(help="Extension of speech on both sides, in milliseconds.")]
+WindowSeconds = Annotated[
+    float | None, typer.Option(help="Length of the windows, in seconds; default: that of the training clips.")
+]
+Step = Annotated[float | None, typer.Option(help="Time between windows, in seconds; default: a quarter of them.")]
+Hysteresis = Annotated[float, typer.Option(help="Lead in score that another emotion needs to take over.")]
+
+
+@command
+def timeline(
+    recording: Annotated[str, typer.Argument(metavar="FILE", help="A recording, or - for stdin.")],
+    model: Model = "base",
+    labels: Labels = None,
+    template: Template = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output", "-o", help="File (.csv, .json, .jsonl, .rttm, .srt, .TextGrid, .vtt); may be repeated."
+        ),
+    ] = None,
+    format: Annotated[TimelineFormat | None, typer.Option(help="Of the standard output; default: a table.")] = None,
+    segments: Annotated[
+        str | None, typer.Option(metavar="RTTM", help="Turns of speakers: each becomes one segment.")
+    ] = None,
+    vad: Vad = Detector.auto,
+    threshold: Threshold = 0.5,
+    neg_threshold: NegThreshold = None,
+    min_speech_duration_ms: MinSpeech = 250,
+    min_silence_duration_ms: MinSilence = 500,
+    speech_pad_ms: Pad = 100,
+    window: WindowSeconds = None,
+    step: Step = None,
+    hysteresis: Hysteresis = 0.1,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    quiet: Quiet = False,
+    revision: Revision = None,
+) -> int:
+    """Find the speech in a long recording, and the emotions in it.
+
+    Segments are printed as they are found. A recording without speech has none; the exit status is then 0.
+    """
+    given = {name: value for name, value in locals().items() if name in OPTIONS}
+    from ..inference.recordings import find_recordings
+
+    with usage_errors():
+        find_recordings([recording])
+    show_no_loading(quiet)
+    from ..inference.loading import load_pipeline
+    from ..inference.segments import TimelineOptions
+    from ..inference.timeline_run import TimelineOutputs, TimelineRun
+
+    with usage_errors(NAMES):
+        options = TimelineOptions(templates=template or None, **given | {"vad": vad.value})
+        outputs = TimelineOutputs(output or (), format and format.value, quiet)
+        run = TimelineRun(load_pipeline(model, device, revision), model, recording, options, outputs)
+        run.run(segments)
+    if not quiet or run.error:
+        print(run.summary(), file=sys.stderr)
+    again = f"gemoclap timeline {shlex.quote(recording)} --model {words_of_model(model, revision)}"
+    hint(f"{again} --output timeline.vtt  (subtitles; .TextGrid for Praat)", bool(quiet or output or run.error))
+    return 1 if run.error else 0
+
+
+@command
+def listen(
+    model: Model = "base",
+    labels: Labels = None,
+    template: Template = None,
+    microphone: Annotated[
+        str | None, typer.Option(help="Number or name of an input device; default: that of the system.")
+    ] = None,
+    raw: Annotated[
+        int | None, typer.Option(metavar="RATE", help="Read 16-bit samples of one channel from stdin instead.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after this much audio.")] = None,
+    list_microphones: Annotated[bool, typer.Option("--list", help="List the input devices.")] = False,
+    format: Annotated[LiveFormat, typer.Option(help="Lines of a table, or JSON.")] = LiveFormat.table,
+    vad: Vad = Detector.auto,
+    threshold: Threshold = 0.5,
+    neg_threshold: NegThreshold = None,
+    min_speech_duration_ms: MinSpeech = 250,
+    min_silence_duration_ms: MinSilence = 500,
+    speech_pad_ms: Pad = 100,
+    window: WindowSeconds = None,
+    step: Step = None,
+    hysteresis: Hysteresis = 0.1,
+    device: Device = None,
+    quiet: Quiet = False,
+    revision: Revision = None,
+) -> None:
+    """Find emotions in live audio from a microphone, until Ctrl-C. Nothing is recorded.
+
+    A segment is printed when it is certain: after half a second of silence (--min-silence-duration-ms), or about one
+    window and one step after the emotion changed.
+    """
+    given = {name: value for name, value in locals().items() if name in OPTIONS}
+    from ..inference.listening import microphones
+
+    if list_microphones:
+        print("\n".join(f"{number}  {name}" for number, name in enumerate(microphones()) if name))
+        return
+    show_no_loading(quiet)
+    from ..inference.listening import listen as segments_of
+    from ..inference.listening import microphone_chunks, pipe_chunks, until_interrupted
+    from ..inference.loading import load_pipeline
+    from ..inference.segments import TimelineOptions
+    from ..inference.stream import EmotionStream
+    from ..inference.timeline_run import live_line
+
+    with usage_errors(NAMES), until_interrupted() as stop:
+        options = TimelineOptions(templates=template or None, **given | {"vad": vad.value})
+        stream = EmotionStream(load_pipeline(model, device, revision), options)
+        chunks = pipe_chunks(sys.stdin.buffer, raw, stop) if raw else microphone_chunks(stop, microphone, seconds)
+        if not quiet and not raw:
+            print("Listening; Ctrl-C ends.", file=sys.stderr)
+        for segment in segments_of(stream, chunks):
+            print(live_line(segment, format.value), flush=True)
+    if not quiet:
+        print(f"{stream.position:.1f} s heard, speech found by {stream.detector}", file=sys.stderr)

@@ -1,0 +1,104 @@
+"""The probability of speech in frames of 32 ms: by Silero VAD, or by the level."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from ...command_line.failures import UsageError
+from ...speech_gemoclap import ABOVE_FLOOR, BELOW_PEAK, LEAST_BELOW_PEAK
+
+FRAME_SECONDS = 0.032
+SILERO_FRAMES = {16_000: 512, 8_000: 256}  # samples that the model takes, by rate in Hz
+MEMORY_SECONDS = 30  # of the level's lowest and highest values
+FIRST_PEAK = -30.0  # dBFS: the highest level that is assumed before anything louder was heard
+SLOPE_DB = 2.0  # dB that change the probability from 0.5 to 0.73
+SMOOTHED_FRAMES = 3
+
+
+class SileroDetector:
+    """Silero VAD, a recurrent network of 2 MB.
+
+    Args:
+        rate: Sampling rate in Hz, 16000 or 8000.
+
+    Raises:
+        ImportError: If silero-vad is not installed.
+    """
+
+    name = "silero"
+
+    def __init__(self, rate: int):
+        import torch
+
+        threads = torch.get_num_threads()
+        try:
+            from silero_vad import load_silero_vad
+        finally:
+            torch.set_num_threads(threads)  # importing it sets one thread
+        self.frame, self._rate, self._torch = SILERO_FRAMES[rate], rate, torch
+        self._model = load_silero_vad()
+        self._model.reset_states()
+
+    def __call__(self, frames: np.ndarray) -> list[float]:
+        """Probabilities of consecutive frames `(count, samples)`."""
+        with self._torch.inference_mode():
+            tensors = self._torch.from_numpy(np.ascontiguousarray(frames, np.float32))
+            return [self._model(frame, self._rate).item() for frame in tensors]
+
+
+class LevelDetector:
+    """Speech by the level of a frame, compared with the lowest and the highest level of the last 30 seconds.
+
+    The threshold is that of `speech_span`: 30 dB below the highest level, in noise 9 dB above the lowest, but at
+    least 20 dB below the highest. It hears noise that comes and goes as speech.
+
+    Args:
+        rate: Sampling rate in Hz.
+    """
+
+    name = "level"
+
+    def __init__(self, rate: int):
+        self.frame = round(FRAME_SECONDS * rate)
+        self._powers: deque[float] = deque(maxlen=SMOOTHED_FRAMES)
+        self._levels: deque[float] = deque(maxlen=round(MEMORY_SECONDS / FRAME_SECONDS))
+
+    def __call__(self, frames: np.ndarray) -> list[float]:
+        """Probabilities of consecutive frames `(count, samples)`."""
+        frames = frames.astype(np.float64)
+        return [self._probability(power) for power in frames.var(1) + 1e-12]
+
+    def _probability(self, power: float) -> float:
+        self._powers.append(power)
+        level = float(10 * np.log10(np.mean(self._powers)))
+        self._levels.append(level)
+        peak, floor = max(FIRST_PEAK, max(self._levels)), min(self._levels)
+        threshold = min(max(peak - BELOW_PEAK, floor + ABOVE_FLOOR), peak - LEAST_BELOW_PEAK)
+        return float(1 / (1 + np.exp(-np.clip((level - threshold) / SLOPE_DB, -50, 50))))
+
+
+def build_detector(kind: str, rate: int) -> SileroDetector | LevelDetector:
+    """Build a detector.
+
+    Args:
+        kind: `"silero"`, `"level"`, or `"auto"`: Silero where it is installed and supports the rate.
+        rate: Sampling rate in Hz.
+
+    Raises:
+        UsageError: If `"silero"` is asked for and does not support the rate.
+        ImportError: If `"silero"` is asked for and not installed.
+    """
+    if kind == "level" or (kind == "auto" and rate not in SILERO_FRAMES):
+        return LevelDetector(rate)
+    if rate not in SILERO_FRAMES:
+        raise UsageError(f"vad='silero' supports 16000 and 8000 Hz, and the model has {rate} Hz: give vad='level'")
+    try:
+        return SileroDetector(rate)
+    except ImportError as error:
+        if kind == "auto":
+            return LevelDetector(rate)
+        raise ImportError(
+            "Silero VAD is not installed: pip install 'gemoclap[vad]', or find speech by level"
+        ) from error

@@ -1,0 +1,130 @@
+"""From chunks of channels at any rate to one channel at the rate of a model.
+
+The result does not depend on how a recording is cut into chunks: it is processed in blocks of a fixed length.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import soxr
+from transformers.utils import logging
+
+from ...audio_files_gemoclap import MAX_CHANNELS
+from ...audio_headers_gemoclap import AudioError
+from ...recordings_gemoclap import MAX_AMPLITUDE
+
+logger = logging.get_logger(__name__)
+
+BLOCK_SECONDS = 0.1
+QUIETEST = 1e-10  # mean power of a channel below which nothing is known about its phase: -100 dBFS
+
+
+class ChannelMixer:
+    """Averages channels; from where they cancel out, it takes the loudest one.
+
+    The rule is that of `mix_channels`, applied to all that was heard so far: channels cancel out if their mean has
+    less than half of the power that it would have with independent channels.
+
+    Args:
+        name: Name of the recording in messages.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.loudest = name, None
+        self._count, self._sums, self._squares = 0, 0.0, 0.0
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Mix a block `(time, channels)` to `(time,)`."""
+        channels = block.shape[1]
+        if channels == 1:
+            return block[:, 0]
+        mixed = block.mean(1)
+        if self.loudest is None:
+            self._add(np.column_stack([block, mixed]).astype(np.float64))
+        return mixed if self.loudest is None else block[:, self.loudest]
+
+    def _add(self, block: np.ndarray) -> None:
+        start = self._count
+        self._count, self._sums, self._squares = (
+            start + len(block),
+            self._sums + block.sum(0),
+            self._squares + np.square(block).sum(0),
+        )
+        *powers, mixed = self._squares / self._count - np.square(self._sums / self._count)
+        if np.mean(powers) > QUIETEST and mixed < np.mean(powers) / (2 * len(powers)):
+            self.loudest = int(np.argmax(powers))
+            logger.warning(
+                f"{self.name}: its channels cancel out (opposite phase): their mean has "
+                f"{mixed / np.mean(powers):.0%} of their power; channel {self.loudest + 1} of {len(powers)}, the "
+                f"loudest, is used"
+            )
+
+
+class ModelSignal:
+    """Converts chunks to one channel at the rate of a model.
+
+    Args:
+        rate: Sampling rate of the chunks, in Hz.
+        target: Sampling rate of the model, in Hz.
+        name: Name of the recording in messages.
+    """
+
+    def __init__(self, rate: int, target: int, name: str):
+        self.name = name
+        self._size = max(1, round(BLOCK_SECONDS * rate))
+        self._mix = ChannelMixer(name)
+        self._resampler = None if rate == target else soxr.ResampleStream(rate, target, 1, dtype="float32")
+        self._kept: np.ndarray | None = None  # frames that do not fill a block
+
+    def feed(self, frames: np.ndarray) -> np.ndarray:
+        """Convert a chunk.
+
+        Args:
+            frames: `(time, channels)` floats.
+
+        Returns:
+            `(time,)` float32 at the rate of the model: all that is complete.
+
+        Raises:
+            AudioError: If samples are not finite or too large, or if the number of channels changes.
+        """
+        check_samples(frames, self.name)
+        if self._kept is not None:
+            if self._kept.shape[1] != frames.shape[1]:
+                raise AudioError(
+                    f"{self.name}: its number of channels changes from {self._kept.shape[1]} to {frames.shape[1]}"
+                )
+            frames = np.concatenate([self._kept, frames])
+        blocks = len(frames) // self._size
+        self._kept = frames[blocks * self._size :].copy()
+        size = self._size
+        return _join([self._convert(frames[index * size : (index + 1) * size]) for index in range(blocks)])
+
+    def finish(self) -> np.ndarray:
+        """The rest, `(time,)`."""
+        if self._kept is None:
+            return np.zeros(0, np.float32)
+        return self._convert(self._kept, last=True)
+
+    def _convert(self, block: np.ndarray, last: bool = False) -> np.ndarray:
+        wave = self._mix(block).astype(np.float32) if len(block) else np.zeros(0, np.float32)
+        return wave if self._resampler is None else self._resampler.resample_chunk(wave, last=last)
+
+
+def check_samples(frames: np.ndarray, name: str) -> None:
+    """Check samples before they are used, so that a bad chunk changes nothing.
+
+    Raises:
+        AudioError: If samples are not finite or too large, or if there are too many channels.
+    """
+    if not 0 < frames.shape[1] <= MAX_CHANNELS:
+        raise AudioError(f"{name}: {frames.shape[1]} channels; give 1 to {MAX_CHANNELS}")
+    peak = float(np.abs(frames).max()) if frames.size else 0.0
+    if not np.isfinite(peak):
+        raise AudioError(f"{name}: it contains NaN or infinite samples; repair or remove it")
+    if peak > MAX_AMPLITUDE:
+        raise AudioError(f"{name}: it contains samples as large as {peak:.1e}, which is not audio; repair it")
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)

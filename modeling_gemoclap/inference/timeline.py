@@ -1,0 +1,76 @@
+"""Timelines: the emotions in long recordings, as segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from .segments import Segment, TimelineOptions
+from .streaming.files import Blocks, open_recording
+from .streaming.scoring import TimelineEngine
+from .streaming.signal import ModelSignal
+from .turns import Turn, turn_segments
+
+__all__ = ["Segment", "TimelineOptions", "timeline"]
+
+Hook = Callable[[np.ndarray, Blocks], None]
+
+
+def timeline(
+    pipe, source, options: TimelineOptions | None = None, segments: list[Turn] | None = None, hook: Hook | None = None
+) -> Iterator[Segment]:
+    """Find the speech in a recording, and the emotions in it.
+
+    The recording is read as a stream, so that its length does not matter. Speech is found by Silero VAD or by level.
+    Overlapping windows over each stretch of speech are classified, and the scores of the windows over each moment are
+    averaged. Another emotion takes over where its mean score exceeds that of the present one by more than
+    `options.hysteresis`. The label of a segment is therefore not always the first of its `scores`.
+
+    Args:
+        pipe: The model, from `load_pipeline`.
+        source: A path, or what `read_audio` accepts.
+        options: How the timeline is made.
+        segments: Turns of speakers, from `read_rttm`. Each becomes one segment with its speaker, and options of speech
+            detection and smoothing have no effect.
+        hook: Called with each block of samples at the rate of the model, `(time,)`, and the recording.
+
+    Returns:
+        An iterator over the segments, in the order of time. A recording without speech has none. Invalid options raise
+        an error at once, others while iterating.
+
+    Raises:
+        AudioError: If the recording cannot be read; segments up to there were returned before.
+        ValueError: If options are invalid or do not fit the model.
+        ImportError: If `options.vad` is `"silero"` and silero-vad is not installed.
+    """
+    options = options or TimelineOptions()
+    if segments is not None:
+        return turn_segments(pipe, source, options, segments, hook)
+    engine = TimelineEngine(pipe, options)
+    return _speech_segments(engine, source, hook)
+
+
+def _speech_segments(engine: TimelineEngine, source, hook: Hook | None) -> Iterator[Segment]:
+    for wave in waves(source, engine.rate, hook):
+        yield from engine.feed(wave)
+    yield from engine.finish()
+
+
+def waves(source, rate: int, hook: Hook | None) -> Iterator[np.ndarray]:
+    """The samples of a recording, `(time,)`, at the rate of a model, in pieces.
+
+    Raises:
+        AudioError: If it cannot be read.
+    """
+    recording = open_recording(source)
+    signal = ModelSignal(recording.rate, rate, recording.name)
+    for block in recording.blocks:
+        yield _seen(signal.feed(block), recording, hook)
+    yield _seen(signal.finish(), recording, hook)
+
+
+def _seen(wave: np.ndarray, recording: Blocks, hook: Hook | None) -> np.ndarray:
+    if hook is not None and len(wave):
+        hook(wave, recording)
+    return wave

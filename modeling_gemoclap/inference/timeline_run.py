@@ -1,0 +1,167 @@
+"""The timeline of one recording, on the terminal and in files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..audio_headers_gemoclap import AudioError
+from ..command_line.places import refuse_unwritable
+from .recordings import STDIN, read_input
+from .segments import Segment, TimelineOptions
+from .streaming.files import Blocks
+from .timeline import timeline
+from .timeline_files import TimelineFacts, format_of_timeline, render_timeline, write_timeline
+from .turns import read_rttm
+
+TABLE = "table"
+
+
+@dataclass(frozen=True)
+class TimelineOutputs:
+    """Where a timeline is written, and how.
+
+    Args:
+        paths: Files, with a format by their suffix. Without any, the standard output.
+        kind: Format of the standard output, or of files with other suffixes; None: a table on the standard output.
+        quiet: Whether to show no progress.
+
+    Raises:
+        ValueError: If a format is unknown, or a folder cannot be written.
+    """
+
+    paths: Sequence[str] = ()
+    kind: str | None = None
+    quiet: bool = False
+
+    def __post_init__(self):
+        for path in self.paths:
+            format_of_timeline(path, self.kind)
+            refuse_unwritable({"--output": Path(path).expanduser().parent})
+
+    @property
+    def as_table(self) -> bool:
+        """Whether segments are printed as they are found."""
+        return not self.paths and self.kind in (None, TABLE)
+
+
+@dataclass
+class TimelineRun:
+    """Makes the timeline of a recording.
+
+    Args:
+        pipe: The model, from `load_pipeline`.
+        model: Its name.
+        recording: A path, or `-` for the standard input.
+        options: How the timeline is made.
+        outputs: Where it is written.
+
+    Attributes:
+        segments: The segments.
+        seconds: The duration of what was read.
+        error: Why the recording could not be read to its end; None if it was.
+    """
+
+    pipe: object
+    model: str
+    recording: str
+    options: TimelineOptions
+    outputs: TimelineOutputs
+    segments: list[Segment] = field(default_factory=list)
+    seconds: float = 0.0
+    error: str | None = None
+
+    def run(self, turns: str | None = None) -> None:
+        """Make the timeline, and write what was found, also if the recording cannot be read to its end.
+
+        Args:
+            turns: A diarisation in the format RTTM, see `read_rttm`.
+
+        Raises:
+            ValueError: If options or the diarisation are invalid.
+            OSError: If a file cannot be written.
+        """
+        rate = self._rate
+        read = None if turns is None else read_rttm(turns, None if self.recording == STDIN else self.recording)
+        hidden = self.outputs.quiet or not sys.stderr.isatty() or (self.outputs.as_table and sys.stdout.isatty())
+        bar = tqdm(unit="s", disable=hidden, dynamic_ncols=True, bar_format="{l_bar}{bar}| {n:.0f} of {total} s")
+
+        def hook(wave: np.ndarray, recording: Blocks) -> None:
+            bar.total = recording.seconds and round(recording.seconds)
+            self.seconds += len(wave) / rate
+            bar.update(len(wave) / rate)
+
+        found = timeline(self.pipe, read_input(self.recording), self.options, read, hook)
+        try:
+            for segment in found:
+                self._add(segment)
+        except AudioError as error:
+            self.error = str(error)
+        finally:
+            bar.close()
+        self._write()
+
+    @property
+    def _rate(self) -> int:
+        from .streaming.scoring import extractor_of
+
+        return extractor_of(self.pipe).sampling_rate
+
+    def _add(self, segment: Segment) -> None:
+        self.segments.append(segment)
+        if self.outputs.as_table:
+            print(table_line(segment), flush=True)
+
+    def _write(self) -> None:
+        labels = self.options.of_prediction().labels_of(self.pipe)
+        facts = TimelineFacts(self.recording, self.seconds, labels, self.model)
+        for path in self.outputs.paths:
+            write_timeline(self.segments, Path(path).expanduser(), facts, _kind_of(path, self.outputs.kind))
+        if not self.outputs.paths and not self.outputs.as_table:
+            sys.stdout.write(render_timeline(self.segments, facts, self.outputs.kind))
+
+    def summary(self) -> str:
+        """What was found, and the error."""
+        name, seconds = self.recording, f"{self.seconds:.1f} s"
+        if self.segments:
+            speech = sum(segment.duration for segment in self.segments)
+            lines = [f"{len(self.segments)} segments, {speech:.1f} s of speech in {seconds}"]
+        else:
+            lines = [f"{name}: no speech found in {seconds}"] if self.seconds else []
+        return "\n".join([*lines, *filter(None, [self.error])])
+
+
+def _kind_of(path: str, kind: str | None) -> str:
+    try:
+        return format_of_timeline(path)
+    except ValueError:
+        return format_of_timeline(path, kind)
+
+
+def table_line(segment: Segment) -> str:
+    """A segment as a line of a table: start, end, label, score, speaker."""
+    label = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in segment.label
+    )
+    times = f"{clock(segment.start):>10}  {clock(segment.end):>10}"
+    return f"{times}  {label:<12}  {segment.score:.2f}  {segment.speaker or ''}".rstrip()
+
+
+def live_line(segment: Segment, kind: str) -> str:
+    """A segment of live audio as a line: of a table, or JSON for `"jsonl"`."""
+    return json.dumps(segment.as_dict()) if kind == "jsonl" else table_line(segment)
+
+
+def clock(seconds: float) -> str:
+    """A time as `h:mm:ss.s`, without hours in the first hour."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    rest = f"{minutes:02d}:{tenths // 10:02d}.{tenths % 10}"
+    return f"{hours}:{rest}" if hours else rest

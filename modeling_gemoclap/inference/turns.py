@@ -1,0 +1,199 @@
+"""Turns of speakers from a diarisation, and their emotions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers.utils import logging
+
+from ..audio_headers_gemoclap import AudioError
+from .predictions import Prediction, predict
+from .segments import Segment, TimelineOptions
+from .streaming.scoring import extractor_of
+
+logger = logging.get_logger(__name__)
+
+LONGEST_CLIP = 30.0  # seconds: a longer turn is classified in parts
+TOLERANCE = 0.5  # seconds by which a turn may exceed the recording without a warning
+FIELDS = "SPEAKER FILE CHANNEL START DURATION <NA> <NA> SPEAKER_NAME <NA> <NA>"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn of a speaker.
+
+    Args:
+        start: Start in seconds.
+        end: End in seconds.
+        speaker: Name of the speaker.
+    """
+
+    start: float
+    end: float
+    speaker: str
+
+
+def read_rttm(path: str | Path, recording: str | Path | None = None) -> list[Turn]:
+    """Read a diarisation in the format RTTM, as pyannote and other tools write it.
+
+    Args:
+        path: The file. Lines of other types than SPEAKER, and comments, are ignored.
+        recording: The recording. Of a file with the turns of several recordings, those are read whose name is that of
+            the recording without its suffix.
+
+    Returns:
+        The turns, in the order of their start.
+
+    Raises:
+        ValueError: If a line is not valid, or if there are no turns of the recording.
+        OSError: If the file cannot be read.
+    """
+    by_file: dict[str, list[Turn]] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file in UTF-8; give a diarisation in the format RTTM") from None
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if words and words[0] == "SPEAKER":
+            by_file.setdefault(words[1] if len(words) > 1 else "", []).append(_turn(words, f"{path}, line {number}"))
+    if not by_file:
+        raise ValueError(f"{path}: no line that begins with SPEAKER; give a diarisation in the format RTTM")
+    if len(by_file) > 1:
+        stem = Path(recording).stem if recording is not None else None
+        if stem not in by_file:
+            names = ", ".join(sorted(by_file)[:5])
+            raise ValueError(f"{path}: turns of {len(by_file)} recordings ({names}), but none of {stem}")
+        by_file = {stem: by_file[stem]}
+    [turns] = by_file.values()
+    return sorted(turns, key=lambda turn: (turn.start, turn.end))
+
+
+def _turn(words: list[str], place: str) -> Turn:
+    try:
+        start, duration, speaker = float(words[3]), float(words[4]), words[7]
+    except (IndexError, ValueError):
+        raise ValueError(f"{place}: not {FIELDS}, with times in seconds") from None
+    if not (math.isfinite(start) and math.isfinite(duration) and start >= 0 and duration > 0):
+        raise ValueError(f"{place}: start {words[3]} and duration {words[4]}; give numbers of at least 0 and above 0")
+    return Turn(start, start + duration, speaker)
+
+
+@dataclass
+class _Part:
+    """A part of a turn that is classified as one clip, in samples."""
+
+    turn: int
+    start: int
+    end: int
+    scores: dict[str, float] | None = None
+
+
+def turn_segments(pipe, source, options: TimelineOptions, turns: list[Turn], hook=None) -> Iterator[Segment]:
+    """Classify each turn as one clip; of a turn longer than 30 s, equal parts whose scores are averaged.
+
+    Args:
+        pipe: The model, from `load_pipeline`.
+        source: The recording.
+        options: Labels, templates and size of batches.
+        turns: The turns. They may overlap.
+        hook: See `timeline`.
+
+    Returns:
+        An iterator over the segments, in the order of the turns' starts. A turn that cannot be used, for example
+        because it is silent, has none, and a warning tells it.
+
+    Raises:
+        AudioError: If the recording cannot be read, or a turn begins after its end.
+        ValueError: If options are invalid.
+    """
+    asked = options.of_prediction()
+    list(predict(pipe, [], asked))
+    turns = sorted(turns, key=lambda turn: (turn.start, turn.end))
+    return _classified(pipe, source, options, turns, hook)
+
+
+def _classified(pipe, source, options, turns, hook) -> Iterator[Segment]:
+    from .timeline import waves
+
+    extractor = extractor_of(pipe)
+    rate = extractor.sampling_rate
+    parts = _split(turns, rate, min(extractor.max_seconds or LONGEST_CLIP, LONGEST_CLIP))
+    answers = [[part for part in parts if part.turn == number] for number in range(len(turns))]
+    unanswered = [len(of_turn) for of_turn in answers]
+    asked, next_turn = options.of_prediction(), 0
+    for batch in _batches(_clips(waves(source, rate, hook), parts, turns, rate), options.batch_size):
+        clips = ({"array": wave, "sampling_rate": rate} for _, wave in batch)
+        for (part, _), answer in zip(batch, predict(pipe, clips, asked, on_error="return"), strict=True):
+            unanswered[part.turn] -= 1
+            if isinstance(answer, Prediction):
+                part.scores = answer.scores
+            else:
+                turn = turns[part.turn]
+                logger.warning(f"the turn of {turn.speaker} at {turn.start:g} s cannot be used: {answer}")
+        while next_turn < len(turns) and not unanswered[next_turn]:
+            yield from _segment(turns[next_turn], answers[next_turn], rate)
+            next_turn += 1
+
+
+def _split(turns: list[Turn], rate: int, longest: float) -> list[_Part]:
+    """The parts of all turns, in the order of their ends."""
+    parts = []
+    for number, turn in enumerate(turns):
+        borders = np.linspace(turn.start, turn.end, math.ceil((turn.end - turn.start) / longest) + 1)
+        samples = [round(border * rate) for border in borders]
+        parts += [_Part(number, start, end) for start, end in zip(samples, samples[1:], strict=False)]
+    return sorted(parts, key=lambda part: (part.end, part.start))
+
+
+def _clips(waves: Iterator[np.ndarray], parts: list[_Part], turns, rate: int) -> Iterator[tuple[_Part, np.ndarray]]:
+    """The samples of each part, as soon as they were read."""
+    wave, offset, todo = np.zeros(0, np.float32), 0, list(parts)
+    for block in waves:
+        wave = np.concatenate([wave, block])
+        position = offset + len(wave)
+        while todo and todo[0].end <= position:
+            part = todo.pop(0)
+            yield part, wave[part.start - offset : part.end - offset]
+        needed = min([position, *(part.start for part in todo if part.start < position)])
+        wave, offset = wave[needed - offset :], needed
+    total = offset + len(wave)
+    for part in todo:
+        turn = turns[part.turn]
+        if part.start >= total:
+            raise AudioError(
+                f"the turn of {turn.speaker} from {turn.start:g} to {turn.end:g} s is after the end of the recording, "
+                f"{total / rate:.2f} s: is it the diarisation of another recording?"
+            )
+        if turn.end - total / rate > TOLERANCE:
+            logger.warning(f"the turn of {turn.speaker} at {turn.start:g} s is cut: the recording ends before it")
+        part.end = total
+        yield part, wave[part.start - offset :]
+
+
+def _batches(items: Iterator, size: int) -> Iterator[list]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _segment(turn: Turn, parts: list[_Part], rate: int) -> Iterator[Segment]:
+    used = [part for part in parts if part.scores is not None]
+    if not used:
+        return
+    total = sum(part.end - part.start for part in used)
+    means = {
+        label: sum(part.scores[label] * (part.end - part.start) for part in used) / total for label in used[0].scores
+    }
+    scores = dict(sorted(means.items(), key=lambda item: -item[1]))
+    label = next(iter(scores))
+    yield Segment(turn.start, max(part.end for part in parts) / rate, label, scores[label], scores, turn.speaker)
