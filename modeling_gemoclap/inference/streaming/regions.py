@@ -54,7 +54,7 @@ class SpeechRegions:
     @property
     def active(self) -> Region | None:
         """The present stretch, once it is long enough; else None."""
-        return self._region if self._region and self._region.heard - self._begin >= self._min_speech else None
+        return self._region if self._region and self._region.heard - self._begin > self._min_speech else None
 
     @property
     def needed(self) -> int:
@@ -84,7 +84,7 @@ class SpeechRegions:
         if self._silence is None:
             self._region.heard = self.position
         self._region.known = min(self._region.heard + self._pad, self.position)
-        if probability < self._neg_threshold and self.position - self._silence >= self._min_silence:
+        if probability < self._neg_threshold and begin - self._silence >= self._min_silence:
             return self._close(self.position)
         return None
 
