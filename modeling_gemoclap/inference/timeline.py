@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import numpy as np
+from collections.abc import Iterator
 
 from .segments import Segment, TimelineOptions
-from .streaming.files import Blocks, open_recording
 from .streaming.scoring import TimelineEngine
-from .streaming.signal import ModelSignal
+from .streaming.waves import Hook, waves
 from .turns import Turn, turn_segments
 
 __all__ = ["Segment", "TimelineOptions", "timeline"]
-
-Hook = Callable[[np.ndarray, Blocks], None]
 
 
 def timeline(
@@ -55,22 +50,3 @@ def _speech_segments(engine: TimelineEngine, source, hook: Hook | None) -> Itera
     for wave in waves(source, engine.rate, hook):
         yield from engine.feed(wave)
     yield from engine.finish()
-
-
-def waves(source, rate: int, hook: Hook | None) -> Iterator[np.ndarray]:
-    """The samples of a recording, `(time,)`, at the rate of a model, in pieces.
-
-    Raises:
-        AudioError: If it cannot be read.
-    """
-    recording = open_recording(source)
-    signal = ModelSignal(recording.rate, rate, recording.name)
-    for block in recording.blocks:
-        yield _seen(signal.feed(block), recording, hook)
-    yield _seen(signal.finish(), recording, hook)
-
-
-def _seen(wave: np.ndarray, recording: Blocks, hook: Hook | None) -> np.ndarray:
-    if hook is not None and len(wave):
-        hook(wave, recording)
-    return wave

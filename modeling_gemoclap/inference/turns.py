@@ -14,6 +14,7 @@ from ..audio_headers_gemoclap import AudioError
 from .predictions import Prediction, predict
 from .segments import Segment, TimelineOptions
 from .streaming.scoring import extractor_of
+from .streaming.waves import waves
 
 logger = logging.get_logger(__name__)
 
@@ -118,8 +119,6 @@ def turn_segments(pipe, source, options: TimelineOptions, turns: list[Turn], hoo
 
 
 def _classified(pipe, source, options, turns, hook) -> Iterator[Segment]:
-    from .timeline import waves
-
     extractor = extractor_of(pipe)
     rate = extractor.sampling_rate
     parts = _split(turns, rate, min(extractor.max_seconds or LONGEST_CLIP, LONGEST_CLIP))

@@ -19,8 +19,9 @@ from modeling_gemoclap.inference.streaming.files import open_recording
 from modeling_gemoclap.inference.streaming.scoring import TimelineEngine, default_window
 from modeling_gemoclap.inference.streaming.signal import ChannelMixer
 from modeling_gemoclap.inference.streaming.smoothing import Smoother
+from modeling_gemoclap.inference.streaming.waves import waves
 from modeling_gemoclap.inference.streaming.windows import RegionEnd, SpeechWindows, Window
-from modeling_gemoclap.inference.timeline import timeline, waves
+from modeling_gemoclap.inference.timeline import timeline
 
 RATE = 16_000
 QUICK = {"vad": "level", "window": 1.0, "step": 0.25}
