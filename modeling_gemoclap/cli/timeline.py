@@ -76,6 +76,9 @@ def timeline(
         ),
     ] = None,
     format: Annotated[TimelineFormat | None, typer.Option(help="Of the standard output; default: a table.")] = None,
+    picture: Annotated[
+        str | None, typer.Option(help="Picture of the segments over the waveform (.png, .svg, .pdf).")
+    ] = None,
     segments: Annotated[
         str | None, typer.Option(metavar="RTTM", help="Turns of speakers: each becomes one segment.")
     ] = None,
@@ -109,7 +112,7 @@ def timeline(
 
     with usage_errors(NAMES):
         options = TimelineOptions(templates=template or None, **given | {"vad": vad.value})
-        outputs = TimelineOutputs(output or (), format and format.value, quiet)
+        outputs = TimelineOutputs(output or (), format and format.value, picture, quiet)
         run = TimelineRun(load_pipeline(model, device, revision), model, recording, options, outputs)
         run.run(segments)
     if not quiet or run.error:

@@ -75,6 +75,11 @@ def _json(segments: list[Segment], facts: TimelineFacts) -> str:
     return json.dumps(values | {"segments": as_dicts(segments)}, indent=2) + "\n"
 
 
+def printable(text: str) -> str:
+    """A text with replacement characters for those that cannot be printed."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def _clock(seconds: float, mark: str) -> str:
     total = round(seconds * 1000)
     minutes, milliseconds = divmod(total, 60_000)

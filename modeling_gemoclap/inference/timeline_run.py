@@ -16,8 +16,10 @@ from ..command_line.places import refuse_unwritable
 from .recordings import STDIN, read_input
 from .segments import Segment, TimelineOptions
 from .streaming.files import Blocks
+from .streaming.scoring import extractor_of
 from .timeline import timeline
-from .timeline_files import TimelineFacts, format_of_timeline, render_timeline, write_timeline
+from .timeline_files import TimelineFacts, format_of_timeline, printable, render_timeline, write_timeline
+from .timeline_picture import Envelope, check_picture, draw_timeline
 from .turns import read_rttm
 
 TABLE = "table"
@@ -30,6 +32,7 @@ class TimelineOutputs:
     Args:
         paths: Files, with a format by their suffix. Without any, the standard output.
         kind: Format of the standard output, or of files with other suffixes; None: a table on the standard output.
+        picture: A picture of the segments over the waveform; see `draw_timeline`.
         quiet: Whether to show no progress.
 
     Raises:
@@ -38,12 +41,16 @@ class TimelineOutputs:
 
     paths: Sequence[str] = ()
     kind: str | None = None
+    picture: str | None = None
     quiet: bool = False
 
     def __post_init__(self):
         for path in self.paths:
             format_of_timeline(path, self.kind)
             refuse_unwritable({"--output": Path(path).expanduser().parent})
+        if self.picture:
+            check_picture(self.picture)
+            refuse_unwritable({"--picture": Path(self.picture).expanduser().parent})
 
     @property
     def as_table(self) -> bool:
@@ -87,7 +94,8 @@ class TimelineRun:
             ValueError: If options or the diarisation are invalid.
             OSError: If a file cannot be written.
         """
-        rate = self._rate
+        rate = extractor_of(self.pipe).sampling_rate
+        envelope = Envelope(rate)
         read = None if turns is None else read_rttm(turns, None if self.recording == STDIN else self.recording)
         hidden = self.outputs.quiet or not sys.stderr.isatty() or (self.outputs.as_table and sys.stdout.isatty())
         bar = tqdm(unit="s", disable=hidden, dynamic_ncols=True, bar_format="{l_bar}{bar}| {n:.0f} of {total} s")
@@ -96,6 +104,8 @@ class TimelineRun:
             bar.total = recording.seconds and round(recording.seconds)
             self.seconds += len(wave) / rate
             bar.update(len(wave) / rate)
+            if self.outputs.picture:
+                envelope.add(wave)
 
         found = timeline(self.pipe, read_input(self.recording), self.options, read, hook)
         try:
@@ -105,24 +115,21 @@ class TimelineRun:
             self.error = str(error)
         finally:
             bar.close()
-        self._write()
-
-    @property
-    def _rate(self) -> int:
-        from .streaming.scoring import extractor_of
-
-        return extractor_of(self.pipe).sampling_rate
+        self._write(envelope)
 
     def _add(self, segment: Segment) -> None:
         self.segments.append(segment)
         if self.outputs.as_table:
             print(table_line(segment), flush=True)
 
-    def _write(self) -> None:
+    def _write(self, envelope: Envelope) -> None:
         labels = self.options.of_prediction().labels_of(self.pipe)
         facts = TimelineFacts(self.recording, self.seconds, labels, self.model)
         for path in self.outputs.paths:
             write_timeline(self.segments, Path(path).expanduser(), facts, _kind_of(path, self.outputs.kind))
+        if self.outputs.picture:
+            path = Path(self.outputs.picture).expanduser()
+            draw_timeline(self.segments, envelope, path, labels, Path(self.recording).name)
         if not self.outputs.paths and not self.outputs.as_table:
             sys.stdout.write(render_timeline(self.segments, facts, self.outputs.kind))
 
@@ -146,11 +153,8 @@ def _kind_of(path: str, kind: str | None) -> str:
 
 def table_line(segment: Segment) -> str:
     """A segment as a line of a table: start, end, label, score, speaker."""
-    label = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in segment.label
-    )
     times = f"{clock(segment.start):>10}  {clock(segment.end):>10}"
-    return f"{times}  {label:<12}  {segment.score:.2f}  {segment.speaker or ''}".rstrip()
+    return f"{times}  {printable(segment.label):<12}  {segment.score:.2f}  {printable(segment.speaker or '')}".rstrip()
 
 
 def live_line(segment: Segment, kind: str) -> str:

@@ -27,6 +27,7 @@ from modeling_gemoclap.inference.timeline_files import (
     format_of_timeline,
     render_timeline,
 )
+from modeling_gemoclap.inference.timeline_picture import COLUMNS, Envelope, draw_timeline
 from modeling_gemoclap.inference.timeline_run import clock
 from modeling_gemoclap.inference.turns import Turn, read_rttm
 
@@ -203,6 +204,29 @@ def test_the_command_prints(recording, tmp_path, capfd):
     assert output.splitlines()[1].split(",")[4] == "eva" and errors == ""
 
 
+def test_the_envelope_is_bounded_and_exact():
+    rng, envelope = np.random.default_rng(0), Envelope(RATE)
+    wave = rng.standard_normal(600 * RATE, np.float32)
+    for part in np.array_split(wave, 97):
+        envelope.add(part)
+    times, lowest, highest = envelope.columns()
+    assert COLUMNS <= len(times) < 2 * COLUMNS
+    width = round((times[1] - times[0]) * RATE)
+    blocks = wave[: len(times) * width].reshape(-1, width)
+    np.testing.assert_array_equal(lowest, blocks.min(1))
+    np.testing.assert_array_equal(highest, blocks.max(1))
+
+
+@pytest.mark.parametrize("suffix, start", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_pictures(recording, tmp_path, suffix, start):
+    picture = tmp_path / f"a $x$ <b>.{suffix}"
+    assert run("timeline", recording, *QUICK, "--quiet", "--picture", picture) == 0
+    assert picture.read_bytes().startswith(start)
+    draw_timeline([], Envelope(RATE), picture, ["a"], "$x <b>")
+    draw_timeline(SEGMENTS, Envelope(RATE), picture, [], "")
+    assert b"<b>" not in picture.read_bytes() or suffix != "svg"
+
+
 def test_no_speech_is_told(tmp_path, capfd):
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
     assert run("timeline", tmp_path / "a.wav", *QUICK) == 0
@@ -227,6 +251,7 @@ def test_a_damaged_recording_keeps_what_was_found(recording, tmp_path, capfd):
         (("--output", "a.txt"), "a.txt: give a name that ends in one of .csv"),
         (("--output", "/proc/none/a.vtt"), "--output /proc/none: cannot be written"),
         (("--labels", "calm"), "--labels"),
+        (("--picture", "a.gif"), "--picture a.gif: give a name that ends in .png"),
         (("--segments", "missing.rttm"), "missing.rttm: No such file"),
     ],
 )
