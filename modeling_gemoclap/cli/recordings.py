@@ -45,6 +45,10 @@ def predict(
     batch_size: BatchSize = 16,
     device: Device = None,
     gender: Annotated[bool, typer.Option("--gender", help="Predict the gender of the speaker too.")] = False,
+    reject_below: Annotated[
+        float | None,
+        typer.Option(help="Answer 'none of these' below this score, between 0 and 1; default: never."),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Overwrite --output instead of continuing it.")] = False,
     quiet: Quiet = False,
     revision: Revision = None,
@@ -63,12 +67,13 @@ def predict(
     from ..inference.predictions import PredictionOptions
 
     names = dict.fromkeys(("labels", "candidate_labels"), "--labels") | {"hypothesis_template": "--template"}
+    names |= {"reject_below": "--reject-below"}
     with usage_errors(names):
-        options = PredictionOptions(labels, template or None, gender, batch_size)
+        options = PredictionOptions(labels, template or None, gender, batch_size, reject_below)
         output_options = OutputOptions(output, format and format.value, restart, quiet)
         predictor = FilePredictor(load_pipeline(model, device, revision), found, options, output_options)
     predictor.run()
-    if not quiet or predictor.errors:
+    if not quiet or predictor.errors or predictor.rejected:
         print(predictor.summary(), file=sys.stderr)
     hint(f"gemoclap info {words_of_model(model, revision)}  (what it was trained on, which words it knows)", quiet)
     return 1 if predictor.errors else 0

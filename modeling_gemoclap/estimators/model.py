@@ -94,6 +94,7 @@ class GEmoClap:
         templates: Sequence[str] | str | None = None,
         gender: bool = False,
         batch_size: int = BATCH_SIZE,
+        reject_below: float | None = None,
     ) -> list[Prediction]:
         """Predict the emotion of recordings.
 
@@ -103,12 +104,15 @@ class GEmoClap:
             templates: Prompt templates with `{}`; None: those of the model.
             gender: Whether to predict the gender too.
             batch_size: Number of recordings that are processed together.
+            reject_below: Predictions whose score is below this number, between 0 and 1, have the label
+                `NONE_OF_THESE`, and `best_label` has the label with the highest score; None rejects none. A warning
+                tells if the scores are not calibrated.
 
         Raises:
             AudioError: If a recording cannot be used.
-            ValueError: If labels or templates are invalid, or the model cannot predict the gender.
+            ValueError: If labels, templates or `reject_below` are invalid, or the model cannot predict the gender.
         """
-        options = PredictionOptions(labels, templates, gender, batch_size)
+        options = PredictionOptions(labels, templates, gender, batch_size, reject_below)
         return list(predict(self._fitted(), recordings_of(recordings), options))
 
     def predict_proba(self, recordings, batch_size: int = BATCH_SIZE) -> np.ndarray:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from .classifier import AudioClassifier
 from .output import PredictionFile, Rows, format_of
-from .predictions import PredictionOptions, identity_of_predictions, predict
+from .predictions import NONE_OF_THESE, PredictionOptions, identity_of_predictions, predict
 from .recordings import Recordings, read_input
 
 
@@ -45,6 +45,7 @@ class FilePredictor:
     Attributes:
         errors: The messages of recordings that could not be used.
         skipped: Number of recordings whose predictions the file already had.
+        rejected: Number of predictions whose score is below `reject_below`, of those that were made now.
 
     Raises:
         ValueError: If options are invalid.
@@ -58,13 +59,14 @@ class FilePredictor:
         output: OutputOptions,
     ):
         kind = format_of(output.path, output.kind)
-        rows = Rows(kind, options.labels_of(pipe), options.gender, max(map(len, ["file", *recordings.names])))
+        width = max(map(len, ["file", *recordings.names]))
+        rows = Rows(kind, options.labels_of(pipe), options.gender, options.reject_below is not None, width)
         path = Path(output.path).expanduser() if output.path else None
         identity = identity_of_predictions(pipe, options) if path else {}  # hashing the weights takes a second
         self.file = PredictionFile(path, rows, identity, output.restart)
         self.pipe, self.recordings, self.options, self.quiet = pipe, recordings, options, output.quiet
         self.errors: list[str] = []
-        self.skipped = 0
+        self.skipped = self.rejected = 0
         list(predict(pipe, [], options))  # invalid options raise an error before the file is touched
 
     def run(self) -> None:
@@ -81,6 +83,8 @@ class FilePredictor:
             for name, answer in zip(self._with_progress(todo.names), answers, strict=True):
                 if isinstance(answer, str):
                     self.errors.append(answer)
+                else:
+                    self.rejected += answer.rejected
                 file.write(name, answer)
 
     def _with_progress(self, names: Iterable[str]) -> Iterator[str]:
@@ -89,8 +93,10 @@ class FilePredictor:
 
     def summary(self) -> str:
         """What was done, and the recordings that could not be used."""
-        done = len(self.recordings) - self.skipped - len(self.errors)
+        done, threshold = len(self.recordings) - self.skipped - len(self.errors), self.options.reject_below
         parts = [f"{done} predicted"]
+        if threshold is not None:
+            parts[0] += f", of which {self.rejected} {NONE_OF_THESE!r} (score below {threshold:g})"
         parts += [f"{self.skipped} already in {self.file.path}"] if self.skipped else []
         parts += [f"{len(self.errors)} could not be used:"] if self.errors else []
         lines = [", ".join(parts), *(f"  {error}" for error in self.errors)]

@@ -34,6 +34,7 @@ from .results import (
     is_zeroshot,
     read_results,
     refuse_results_of_another,
+    rejection_rows,
     score_rows,
 )
 from .weights import refuse_other_weights
@@ -257,7 +258,7 @@ def environment() -> jinja2.Environment:
     found.filters["percent"] = lambda value: Markup(f"{100 * value:.1f}")
     found.filters["points"] = lambda value: Markup(f"{100 * value:+.1f}")
     found.globals |= {"score_rows": score_rows, "class_rows": class_rows, "gender_rows": gender_rows}
-    found.globals["evaluated_on"] = evaluated_on
+    found.globals |= {"evaluated_on": evaluated_on, "rejection_rows": rejection_rows}
     return found
 
 
