@@ -22,7 +22,10 @@ from .recordings import embed, predict
 # isort: split
 from .checkpoints import card, demo_corpus, doctor, info, push
 
-__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "info", "main", "predict", "push"]
+# isort: split
+from .training_clips import training_clips
+
+__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "info", "main", "predict", "push", "training_clips"]
 
 # Commands with a parser of their own, which `train.py`, `evaluate.py` and `grid.py` start too.
 SCRIPTS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}

@@ -126,10 +126,15 @@ class Rows:
             position += len(line)
 
     def _table_line(self, name: str, labels: list[str], *cells: str) -> str:
-        name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+        name = printable(name)
         name = name if len(name) <= self.width else f"…{name[1 - self.width :]}"
         cells = (*(f"{label:<{self.label_width}}" for label in labels), *cells)
         return "  ".join([f"{name:<{self.width}}", *cells]).rstrip() + "\n"
+
+
+def printable(text: str) -> str:
+    """A text, such as the name of a file, with a replacement for each character that cannot be shown."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _csv_line(values: list) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
 
 def render(template: str, **values) -> str:
     """Fill a template of this folder. Values are escaped, so that names from data create no markup.
@@ -14,6 +12,8 @@ def render(template: str, **values) -> str:
         template: Its file name.
         **values: What it contains. A missing value is an error.
     """
+    import jinja2
+
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
