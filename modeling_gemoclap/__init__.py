@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .estimators.sklearn import GEmoClapClassifier as GEmoClapClassifier
     from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
     from .heads_gemoclap import GEmoClapOutput
-    from .inference.predictions import Prediction
+    from .inference.predictions import NONE_OF_THESE, Prediction
     from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
     from .objectives.gemo_clap.trainer import GEmoClapTrainer as GEmoClapTrainer
     from .pipeline_gemoclap import ZeroShotEmotionPipeline
@@ -35,6 +35,7 @@ __all__ = [
     "GEmoClapModel",
     "GEmoClapOutput",
     "GEmoClapProcessor",
+    "NONE_OF_THESE",
     "Prediction",
     "ZeroShotEmotionPipeline",
 ]
@@ -53,6 +54,7 @@ _MODULES = {
     "GEmoClapOutput": "heads_gemoclap",
     "GEmoClapProcessor": "processing_gemoclap",
     "GEmoClapTrainer": "objectives.gemo_clap.trainer",
+    "NONE_OF_THESE": "inference.predictions",
     "Prediction": "inference.predictions",
     "ZeroShotEmotionPipeline": "pipeline_gemoclap",
 }

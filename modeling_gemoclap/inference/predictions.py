@@ -17,7 +17,8 @@ from .classifier import AudioClassifier
 
 logger = logging.get_logger(__name__)
 BATCH_SIZE = 16
-NONE_OF_THESE = "none of these"  # the label of a prediction whose score is below `reject_below`
+NONE_OF_THESE = "none of these"
+"""The label of a prediction whose score is below `reject_below`."""
 
 
 @dataclass(frozen=True)
