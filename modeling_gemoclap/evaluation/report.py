@@ -124,7 +124,9 @@ def _calibration(record: dict) -> str:
 
 
 def _rejection(record: dict) -> str:
-    figures = record["rejection"]
+    figures = record.get("rejection")
+    if not figures:  # of an earlier version
+        return ""
     half = figures["coverages"][-1]
     return (
         f"If all predictions with a score below {half['threshold']:.2f} are rejected, {_percent(half['coverage'])} % "
