@@ -15,7 +15,9 @@ from harness import EVIDENCE, ROOT
 
 from modeling_gemoclap.configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from modeling_gemoclap.evaluation.prediction_files import load_predictions
+from modeling_gemoclap.fingerprint import TRAINING_CLIPS
 from modeling_gemoclap.publishing.facts import CARD_FACTS
+from modeling_gemoclap.runs.training_clips import recorded_training_clips, write_training_clips
 
 CODE = sorted(path.name for path in (ROOT / "modeling_gemoclap").glob("*_gemoclap.py"))
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "processor_config.json")
@@ -42,6 +44,7 @@ def rerun_checkpoint(entry: dict, run: Runner) -> dict:
         command = ["-m", "modeling_gemoclap", "compress", trained, folder, *entry["compress"]]
         run(*command, skip=(folder / "README.md").is_file())
         _evaluate(trained, trained / "results", entry["judge"], run)
+        store_training_clips(folder, entry, run)
     describe(folder, name)
     place = ship(folder, name) if entry.get("shipped", True) else folder
     results = [folder / "results", folder / "results_zeroshot"]
@@ -56,6 +59,15 @@ def rerun_checkpoint(entry: dict, run: Runner) -> dict:
     if "compress" in entry:
         record["before"] = _before(trained, folder) | compare_words(_words(trained, entry, run), record["words"])
     return record
+
+
+def store_training_clips(folder: Path, entry: dict, run: Runner) -> None:
+    """Write the sample of training clips of a compressed checkpoint, whose weights are not those of its training."""
+    data = option_of(entry["train"], "--data_dir")
+    corpora = [
+        str(each).replace("CORPORA/", f"{run.corpora}/", 1) for each in ([data] if isinstance(data, str) else data)
+    ]
+    write_training_clips(folder, recorded_training_clips(str(folder), corpora))
 
 
 def _evaluate(model: Path, results: Path, judge: list, run: Runner) -> None:
@@ -110,9 +122,9 @@ def ship(folder: Path, name: str) -> Path:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The weights, tokenizer, configurations, card with its facts, and licences of a checkpoint."""
+    """The weights, tokenizer, configurations, card with its facts, sample of training clips, and licences."""
     names = (*FILES, "README.md", CARD_FACTS)
-    return [folder / name for name in names] + sorted(folder.glob("LICENSE*"))
+    return [folder / name for name in names] + sorted([*folder.glob("LICENSE*"), *folder.glob(TRAINING_CLIPS)])
 
 
 def size_of(folder: Path) -> int:

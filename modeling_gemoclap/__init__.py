@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from .estimators.sklearn import GEmoClapClassifier as GEmoClapClassifier
     from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
     from .heads_gemoclap import GEmoClapOutput
+<<<<<<< HEAD
     from .inference.predictions import Prediction
     from .inference.segments import Segment, TimelineOptions
     from .inference.stream import EmotionStream
+=======
+    from .inference.predictions import NONE_OF_THESE, Prediction
+>>>>>>> C
     from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
     from .objectives.gemo_clap.trainer import GEmoClapTrainer as GEmoClapTrainer
     from .pipeline_gemoclap import ZeroShotEmotionPipeline
@@ -38,6 +42,7 @@ __all__ = [
     "GEmoClapModel",
     "GEmoClapOutput",
     "GEmoClapProcessor",
+    "NONE_OF_THESE",
     "Prediction",
     "Segment",
     "TimelineOptions",
@@ -59,6 +64,7 @@ _MODULES = {
     "GEmoClapOutput": "heads_gemoclap",
     "GEmoClapProcessor": "processing_gemoclap",
     "GEmoClapTrainer": "objectives.gemo_clap.trainer",
+    "NONE_OF_THESE": "inference.predictions",
     "Prediction": "inference.predictions",
     "Segment": "inference.segments",
     "TimelineOptions": "inference.segments",

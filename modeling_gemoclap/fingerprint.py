@@ -23,6 +23,7 @@ TRAINING_LIBRARIES = (*AUDIO_LIBRARIES, "accelerate", "scipy", "tokenizers", "to
 IDENTITY = "run_identity.json"  # the fingerprint of a run, in its folder and in each of its checkpoints and folds
 UNSET = "not recorded"
 MAX_SHOWN = 60  # characters of a value in a message
+TRAINING_CLIPS = "training_clips.safetensors"  # beside the weights, but none; see training_clips.py
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.py")
 BLOCK_BYTES = 2**22
 
@@ -148,6 +149,11 @@ def code_sha256(folder: Path) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in sorted(folder.glob("*.py"))}
 
 
+def weight_files(folder: str | Path) -> list[Path]:
+    """The safetensors files with weights in the folder of a checkpoint, sorted."""
+    return sorted(path for path in Path(folder).glob("*.safetensors") if path.name != TRAINING_CLIPS)
+
+
 @lru_cache(maxsize=2**17)
 def _file_sha256(path: str, *state: int) -> str:
     sha256 = hashlib.sha256()
@@ -163,8 +169,9 @@ def folder_sha256(folder: str | Path, patterns: Sequence[str] = WEIGHT_FILES, le
     Args:
         folder: The folder of the checkpoint.
         patterns: Glob patterns of the files to hash.
-        leave_out: Names of files to exclude.
+        leave_out: Names of files to exclude. `TRAINING_CLIPS` always is.
     """
     matching = {path for pattern in patterns for path in Path(folder).glob(pattern) if path.is_file()}
+    leave_out = (*leave_out, TRAINING_CLIPS)
     paths = sorted(path for path in matching if path.name not in leave_out and not path.name.startswith("."))
     return digest([[path.name, file_sha256(path)] for path in paths])

@@ -25,7 +25,11 @@ from .timeline import listen, timeline
 # isort: split
 from .checkpoints import card, demo_corpus, doctor, info, push
 
-__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "info", "listen", "main", "predict", "push", "timeline"]
+# isort: split
+from .training_clips import training_clips
+
+__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "info", "listen", "main"]
+__all__ += ["predict", "push", "timeline", "training_clips"]
 
 # Commands with a parser of their own, which `train.py`, `evaluate.py` and `grid.py` start too.
 SCRIPTS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}

@@ -14,6 +14,7 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.files import unfinished_folder
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..fingerprint import weight_files
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
 from ..processing_gemoclap import GEmoClapProcessor
 from ..publishing.card import read_checkpoint, save_card
@@ -25,7 +26,6 @@ from .card import Changes
 from .word_pieces import OPTION, choose_pieces, cut_embedding, cut_tokenizer, needed_texts
 
 MODELS = {kind.__name__: kind for kind in (GEmoClapModel, GEmoClapForAudioClassification, GEmoClapForXVector)}
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def compress(source: Path, output: Path, half_precision: bool = False, word_pieces: int | None = None) -> str:
@@ -164,7 +164,11 @@ def _describe(source: Path, folder: Path, name: str, changes: Changes) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
+def _weights(folder: Path) -> list[Path]:
+    return [*weight_files(folder), *folder.glob("pytorch_model*.bin")]
+
+
 def _sizes(source: Path, output: Path) -> str:
-    before, after = (sum(path.stat().st_size for kind in WEIGHTS for path in f.glob(kind)) for f in (source, output))
+    before, after = (sum(path.stat().st_size for path in _weights(folder)) for folder in (source, output))
     total = sum(path.stat().st_size for path in output.iterdir() if path.is_file())
     return f"{output}: {total / 1e6:.1f} MB, weights {after / 1e6:.1f} MB instead of {before / 1e6:.1f} MB"

@@ -11,6 +11,7 @@ import numpy as np
 from transformers.utils import logging
 
 from ..command_line.shipped import shipped_checkpoint
+from ..fingerprint import TRAINING_CLIPS
 from ..inference.embeddings import embed_recordings, embed_texts
 from ..inference.loading import load_pipeline
 from ..inference.predictions import BATCH_SIZE, Prediction, PredictionOptions, predict
@@ -27,8 +28,9 @@ if TYPE_CHECKING:  # evaluation requires the packages of gemoclap[train], predic
     from .report import EvaluationReport
 
 logger = logging.get_logger(__name__)
-# Files of a checkpoint that saving its model and processor does not write: the facts of its card, and licences
-DOCUMENTS = (CARD_FACTS, *LICENCE_FILES)
+# Files of a checkpoint that saving its model and processor does not write: the facts of its card, the sample of its
+# training clips, and licences
+DOCUMENTS = (CARD_FACTS, TRAINING_CLIPS, *LICENCE_FILES)
 
 
 class GEmoClap:
@@ -97,6 +99,7 @@ class GEmoClap:
         templates: Sequence[str] | str | None = None,
         gender: bool = False,
         batch_size: int = BATCH_SIZE,
+        reject_below: float | None = None,
     ) -> list[Prediction]:
         """Predict the emotion of recordings.
 
@@ -106,12 +109,15 @@ class GEmoClap:
             templates: Prompt templates with `{}`; None: those of the model.
             gender: Whether to predict the gender too.
             batch_size: Number of recordings that are processed together.
+            reject_below: Predictions whose score is below this number, between 0 and 1, have the label
+                `NONE_OF_THESE`, and `best_label` has the label with the highest score; None rejects none. A warning
+                tells if the scores are not calibrated.
 
         Raises:
             AudioError: If a recording cannot be used.
-            ValueError: If labels or templates are invalid, or the model cannot predict the gender.
+            ValueError: If labels, templates or `reject_below` are invalid, or the model cannot predict the gender.
         """
-        options = PredictionOptions(labels, templates, gender, batch_size)
+        options = PredictionOptions(labels, templates, gender, batch_size, reject_below)
         return list(predict(self._fitted(), recordings_of(recordings), options))
 
     def predict_proba(self, recordings, batch_size: int = BATCH_SIZE) -> np.ndarray:
@@ -259,8 +265,9 @@ class GEmoClap:
     def save_pretrained(self, folder: str | Path) -> Path:
         """Save the model with its code and its card, so that it loads without this package.
 
-        The facts of its training (`card.json`) and the licences in the folder that it was loaded from are saved too.
-        Those of a model from the Hub are downloaded, or read from its cache if the Hub cannot be reached.
+        The facts of its training (`card.json`), the sample of its training clips (unless the weights have changed) and
+        the licences in the folder that it was loaded from are saved too. Those of a model from the Hub are downloaded,
+        or read from its cache if the Hub cannot be reached.
 
         Args:
             folder: The folder. Facts of another model in it are removed.
@@ -269,15 +276,19 @@ class GEmoClap:
             The folder.
         """
         from ..publishing.card import write_card
+        from ..publishing.weights import has_other_training_clips
 
         folder, pipe = Path(folder).expanduser(), self._fitted()
         if self._on_the_hub:
             self._documents = _documents(_snapshot(*self._on_the_hub))
         pipe.model.save_pretrained(folder)
         (getattr(pipe, "processor", None) or pipe.feature_extractor).save_pretrained(folder)
-        (folder / CARD_FACTS).unlink(missing_ok=True)
+        for name in (CARD_FACTS, TRAINING_CLIPS):
+            (folder / name).unlink(missing_ok=True)
         for name, content in self._documents.items():
             (folder / name).write_bytes(content)
+        if has_other_training_clips(folder):
+            (folder / TRAINING_CLIPS).unlink()
         write_card(folder)
         return folder
 

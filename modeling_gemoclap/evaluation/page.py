@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-import jinja2
-
 from ..intervals import FEWEST_SPEAKERS, interval_text
+from ..pages import render
 
 
 def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list[tuple[str, str]], path: Path) -> None:
@@ -20,11 +19,6 @@ def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list
         pictures: File names of PNGs in the folder of `path`, and their captions.
         path: The page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.globals.update(fewest=FEWEST_SPEAKERS, interval_text=interval_text)
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     images = [
         {"caption": caption, "data": base64.b64encode((path.parent / name).read_bytes()).decode()}
         for name, caption in pictures
@@ -32,7 +26,6 @@ def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list
     rows = [("model", record), ("constant baseline", record["controls"]["constant"])]
     if record["controls"]["shuffled_labels"]:
         rows.append(("trained on shuffled labels", record["controls"]["shuffled_labels"]))
-    page = environment.get_template("report_page.html").render(
-        record=record, remarks=remarks, images=images, rows=rows, calibrated=calibrated
-    )
+    parts = {"record": record, "remarks": remarks, "images": images, "rows": rows, "calibrated": calibrated}
+    page = render("evaluation.html", **parts, fewest=FEWEST_SPEAKERS, interval_text=interval_text)
     path.write_text(page, encoding="utf-8")

@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
+from .rejection import RiskCoverage
 from .statistics import Predictions
 
 FEWEST_POINTS = 8
@@ -33,13 +34,14 @@ class EmbeddingFigures:
     title: str
 
 
-def draw(record: dict, folder: Path, figures: EmbeddingFigures) -> list[tuple[str, str]]:
+def draw(record: dict, folder: Path, figures: EmbeddingFigures, curve: RiskCoverage) -> list[tuple[str, str]]:
     """Draw all figures.
 
     Args:
         record: Content of `results.json`.
         folder: Folder for the PNGs.
         figures: Data of the figures of embeddings.
+        curve: The risk-coverage curve of all predictions.
 
     Returns:
         File name and caption of each figure.
@@ -53,6 +55,8 @@ def draw(record: dict, folder: Path, figures: EmbeddingFigures) -> list[tuple[st
         captions["fairness.png"] = "UAR for women and for men"
     _plot_calibration(record, folder / "calibration.png")
     captions["calibration.png"] = "Reliability diagram: accuracy of predictions by their score"
+    _plot_coverage(curve, folder / "coverage.png")
+    captions["coverage.png"] = "Accuracy and UAR of the predictions that are kept, if low scores are rejected"
     if len(figures.predictions) >= FEWEST_POINTS:
         captions |= _plot_projections(figures, folder)
     if figures.similarities is not None:
@@ -129,6 +133,18 @@ def _plot_calibration(record: dict, path: Path) -> None:
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="highest score", ylabel="accuracy")
     axes.set_title(f"expected calibration error {100 * record['calibration']['ece']:.1f}", fontsize=10)
     axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def _plot_coverage(curve: RiskCoverage, path: Path) -> None:
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(100 * curve.coverage, 100 * curve.accuracy, color="tab:blue", label="accuracy")
+    axes.plot(100 * curve.coverage, 100 * curve.uar, color="tab:orange", label="UAR")
+    axes.axhline(100 * curve.accuracy[-1], color="0.6", linestyle="--", label="accuracy without rejection")
+    axes.set(xlim=(0, 100), ylim=(0, 102), xlabel="coverage: predictions that are kept, in %", ylabel="%")
+    axes.set_title(f"area under the risk-coverage curve {100 * curve.aurc:.1f}", fontsize=10)
+    axes.legend(fontsize=8, loc="lower left")
     figure.savefig(path, dpi=150)
 
 

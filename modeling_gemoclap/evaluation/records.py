@@ -11,6 +11,7 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus
 from .clips import Evaluation
 from .protocol_runs import RunEvaluation
+from .rejection import rejection
 from .seen_speakers import CONTROL_NOTE, is_control, speaker_independence
 from .statistics import (
     Predictions,
@@ -130,6 +131,7 @@ def _common_record(runs: list[Predictions], source: Source) -> dict:
         "recall_intervals": recall_intervals(runs),
         "fairness": fairness(runs),
         "calibration": calibration(runs),
+        "rejection": rejection(runs),
         "model": source.model,
         "corpus": corpus.name,
         "licence": "; ".join(part.licence for part in known) or None,

@@ -6,17 +6,20 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ..corpora.files import read_object, write_json
 from ..intervals import interval_text
 from ..markdown import as_block, as_text
 from .page import write_page
 from .pictures import EmbeddingFigures, draw
 from .prediction_files import write_rows
+from .rejection import RiskCoverage, risk_coverage
 
 # Files that an evaluation writes. Other files in the folder belong to the user.
 WRITTEN = re.compile(
     r"results\.(json|md)|report\.html|predictions(_seed_\d+)?\.csv"
-    r"|(confusion_matrix|fairness|calibration|projection_(emotion|gender|speaker)|similarity)\.png"
+    r"|(confusion_matrix|fairness|calibration|coverage|projection_(emotion|gender|speaker)|similarity)\.png"
 )
 
 
@@ -73,7 +76,13 @@ def remarks(record: dict) -> list[str]:
     Args:
         record: Content of `results.json`.
     """
-    sentences = [_over_folds(record), _fairness(record), _calibration(record), _gender_probe(record)]
+    sentences = [
+        _over_folds(record),
+        _fairness(record),
+        _calibration(record),
+        _rejection(record),
+        _gender_probe(record),
+    ]
     if record.get("no_control"):
         sentences.append(_sentence(record["no_control"]))
     if record["skipped"]:
@@ -111,6 +120,18 @@ def _calibration(record: dict) -> str:
     return (
         f"Expected calibration error {_percent(figures['ece'])} (mean highest score "
         f"{_percent(figures['confidence'])}, accuracy {_percent(figures['accuracy'])}; {how_calibrated(record)})."
+    )
+
+
+def _rejection(record: dict) -> str:
+    figures = record.get("rejection")
+    if not figures:  # of an earlier version
+        return ""
+    half = figures["coverages"][-1]
+    return (
+        f"If all predictions with a score below {half['threshold']:.2f} are rejected, {_percent(half['coverage'])} % "
+        f"remain, with accuracy {_percent(half['accuracy'])} and UAR {_percent(half['uar'])}; area under the "
+        f"risk-coverage curve {_percent(figures['aurc'])}."
     )
 
 
@@ -204,5 +225,12 @@ def write_report(record: dict, rows: list[list[dict]], figures: EmbeddingFigures
         write_rows(output_dir / name, rows_of_seed)
     (output_dir / "results.md").write_text(as_markdown(record), encoding="utf-8")
     write_json(output_dir / "results.json", record)
-    pictures = draw(record, output_dir, figures)
+    pictures = draw(record, output_dir, figures, _curve(record["labels"], rows))
     write_page(record, remarks(record), how_calibrated(record), pictures, output_dir / "report.html")
+
+
+def _curve(labels: list[str], rows: list[list[dict]]) -> RiskCoverage:
+    """The risk-coverage curve of the rows of all seeds."""
+    together = [row for rows_of_seed in rows for row in rows_of_seed]
+    scores = np.array([[float(row[f"score_{label}"]) for label in labels] for row in together])
+    return risk_coverage(scores, np.array([labels.index(row["emotion"]) for row in together]))

@@ -6,14 +6,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from .classifier import AudioClassifier
 from .output import PredictionFile, Rows, format_of
-from .predictions import PredictionOptions, identity_of_predictions, predict
+from .predictions import NONE_OF_THESE, Prediction, PredictionOptions, identity_of_predictions, predict
 from .recordings import Recordings, read_input
+
+if TYPE_CHECKING:
+    from .report import RecordingReport
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,13 @@ class FilePredictor:
         recordings: The recordings, from `find_recordings`.
         options: Labels, templates, gender and size of batches.
         output: Where the predictions are written.
+        report: Collects what is known of the recordings; None: nothing does. With it, all recordings are predicted,
+            also those whose predictions the file already has.
 
     Attributes:
         errors: The messages of recordings that could not be used.
         skipped: Number of recordings whose predictions the file already had.
+        rejected: Number of predictions whose score is below `reject_below`, of those that were made now.
 
     Raises:
         ValueError: If options are invalid.
@@ -56,15 +63,18 @@ class FilePredictor:
         recordings: Recordings,
         options: PredictionOptions,
         output: OutputOptions,
+        report: RecordingReport | None = None,
     ):
         kind = format_of(output.path, output.kind)
-        rows = Rows(kind, options.labels_of(pipe), options.gender, max(map(len, ["file", *recordings.names])))
+        width = max(map(len, ["file", *recordings.names]))
+        rows = Rows(kind, options.labels_of(pipe), options.gender, options.reject_below is not None, width)
         path = Path(output.path).expanduser() if output.path else None
         identity = identity_of_predictions(pipe, options) if path else {}  # hashing the weights takes a second
         self.file = PredictionFile(path, rows, identity, output.restart)
         self.pipe, self.recordings, self.options, self.quiet = pipe, recordings, options, output.quiet
+        self.report = report
         self.errors: list[str] = []
-        self.skipped = 0
+        self.skipped = self.rejected = 0
         list(predict(pipe, [], options))  # invalid options raise an error before the file is touched
 
     def run(self) -> None:
@@ -77,11 +87,23 @@ class FilePredictor:
         with self.file.open() as file:
             todo = self.recordings.without(file.done)
             self.skipped = len(self.recordings) - len(todo)
-            answers = predict(self.pipe, map(read_input, todo.names), self.options, on_error="return")
-            for name, answer in zip(self._with_progress(todo.names), answers, strict=True):
+            names, new = (self.recordings if self.report else todo).names, set(todo.names)
+            for name, answer in zip(self._with_progress(names), self._answers(names), strict=True):
+                if name not in new:
+                    continue
                 if isinstance(answer, str):
                     self.errors.append(answer)
+                else:
+                    self.rejected += answer.rejected
                 file.write(name, answer)
+        if self.report:
+            self.report.write()
+
+    def _answers(self, names: list[str]) -> Iterator[Prediction | str]:
+        recordings = map(read_input, names)
+        if self.report:
+            return self.report.predict(names, recordings)
+        return predict(self.pipe, recordings, self.options, on_error="return")
 
     def _with_progress(self, names: Iterable[str]) -> Iterator[str]:
         hidden = self.quiet or not sys.stderr.isatty() or (self.file.path is None and sys.stdout.isatty())
@@ -89,8 +111,10 @@ class FilePredictor:
 
     def summary(self) -> str:
         """What was done, and the recordings that could not be used."""
-        done = len(self.recordings) - self.skipped - len(self.errors)
+        done, threshold = len(self.recordings) - self.skipped - len(self.errors), self.options.reject_below
         parts = [f"{done} predicted"]
+        if threshold is not None:
+            parts[0] += f", of which {self.rejected} {NONE_OF_THESE!r} (score below {threshold:g})"
         parts += [f"{self.skipped} already in {self.file.path}"] if self.skipped else []
         parts += [f"{len(self.errors)} could not be used:"] if self.errors else []
         lines = [", ".join(parts), *(f"  {error}" for error in self.errors)]

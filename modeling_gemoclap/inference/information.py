@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from ..configuration_gemoclap import GEmoClapConfig
-from ..fingerprint import code_sha256
+from ..fingerprint import code_sha256, weight_files
 from .loading import checkpoint_folder, load_config
 
 UNKNOWN = "unknown"
@@ -36,7 +36,7 @@ def describe(model: str, revision: str | None = None, files: bool = False) -> st
     config = load_config(model, revision)
     folder = checkpoint_folder(model, revision, ("*.py", "*.json", "*.md"))
     licence, base_models = _card_of(folder)
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = weight_files(folder)
     lines = {
         "model": _kind(config),
         "labels": ", ".join(config.emotions) or "none",

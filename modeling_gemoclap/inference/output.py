@@ -18,7 +18,7 @@ from ..command_line.failures import UsageError, usage_errors
 from ..command_line.places import refuse_unwritable
 from ..corpora.files import read_object, write_atomically, write_json
 from ..fingerprint import differences
-from .predictions import Prediction
+from .predictions import NONE_OF_THESE, Prediction
 from .recordings import STDIN
 
 TABLE, CSV, JSONL = "table", "csv", "jsonl"
@@ -35,23 +35,29 @@ class Rows:
         kind: `"table"`, `"csv"` or `"jsonl"`.
         labels: The labels.
         gender: Whether there is a gender.
+        rejects: Whether predictions may be rejected. Their label is then `NONE_OF_THESE`, and every row also has the
+            best label.
         width: Width of the column of names in a table.
     """
 
-    def __init__(self, kind: str, labels: list[str], gender: bool, width: int = LONGEST_NAME):
-        self.kind, self.labels, self.gender = kind, labels, gender
-        self.width, self.label_width = min(width, LONGEST_NAME), max(map(len, ["label", *labels]))
+    def __init__(self, kind: str, labels: list[str], gender: bool, rejects: bool = False, width: int = LONGEST_NAME):
+        self.kind, self.labels, self.gender, self.rejects = kind, labels, gender, rejects
+        named = ["label", *labels, *([NONE_OF_THESE, "best label"] if rejects else [])]
+        self.width, self.label_width = min(width, LONGEST_NAME), max(map(len, named))
 
     @property
     def header(self) -> str:
         """The first line; "" for JSON."""
+        gender = ["gender"] if self.gender else []
         if self.kind == CSV:
             scores = [f"score_{label}" for label in self.labels]
-            return _csv_line(["file", "label", "score", *scores, *(["gender"] if self.gender else []), "error"])
+            return _csv_line(["file", *self._labels("label", "best_label"), "score", *scores, *gender, "error"])
         if self.kind == TABLE:
-            gender = ["gender"] if self.gender else []
-            return self._table_line("file", "label", "score", *gender)
+            return self._table_line("file", self._labels("label", "best label"), "score", *gender)
         return ""
+
+    def _labels(self, label: str, best_label: str) -> list[str]:
+        return [label, best_label] if self.rejects else [label]
 
     def line(self, name: str, answer: Prediction | str) -> str:
         """The line of a recording.
@@ -65,19 +71,22 @@ class Rows:
             values = {"label": None, "score": None, "scores": None, "error": error}
             if error is None:
                 values |= {"label": answer.label, "score": answer.score, "scores": answer.scores}
+                values |= {"best_label": answer.best_label} if self.rejects else {}
                 values |= {"gender": answer.gender} if self.gender else {}
             return json.dumps({"file": name, **values}) + "\n"
         if self.kind == CSV:
-            empty = [""] * (2 + len(self.labels) + self.gender)
+            empty = [""] * (2 + len(self.labels) + self.rejects + self.gender)
             if error is not None:
                 return _csv_line([name, *empty, error])
             scores = [answer.scores[label] for label in self.labels]
             gender = [answer.gender] if self.gender else []
-            return _csv_line([name, answer.label, answer.score, *scores, *gender, ""])
+            labels = self._labels(answer.label, answer.best_label)
+            return _csv_line([name, *labels, answer.score, *scores, *gender, ""])
         if error is not None:
-            return self._table_line(name, "error", "")
+            return self._table_line(name, ["error"], "")
         gender = [answer.gender] if self.gender else []
-        return self._table_line(name, answer.label, f"{answer.score:.2f}", *gender)
+        labels = self._labels(answer.label, answer.best_label)
+        return self._table_line(name, labels, f"{answer.score:.2f}", *gender)
 
     def read(self, text: str) -> list[tuple[str, bool, str]]:
         """Read lines that `line` wrote, without an incomplete last one.
@@ -116,11 +125,16 @@ class Rows:
             yield row[0], bool(row[-1]), line
             position += len(line)
 
-    def _table_line(self, name: str, *cells: str) -> str:
-        name = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+    def _table_line(self, name: str, labels: list[str], *cells: str) -> str:
+        name = printable(name)
         name = name if len(name) <= self.width else f"…{name[1 - self.width :]}"
-        cells = (f"{cells[0]:<{self.label_width}}", *cells[1:])
+        cells = (*(f"{label:<{self.label_width}}" for label in labels), *cells)
         return "  ".join([f"{name:<{self.width}}", *cells]).rstrip() + "\n"
+
+
+def printable(text: str) -> str:
+    """A text, such as the name of a file, with a replacement for each character that cannot be shown."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _csv_line(values: list) -> str:

@@ -102,7 +102,7 @@ def draw_timeline(
     order = [*labels, *rows]
     colours = {label: COLOURS[order.index(label) % len(COLOURS)] for label in rows}
     for segment in segments:
-        top.axvspan(segment.start, segment.end, color=colours[segment.label], alpha=0.6, linewidth=0)
+        top.axvspan(segment.start, segment.end, color=colours[segment.label], alpha=0.6, linewidth=0, zorder=0)
     _draw_rows(bottom, segments, rows, colours)
     with write_atomically(Path(path)) as part, open(part, "wb") as file:
         figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=120)

@@ -13,6 +13,7 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.provenance import SUPERVISED
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..fingerprint import weight_files
 from ..modeling_gemoclap import GEmoClapForXVector
 from ..safety_gemoclap import tensors_sha256
 from ..towers_gemoclap import keep_layers, load_complete_model, shorten_window
@@ -128,7 +129,7 @@ def _check_agreement(
 
 def weights_changed(name: str, config: GEmoClapConfig) -> bool:
     """Return whether the weights in a checkpoint's folder differ from those that its record was written for."""
-    recorded, files = getattr(config, "weights_sha256", None), sorted(Path(name).glob("*.safetensors"))
+    recorded, files = getattr(config, "weights_sha256", None), weight_files(name)
     return bool(recorded and files) and recorded != tensors_sha256(
         tensor for file in files for tensor in load_file(file).values()
     )

@@ -17,9 +17,10 @@ from ..corpora.catalogue import CORPORA
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..corpora.files import read_object, write_atomically
 from ..corpora.provenance import SUPERVISED, TEACHER
-from ..fingerprint import code_sha256
+from ..fingerprint import TRAINING_CLIPS, code_sha256
 from ..markdown import as_block, as_code, as_text
 from ..pretrained.sources import ENCODERS, Encoder
+from ..training_clips import load_training_clips
 from .facts import CardFacts, load_facts
 from .notebook import NOTEBOOK, notebook_content
 from .results import (
@@ -34,9 +35,10 @@ from .results import (
     is_zeroshot,
     read_results,
     refuse_results_of_another,
+    rejection_rows,
     score_rows,
 )
-from .weights import refuse_other_weights
+from .weights import refuse_other_training_clips, refuse_other_weights
 
 TEMPLATES = Path(__file__).with_name("templates")
 CARD = "README.md"
@@ -108,7 +110,7 @@ def write_card(folder: Path | str, results: Path | str | dict | list | None = No
 
     Raises:
         ValueError: If the folder is not a checkpoint of this package, if its weights are not those of
-            `config.weights_sha256`, or if the results are of other weights.
+            `config.weights_sha256` or of its sample of training clips, or if the results are of other weights.
 
     Example:
         >>> write_card("runs/sl", "results/sl/emodb/results.json")  # doctest: +SKIP
@@ -118,6 +120,7 @@ def write_card(folder: Path | str, results: Path | str | dict | list | None = No
     for record in records:
         refuse_results_of_another(record, checkpoint.config)
     refuse_other_weights(checkpoint.folder, checkpoint.config)
+    refuse_other_training_clips(checkpoint.folder)
     return save_card(checkpoint, records)
 
 
@@ -206,6 +209,8 @@ def card_content(checkpoint: Checkpoint, results: list[dict]) -> str:
             prompts=_prompts(config) if contrastive else "",
             results=results,
             verified=[is_verified(record, config) for record in results],
+            training_clips=load_training_clips(checkpoint.folder),
+            training_clips_file=TRAINING_CLIPS,
             code=code_sha256(checkpoint.folder),
         )
     )
@@ -257,7 +262,7 @@ def environment() -> jinja2.Environment:
     found.filters["percent"] = lambda value: Markup(f"{100 * value:.1f}")
     found.filters["points"] = lambda value: Markup(f"{100 * value:+.1f}")
     found.globals |= {"score_rows": score_rows, "class_rows": class_rows, "gender_rows": gender_rows}
-    found.globals["evaluated_on"] = evaluated_on
+    found.globals |= {"evaluated_on": evaluated_on, "rejection_rows": rejection_rows}
     return found
 
 

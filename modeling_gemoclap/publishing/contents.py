@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import read_object
-from ..fingerprint import code_sha256
+from ..fingerprint import TRAINING_CLIPS, code_sha256
 from .card import CARD, read_checkpoint
 from .facts import LICENCE_FILES
 from .notebook import NOTEBOOK
-from .weights import INDEX, check_weights, refuse_other_weights
+from .weights import INDEX, check_weights, refuse_other_training_clips, refuse_other_weights
 
 PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 # Files that belong to a checkpoint. What else is in the folder, such as results, the `checkpoint-N` from which a
@@ -28,7 +28,7 @@ FILES = (
 # `Trainer.push_to_hub` writes, and an adapter at the top would be loaded in place of the checkpoint.
 PUSHED = (
     *(pattern for pattern in FILES if pattern not in ("*.safetensors", "*.py")),
-    *("model*.safetensors", "*_gemoclap.py", "training_args.bin"),
+    *("model*.safetensors", TRAINING_CLIPS, "*_gemoclap.py", "training_args.bin"),
     *("adapter_config.json", "adapter_model*.safetensors", "adapter_model*.bin"),
     *("adapter/adapter_config.json", "adapter/adapter_model*.safetensors"),
 )
@@ -57,8 +57,9 @@ def checkpoint_files(folder: Path) -> list[str]:
 
     Raises:
         ValueError: If the folder is not a checkpoint of this package; if a file is missing, damaged or a link; if the
-            folder has files of a training or an adapter; if the weights are not those of `config.weights_sha256`; or
-            if the code is not that of the card. The message names the file and what to do.
+            folder has files of a training or an adapter; if the weights are not those of `config.weights_sha256` or of
+            the sample of training clips; or if the code is not that of the card. The message names the file and what
+            to do.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the folder of a trained checkpoint")
@@ -79,6 +80,7 @@ def checkpoint_files(folder: Path) -> list[str]:
             )
     _refuse_card_of_other_code(folder)
     refuse_other_weights(folder, checkpoint.config)
+    refuse_other_training_clips(folder)
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 

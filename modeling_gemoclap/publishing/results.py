@@ -172,6 +172,22 @@ def gender_rows(record: dict) -> list[tuple[str, float, str]]:
     return [*rows, ("women minus men", figures["gap"], interval_text(figures["gap_interval"], *numbers, sign="+"))]
 
 
+def rejection_rows(record: dict) -> list[tuple[str, float, float | None, float | None]]:
+    """What remains if predictions with a low score are rejected.
+
+    Returns:
+        The threshold, the share of clips that keep an answer, and the accuracy and UAR of these, which are None if
+        there are none; first without rejection. Empty for results that do not record it.
+    """
+    found = record.get("rejection")
+    if not found:
+        return []
+    rows = [("nothing", 1.0, record["war"], record["uar"])]
+    return rows + [
+        (f"{row['threshold']:.2f}", row["coverage"], row["accuracy"], row["uar"]) for row in found["thresholds"]
+    ]
+
+
 def eval_results(record: dict, config) -> list[EvalResult]:
     """Entries of `model-index`: UAR, WAR and macro F1 with the protocol that they were measured with.
 

@@ -10,7 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.files import read_object
+from ..fingerprint import TRAINING_CLIPS, weight_files
 from ..safety_gemoclap import tensors_sha256
+from ..training_clips import load_training_clips
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -53,7 +55,7 @@ def refuse_other_weights(folder: Path, config: GEmoClapConfig) -> None:
         ValueError: If they are other weights, or cannot be read.
     """
     recorded = getattr(config, "weights_sha256", None)
-    if not recorded or not any(folder.glob("*.safetensors")):
+    if not recorded or not weight_files(folder):
         return
     found = tensors_sha256(_tensors(folder))
     if found != recorded:
@@ -64,13 +66,42 @@ def refuse_other_weights(folder: Path, config: GEmoClapConfig) -> None:
         )
 
 
+def has_other_training_clips(folder: Path) -> bool:
+    """Whether `training_clips.safetensors` was made with other weights than those beside it.
+
+    Args:
+        folder: Folder of a checkpoint.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    clips = load_training_clips(folder)
+    return clips is not None and clips.weights_sha256 != tensors_sha256(_tensors(folder))
+
+
+def refuse_other_training_clips(folder: Path) -> None:
+    """Check that `training_clips.safetensors`, if there is one, can be read and was made with the weights beside it.
+
+    Args:
+        folder: Folder of a checkpoint.
+
+    Raises:
+        ValueError: If it is damaged or was made with other weights.
+    """
+    if has_other_training_clips(folder):
+        raise ValueError(
+            f"{folder / TRAINING_CLIPS} was made with other weights than those beside it: remove it, or write it "
+            f"again (gemoclap training-clips)"
+        )
+
+
 def _tensors(folder: Path) -> Iterator[torch.Tensor]:
     """All tensors, one at a time.
 
     Raises:
         ValueError: If a file cannot be read.
     """
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as weights:
                 for name in weights.keys():

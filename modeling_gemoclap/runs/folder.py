@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ..configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 from ..corpora.files import write_json
-from ..fingerprint import IDENTITY
+from ..fingerprint import IDENTITY, TRAINING_CLIPS
 from ..publishing.facts import CARD_FACTS
 from ..publishing.notebook import NOTEBOOK
 from ..training.arguments import GEmoClapTrainingArguments
@@ -34,7 +34,15 @@ RUN_FILES = (
     *("checkpoint-*", CALIBRATION, "adapter", "encoder", "fold_*", "shuffled_labels", "results"),
     *("model*.safetensors", "model.safetensors.index.json", "config.json", "processor_config.json"),
     *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
-    *("special_tokens_map.json", "added_tokens.json", "*_gemoclap.py", "README.md", CARD_FACTS, NOTEBOOK),
+    *(
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "*_gemoclap.py",
+        "README.md",
+        CARD_FACTS,
+        NOTEBOOK,
+        TRAINING_CLIPS,
+    ),
     *SENTENCE_TRANSFORMERS_FILES,
     *(".eval_results", "skipped_clips.json"),
     *("training_args.bin", "trainer_state.json", "fold.json", HISTORY, "run.json", IDENTITY),

@@ -30,7 +30,7 @@ LAYOUT = 2  # version of run folders; runs of an earlier version cannot be resum
 # Options that do not affect the weights, or that the identity records separately: corpora, weights, folds, seeds.
 EXCLUDED_OPTIONS = {
     *("audio_model", "init_from", "data_dir", "feature_cache_dir"),
-    *("protocol", "folds_file", "folds", "seeds", "control", "preprocessing_num_workers"),
+    *("protocol", "folds_file", "folds", "seeds", "control", "preprocessing_num_workers", "store_training_clips"),
     *("output_dir", "overwrite_output", "resume_from_checkpoint", "seed", "data_seed", "push_to_hub"),
     *("logging_dir", "logging_steps", "logging_strategy", "logging_first_step", "log_level", "report_to", "run_name"),
     *("save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node", "ddp_timeout"),

@@ -14,6 +14,7 @@ from .recipe import parse_recipe
 from .run import Run, objective_of
 from .selection import select_corpus, split, with_selection
 from .train_run import train_run
+from .training_clips import store_training_clips
 
 
 @without_library_noise()
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> None:
         raise ValueError("--folds and --seeds need a protocol: give --protocol, or --seed")
     checkpoint = resume_point(recipe.training)
     with RunFolder(plain_run(recipe), lambda run: begin_run(run, checkpoint)) as run:
-        trainer = train_run(run, checkpoint)
+        trainer = train_run(run, checkpoint, store_training_clips)
     finish(trainer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from ..corpora.files import write_json
 from ..training.lora import is_lora, save_adapter
@@ -15,12 +16,15 @@ from .run import Run
 from .skipped import collect_skipped_clips
 
 
-def train_run(run: Run, checkpoint: str | None = None) -> SpeechTrainer:
+def train_run(
+    run: Run, checkpoint: str | None = None, before_card: Callable[[Run], None] | None = None
+) -> SpeechTrainer:
     """Train a run, calibrate its model, and save the finished checkpoint with its card.
 
     Args:
         run: The run.
         checkpoint: A `checkpoint-N` to resume from.
+        before_card: What the main process does when the weights are saved, before the card is written.
 
     Returns:
         The trainer; call `finish` on it.
@@ -34,17 +38,20 @@ def train_run(run: Run, checkpoint: str | None = None) -> SpeechTrainer:
         calibrate(trainer, *calibration)
     elif trainer.eval_dataset is not None:
         fit_temperature(trainer, seen_speakers_note(run.recipe, run.dev))
-    save_run(run, trainer, skipped)
+    save_run(run, trainer, skipped, before_card)
     return trainer
 
 
-def save_run(run: Run, trainer: SpeechTrainer, skipped: list[str]) -> None:
+def save_run(
+    run: Run, trainer: SpeechTrainer, skipped: list[str], before_card: Callable[[Run], None] | None = None
+) -> None:
     """Save the checkpoint, state, model card and errors of skipped clips of a run. Push it with `push_to_hub`.
 
     Args:
         run: The run.
         trainer: The trainer of the run.
         skipped: Errors of the clips that were skipped before training.
+        before_card: See `train_run`.
     """
     arguments = run.training
     errors, num_skipped = collect_skipped_clips(trainer)
@@ -56,6 +63,8 @@ def save_run(run: Run, trainer: SpeechTrainer, skipped: list[str]) -> None:
     push_to_hub, arguments.push_to_hub = arguments.push_to_hub, False  # save_model would push an incomplete folder
     trainer.save_model()
     trainer.save_state()
+    if before_card and trainer.is_world_process_zero():
+        before_card(run)
     trainer.create_model_card()
     if trainer.is_world_process_zero():
         if skipped:

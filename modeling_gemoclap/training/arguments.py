@@ -147,6 +147,11 @@ class DataArguments:
     feature_cache_dir: str | None = option(
         None, "Folder for cached features and frames; none: the cache of the datasets library", path=True
     )
+    store_training_clips: bool = option(
+        True,
+        "Store embeddings of up to 512 training clips beside the weights, for gemoclap predict --report; not for the "
+        "folds of a protocol",
+    )
     preprocessing_num_workers: int | None = option(None, "Number of processes that read audio", within=COUNT)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from conftest import ROOT, TONES, tone, write_corpus
 from datasets import Audio, ClassLabel, Dataset
 from sklearn.base import clone
@@ -21,6 +22,7 @@ from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.corpora.provenance import SPEAKERS_UNKNOWN, heard_speakers
 from modeling_gemoclap.estimators.inputs import labelled, recordings_of
 from modeling_gemoclap.evaluation.seen_speakers import SeenSpeakersError
+from modeling_gemoclap.fingerprint import TRAINING_CLIPS
 
 RECIPE = str(ROOT / "tests/tiny.yaml")
 QUICK = {"num_train_epochs": 1, "prompt_steps": 0}
@@ -173,7 +175,7 @@ def test_saving_keeps_the_facts_and_licences_of_a_model_and_no_others(fitted, cl
     target.mkdir()
     (target / "card.json").write_text(json.dumps({"title": "a stranger"}))
     GEmoClap.from_pretrained(source).save_pretrained(target)
-    for name in ("card.json", "LICENSE-tower"):
+    for name in ("card.json", "LICENSE-tower", TRAINING_CLIPS):
         assert (target / name).read_bytes() == (source / name).read_bytes()
     fitted.save_pretrained(target)
     facts = json.loads((target / "card.json").read_text())
@@ -183,6 +185,13 @@ def test_saving_keeps_the_facts_and_licences_of_a_model_and_no_others(fitted, cl
     assert (
         not (target / "card.json").exists() and "Length of the training: unknown" in (target / "README.md").read_text()
     )
+
+
+def test_a_model_whose_weights_were_changed_is_saved_without_its_sample_of_training_clips(tmp_path):
+    model = GEmoClap.from_pretrained("compact")
+    with torch.no_grad():
+        model.pipe.model.audio_logit_scale.add_(0.1)
+    assert not (model.save_pretrained(tmp_path / "saved") / TRAINING_CLIPS).exists()
 
 
 def test_a_folder_is_a_corpus(tones):

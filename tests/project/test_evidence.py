@@ -483,6 +483,7 @@ def test_a_checkpoint_is_made_by_one_command(name, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence_checkpoints, "record_of", lambda folders: {"uar": 0.5})
     monkeypatch.setattr(evidence_checkpoints, "cost_of", lambda folders: {})
     monkeypatch.setattr(evidence_checkpoints, "_before", lambda trained, folder: {})
+    monkeypatch.setattr(evidence_checkpoints, "store_training_clips", lambda *parts: None)
     words = {"words": [{"word": "livid", "nearest": "angry", "uar": 0.5}]}
     monkeypatch.setattr(evidence_checkpoints.words, "measure_words", lambda *parts: words)
     monkeypatch.setattr(evidence_checkpoints, "CHECKPOINTS_FOLDER", tmp_path / "checkpoints")

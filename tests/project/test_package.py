@@ -21,7 +21,7 @@ WORKSHOP += ("inference", "estimators", "publishing")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
-LEAVES = ("fingerprint", "markdown", "intervals", "version")  # they import nothing of the package
+LEAVES = ("fingerprint", "markdown", "intervals", "pages", "training_clips", "version")  # they know no other part
 
 
 def imports(path):
@@ -72,7 +72,7 @@ def test_walls_of_the_workshop(part):
         "publishing": {"corpora", "pretrained"},  # of pretrained, the list of encoders
         "training": {"publishing", "corpora", "command_line"},
         "objectives": {"training", "corpora", "command_line"},
-        "runs": {"publishing", "objectives", "training", "evaluation", "corpora", "command_line"},
+        "runs": {"publishing", "objectives", "training", "evaluation", "inference", "corpora", "command_line"},
         "inference": {"corpora", "command_line"},
         "estimators": {"publishing", "runs", "evaluation", "inference", "corpora", "command_line"},
         "pretrained": {"corpora", "command_line"},
@@ -154,12 +154,14 @@ def test_the_wheel_holds_everything(installed, tmp_path):
     assert run_installed(installed, tmp_path, "-c", code) == str(installed / "modeling_gemoclap/__init__.py")
     licences = ("pretrained/licences/apache-2.0.txt", "pretrained/licences/mit-openai.txt")
     shipped = ("checkpoints/gemoclap-base/model.safetensors", "demo/espeak_corpus.py")
-    shipped += tuple(f"checkpoints/gemoclap-{name}/notebook.ipynb" for name in ("base", "compact"))
+    files = ("notebook.ipynb", "training_clips.safetensors")
+    shipped += tuple(f"checkpoints/gemoclap-{name}/{file}" for name in ("base", "compact") for file in files)
     for path in (*FACE, *(ROOT / name for name in shipped)):
         name = f"checkpoints/gemoclap-compact/{path.name}" if path in FACE else path.relative_to(ROOT)
         copy = installed / "modeling_gemoclap" / name
         assert copy.read_bytes() == path.read_bytes() and not copy.is_symlink(), name
-    for name in ("py.typed", "publishing/templates/notebook.md", "evaluation/war_uar/war_uar.py", *licences):
+    pages = tuple(f"pages/{name}" for name in ("evaluation.html", "recordings.html", "style.css"))
+    for name in ("py.typed", "publishing/templates/notebook.md", "evaluation/war_uar/war_uar.py", *licences, *pages):
         assert (installed / "modeling_gemoclap" / name).is_file()
 
 

@@ -103,6 +103,29 @@ def test_results_are_given_by_class_and_gender_with_intervals(folder):
     assert "| sad | 25.0 | unknown |" in card and "Results by gender: unknown" in card
 
 
+REJECTION = {
+    "thresholds": [
+        {"threshold": 0.5, "coverage": 0.875, "n": 35, "accuracy": 0.8125, "uar": 0.6875},
+        {"threshold": 0.9, "coverage": 0.0, "n": 0, "accuracy": None, "uar": None},
+    ],
+    **{"coverages": [], "aurc": 0.125, "aurc_of_random_order": 0.25},
+}
+
+
+def test_what_remains_if_low_scores_are_rejected_is_stated_with_its_protocol_or_unknown(folder):
+    unknown = "What remains if predictions below a score are rejected is unknown: these results do not record it."
+    assert unknown in write_card(folder, RESULTS).read_text(), "results of an earlier version"
+    card = write_card(folder, RESULTS | {"rejection": REJECTION}).read_text()
+    assert (
+        unknown not in card and "this remains of the same 40 clips, by the same protocol. For other speakers" in card
+    )
+    for row in ("| nothing | 100.0 | 75.0 | 62.5 |", "| 0.50 | 87.5 | 81.2 | 68.8 |", "| 0.90 | 0.0 | – | – |"):
+        assert row in card, row
+    assert "risk-coverage curve is 12.5; it would be 25.0 if scores told nothing" in card
+    other = write_card(folder, RESULTS | {"rejection": REJECTION, "temperature_of_other_labels": True}).read_text()
+    assert "by the same protocol; the scores are not calibrated for these labels." in other
+
+
 def test_the_model_index_names_the_protocol(folder):
     write_card(folder, RESULTS)
     data = ModelCard.load(folder / "README.md").data

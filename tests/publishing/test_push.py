@@ -3,9 +3,11 @@
 import hashlib
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from conftest import AUDIO, ROOT
@@ -19,12 +21,15 @@ from modeling_gemoclap import (  # noqa: E402
     GEmoClapForXVector,
     GEmoClapModel,
 )
+from modeling_gemoclap.fingerprint import TRAINING_CLIPS  # noqa: E402
 from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer  # noqa: E402
 from modeling_gemoclap.processing_gemoclap import GEmoClapProcessor  # noqa: E402
 from modeling_gemoclap.publishing.card import write_card  # noqa: E402
-from modeling_gemoclap.publishing.contents import checkpoint_files  # noqa: E402
+from modeling_gemoclap.publishing.contents import checkpoint_files, is_pushed  # noqa: E402
 from modeling_gemoclap.publishing.push import PushError, load_snippet, push_checkpoint  # noqa: E402
+from modeling_gemoclap.safety_gemoclap import tensors_sha256  # noqa: E402
 from modeling_gemoclap.training.history import stamp_weights  # noqa: E402
+from modeling_gemoclap.training_clips import MEASURES, to_bytes, training_clips_of  # noqa: E402
 
 REPO = "me/tones"
 OLD_CLIENT = huggingface_hub.__version__.startswith("0.")
@@ -358,6 +363,23 @@ def test_what_is_not_a_checkpoint_is_refused_before_anything_is_sent(folder, hub
     with pytest.raises(ValueError, match=message):
         push_checkpoint(folder, REPO, token=TOKEN)
     assert hub.requests == []
+
+
+def test_a_sample_of_training_clips_is_pushed_and_that_of_other_weights_is_refused(folder):
+    weights = tensors_sha256(load_file(folder / "model.safetensors").values())
+    embeddings, measures = np.eye(3), {name: [1.0, 2.0, 3.0] for name in MEASURES}
+    clips = training_clips_of(embeddings, ["a", "b", "c"], measures, weights)
+    (folder / TRAINING_CLIPS).write_bytes(to_bytes(clips))
+    card = write_card(folder).read_text()
+    assert f"`{TRAINING_CLIPS}` holds embeddings of 3 of these clips" in card
+    assert TRAINING_CLIPS in checkpoint_files(folder) and is_pushed(TRAINING_CLIPS, "")
+    (folder / TRAINING_CLIPS).write_bytes(to_bytes(replace(clips, weights_sha256="0" * 64)))
+    for refused in (checkpoint_files, write_card):
+        with pytest.raises(ValueError, match=f"{TRAINING_CLIPS} was made with other weights"):
+            refused(folder)
+    (folder / TRAINING_CLIPS).write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=f"{TRAINING_CLIPS}: it cannot be read"):
+        checkpoint_files(folder)
 
 
 @pytest.mark.parametrize("name", ["gemoclap-base", "gemoclap-compact"])
