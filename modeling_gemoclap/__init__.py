@@ -16,13 +16,9 @@ if TYPE_CHECKING:
     from .estimators.sklearn import GEmoClapClassifier as GEmoClapClassifier
     from .feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
     from .heads_gemoclap import GEmoClapOutput
-<<<<<<< HEAD
-    from .inference.predictions import Prediction
+    from .inference.predictions import NONE_OF_THESE, Prediction
     from .inference.segments import Segment, TimelineOptions
     from .inference.stream import EmotionStream
-=======
-    from .inference.predictions import NONE_OF_THESE, Prediction
->>>>>>> C
     from .modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapForXVector, GEmoClapModel
     from .objectives.gemo_clap.trainer import GEmoClapTrainer as GEmoClapTrainer
     from .pipeline_gemoclap import ZeroShotEmotionPipeline

@@ -39,6 +39,10 @@ Template = Annotated[
     list[str] | None,
     typer.Option(help="Prompt with {}, for example 'a {} voice'; may be repeated; default: those of the model."),
 ]
+RejectBelow = Annotated[
+    float | None,
+    typer.Option(help="Answer 'none of these' below this score, between 0 and 1; default: never."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")]
 
 

@@ -11,7 +11,19 @@ import typer
 
 from ..command_line.failures import usage_errors
 from ..command_line.hints import hint, words_of_model
-from .common import BatchSize, Device, Model, Quiet, Recording, Revision, command, show_no_loading
+from .common import (
+    BatchSize,
+    Device,
+    Labels,
+    Model,
+    Quiet,
+    Recording,
+    RejectBelow,
+    Revision,
+    Template,
+    command,
+    show_no_loading,
+)
 
 
 class Format(str, Enum):
@@ -26,14 +38,8 @@ class Format(str, Enum):
 def predict(
     recordings: Recording,
     model: Model = "base",
-    labels: Annotated[
-        str | None,
-        typer.Option(help="Words to choose from, for example angry,calm,sad; default: the emotions of the model."),
-    ] = None,
-    template: Annotated[
-        list[str] | None,
-        typer.Option(help="Prompt with {}, for example 'a {} voice'; may be repeated; default: those of the model."),
-    ] = None,
+    labels: Labels = None,
+    template: Template = None,
     format: Annotated[
         Format | None,
         typer.Option(help="Default: by the suffix of --output, otherwise a table."),
@@ -45,10 +51,7 @@ def predict(
     batch_size: BatchSize = 16,
     device: Device = None,
     gender: Annotated[bool, typer.Option("--gender", help="Predict the gender of the speaker too.")] = False,
-    reject_below: Annotated[
-        float | None,
-        typer.Option(help="Answer 'none of these' below this score, between 0 and 1; default: never."),
-    ] = None,
+    reject_below: RejectBelow = None,
     report: Annotated[
         str | None,
         typer.Option(help="Page (.html) on what the recordings are, compared with the training clips."),

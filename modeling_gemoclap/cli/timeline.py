@@ -11,11 +11,22 @@ import typer
 
 from ..command_line.failures import usage_errors
 from ..command_line.hints import hint, words_of_model
-from .common import BatchSize, Device, Labels, Model, Quiet, Revision, Template, command, show_no_loading
+from .common import (
+    BatchSize,
+    Device,
+    Labels,
+    Model,
+    Quiet,
+    RejectBelow,
+    Revision,
+    Template,
+    command,
+    show_no_loading,
+)
 
 DETECTION = "Speech detection"
 OPTIONS = ("threshold", "neg_threshold", "min_speech_duration_ms", "min_silence_duration_ms", "speech_pad_ms")
-OPTIONS += ("window", "step", "hysteresis", "vad", "batch_size", "labels")
+OPTIONS += ("window", "step", "hysteresis", "vad", "batch_size", "labels", "reject_below")
 NAMES = {name: f"--{name.replace('_', '-')}" for name in OPTIONS}
 NAMES |= {"candidate_labels": "--labels", "hypothesis_template": "--template"}
 
@@ -91,6 +102,7 @@ def timeline(
     window: WindowSeconds = None,
     step: Step = None,
     hysteresis: Hysteresis = 0.1,
+    reject_below: RejectBelow = None,
     batch_size: BatchSize = 16,
     device: Device = None,
     quiet: Quiet = False,
@@ -145,6 +157,7 @@ def listen(
     window: WindowSeconds = None,
     step: Step = None,
     hysteresis: Hysteresis = 0.1,
+    reject_below: RejectBelow = None,
     device: Device = None,
     quiet: Quiet = False,
     revision: Revision = None,

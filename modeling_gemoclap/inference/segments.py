@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from .predictions import BATCH_SIZE, PredictionOptions
+from .predictions import BATCH_SIZE, NONE_OF_THESE, PredictionOptions, check_threshold
 
 DETECTORS = ("auto", "silero", "level")
 MAX_WINDOW = 60.0  # seconds
@@ -24,6 +24,7 @@ class Segment:
         score: Its score.
         scores: The mean score of each label over the segment, highest first. They sum to 1.
         speaker: The speaker, if a diarisation was given.
+        best_label: The emotion, also of a rejected segment, whose label is `NONE_OF_THESE`; None: `label`.
     """
 
     start: float
@@ -32,11 +33,25 @@ class Segment:
     score: float
     scores: dict[str, float]
     speaker: str | None = None
+    best_label: str | None = None
+
+    def __post_init__(self):
+        if self.best_label is None:
+            object.__setattr__(self, "best_label", self.label)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the score is below `reject_below`, so that the label is `NONE_OF_THESE`."""
+        return self.label != self.best_label
 
     @property
     def duration(self) -> float:
         """Duration in seconds."""
         return self.end - self.start
+
+    def below(self, threshold: float | None) -> Segment:
+        """The same segment, rejected if its score is below a threshold. None rejects nothing."""
+        return self if threshold is None or self.score >= threshold else replace(self, label=NONE_OF_THESE)
 
     def as_dict(self) -> dict:
         """The fields as a dict."""
@@ -60,6 +75,7 @@ class TimelineOptions:
         step: Time from one window to the next, in seconds; None: a quarter of the window.
         hysteresis: Another emotion takes over only if its score exceeds that of the present one by more than this.
         batch_size: Windows that are processed together. It does not change the results.
+        reject_below: The label of a segment is `NONE_OF_THESE` if its score is below this number; None rejects none.
         vad: `"silero"`, `"level"`, or `"auto"`: Silero VAD where it is installed, else the level.
 
     Raises:
@@ -78,6 +94,7 @@ class TimelineOptions:
     hysteresis: float = 0.1
     batch_size: int = BATCH_SIZE
     vad: str = "auto"
+    reject_below: float | None = None
 
     def __post_init__(self):
         _check(self, "threshold", 0, 1, exclusive=True)
@@ -94,6 +111,8 @@ class TimelineOptions:
             )
         if not (isinstance(self.batch_size, numbers.Integral) and self.batch_size >= 1):
             raise ValueError(f"batch_size={self.batch_size!r} must be a whole number of at least 1")
+        if self.reject_below is not None:
+            check_threshold("reject_below", self.reject_below)
         if self.vad not in DETECTORS:
             raise ValueError(f"vad={self.vad!r} is unknown; choose from {', '.join(DETECTORS)}")
 
@@ -104,7 +123,9 @@ class TimelineOptions:
 
     def of_prediction(self) -> PredictionOptions:
         """The options of the predictions for windows."""
-        return PredictionOptions(self.labels, self.templates, batch_size=self.batch_size)
+        return PredictionOptions(
+            self.labels, self.templates, batch_size=self.batch_size, reject_below=self.reject_below
+        )
 
 
 def _check(options: TimelineOptions, name: str, low: float, high: float, exclusive: bool = False) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..corpora.files import write_atomically
 from .segments import Segment
 
+COLUMNS = ("start", "end", "label", "best_label", "score", "speaker")
 NO_SPEAKER = "speaker"  # in RTTM, which requires one
 
 
@@ -39,7 +40,7 @@ def as_dicts(segments: Iterable[Segment]) -> list[dict]:
 
 
 def as_dataframe(segments: Iterable[Segment]):
-    """Segments as a pandas DataFrame: `start`, `end`, `label`, `score`, `speaker`, and `score_LABEL` of each label.
+    """Segments as a pandas DataFrame: the fields of `Segment`, and `score_LABEL` of each label instead of `scores`.
 
     Raises:
         ImportError: If pandas is not installed.
@@ -47,16 +48,16 @@ def as_dataframe(segments: Iterable[Segment]):
     import pandas
 
     rows = [_row(segment) for segment in segments]
-    return pandas.DataFrame(rows, columns=None if rows else ["start", "end", "label", "score", "speaker"])
+    return pandas.DataFrame(rows, columns=None if rows else COLUMNS)
 
 
 def _row(segment: Segment) -> dict:
-    row = {"start": segment.start, "end": segment.end, "label": segment.label, "score": segment.score}
-    return row | {"speaker": segment.speaker} | {f"score_{label}": score for label, score in segment.scores.items()}
+    row = {name: getattr(segment, name) for name in COLUMNS}
+    return row | {f"score_{label}": score for label, score in segment.scores.items()}
 
 
 def _csv(segments: list[Segment], facts: TimelineFacts) -> str:
-    columns = ["start", "end", "label", "score", "speaker", *(f"score_{label}" for label in facts.labels)]
+    columns = [*COLUMNS, *(f"score_{label}" for label in facts.labels)]
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, columns)
     writer.writeheader()
@@ -73,11 +74,6 @@ def _jsonl(segments: list[Segment], facts: TimelineFacts) -> str:
 def _json(segments: list[Segment], facts: TimelineFacts) -> str:
     values = {"file": facts.recording, "seconds": facts.seconds, "model": facts.model, "labels": list(facts.labels)}
     return json.dumps(values | {"segments": as_dicts(segments)}, indent=2) + "\n"
-
-
-def printable(text: str) -> str:
-    """A text with replacement characters for those that cannot be printed."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _clock(seconds: float, mark: str) -> str:

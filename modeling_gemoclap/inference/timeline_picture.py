@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..corpora.files import write_atomically
+from .output import printable
 from .segments import Segment
-from .timeline_files import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,12 +13,14 @@ from tqdm.auto import tqdm
 
 from ..audio_headers_gemoclap import AudioError
 from ..command_line.places import refuse_unwritable
+from .output import printable
+from .predictions import NONE_OF_THESE
 from .recordings import STDIN, read_input
 from .segments import Segment, TimelineOptions
 from .streaming.files import Blocks
 from .streaming.scoring import extractor_of
 from .timeline import timeline
-from .timeline_files import TimelineFacts, format_of_timeline, printable, render_timeline, write_timeline
+from .timeline_files import TimelineFacts, format_of_timeline, render_timeline, write_timeline
 from .timeline_picture import Envelope, check_picture, draw_timeline
 from .turns import read_rttm
 
@@ -139,6 +141,9 @@ class TimelineRun:
         if self.segments:
             speech = sum(segment.duration for segment in self.segments)
             lines = [f"{len(self.segments)} segments, {speech:.1f} s of speech in {seconds}"]
+            if threshold := self.options.reject_below:
+                rejected = sum(segment.rejected for segment in self.segments)
+                lines.append(f"{rejected} of them have a score below {threshold:g}: {NONE_OF_THESE}")
         else:
             lines = [f"{name}: no speech found in {seconds}"] if self.seconds else []
         return "\n".join([*lines, *filter(None, [self.error])])

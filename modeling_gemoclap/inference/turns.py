@@ -135,7 +135,8 @@ def _classified(pipe, source, options, turns, hook) -> Iterator[Segment]:
                 turn = turns[part.turn]
                 logger.warning(f"the turn of {turn.speaker} at {turn.start:g} s cannot be used: {answer}")
         while next_turn < len(turns) and not unanswered[next_turn]:
-            yield from _segment(turns[next_turn], answers[next_turn], rate)
+            for segment in _segment(turns[next_turn], answers[next_turn], rate):
+                yield segment.below(options.reject_below)
             next_turn += 1
 
 

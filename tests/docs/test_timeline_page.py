@@ -23,16 +23,16 @@ def folder(tmp_path, monkeypatch):
 def test_commands(folder):
     commands = Commands(folder)
     printed = commands.run(block("timeline.md", "A recording"))
-    assert printed.splitlines()[0] == "start,end,label,score,speaker,score_angry,score_neutral"
+    assert printed.splitlines()[0] == "start,end,label,best_label,score,speaker,score_angry,score_neutral"
     assert (folder / "meeting.vtt").read_text().startswith("WEBVTT") and (folder / "meeting.TextGrid").is_file()
     commands.run(block("timeline.md", "Speakers"))
-    assert (folder / "meeting.csv").read_text().splitlines()[1].split(",")[4] == "eva"
+    assert (folder / "meeting.csv").read_text().splitlines()[1].split(",")[5] == "eva"
     commands.run(block("timeline.md", "Live audio", 2))
 
 
 def test_code(folder):
     names = run_python(block("timeline.md", "A recording", 1))
-    assert list(names["table"].columns)[:4] == ["start", "end", "label", "score"]
+    assert list(names["table"].columns)[:3] == ["start", "end", "label"]
     names = run_python(block("timeline.md", "Speakers", 1), model=names["model"])
     assert [segment.speaker for segment in names["segments"]] == ["eva"]
     run_python(block("timeline.md", "Live audio"), model=names["model"], chunks=np.split(tone("angry", 0, 2.0), 10))

@@ -10,7 +10,7 @@ from conftest import TONES, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_gemoclap import AudioError, EmotionStream, GEmoClap, Segment, TimelineOptions
+from modeling_gemoclap import NONE_OF_THESE, AudioError, EmotionStream, GEmoClap, Segment, TimelineOptions
 from modeling_gemoclap.audio_files_gemoclap import find_ffmpeg
 from modeling_gemoclap.feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from modeling_gemoclap.inference.loading import load_pipeline
@@ -22,6 +22,7 @@ from modeling_gemoclap.inference.streaming.smoothing import Smoother
 from modeling_gemoclap.inference.streaming.waves import waves
 from modeling_gemoclap.inference.streaming.windows import RegionEnd, SpeechWindows, Window
 from modeling_gemoclap.inference.timeline import timeline
+from modeling_gemoclap.training_clips import load_training_clips
 
 RATE = 16_000
 QUICK = {"vad": "level", "window": 1.0, "step": 0.25}
@@ -186,9 +187,24 @@ def test_a_window_that_cannot_be_used_leaves_a_gap():
     assert [(segment.start, segment.end) for segment in found] == [(0, 1), (2, 3)]
 
 
-def test_default_windows(pipe):
-    assert default_window(load_pipeline("base")) == 4.0
+def test_default_windows(pipe, tmp_path):
+    """The median length of the training clips, where the checkpoint holds it."""
+    clips = load_training_clips(pipe.model.name_or_path)
+    assert default_window(pipe) == pytest.approx(clips.range_of("seconds")[1], abs=0.05) != 3.0
     assert TimelineEngine(pipe, TimelineOptions()).window == default_window(pipe)
+    pipe.model.save_pretrained(tmp_path)
+    pipe.processor.save_pretrained(tmp_path)
+    assert default_window(load_pipeline(tmp_path)) == 3.0
+
+
+def test_segments_below_a_threshold_are_none_of_these(pipe):
+    expected = list(timeline(pipe, (RECORDING, RATE), TimelineOptions(**QUICK)))
+    threshold = sorted(segment.score for segment in expected)[len(expected) // 2]
+    found = list(timeline(pipe, (RECORDING, RATE), TimelineOptions(**QUICK, reject_below=threshold)))
+    assert [segment.best_label for segment in found] == [segment.label for segment in expected]
+    assert [segment.rejected for segment in found] == [segment.score < threshold for segment in expected]
+    assert {segment.label for segment in found if segment.rejected} == {NONE_OF_THESE}
+    assert_same(streamed(pipe, RECORDING, RATE, 999, **QUICK, reject_below=threshold), found)
 
 
 @pytest.mark.parametrize(
@@ -204,9 +220,10 @@ def test_default_windows(pipe):
         ({"window": 1.0, "step": 2.0}, "step=2.0 must be a number from 0.01 to 1"),
         ({"hysteresis": 2}, "hysteresis=2"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"reject_below": 1.5}, "reject_below 1.5: give a number above 0 and below 1"),
         ({"vad": "webrtc"}, "vad='webrtc' is unknown; choose from auto, silero, level"),
         ({"labels": ["calm"]}, "candidate_labels"),
-        ({"step": 50.0}, "step=50 must be at most window=3"),
+        ({"step": 50.0}, "step=50 must be at most window=2"),
     ],
 )
 def test_invalid_options(pipe, options, message):

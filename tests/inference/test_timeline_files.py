@@ -19,6 +19,7 @@ from modeling_gemoclap.inference.listening import MicrophoneError, listen, micro
 from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.inference.stream import EmotionStream
 from modeling_gemoclap.inference.timeline import timeline
+from modeling_gemoclap.inference.timeline_files import COLUMNS as COLUMNS_OF_TABLES
 from modeling_gemoclap.inference.timeline_files import (
     WRITERS,
     TimelineFacts,
@@ -71,7 +72,7 @@ def test_csv_json_and_tables():
     assert [json.loads(line)["file"] for line in lines] == [FACTS.recording] * 2
     frame = as_dataframe(SEGMENTS)
     assert list(frame["label"]) == ["sad", SEGMENTS[1].label] and frame["score_sad"].tolist() == [0.75, 0.4]
-    assert list(as_dataframe([]).columns) == ["start", "end", "label", "score", "speaker"]
+    assert list(as_dataframe([]).columns) == list(COLUMNS_OF_TABLES)
 
 
 def test_subtitles_have_no_markup_of_labels_and_names():
@@ -201,7 +202,7 @@ def test_the_command_prints(recording, tmp_path, capfd):
     turns = rttm(tmp_path, "SPEAKER a 1 1.0 2.0 <NA> <NA> eva <NA> <NA>")
     assert run("timeline", recording, *QUICK, "--segments", turns, "--format", "csv", "--quiet") == 0
     output, errors = capfd.readouterr()
-    assert output.splitlines()[1].split(",")[4] == "eva" and errors == ""
+    assert output.splitlines()[1].split(",")[5] == "eva" and errors == ""
 
 
 def test_the_envelope_is_bounded_and_exact():
@@ -225,6 +226,15 @@ def test_pictures(recording, tmp_path, suffix, start):
     draw_timeline([], Envelope(RATE), picture, ["a"], "$x <b>")
     draw_timeline(SEGMENTS, Envelope(RATE), picture, [], "")
     assert b"<b>" not in picture.read_bytes() or suffix != "svg"
+
+
+def test_rejected_segments_are_told(recording, capfd):
+    assert run("timeline", recording, *QUICK, "--reject-below", 0.999, "--format", "jsonl") == 0
+    output, errors = capfd.readouterr()
+    segments = [json.loads(line) for line in output.splitlines()]
+    assert {segment["label"] for segment in segments} == {"none of these"}
+    assert all(segment["best_label"] in segment["scores"] for segment in segments)
+    assert f"{len(segments)} of them have a score below 0.999: none of these" in errors
 
 
 def test_no_speech_is_told(tmp_path, capfd):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ...fingerprint import TRAINING_CLIPS
+from ...training_clips import load_training_clips
+from ..loading import checkpoint_folder
 from ..predictions import Prediction, predict
 from ..segments import MAX_WINDOW, Segment, TimelineOptions
 from .smoothing import Smoother
@@ -19,14 +22,18 @@ def extractor_of(pipe):
 
 
 def default_window(pipe) -> float:
-    """The window in seconds that fits a checkpoint: that of its Whisper encoder, else 3 seconds.
+    """The window in seconds that fits a checkpoint: the median length of its training clips, of 1 to 10 seconds.
 
-    Recipes with a Whisper encoder cut its window to the length of their training clips; a window of more than 10
-    seconds was not cut, and the default is 3 seconds.
+    A checkpoint that does not hold it, see `TrainingClips`, gets 3 seconds.
     """
-    own = extractor_of(pipe).own or {}
-    seconds = own.get("chunk_length")
-    return float(seconds) if seconds and seconds <= 10 else WINDOW_SECONDS
+    model = pipe.model
+    try:
+        folder = checkpoint_folder(model.name_or_path, getattr(model.config, "_commit_hash", None), (TRAINING_CLIPS,))
+        clips = load_training_clips(folder)
+    except Exception:  # the client of the Hub raises errors of several libraries; a damaged file is told by reports
+        clips = None
+    lengths = clips and clips.range_of("seconds")
+    return round(min(max(lengths[1], 1.0), 10.0), 1) if lengths else WINDOW_SECONDS
 
 
 class TimelineEngine:
@@ -56,7 +63,7 @@ class TimelineEngine:
         samples = max(1, round(window * self.rate)), max(1, round(step * self.rate))
         self._windows = SpeechWindows(options, self.rate, *samples)
         self._smoother = Smoother(labels, self.rate, samples[1], options.hysteresis)
-        self._batch_size, self._waiting = options.batch_size, []
+        self._batch_size, self._waiting, self._reject_below = options.batch_size, [], options.reject_below
 
     @property
     def detector(self) -> str:
@@ -71,7 +78,8 @@ class TimelineEngine:
     @property
     def current(self) -> Segment | None:
         """The segment that is not finished."""
-        return self._smoother.current
+        current = self._smoother.current
+        return current and current.below(self._reject_below)
 
     def feed(self, wave, at_once: bool = False) -> Iterator[Segment]:
         """Continue with samples.
@@ -98,6 +106,9 @@ class TimelineEngine:
             yield from self._answer()
 
     def _answer(self) -> Iterator[Segment]:
+        return (segment.below(self._reject_below) for segment in self._smoothed())
+
+    def _smoothed(self) -> Iterator[Segment]:
         items, self._waiting = self._waiting, []
         clips = ({"array": item.wave, "sampling_rate": self.rate} for item in items if isinstance(item, Window))
         answers = predict(self.pipe, clips, self._asked, on_error="return")
