@@ -51,7 +51,7 @@ def index(
 @command
 def search(
     text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="Words, for example 'a woman speaking angrily'.")
+        str | None, typer.Argument(metavar="TEXT", help="Words, for example 'a woman speaking angrily'.")
     ] = None,
     like: Annotated[str | None, typer.Option(help="A recording to find similar ones of; with TEXT, the mean.")] = None,
     index: Annotated[str, typer.Option("--index", "-i", help="File from gemoclap index.")] = DEFAULT_INDEX,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..safety_gemoclap import tensors_sha256
 from .classifier import AudioClassifier
 
-try:
+try:  # other modules of the package need pyarrow for training, so the message cannot depend on its name alone
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
@@ -230,11 +230,21 @@ def list_array(embeddings: np.ndarray, header: Header) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(values, type=header.schema.field(EMBEDDING).type)
 
 
-def open_writer(path: Path, header: Header) -> pq.ParquetWriter:
-    """A writer of an index. Embeddings hardly compress; checksums detect damage."""
-    return pq.ParquetWriter(
-        path, header.schema, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
-    )
+def write_rows(path: Path, header: Header, tables: Iterable[pa.Table]) -> None:
+    """Write an index from small tables, as soon as they have `ROWS_IN_MEMORY` rows together.
+
+    Embeddings hardly compress, so they are stored as they are. Checksums detect damage.
+    """
+    storage = {"compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+    waiting: list[pa.Table] = []
+    with pq.ParquetWriter(path, header.schema, **storage) as writer:
+        for table in tables:
+            waiting.append(table)
+            if sum(map(len, waiting)) >= ROWS_IN_MEMORY:
+                writer.write_table(pa.concat_tables(waiting), ROWS_IN_MEMORY)
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting), ROWS_IN_MEMORY)
 
 
 class Index:
@@ -299,6 +309,6 @@ def _reading(path: Path, read):
 def _damaged(path: Path, reason: object) -> ValueError:
     reason = str(reason).partition("\n")[0].rstrip(".")
     return ValueError(
-        f"{path}: not a Parquet file, or damaged ({reason}); index the recordings again (gemoclap index FOLDER "
-        f"--output INDEX.parquet --restart)"
+        f"{path}: not a Parquet file, or damaged ({reason}); make the index again with gemoclap index FOLDER "
+        f"--output INDEX.parquet --restart"
     )

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
@@ -23,19 +23,21 @@ from .embeddings import embed_recordings
 from .index import (
     COLUMNS,
     EMBEDDING,
-    ROWS_IN_MEMORY,
     Header,
     Recording,
     list_array,
     open_index,
-    open_writer,
     read_rows,
     recordings_in,
     rows_of,
+    write_rows,
 )
 from .output import lock_output
 from .predictions import BATCH_SIZE
 from .recordings import Recordings, find_recordings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.get_logger(__name__)
 
@@ -65,7 +67,7 @@ class IndexReport:
         path: Its file.
         recordings: Number of recordings in it.
         embedded: Number of recordings that were embedded.
-        copied: Number of new names of recordings whose content was embedded before.
+        reused: Number of new, renamed or touched files whose content was embedded before.
         removed: Number of names that are no longer in the index.
         errors: The messages of recordings that cannot be used. They are not in the index.
         ignored: A sentence on other files in the folder, or "".
@@ -74,14 +76,14 @@ class IndexReport:
     path: Path
     recordings: int = 0
     embedded: int = 0
-    copied: int = 0
+    reused: int = 0
     removed: int = 0
     errors: list[str] = field(default_factory=list)
     ignored: str = ""
 
     def summary(self) -> str:
         """What was done, and the recordings that could not be used."""
-        counts = {"copied or renamed": self.copied, "removed": self.removed}
+        counts = {"with content that was embedded before": self.reused, "removed": self.removed}
         parts = [f"{self.recordings} recordings in {self.path}", f"{self.embedded} embedded"]
         parts += [f"{count} {name}" for name, count in counts.items() if count]
         parts += [f"{len(self.errors)} could not be used:"] if self.errors else []
@@ -139,7 +141,7 @@ class _Builder:
         if self.options.restart:
             self.path.unlink(missing_ok=True)
             shutil.rmtree(self.segments, ignore_errors=True)
-        before = self._read_states()
+        before, folder = self._read_states()
         names = [os.path.relpath(name, self.folder) for name in found.names]
         new = [name for name in names if not self._keep_unchanged(name)]
         self._embed_all(new)
@@ -149,17 +151,20 @@ class _Builder:
             raise ValueError("no recording can be used:\n  " + "\n  ".join(self.report.errors))
         after = {recording for recordings in self.wanted.values() for recording in recordings}
         self.report.removed = len({item.name for item in before} - {item.name for item in after})
-        if after != before:
+        if (after, self.header.folder) != (before, folder):
             self._join()
         shutil.rmtree(self.segments, ignore_errors=True)
         return self.report
 
-    def _read_states(self) -> set[Recording]:
-        """Read what the index and the segments of an interrupted run have; what the index has."""
-        before: set[Recording] = set()
+    def _read_states(self) -> tuple[set[Recording], str | None]:
+        """Read what the index and the segments of an interrupted run have; the recordings of the index, its folder."""
+        before: tuple[set[Recording], str | None] = set(), None
         if self.path.exists():
-            with usage_errors():
-                before = set(self._check(self.path))
+            try:
+                header, recordings = self._check(self.path)
+            except ValueError as error:
+                raise UsageError(f"{error}; to overwrite it, give --restart") from error
+            before = set(recordings), header.folder
         for segment in self._segment_paths():
             try:
                 self._check(segment)
@@ -167,8 +172,8 @@ class _Builder:
                 segment.unlink()
         return before
 
-    def _check(self, path: Path) -> list[Recording]:
-        """The recordings of an index of the same model and folder, which are known from now on."""
+    def _check(self, path: Path) -> tuple[Header, list[Recording]]:
+        """The header and the recordings of an index of the same model and folder, which are known from now on."""
         file, header = open_index(path)
         with file:
             header.check_model(self.header, path)
@@ -183,15 +188,12 @@ class _Builder:
                 f"{self.path}: the embeddings in it were made with other versions ({'; '.join(changed)}), which may "
                 f"change them slightly; --restart embeds all recordings again"
             )
-        return recordings
+        return header, recordings
 
     def _check_folder(self, header: Header) -> None:
         other = header.folder
         if os.path.isdir(other) and not os.path.samefile(other, self.folder):
-            raise ValueError(
-                f"{self.path}: the index of another folder, {other}; give another --output, or --restart to overwrite "
-                f"it"
-            )
+            raise ValueError(f"{self.path}: the index of another folder, {other}; give another --output")
 
     def _segment_paths(self) -> list[Path]:
         return sorted(self.segments.glob("*.parquet"))
@@ -231,7 +233,7 @@ class _Builder:
                 continue
             if recording.sha256 in self.available:
                 self._keep(recording)
-                self.report.copied += 1
+                self.report.reused += 1
             else:
                 new.setdefault(recording.sha256, []).append(recording)
         return list(new.values())
@@ -251,7 +253,7 @@ class _Builder:
                 continue
             self.available.add(group[0].sha256)
             self.report.embedded += 1
-            self.report.copied += len(group) - 1
+            self.report.reused += len(group) - 1
             for recording in group:
                 self._keep(recording)
                 yield recording, answer / length
@@ -262,16 +264,15 @@ class _Builder:
         recordings, embeddings = zip(*rows, strict=True)
         self.segments.mkdir(exist_ok=True)
         table = rows_of(list(recordings), list_array(np.stack(embeddings), self.header), self.header)
-        with write_atomically(self.segments / f"{number:06d}.parquet") as part, open_writer(part, self.header) as file:
-            file.write_table(table)
+        with write_atomically(self.segments / f"{number:06d}.parquet") as part:
+            write_rows(part, self.header, [table])
 
     def _join(self) -> None:
         """Write the new index from the present one and the segments."""
         wanted, sources = dict(self.wanted), [self.path] if self.path.exists() else []
         tables = (table for source in [*sources, *self._segment_paths()] for table in self._take(source, wanted))
-        with write_atomically(self.path) as part, open_writer(part, self.header) as writer:
-            for table in _in_row_groups(tables):
-                writer.write_table(table, ROWS_IN_MEMORY)
+        with write_atomically(self.path) as part:
+            write_rows(part, self.header, tables)
 
     def _take(self, source: Path, wanted: dict[bytes, list[Recording]]) -> Iterator[pa.Table]:
         """Rows for the wanted recordings whose content is in an index; they are no longer wanted afterwards."""
@@ -284,19 +285,7 @@ class _Builder:
                     rows += [row] * len(names)
                     recordings += names
                 if rows:
-                    yield rows_of(recordings, batch.column(EMBEDDING).take(pa.array(rows)), self.header)
-
-
-def _in_row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Join small tables to tables of at least `ROWS_IN_MEMORY` rows; the last one may be smaller."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        waiting.append(table)
-        if sum(map(len, waiting)) >= ROWS_IN_MEMORY:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting)
+                    yield rows_of(recordings, batch.column(EMBEDDING).take(rows), self.header)
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -88,18 +88,28 @@ def search(
     check_count("top", top)
     index = index if isinstance(index, Index) else Index(index)
     index.check_model(pipe)
-    similarities = index.embeddings @ embed_query(pipe, text, like)
-    median = np.median(similarities)
+    return nearest(index, embed_query(pipe, text, like), top)
+
+
+def nearest(index: Index, query: np.ndarray, top: int = TOP) -> list[Hit]:
+    """Find the recordings whose embeddings are nearest to that of a query.
+
+    Args:
+        index: The index.
+        query: `(dimensions,)`, float32, unit length.
+        top: Number of hits.
+    """
+    similarities = index.embeddings @ query
+    median = float(np.median(similarities))
     deviation = float(MAD_TO_STD * np.median(np.abs(similarities - median)))
-    scale = deviation if deviation > ROUNDING else None
     ranked = _highest(index, similarities, min(top + 1, len(index)))
     hits: list[Hit] = []
     first: dict[bytes, str] = {}
-    for rank, (row, recording) in enumerate(ranked[:top], start=1):
-        similarity = float(similarities[row])
-        margin = float(similarity - median) / scale if scale else None
-        following = float(similarities[ranked[rank][0]]) if rank < len(ranked) else None
-        gap = (similarity - following) / scale if scale and following is not None else None
+    for rank, (similarity, recording) in enumerate(ranked[:top], start=1):
+        margin = gap = None
+        if deviation > ROUNDING:
+            margin = (similarity - median) / deviation
+            gap = (similarity - ranked[rank][0]) / deviation if rank < len(ranked) else None
         path = os.path.join(index.header.folder, recording.name)
         hits.append(Hit(rank, path, similarity, margin, gap, _state(path, recording), first.get(recording.sha256)))
         first.setdefault(recording.sha256, path)
@@ -147,12 +157,12 @@ def _checked_text(text: str) -> str:
     return text
 
 
-def _highest(index: Index, similarities: np.ndarray, count: int) -> list[tuple[int, Recording]]:
-    """The rows with the highest similarities and their recordings, in order; equal ones in the order of names."""
+def _highest(index: Index, similarities: np.ndarray, count: int) -> list[tuple[float, Recording]]:
+    """The highest similarities and their recordings, in order; equal ones in the order of names."""
     lowest = np.partition(similarities, -count)[-count]
     rows = [*np.flatnonzero(similarities > lowest), *np.flatnonzero(similarities == lowest)][:count]
-    found = zip(map(int, rows), index.recordings(rows), strict=True)
-    return sorted(found, key=lambda item: (-similarities[item[0]], item[1].name))
+    found = zip(similarities[rows].tolist(), index.recordings(rows), strict=True)
+    return sorted(found, key=lambda item: (-item[0], item[1].name))
 
 
 def _state(path: str, recording: Recording) -> str:
