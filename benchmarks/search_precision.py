@@ -8,6 +8,7 @@ on. A hit is correct if its labels are those of the query. Nothing is correct fo
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from documents import render, write_section
 from harness import parser_of
 from sklearn.metrics import roc_auc_score
 
-from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.inference.embeddings import embed_recordings
 from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.inference.search import MAD_TO_STD, embed_query
@@ -55,9 +55,9 @@ def queries() -> list[tuple[str, str | None, str | None]]:
 def clips_of(name: str) -> list[tuple[str, str, str]]:
     """Path, emotion and gender of the clips of a corpus."""
     folder = Path(os.environ["GEMOCLAP_CORPORA"], name)
-    rows = load_corpus(folder).table.to_pylist()
-    chosen = [row for row in rows if CORPORA[name] is None or row["speaker_id"] in CORPORA[name]]
-    return [(str(folder / row["file_name"]), row["emotion"], row["gender"]) for row in chosen]
+    with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if CORPORA[name] is None or row["speaker_id"] in CORPORA[name]]
+    return [(str(folder / row["file_name"]), row["emotion"], row["gender"]) for row in rows]
 
 
 def precision(correct: np.ndarray) -> list[float]:

@@ -28,7 +28,7 @@ except ImportError as error:
 
 FORMAT = 1
 KEY = b"gemoclap_index"  # of the header in the metadata of the schema
-ROWS_IN_MEMORY = 8192  # of a row group, and of what is read at once
+ROWS_IN_MEMORY = 8192  # of a row group, which is written and read at once
 COLUMNS = ["file", "size", "mtime_ns", "sha256"]  # beside the embedding
 EMBEDDING = "embedding"
 FLOAT_BYTES = 4
@@ -192,16 +192,16 @@ def _check_header(path: Path, values, file: pq.ParquetFile) -> Header:
 
 
 def read_rows(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Read columns of an index, `ROWS_IN_MEMORY` rows at a time.
+    """Read columns of an index, a row group at a time: `iter_batches` would buffer the whole file.
 
     Raises:
         ValueError: If the file is damaged.
     """
-    batches = file.iter_batches(ROWS_IN_MEMORY, columns=columns)
-    while (batch := _reading(path, lambda: next(batches, None))) is not None:
-        if any(column.null_count for column in batch.columns):
-            raise _damaged(path, "values are missing")
-        yield batch
+    for group in range(file.num_row_groups):
+        for batch in _reading(path, lambda group=group: file.read_row_group(group, columns)).to_batches():
+            if any(column.null_count for column in batch.columns):
+                raise _damaged(path, "values are missing")
+            yield batch
 
 
 def recordings_in(batch: pa.RecordBatch) -> list[Recording]:
