@@ -17,7 +17,8 @@ from ..corpora.files import write_atomically
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline, check_count
 from .classifier import AudioClassifier
 from .embeddings import embed_recordings, embed_texts
-from .index import Index, Recording
+from .index import Index as Index
+from .index import Recording
 from .output import CSV, JSONL, LONGEST_NAME, csv_line, name_cell, prepare_stdout
 
 logger = logging.get_logger(__name__)
