@@ -19,6 +19,7 @@ EXTRAS = {
     "lora": "low-rank adapters",
     "tensorboard": "logs for TensorBoard",
     "ffmpeg": "m4a, aac, webm and wma",
+    "search": "search of recordings",
     "demo": "the synthetic corpus of gemoclap demo-corpus",
 }
 

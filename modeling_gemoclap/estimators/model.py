@@ -25,6 +25,9 @@ from .inputs import Labelled, labelled, recordings_of
 if TYPE_CHECKING:  # evaluation requires the packages of gemoclap[train], prediction does not
     from huggingface_hub import CommitInfo
 
+    from ..inference.index import Index
+    from ..inference.indexing import IndexReport
+    from ..inference.search import Hit
     from .report import EvaluationReport
 
 logger = logging.get_logger(__name__)
@@ -178,6 +181,18 @@ class GEmoClap:
         first, second = (np.atleast_2d(np.asarray(values, np.float32)) for values in (first, second))
         first, second = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (first, second))
         return first @ second.T
+
+    def index(self, folder: str | Path, output: str | Path, batch_size: int = BATCH_SIZE) -> IndexReport:
+        """Embed the recordings of a folder into an index for `search`, or update it; see `build_index`."""
+        from ..inference.indexing import IndexOptions, build_index
+
+        return build_index(self._fitted(), folder, output, IndexOptions(batch_size))
+
+    def search(self, index: Index | str | Path, text: str | None = None, like=None, top: int = 10) -> list[Hit]:
+        """Find indexed recordings by text, by a recording, or by both; see `modeling_gemoclap.inference.search`."""
+        from ..inference.search import search
+
+        return search(self._fitted(), index, text, like, top)
 
     def fit(
         self, recordings, emotions=None, speakers=None, genders=None, output_dir: str | Path | None = None, **options

@@ -51,7 +51,7 @@ class Rows:
         gender = ["gender"] if self.gender else []
         if self.kind == CSV:
             scores = [f"score_{label}" for label in self.labels]
-            return _csv_line(["file", *self._labels("label", "best_label"), "score", *scores, *gender, "error"])
+            return csv_line(["file", *self._labels("label", "best_label"), "score", *scores, *gender, "error"])
         if self.kind == TABLE:
             return self._table_line("file", self._labels("label", "best label"), "score", *gender)
         return ""
@@ -77,11 +77,11 @@ class Rows:
         if self.kind == CSV:
             empty = [""] * (2 + len(self.labels) + self.rejects + self.gender)
             if error is not None:
-                return _csv_line([name, *empty, error])
+                return csv_line([name, *empty, error])
             scores = [answer.scores[label] for label in self.labels]
             gender = [answer.gender] if self.gender else []
             labels = self._labels(answer.label, answer.best_label)
-            return _csv_line([name, *labels, answer.score, *scores, *gender, ""])
+            return csv_line([name, *labels, answer.score, *scores, *gender, ""])
         if error is not None:
             return self._table_line(name, ["error"], "")
         gender = [answer.gender] if self.gender else []
@@ -115,7 +115,7 @@ class Rows:
     def _read_csv(self, text: str) -> Iterator[tuple[str, bool, str]]:
         columns, position = len(next(csv.reader([self.header]))), 0
         for number, row in enumerate(csv.reader(io.StringIO(text, newline="")), start=1):
-            line = _csv_line(row)
+            line = csv_line(row)
             if not text.startswith(line, position):
                 if "\r\n" in text[position:]:
                     raise ValueError(f"row {number} is not as it was written")
@@ -126,10 +126,8 @@ class Rows:
             position += len(line)
 
     def _table_line(self, name: str, labels: list[str], *cells: str) -> str:
-        name = printable(name)
-        name = name if len(name) <= self.width else f"…{name[1 - self.width :]}"
         cells = (*(f"{label:<{self.label_width}}" for label in labels), *cells)
-        return "  ".join([f"{name:<{self.width}}", *cells]).rstrip() + "\n"
+        return "  ".join([name_cell(name, self.width), *cells]).rstrip() + "\n"
 
 
 def printable(text: str) -> str:
@@ -137,7 +135,15 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def _csv_line(values: list) -> str:
+def name_cell(name: str, width: int) -> str:
+    """The name of a recording in a table: its end if it is long, and no control characters."""
+    name = printable(name)
+    name = name if len(name) <= width else f"…{name[1 - width :]}"
+    return f"{name:<{width}}"
+
+
+def csv_line(values: list) -> str:
+    """A line of CSV."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer).writerow(values)
     return buffer.getvalue()
@@ -164,6 +170,33 @@ def format_of(output: str | None, kind: str | None) -> str:
     if kind in (None, TABLE):
         raise ValueError(f"--output {output}: give a name that ends in .csv or .jsonl, or --format csv or jsonl")
     return kind
+
+
+def prepare_stdout(kind: str) -> None:
+    """Let the standard output take names that are not valid text: as bytes, or replaced in a table."""
+    is_table = kind == TABLE
+    form = {"errors": "replace"} if is_table else {"errors": "surrogateescape", "encoding": "utf-8", "newline": ""}
+    sys.stdout.reconfigure(**form)
+
+
+@contextmanager
+def lock_output(path: Path) -> Iterator[None]:
+    """Keep other processes from writing a file at the same time.
+
+    Raises:
+        ValueError: If another process is writing it, or its folder cannot be written.
+    """
+    with usage_errors():
+        refuse_unwritable({"--output": path.parent})  # a lock of a folder that cannot be written seems taken
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{path}: another process is writing it; wait, or give another --output") from None
+    try:
+        yield
+    finally:
+        lock.release()  # the file stays: a process that removes it could remove the lock of another
 
 
 class PredictionFile:
@@ -202,29 +235,14 @@ class PredictionFile:
             OSError: If it cannot be written.
         """
         if self.path is None:
-            is_table = self.rows.kind == TABLE
-            form = (
-                {"errors": "replace"}
-                if is_table
-                else {"errors": "surrogateescape", "encoding": "utf-8", "newline": ""}
-            )
-            sys.stdout.reconfigure(**form)
+            prepare_stdout(self.rows.kind)
             self._write(self.rows.header)
             yield self
             return
-        with usage_errors():
-            refuse_unwritable({"--output": self.path.parent})  # a lock of a folder that cannot be written seems taken
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UsageError(f"{self.path}: another process is writing it; wait, or give another --output") from None
-        try:
+        with lock_output(self.path):
             self._begin()
             with open(self.path, "a", encoding="utf-8", errors="surrogateescape", newline="") as self._file:
                 yield self
-        finally:
-            lock.release()  # the file stays: a process that removes it could remove the lock of another
 
     def _begin(self) -> None:
         if self.restart:

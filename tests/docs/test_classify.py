@@ -64,6 +64,17 @@ def test_predict(folder):
     assert set(names["labels"]) == set(names["pipe"].model.config.prompt_words)
 
 
+def test_index_and_search(folder, tones):
+    pytest.importorskip("pyarrow")
+    for number, clip in enumerate(sorted(tones.glob("audio/*.wav"))[:3]):
+        soundfile.write(folder / f"recordings/{number}.wav", *soundfile.read(clip))
+    Commands(folder).run(block("search.md", "Index and search"))
+    rows = list(csv.DictReader((folder / "hits.csv").open(newline="")))
+    assert len(rows) == 4 and [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    names = run_python(block("search.md", "Index and search", 1))
+    assert len(names["hits"]) == len(names["index"]) == 4 and {hit.state for hit in names["hits"]} == {"unchanged"}
+
+
 def test_search(folder):
     pytest.importorskip("sentence_transformers")
     soundfile.write(folder / "b.flac", *soundfile.read(folder / "b.wav"))
