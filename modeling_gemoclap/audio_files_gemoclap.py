@@ -147,7 +147,7 @@ def _with_soundfile(parts: list[bytes], name: str, strict: bool) -> tuple[np.nda
     return wave, rate
 
 
-def _ffmpeg_format(data: bytes) -> str | None:
+def ffmpeg_format(data: bytes) -> str | None:
     """The demuxer for a file that only ffmpeg reads, by the file's content: ffmpeg must not choose one itself."""
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return "mov"
@@ -166,7 +166,7 @@ def _demuxer_for(data: bytes) -> str | None:
     try:
         _open(data).close()
     except Exception as error:
-        demuxer = _ffmpeg_format(data)
+        demuxer = ffmpeg_format(data)
         if demuxer is None or getattr(error, "code", None) == MALFORMED:
             raise
         return demuxer

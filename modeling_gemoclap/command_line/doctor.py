@@ -19,6 +19,7 @@ EXTRAS = {
     "lora": "low-rank adapters",
     "tensorboard": "logs for TensorBoard",
     "ffmpeg": "m4a, aac, webm and wma",
+    "serve": "the HTTP service gemoclap serve",
     "demo": "the synthetic corpus of gemoclap demo-corpus",
 }
 
