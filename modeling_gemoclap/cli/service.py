@@ -58,15 +58,12 @@ def serve(
 
     with usage_errors({"port": "--port", "host": "--host"}):
         listener = listen(host, port)
-    from transformers.utils import logging
-
     from ..inference.loading import load_pipeline
     from ..service.app import create_app
     from ..service.engine import identify
 
     with usage_errors():
         pipe = load_pipeline(model, device, revision)
-    logging.set_verbosity_error()  # warnings would have the clients' labels
     app = create_app(pipe, identify(pipe, model, revision), limits)
     print(f"Serving {model} at {address_of(listener)} (/docs: the interface). Stop with Ctrl-C.", flush=True)
     run(app, listener, limits.shutdown_timeout)

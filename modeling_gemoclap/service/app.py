@@ -56,7 +56,8 @@ def create_app(pipe: Pipe, identity: ModelIdentity, limits: ServiceLimits | None
         limits: The limits; None: the defaults.
 
     Returns:
-        An application of FastAPI. It sends no CORS headers, so that pages of other origins cannot read its answers.
+        An application of FastAPI, with the `Engine` as `state.engine`. It sends no CORS headers, so that pages of
+        other origins cannot read its answers.
     """
     limits = limits or ServiceLimits()
     engine = Engine(pipe, limits)
@@ -78,6 +79,7 @@ def create_app(pipe: Pipe, identity: ModelIdentity, limits: ServiceLimits | None
         lifespan=lifespan,
         responses={500: {"model": ErrorResponse, "description": REASONS[500]}},
     )
+    app.state.engine = engine
     add_error_handlers(app)
     _add_recordings(app, engine)
     _add_health(app, engine, identity)

@@ -8,6 +8,7 @@ import socket
 
 import uvicorn
 from fastapi import FastAPI
+from transformers.utils import logging
 
 BACKLOG = 2048  # connections that wait to be accepted
 
@@ -62,6 +63,7 @@ def run(app: FastAPI, listener: socket.socket, shutdown_timeout: float) -> None:
         signal.SIGINT,
     ):  # uvicorn raises them again at its end, which would kill the process
         signal.signal(number, lambda *_: None)
+    logging.set_verbosity_error()  # warnings would have words of the clients
     config = uvicorn.Config(
         app,
         http="h11",
