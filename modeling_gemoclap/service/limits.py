@@ -9,7 +9,7 @@ from ..command_line.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_values
 BYTES_PER_MB = 1_000_000
 MAX_TEXT = 200  # characters of a label or a template
 MAX_FIELDS = 200  # options of a request, which may be repeated
-MAX_FIELD_BYTES = 20_000  # of all options of a request
+MAX_FIELD_BYTES = 20_000  # of all options and headers of a form
 MIN_UPLOAD_RATE = 16_384  # bytes per second, by which the time for an upload is extended
 LINGER_SECONDS = 2.0  # for which the rest of a refused upload is discarded, so that its client reads the answer
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 import signal
 import socket
 
 import uvicorn
 from fastapi import FastAPI
-from transformers.utils import logging
 
 BACKLOG = 2048  # connections that wait to be accepted
+WARNING_OF_REQUESTS = ("modeling_gemoclap", "transformers", "python_multipart")  # with words and bytes of clients
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -63,12 +64,14 @@ def run(app: FastAPI, listener: socket.socket, shutdown_timeout: float) -> None:
         signal.SIGINT,
     ):  # uvicorn raises them again at its end, which would kill the process
         signal.signal(number, lambda *_: None)
-    logging.set_verbosity_error()  # warnings would have words of the clients
+    for name in WARNING_OF_REQUESTS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         http="h11",
         ws="none",
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=max(1, round(shutdown_timeout)),

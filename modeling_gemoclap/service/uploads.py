@@ -113,9 +113,11 @@ class _Form:
         self.header, self.value, self.headers = b"", b"", {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self.header += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self.value += data[start:end]
 
     def _header_end(self) -> None:
@@ -126,13 +128,13 @@ class _Form:
         _, values = parse_options_header(self.headers.get(b"content-disposition"))
         if b"name" not in values:
             raise FormParserError("a part has no name")
-        self.is_file, self.content = b"filename" in values, bytearray()
+        kind = self.headers.get(b"content-type", b"text/plain")
+        self.is_file, self.content = b"filename" in values or not kind.startswith(b"text/plain"), bytearray()
         self.name = _text(values[b"name"], "the name of a field")
-        self._count(len(self.name))
         if self.is_file:
             if self.file_name is not None:
                 raise ServiceError(422, "several_files", "the form has several files: send one file in a request")
-            self.file_name = display_name(values[b"filename"].decode(errors="replace"))
+            self.file_name = display_name(values.get(b"filename", b"").decode(errors="replace"))
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self.is_file:
@@ -151,7 +153,10 @@ class _Form:
     def _count(self, size: int) -> None:
         self.size += size
         if self.size > MAX_FIELD_BYTES or len(self.options) > MAX_FIELDS:
-            message = f"the options have more than {MAX_FIELD_BYTES:,} bytes or {MAX_FIELDS} fields: shorten them"
+            message = (
+                f"the options and the headers of the form have more than {MAX_FIELD_BYTES:,} bytes, or there are "
+            )
+            message += f"more than {MAX_FIELDS} options: shorten them"
             raise ServiceError(413, "options_too_large", message)
 
 
