@@ -26,8 +26,8 @@ QUICK = (
 CONSTRAINTS = {"5": "constraints.txt", "4.57": "constraints-4.57.txt"}
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-# Of both ends; MTEB, the site of the documentation and the service are pinned in constraints.txt alone, and their tests
-# are skipped where they are not installed.
+# Of both ends; MTEB, the site of the documentation and the service are pinned in constraints.txt alone, and their
+# tests are skipped where they are not installed.
 EXTRAS = "train,lora,tensorboard,demo,dev"
 NEWEST_EXTRAS = f"{EXTRAS},mteb,docs,serve"
 FLOOR = "2.6.0"  # the lower bound of torch in setup.cfg, which is that of transformers 5
