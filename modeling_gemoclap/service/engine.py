@@ -179,7 +179,8 @@ class Engine:
                         raise too_long(limit)
                     answers.append(SegmentResponse(**asdict(segment)))
             finally:
-                self._model.submit(getattr(segments, "close", int))  # after the step that runs now
+                if hasattr(segments, "close"):  # a generator
+                    self._model.submit(segments.close)  # after the step that runs now
         return TimelineResponse(file=upload.name, segments=answers, warnings=self._warnings(words))
 
     def _options(self, labels: list[str] | None, templates: list[str] | None, gender: bool = False):

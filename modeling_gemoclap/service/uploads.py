@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 import uuid
@@ -233,5 +232,4 @@ async def receive(request: Request, limits: ServiceLimits, folder: Path) -> Asyn
             await _receive(request, limits, _File(file), upload)
         yield upload
     finally:
-        if os.path.exists(upload.path):
-            os.unlink(upload.path)
+        upload.path.unlink(missing_ok=True)
