@@ -26,10 +26,10 @@ QUICK = (
 CONSTRAINTS = {"5": "constraints.txt", "4.57": "constraints-4.57.txt"}
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-# Of both ends; MTEB and the site of the documentation are pinned in constraints.txt alone, and their tests are skipped
-# where they are not installed.
+# Of both ends; MTEB, the site of the documentation and the service are pinned in constraints.txt alone, and their
+# tests are skipped where they are not installed.
 EXTRAS = "train,lora,tensorboard,demo,dev"
-NEWEST_EXTRAS = f"{EXTRAS},mteb,docs"
+NEWEST_EXTRAS = f"{EXTRAS},mteb,docs,serve"
 FLOOR = "2.6.0"  # the lower bound of torch in setup.cfg, which is that of transformers 5
 OLDER = "2.4.1"  # a checkpoint's files also run with transformers 4.57 and this, without the package
 

@@ -26,13 +26,16 @@ from .timeline import listen, timeline
 from .search import index, search
 
 # isort: split
+from .service import serve
+
+# isort: split
 from .checkpoints import card, demo_corpus, doctor, info, push
 
 # isort: split
 from .training_clips import training_clips
 
 __all__ = ["app", "card", "demo_corpus", "doctor", "embed", "index", "info", "listen", "main"]
-__all__ += ["predict", "push", "search", "timeline", "training_clips"]
+__all__ += ["predict", "push", "search", "serve", "timeline", "training_clips"]
 
 # Commands with a parser of their own, which `train.py`, `evaluate.py` and `grid.py` start too.
 SCRIPTS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}

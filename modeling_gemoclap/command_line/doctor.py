@@ -20,6 +20,7 @@ EXTRAS = {
     "tensorboard": "logs for TensorBoard",
     "ffmpeg": "m4a, aac, webm and wma",
     "search": "search of recordings",
+    "serve": "the HTTP service gemoclap serve",
     "demo": "the synthetic corpus of gemoclap demo-corpus",
 }
 

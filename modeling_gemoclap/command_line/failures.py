@@ -20,6 +20,7 @@ FILES_KEPT = "files written so far are kept"
 EXTRAS = {
     **dict.fromkeys(("accelerate", "datasets", "evaluate", "jinja2", "matplotlib", "pandas", "pyarrow"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "yaml"), "train"),
+    **dict.fromkeys(("fastapi", "python_multipart", "starlette", "uvicorn"), "serve"),
     **dict.fromkeys(("nbclient", "sentence_transformers"), "dev"),
     "mkdocs": "docs",
     "mteb": "mteb",

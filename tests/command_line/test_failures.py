@@ -148,7 +148,8 @@ def test_every_requirement_is_known_by_its_extra():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     imported = {"scikit-learn": "sklearn", "pyyaml": "yaml", "espeakng-loader": "espeakng_loader"}
-    for extra in ("train", "lora", "tensorboard", "demo"):
+    imported |= {"python-multipart": "python_multipart"}
+    for extra in ("train", "lora", "tensorboard", "demo", "serve"):
         for line in config["options.extras_require"][extra].split():
             name = line.partition(">")[0]
             assert failures.EXTRAS[imported.get(name, name)] == extra

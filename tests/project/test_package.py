@@ -17,7 +17,7 @@ from families import AUDIO
 PACKAGE = ROOT / "modeling_gemoclap"
 FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
 WORKSHOP = ("command_line", "corpora", "objectives", "training", "runs", "evaluation", "pretrained", "compression")
-WORKSHOP += ("inference", "estimators", "publishing")
+WORKSHOP += ("inference", "estimators", "publishing", "service")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
@@ -76,6 +76,7 @@ def test_walls_of_the_workshop(part):
         "inference": {"corpora", "command_line"},
         "estimators": {"publishing", "runs", "evaluation", "inference", "corpora", "command_line"},
         "pretrained": {"corpora", "command_line"},
+        "service": {"inference", "corpora", "command_line"},
         "compression": {"publishing", "training", "corpora", "command_line"},
         "evaluation": {"inference", "corpora", "command_line", "objectives"},  # two leaves of objectives: see below
     }[part]
@@ -295,6 +296,7 @@ ALLOWED = {
     "predict": "the options of a command",
     "search": "the options of a command",
     "timeline": "the options of a command",
+    "serve": "the options of a command",
     "emo_clap_loss": "a public function, whose parameters are those of the formula",
     "ml_gemo_clap_loss": "a public function, whose parameters are those of the formula",
     "sl_gemo_clap_loss": "a public function, whose parameters are those of the formula",

@@ -1,0 +1,1 @@
+"""An HTTP service for predictions and timelines: uploads, limits, batches of concurrent requests."""

@@ -1,0 +1,84 @@
+"""The page `/docs`: HTML made from the OpenAPI schema, without scripts and without files of other servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from html import escape
+
+CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
+th, td { border: 1px solid #8886; padding: .3rem .6rem; text-align: left; vertical-align: top; }
+code { font: .9em ui-monospace, monospace; }
+h2 { border-top: 1px solid #8886; padding-top: 1rem; }
+:root { color-scheme: light dark; }
+"""
+
+
+def render_page(schema: dict) -> str:
+    """Render an OpenAPI schema as a page.
+
+    Args:
+        schema: The schema, from `FastAPI.openapi`.
+
+    Returns:
+        HTML.
+    """
+    info, models = schema["info"], schema.get("components", {}).get("schemas", {})
+    title = f"{info['title']} {info['version']}"
+    parts = [f"<h1>{escape(title)}</h1><p>{escape(info.get('description', ''))}</p>"]
+    parts.append('<p>The schema for programs: <a href="openapi.json">openapi.json</a></p>')
+    for path, methods in schema["paths"].items():
+        parts += [_operation(method, path, operation) for method, operation in methods.items()]
+    parts.append("<h2>Answers</h2>")
+    parts += [_model(name, model) for name, model in models.items()]
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+
+
+def _operation(method: str, path: str, operation: dict) -> str:
+    text = f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2><p>{escape(operation['description'])}</p>"
+    if body := operation.get("requestBody"):
+        kinds = ", ".join(f"<code>{escape(kind)}</code>" for kind in body["content"])
+        text += f"<p>Body: {kinds}. In a form, the field <code>file</code> has the recording.</p>"
+    if parameters := operation.get("parameters"):
+        rows = ((each["name"], _type(each["schema"]), each.get("description", "")) for each in parameters)
+        text += _table(("option", "type", "meaning"), rows)
+    rows = ((code, _answer(response), response["description"]) for code, response in operation["responses"].items())
+    return text + _table(("status", "answer", "meaning"), rows)
+
+
+def _answer(response: dict) -> str:
+    return ", ".join(_type(content["schema"]) for content in response.get("content", {}).values())
+
+
+def _model(name: str, model: dict) -> str:
+    rows = (
+        (field, _type(schema), schema.get("description", "")) for field, schema in model.get("properties", {}).items()
+    )
+    text = f'<h3 id="{escape(name)}">{escape(name)}</h3><p>{escape(model.get("description", ""))}</p>'
+    return text + _table(("field", "type", "meaning"), rows)
+
+
+def _type(schema: dict) -> str:
+    """The type of a value in words."""
+    if "$ref" in schema:
+        return schema["$ref"].rpartition("/")[2]
+    if "anyOf" in schema:
+        return " or ".join(map(_type, schema["anyOf"]))
+    if "items" in schema:
+        return f"list of {_type(schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"{_type(schema['additionalProperties'])} by name"
+    default = f", default {json.dumps(schema['default'])}" if schema.get("default") is not None else ""
+    return schema.get("type", "any") + default
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>"]
+    lines += [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
+    return f"<table>{''.join(lines)}</table>"
