@@ -9,7 +9,7 @@ from .streaming.scoring import TimelineEngine
 from .streaming.waves import Hook, waves
 from .turns import Turn, turn_segments
 
-__all__ = ["Segment", "TimelineOptions", "timeline"]
+__all__ = ["Segment", "TimelineOptions", "timeline", "timeline_steps"]
 
 
 def timeline(
@@ -42,11 +42,22 @@ def timeline(
     options = options or TimelineOptions()
     if segments is not None:
         return turn_segments(pipe, source, options, segments, hook)
-    engine = TimelineEngine(pipe, options)
-    return _speech_segments(engine, source, hook)
+    steps = timeline_steps(pipe, source, options, hook)
+    return (segment for step in steps for segment in step)
 
 
-def _speech_segments(engine: TimelineEngine, source, hook: Hook | None) -> Iterator[Segment]:
+def timeline_steps(
+    pipe, source, options: TimelineOptions | None = None, hook: Hook | None = None
+) -> Iterator[list[Segment]]:
+    """A timeline in short steps, between which other work can be done; the parameters are those of `timeline`.
+
+    Returns:
+        An iterator over the segments that each block of the recording finishes, often none.
+    """
+    return _steps(TimelineEngine(pipe, options or TimelineOptions()), source, hook)
+
+
+def _steps(engine: TimelineEngine, source, hook: Hook | None) -> Iterator[list[Segment]]:
     for wave in waves(source, engine.rate, hook):
-        yield from engine.feed(wave)
-    yield from engine.finish()
+        yield list(engine.feed(wave))
+    yield list(engine.finish())

@@ -19,7 +19,8 @@ import numpy as np
 
 from ..audio_headers_gemoclap import AudioError
 from ..inference.classifier import AudioClassifier
-from ..inference.predictions import Prediction, PredictionOptions, predict
+from ..inference.predictions import Prediction, PredictionOptions, predict, why_only_ranks
+from ..inference.timeline import TimelineOptions, timeline_steps
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..prompts_gemoclap import require_two_words
 from ..safety_gemoclap import tensors_sha256
@@ -146,7 +147,7 @@ class Engine:
         Raises:
             ServiceError: If options are invalid or the recording cannot be used (422) or is too long (413).
         """
-        options = self._options(parameters.labels, parameters.template, parameters.gender)
+        options = self._options(parameters)
         async with self._loaded:
             with _errors_of(upload):
                 clip = await self._run(self._decoders, self._load, upload.path)
@@ -155,40 +156,43 @@ class Engine:
         return PredictResponse(file=upload.name, warnings=self._warnings(options), **answer)
 
     async def timeline(self, upload: Upload, parameters: TimelineParameters) -> TimelineResponse:
-        """Compute the timeline of an upload, segment by segment, so that batches of predictions run in between.
+        """Compute the timeline of an upload in short steps, so that batches of predictions run in between.
 
         Raises:
             ServiceError: If options are invalid or the recording cannot be used (422) or is too long (413), or if a
                 part is not installed (501).
         """
-        from ..inference.timeline import TimelineOptions, timeline
-
-        words = self._options(parameters.labels, parameters.template)
+        words = self._options(parameters)
         given = parameters.model_dump(exclude_none=True, exclude={"labels", "template"})
-        with _invalid_options():
-            options = TimelineOptions(
-                labels=words.labels, templates=words.templates, batch_size=self.limits.batch_size, **given
-            )
-        limit, answers = self.limits.max_timeline_seconds, []
+        limit, heard, answers = self.limits.max_timeline_seconds, 0.0, []
+
+        def hook(wave: np.ndarray, recording) -> None:
+            nonlocal heard
+            heard += len(wave) / self.extractor.sampling_rate
+
         await self._run(self._decoders, check_header, upload.path, limit)
         with _errors_of(upload):
-            segments = await self._run(self._model, lambda: iter(timeline(self.pipe, str(upload.path), options)))
+            with _invalid_options():
+                options = TimelineOptions(
+                    labels=words.labels, templates=words.templates, batch_size=self.limits.batch_size, **given
+                )
+                steps = await self._run(self._model, timeline_steps, self.pipe, str(upload.path), options, hook)
             try:
-                while (segment := await self._run(self._model, next, segments, None)) is not None:
-                    if segment.end > limit:
+                while (segments := await self._run(self._model, next, steps, None)) is not None:
+                    if heard > limit:
                         raise too_long(limit)
-                    answers.append(SegmentResponse(**asdict(segment)))
+                    answers += [SegmentResponse(**asdict(segment)) for segment in segments]
             finally:
-                if hasattr(segments, "close"):  # a generator
-                    self._model.submit(segments.close)  # after the step that runs now
+                self._model.submit(steps.close)  # after the step that runs now
         return TimelineResponse(file=upload.name, segments=answers, warnings=self._warnings(words))
 
-    def _options(self, labels: list[str] | None, templates: list[str] | None, gender: bool = False):
-        """Check labels and templates; the options of the prediction.
+    def _options(self, parameters: PredictParameters | TimelineParameters) -> PredictionOptions:
+        """Check labels, templates and the threshold; the options of the prediction.
 
         Raises:
             ServiceError: 422 if they are invalid.
         """
+        labels, templates, gender = parameters.labels, parameters.template, getattr(parameters, "gender", False)
         limits = {"labels": (labels, self.limits.max_labels), "template": (templates, self.limits.max_templates)}
         for name, (texts, most) in limits.items():
             if texts is not None and len(texts) > most:
@@ -199,25 +203,30 @@ class Engine:
                     message = f"{name}: give text of at most {MAX_TEXT} characters without control characters"
                     raise ServiceError(422, "invalid_options", message, limit=MAX_TEXT)
         labels, templates = (None if texts is None else tuple(texts) for texts in (labels, templates))
-        options = PredictionOptions(labels, templates, gender, self.limits.batch_size)
         with _invalid_options():
+            options = PredictionOptions(labels, templates, gender, self.limits.batch_size, parameters.reject_below)
             if isinstance(self.pipe, AudioClassifier):
                 list(predict(self.pipe, [], options))
                 return options
+            words = options.labels_of(self.pipe)
             if labels is not None:
-                require_two_words("labels", options.labels_of(self.pipe))
+                require_two_words("labels", words)
             self.pipe.model.config.class_prompts(labels, templates)
             if gender:
                 self.pipe.model.config.gender_class_prompts()
         return options
 
     def _warnings(self, options: PredictionOptions) -> list[str]:
-        config = self.pipe.model.config
+        config, warnings = self.pipe.model.config, []
+        if options.reject_below is not None and (reason := why_only_ranks(self.pipe, options)):
+            warnings.append(f"{reason}: scores only rank the labels, and reject_below is no probability")
         if isinstance(self.pipe, AudioClassifier):
-            return []
+            return warnings
         prompts = [prompt for group in config.class_prompts(options.labels, options.templates) for prompt in group]
         unknown = ", ".join(map(repr, config.unknown_words(prompts)))
-        return [f"the text encoder was not trained on {unknown}: scores are unreliable"] if unknown else []
+        if unknown:
+            warnings.append(f"the text encoder was not trained on {unknown}: scores are unreliable")
+        return warnings
 
     async def _run(self, executor: ThreadPoolExecutor, function: Callable, *arguments):
         return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,9 @@ TEMPLATES = "Prompt template with {}, such as 'a {} voice'; may be repeated. Def
 
 Labels = Annotated[list[str] | None, Field(description=LABELS)]
 Templates = Annotated[list[str] | None, Field(description=TEMPLATES)]
+
+REJECT = "Score, between 0 and 1, below which the label is 'none of these'. Default: never."
+RejectBelow = Annotated[float | None, Field(description=REJECT)]
 
 
 class PredictParameters(BaseModel):
@@ -21,6 +24,7 @@ class PredictParameters(BaseModel):
     labels: Labels = None
     template: Templates = None
     gender: bool = Field(False, description="Whether to predict the gender of the speaker too.")
+    reject_below: RejectBelow = None
     top_k: int | None = Field(None, ge=1, description="Number of scores in the answer. Default: all.")
 
 
@@ -33,21 +37,23 @@ class TimelineParameters(BaseModel):
     template: Templates = None
     threshold: float | None = Field(None, description="Probability of speech above which speech begins.")
     neg_threshold: float | None = Field(None, description="Probability of speech below which speech ends.")
-    min_speech_duration_ms: int | None = Field(None, description="Shorter speech is left out, in milliseconds.")
-    min_silence_duration_ms: int | None = Field(None, description="Silence that separates speech, in milliseconds.")
-    speech_pad_ms: int | None = Field(None, description="Margin around speech, in milliseconds.")
+    min_speech_duration_ms: float | None = Field(None, description="Shorter speech is left out, in milliseconds.")
+    min_silence_duration_ms: float | None = Field(None, description="Silence that separates speech, in milliseconds.")
+    speech_pad_ms: float | None = Field(None, description="Margin around speech, in milliseconds.")
     window: float | None = Field(None, description="Length of the windows that are classified, in seconds.")
     step: float | None = Field(None, description="Distance of the windows, in seconds.")
     hysteresis: float | None = Field(None, description="Lead in score that another label needs to replace a label.")
-    vad: str | None = Field(None, description="How speech is found: auto, or a detector by its name.")
+    vad: Literal["auto", "silero", "level"] | None = Field(None, description="How speech is found.")
+    reject_below: RejectBelow = None
 
 
 class PredictResponse(BaseModel):
     """The prediction for a recording."""
 
     file: str = Field(description="Name of the file as the client gave it; 'recording' for a body without a name.")
-    label: str = Field(description="The label with the highest score.")
-    score: float = Field(description="Its score.")
+    label: str = Field(description="The label with the highest score, or 'none of these': see reject_below.")
+    best_label: str = Field(description="The label with the highest score.")
+    score: float = Field(description="The highest score.")
     scores: dict[str, float] = Field(description="Scores by label, highest first; with top_k, the highest ones.")
     gender: str | None = Field(description="The gender with the highest score; null if it was not asked for.")
     warnings: list[str] = Field(description="Reasons why the scores may be unreliable.")
@@ -58,9 +64,10 @@ class SegmentResponse(BaseModel):
 
     start: float = Field(description="Start in seconds.")
     end: float = Field(description="End in seconds.")
-    label: str = Field(description="The label with the highest score.")
+    label: str = Field(description="The label, or 'none of these': see reject_below.")
+    best_label: str = Field(description="The label.")
     score: float = Field(description="Its score.")
-    scores: dict[str, float] = Field(description="Scores by label.")
+    scores: dict[str, float] = Field(description="Mean scores by label, highest first.")
     speaker: str | None = Field(description="The speaker; null if unknown.")
 
 

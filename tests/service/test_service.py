@@ -1,21 +1,24 @@
 """The HTTP service: answers, limits, errors, timelines, and clients that go away."""
 
 import asyncio
-import dataclasses
+import functools
+import io
 import re
 import subprocess
-import sys
 import threading
 import time
-import types
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from fastapi.testclient import TestClient
 from service_requests import FORM, RATE, WAV, Client, part, recording, running
 
 from modeling_gemoclap.inference.classifier import AudioClassifier
 from modeling_gemoclap.inference.loading import load_pipeline
+from modeling_gemoclap.inference.streaming.scoring import TimelineEngine
+from modeling_gemoclap.inference.timeline import TimelineOptions, timeline
 from modeling_gemoclap.service import engine, errors
 from modeling_gemoclap.service.app import create_app
 from modeling_gemoclap.service.engine import identify
@@ -146,7 +149,7 @@ def test_health_tells_model_limits_and_queue(make_app, pipe, tmp_path):
         ({"top_k": "0"}, "top_k: Input should be greater"),
         ({"top_k": ["1", "2"]}, "top_k is given twice"),
         ({"gender": "perhaps"}, "gender: Input should be a valid boolean"),
-        ({"label": "angry"}, "'label' is not an option: choose from labels, template, gender, top_k"),
+        ({"label": "angry"}, "'label' is not an option: choose from labels, template, gender, reject_below, top_k"),
     ],
 )
 def test_invalid_options(client, options, message):
@@ -419,7 +422,7 @@ def test_the_schema_and_the_page(client):
     for status in ("400", "408", "413", "415", "422", "429", "500", "504"):
         assert predict["responses"][status]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorResponse")
     form = predict["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert {"file", "labels", "template", "gender", "top_k"} == set(form["properties"])
+    assert {"file", "labels", "template", "gender", "reject_below", "top_k"} == set(form["properties"])
     answer = client.get("/docs")
     assert answer.status_code == 200 and "POST /predict" in answer.text and "hysteresis" in answer.text
     assert not re.search(r"<script|https?://|<link|<img|url\(", answer.text)
@@ -432,129 +435,93 @@ def test_other_origins_get_no_permission(client):
 
 
 # ---- timelines ------------------------------------------------------------------------------------------------------
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    start: float
-    end: float
-    label: str
-    score: float
-    scores: dict
-    speaker: str | None = None
+LEVEL = {"vad": "level", "window": "1", "step": "0.5"}
 
 
-@dataclasses.dataclass(frozen=True)
-class TimelineOptions:
-    labels: tuple | None = None
-    templates: tuple | None = None
-    threshold: float = 0.5
-    hysteresis: float = 0.1
-    min_speech_duration_ms: int = 250
-    batch_size: int = 16
+def test_timelines(client, pipe):
+    data = recording(0, 4)
+    given = {"labels": "happy,sad", "threshold": "0.4", "min_speech_duration_ms": "100.5", "reject_below": "0.99"}
+    answer = client.post("/timeline", files={"file": ("a.wav", data)}, data=given | LEVEL)
+    assert answer.status_code == 200, answer.text
+    options = {"labels": ["happy", "sad"], "threshold": 0.4, "min_speech_duration_ms": 100.5, "reject_below": 0.99}
+    wanted = list(timeline(pipe, data, TimelineOptions(**options, vad="level", window=1.0, step=0.5)))
+    answer = TimelineResponse(**answer.json())
+    assert answer.file == "a.wav" and wanted
+    for found, segment in zip(answer.segments, wanted, strict=True):
+        assert (found.start, found.end, found.label, found.best_label) == (
+            segment.start,
+            segment.end,
+            segment.label,
+            segment.best_label,
+        )
+        assert found.scores == pytest.approx(segment.scores, abs=1e-5)
+    assert "scores only rank the labels" in answer.warnings[0]
 
-    def __post_init__(self):
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"threshold {self.threshold} must be above 0 and below 1")
+
+def test_timelines_that_cannot_be_made(client):
+    post = functools.partial(client.post, "/timeline", headers=WAV)
+    message = error_of(post(content=recording(), params={"threshold": "2"}), 422, "invalid_options")
+    assert message.startswith("threshold=2.0 must")
+    assert "'gender' is not an option" in post(content=b"", params={"gender": "true"}).text
+    for name, value in {"step": "x", "vad": "webrtc", "reject_below": "1.5"}.items():
+        error_of(post(content=recording(), params={name: value}), 422, "invalid_options")
+    error_of(post(content=b"no audio"), 422, "unusable_audio")
+    cut = io.BytesIO()
+    soundfile.write(cut, np.random.default_rng(0).standard_normal(3 * RATE) / 10, RATE, format="FLAC")
+    damaged = client.post("/timeline", files={"file": ("a.flac", cut.getvalue()[: len(cut.getvalue()) // 2])})
+    assert error_of(damaged, 422, "unusable_audio").startswith("a.flac: truncated")
+    assert files_of(client.app) == []
+
+
+def test_no_speech_has_no_segments(client):
+    silence = io.BytesIO()
+    soundfile.write(silence, np.zeros(RATE), RATE, format="WAV")
+    answer = client.post("/timeline", content=silence.getvalue(), headers=WAV)
+    assert answer.status_code == 200 and answer.json()["segments"] == []
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
-    """A module in place of `inference.timeline`: a segment for each second; what it was called with, and its end."""
-    calls = []
+def slow_steps(monkeypatch):
+    """Each block of a recording takes 0.2 s."""
+    real = TimelineEngine.feed
 
-    def timeline(pipe, source, options):
-        with open(source, "rb") as file:
-            seconds = (len(file.read()) - 44) // (2 * RATE)
-        calls.append(options)
-        try:
-            for second in range(seconds):
-                yield Segment(second, second + 1.0, "sad", 0.75, {"sad": 0.75, "happy": 0.25})
-        finally:
-            calls.append("closed")
+    def feed(self, wave, at_once=False):
+        time.sleep(0.2)
+        return real(self, wave, at_once)
 
-    module = types.ModuleType("timeline")
-    module.Segment, module.TimelineOptions, module.timeline = Segment, TimelineOptions, timeline
-    monkeypatch.setitem(sys.modules, "modeling_gemoclap.inference.timeline", module)
-    return module, calls
+    monkeypatch.setattr(TimelineEngine, "feed", feed)
 
 
-def test_timelines(client, stand_in):
-    module, calls = stand_in
-    options = {"labels": "happy,sad", "threshold": "0.25", "min_speech_duration_ms": "100"}
-    answer = TimelineResponse(
-        **client.post("/timeline", files={"file": ("a.wav", recording(0, 3))}, data=options).json()
-    )
-    assert answer.file == "a.wav" and [segment.start for segment in answer.segments] == [0, 1, 2]
-    assert calls == [TimelineOptions(("happy", "sad"), threshold=0.25, min_speech_duration_ms=100), "closed"]
-    message = error_of(
-        client.post("/timeline", files={"file": recording()}, data={"threshold": "2"}), 422, "invalid_options"
-    )
-    assert message.startswith("threshold 2.0 must")
-    assert "'gender' is not an option" in client.post("/timeline?gender=true", content=b"", headers=WAV).text
-    error_of(client.post("/timeline", content=recording(), headers=WAV, params={"step": "x"}), 422, "invalid_options")
-
-    def unusable(pipe, source, options):
-        from modeling_gemoclap import AudioError
-
-        raise AudioError(f"{source}: truncated")
-        yield
-
-    module.timeline = unusable
-    answer = client.post("/timeline", files={"file": ("a.wav", recording())})
-    assert error_of(answer, 422, "unusable_audio") == "a.wav: truncated"
-
-
-def test_long_and_slow_timelines(make_app, stand_in, monkeypatch):
-    module, calls = stand_in
+def test_long_and_slow_timelines(make_app, slow_steps, monkeypatch):
     with TestClient(make_app(max_timeline_seconds=2)) as client:
         error_of(client.post("/timeline", content=recording(0, 3), headers=WAV), 413, "audio_too_long")
-        assert calls == [], "its header told it"
         monkeypatch.setattr(engine, "check_header", lambda *_: None)
-        error_of(client.post("/timeline", content=recording(0, 3), headers=WAV), 413, "audio_too_long")
-    assert calls[-1] == "closed"
-    inner = module.timeline
-
-    def slow(*arguments):
-        for segment in inner(*arguments):
-            time.sleep(0.2)
-            yield segment
-
-    module.timeline = slow
+        error_of(client.post("/timeline", content=recording(0, 9), headers=WAV), 413, "audio_too_long")
     with TestClient(make_app(timeline_timeout=0.5)) as client:
-        calls.clear()
-        error_of(client.post("/timeline", content=recording(0, 60), headers=WAV), 504, "timeout")
+        error_of(client.post("/timeline", content=recording(0, 60), headers=WAV, params=LEVEL), 504, "timeout")
         assert files_of(client.app) == []
-    assert calls[-1] == "closed" and len(calls) == 2
 
 
-def test_predictions_run_between_the_segments_of_a_timeline(make_app, stand_in):
-    module, _ = stand_in
-    app, inner = make_app(), module.timeline
-
-    def slow(*arguments):
-        for segment in inner(*arguments):
-            time.sleep(0.05)
-            yield segment
-
-    module.timeline = slow
+def test_predictions_run_between_the_steps_of_a_timeline(make_app, slow_steps):
+    """Also if the recording is one long segment."""
+    app = make_app()
 
     async def ask():
         async with running(app) as client:
-            long = asyncio.ensure_future(client.post("/timeline", content=recording(0, 40), headers=WAV))
-            await asyncio.sleep(0.1)
+            long = asyncio.ensure_future(
+                client.post("/timeline", content=recording(0, 40), headers=WAV, params=LEVEL | {"hysteresis": "1"})
+            )
+            await asyncio.sleep(0.3)
             answer = await client.post("/predict", content=recording(), headers=WAV)
             assert answer.status_code == 200 and not long.done()
-            assert len((await long).json()["segments"]) == 40
+            assert len((await long).json()["segments"]) == 1
 
     asyncio.run(ask())
 
 
-def test_the_real_timeline(client, pipe):
-    module = pytest.importorskip("modeling_gemoclap.inference.timeline")
-    data = recording(0, 4)
-    answer = client.post("/timeline", files={"file": data}, data={"vad": "auto", "threshold": "0.4"})
-    assert answer.status_code == 200, answer.text
-    wanted = list(module.timeline(pipe, data, module.TimelineOptions(threshold=0.4)))
-    segments = TimelineResponse(**answer.json()).segments
-    assert [(each.start, each.end, each.label) for each in segments] == [(s.start, s.end, s.label) for s in wanted]
-    error_of(client.post("/timeline", content=b"no audio", headers=WAV), 422, "unusable_audio")
-    error_of(client.post("/timeline", content=data, headers=WAV, params={"threshold": "2"}), 422, "invalid_options")
+def test_rejected_predictions(client):
+    answer = client.post("/predict", content=recording(), headers=WAV, params={"reject_below": "0.9999"}).json()
+    assert answer["label"] == "none of these" and answer["best_label"] in answer["scores"]
+    error_of(
+        client.post("/predict", content=recording(), headers=WAV, params={"reject_below": "0"}), 422, "invalid_options"
+    )
