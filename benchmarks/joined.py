@@ -15,7 +15,8 @@ from modeling_gemoclap.speech_gemoclap import MARGIN_FRAMES, speech_span
 
 PEAK = 0.5  # of a clip
 GRID = 0.01  # seconds: resolution of the comparison
-SILENCE, UNKNOWN = "", "?"
+SILENCE = ""
+LEAST_SILENCE = 0.1  # share of a recording
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def compare(found, truth: list[Stretch], seconds: float) -> dict[str, float]:
 
     Returns:
         `right`: share of the time of speech with the right label; `right_of_found`: of the speech that was found;
-        `missed`: share of the speech that was not found; `false`: share of the rest that was taken for speech;
+        `missed`: share of the speech that was not found; `false`: share of the rest that was taken for speech,
+        None if there is little of it;
         `eder`: emotion diarisation error rate of speechbrain, 1 minus the share of the whole time with the right
         label, where speech without emotion and silence are both neutral; `border`, `border_95`: median and 95th
         percentile of the distance from a true border to the nearest found one, in seconds.
@@ -135,7 +137,7 @@ def compare(found, truth: list[Stretch], seconds: float) -> dict[str, float]:
         "right": right.sum() / speech.sum(),
         "right_of_found": right.sum() / (speech & heard).sum(),
         "missed": (speech & ~heard).sum() / speech.sum(),
-        "false": (heard & ~speech).sum() / max(1, (~speech).sum()),
+        "false": (heard & ~speech).sum() / (~speech).sum() if (~speech).mean() > LEAST_SILENCE else None,
         "eder": (as_neutral[0] != as_neutral[1]).mean(),
         "border": float(np.median(distances)),
         "border_95": float(np.quantile(distances, 0.95)),
