@@ -20,9 +20,12 @@ from .common import app
 from .recordings import embed, predict
 
 # isort: split
+from .page import page
+
+# isort: split
 from .checkpoints import card, demo_corpus, doctor, info, push
 
-__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "info", "main", "predict", "push"]
+__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "info", "main", "page", "predict", "push"]
 
 # Commands with a parser of their own, which `train.py`, `evaluate.py` and `grid.py` start too.
 SCRIPTS = {"train": ".runs.train", "evaluate": ".evaluation.command", "grid": ".runs.grid"}
