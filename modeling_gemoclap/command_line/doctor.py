@@ -19,6 +19,7 @@ EXTRAS = {
     "lora": "low-rank adapters",
     "tensorboard": "logs for TensorBoard",
     "ffmpeg": "m4a, aac, webm and wma",
+    "page": "the web page of gemoclap page",
     "demo": "the synthetic corpus of gemoclap demo-corpus",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -138,6 +139,8 @@ def read_recording(path: str) -> tuple[np.ndarray, int]:
     Raises:
         AudioError: As for `read_audio`, or if the recording is too long. The message does not contain the path.
     """
+    if not os.path.exists(path):
+        raise AudioError(f"{NAME} was deleted from the server in the meantime: give it again.")
     try:
         with soundfile.SoundFile(path) as file:
             frames = 0

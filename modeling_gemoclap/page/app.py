@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 MODEL_VARIABLE = "GEMOCLAP_MODEL"
 KEPT_MINUTES = 10
+EXAMPLES = "examples"  # the subfolder that is kept
 WAITING = 20  # visitors in the queue
 # Colours of Gradio's theme whose contrast is below 4.5 to 1: hints, the selected tab, and buttons.
 COLOURS = {
@@ -75,6 +77,25 @@ def private_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def delete_old_files(folder: Path, seconds: float) -> None:
+    """Delete recordings that were uploaded long ago, also incomplete ones, which Gradio's `delete_cache` does not know.
+
+    Args:
+        folder: From `private_folder`.
+        seconds: The age from which files are deleted. The examples are kept.
+    """
+    for path in sorted(folder.rglob("*"), reverse=True):  # the content of a folder before the folder
+        if path.relative_to(folder).parts[0] == EXAMPLES:
+            continue
+        try:
+            if path.is_dir():
+                path.rmdir()
+            elif time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
+        except OSError:
+            pass  # in use, or not empty: the next pass
+
+
 def build_page(options: PageOptions, folder: Path) -> Blocks:
     """Load the model and build the page.
 
@@ -96,11 +117,10 @@ def build_page(options: PageOptions, folder: Path) -> Blocks:
 
     name = options.model or os.environ.get(MODEL_VARIABLE) or "base"
     model = PageModel(load_pipeline(name, options.device, options.revision))
-    examples = folder / "examples"
+    examples = folder / EXAMPLES
     examples.mkdir()
     context = PageContext(model, write_examples(examples))
-    seconds = 60 * options.kept_minutes
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(min(60, seconds / 2), seconds)) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
         gr.Markdown(CONSENT.format(minutes=f"{options.kept_minutes:g}"), elem_classes="ge-consent")
         with gr.Tabs():
@@ -123,7 +143,18 @@ def serve_page(options: PageOptions) -> None:
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with private_folder() as folder:
-        build_page(options, folder).launch(**_launch_options(options))
+        page = build_page(options, folder)
+        seconds = 60 * options.kept_minutes
+        try:
+            page.launch(**_launch_options(options), prevent_thread_lock=True)
+            print(f"Page: {page.local_url} (Ctrl-C stops it)", flush=True)
+            while True:
+                time.sleep(min(30, seconds / 4))
+                delete_old_files(folder, seconds)
+        except KeyboardInterrupt:
+            pass  # the usual end
+        finally:
+            page.close(verbose=False)
 
 
 def _launch_options(options: PageOptions) -> dict:
@@ -145,8 +176,9 @@ def _launch_options(options: PageOptions) -> dict:
         "enable_monitoring": False,
         "run_history": False,  # Gradio would store the runs of a visitor in the browser
         "footer_links": [],
+        "quiet": True,  # no advice to share the page publicly
         "show_error": False,
-        "max_file_size": MAX_FILE_MEGABYTES * 10**6,
+        "max_file_size": MAX_FILE_MEGABYTES * 2**20,
         "max_threads": 8,
         "state_session_capacity": 100,
         "app_kwargs": {"middleware": [Middleware(SecurityHeaders)], "docs_url": None, "redoc_url": None},

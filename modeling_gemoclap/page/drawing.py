@@ -159,7 +159,8 @@ def _lane(title: str, summary: str, shapes: str, lines: list[tuple[str, float]],
     summary = f" <span>{summary}</span>" if summary else ""
     return (
         f'<p class="ge-caption"><span>{title}</span>{summary}</p><div class="ge-lane">'
-        f'<svg aria-hidden="true" viewBox="0 0 1000 100" preserveAspectRatio="none">{behind}{grid}{shapes}</svg>{names}</div>'
+        f'<svg aria-hidden="true" viewBox="0 0 1000 100" preserveAspectRatio="none">{behind}{grid}{shapes}</svg>'
+        f"{names}</div>"
     )
 
 

@@ -17,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-SECONDS = 60_000  # milliseconds that a test waits at most
+SECONDS = 15_000  # milliseconds that a test waits at most
 
 
 def require_chromium():
@@ -44,7 +44,7 @@ def served(*options, temporary):
         process = subprocess.Popen(command, cwd=temporary, env=env, stdout=log, stderr=log)
         try:
             for _ in range(600):
-                if re.search("Running on local URL", (temporary / "server.log").read_text()):
+                if re.search("Page: http", (temporary / "server.log").read_text()):
                     break
                 assert process.poll() is None, (temporary / "server.log").read_text()
                 time.sleep(0.1)
