@@ -78,7 +78,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def delete_old_files(folder: Path, seconds: float) -> None:
-    """Delete recordings that were uploaded long ago, also incomplete ones, which Gradio's `delete_cache` does not know.
+    """Delete recordings that were uploaded long ago, also incomplete ones, which Gradio does not delete.
 
     Args:
         folder: From `private_folder`.
