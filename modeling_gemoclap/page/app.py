@@ -32,6 +32,10 @@ COLOURS = {
     "block_title_text_color": "*neutral_800",
     "block_title_text_color_dark": "*neutral_100",
     "color_accent": "*primary_700",
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_dark": "*primary_700",
+    "button_primary_background_fill_hover": "*primary_700",
+    "button_primary_background_fill_hover_dark": "*primary_700",
 }
 
 
@@ -88,10 +92,8 @@ def delete_old_files(folder: Path, seconds: float) -> None:
         if path.relative_to(folder).parts[0] == EXAMPLES:
             continue
         try:
-            if path.is_dir():
-                path.rmdir()
-            elif time.time() - path.stat().st_mtime > seconds:
-                path.unlink()
+            if time.time() - path.stat().st_mtime > seconds:
+                path.rmdir() if path.is_dir() else path.unlink()
         except OSError:
             pass  # in use, or not empty: the next pass
 

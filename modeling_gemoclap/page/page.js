@@ -14,6 +14,9 @@
       const name = `${button.textContent.trim()}, change the playback speed`; // voice control finds what is shown
       if (button.getAttribute("aria-label") !== name) button.setAttribute("aria-label", name);
     }
+    for (const button of document.querySelectorAll(".upload-container[aria-label]")) {
+      if (button.textContent.trim()) button.removeAttribute("aria-label"); // its text is its name
+    }
   };
   complete();
   new MutationObserver(complete).observe(document.body, { childList: true, characterData: true, subtree: true });

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 # name in the API.
 EVENT = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private", "show_progress": "minimal"}
 EVENT |= {"scroll_to_output": True}  # on a phone, the result is below the button
-NO_RECORDING = "There is no recording yet: record or upload one first."
+NO_RECORDING = "There is no recording yet, or its upload is not finished: record or upload one, then try again."
 
 
 @dataclass(frozen=True)

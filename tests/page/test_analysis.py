@@ -127,8 +127,10 @@ def test_old_files_are_deleted_and_examples_kept(tmp_path):
         os.utime(path, (0, 0))
     delete_old_files(tmp_path, 60)
     assert {path.name for path in tmp_path.iterdir()} == {EXAMPLES, "a", "b"}
+    assert not paths[-2].exists()
+    os.utime(tmp_path / "a", (0, 0))
     delete_old_files(tmp_path, 60)
-    assert not (tmp_path / "a").exists() or not list((tmp_path / "a").iterdir())
+    assert not (tmp_path / "a").exists()
     assert paths[-1].exists() and len(list((tmp_path / EXAMPLES).iterdir())) == 2
 
 

@@ -69,7 +69,7 @@ class Visit:
     def dismiss(self, message):
         """Read a warning beside the page, and close it."""
         toast = self.page.get_by_test_id("toast-body").filter(has_text=message)
-        toast.get_by_role("button", name="Close").click()
+        toast.get_by_test_id("toast-close").click()
 
     @property
     def labels(self):
@@ -128,8 +128,10 @@ def test_a_recording_from_the_microphone(visit):
     here.page.get_by_role("button", name="Record audio").first.click()
     here.page.get_by_role("button", name="Record", exact=True).first.click()
     here.page.wait_for_timeout(1500)
-    here.page.get_by_role("button", name="Stop", exact=True).first.click()
+    with here.page.expect_response(lambda response: "gradio_api/upload?" in response.url):
+        here.page.get_by_role("button", name="Stop", exact=True).first.click()
     here.page.get_by_role("button", name="Play").first.wait_for()
+    here.page.wait_for_timeout(500)  # until the field holds the uploaded file
     assert "Most likely label:" in here.analyse()
 
 
