@@ -9,7 +9,7 @@ import soundfile
 
 from modeling_gemoclap.inference.predictions import Prediction
 from modeling_gemoclap.page.acoustics import FLOOR, contours, estimate_pitch
-from modeling_gemoclap.page.analysis import Analysis, parse_labels, read_recording
+from modeling_gemoclap.page.analysis import Analysis, PageModel, parse_labels, read_recording
 from modeling_gemoclap.page.app import EXAMPLES, PageOptions, delete_old_files
 from modeling_gemoclap.page.drawing import COLOURS, colours_of, describe, draw_analysis, draw_comparison, draw_message
 from modeling_gemoclap.page.examples import RATE, write_examples
@@ -77,6 +77,18 @@ def test_messages_about_files_do_not_contain_paths(tmp_path):
         with pytest.raises(AudioError, match=message) as error:
             read_recording(str(tmp_path / name))
         assert str(tmp_path) not in str(error.value) and str(error.value).startswith("This recording")
+
+
+def test_notes_say_what_makes_a_result_less_reliable():
+    config = SimpleNamespace(
+        emotions=["happy", "sad"], unknown_words=lambda words: [w for w in words if w == "weltschmerz"]
+    )
+    config.gender_class_prompts = lambda: [["a woman"], ["a man"]]
+    model = PageModel(SimpleNamespace(model=SimpleNamespace(config=config)))
+    assert model.predicts_gender and model._notes(["happy", "sad"], ["a segment"], 16_000) == []
+    notes = " ".join(model._notes(["happy", "weltschmerz"], [], 8_000))
+    for part in ("No speech was found", "8,000 Hz", "not calibrated", "not trained on these words"):
+        assert part in notes
 
 
 def make_analysis(labels):

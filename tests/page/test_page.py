@@ -128,7 +128,7 @@ def test_a_recording_from_the_microphone(visit):
     here.page.get_by_role("button", name="Record audio").first.click()
     here.page.get_by_role("button", name="Record", exact=True).first.click()
     here.page.wait_for_timeout(1500)
-    with here.page.expect_response(lambda response: "gradio_api/upload?" in response.url):
+    with here.page.expect_response(lambda response: "gradio_api/upload" in response.url):
         here.page.get_by_role("button", name="Stop", exact=True).first.click()
     here.page.get_by_role("button", name="Play").first.wait_for()
     here.page.wait_for_timeout(500)  # until the field holds the uploaded file
@@ -224,7 +224,7 @@ def test_a_long_recording_and_one_by_telephone(visit, tmp_path):
     here.upload(tmp_path / "long.flac")
     text = here.analyse()
     assert "Most likely label:" in text
-    assert "more in the table" in here.result.locator("[role=img]").get_attribute("aria-label")
+    assert here.result.locator("[role=img]").get_attribute("aria-label").startswith("Timeline of 60.5 s: ")
     here.page.get_by_role("button", name="Clear").first.click()
     left = soxr.resample(VOICE, RATE, 8000)
     soundfile.write(tmp_path / "telephone.wav", np.column_stack([left, -left]), 8000)
