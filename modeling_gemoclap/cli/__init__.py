@@ -29,12 +29,15 @@ from .search import index, search
 from .service import serve
 
 # isort: split
+from .page import page
+
+# isort: split
 from .checkpoints import card, demo_corpus, doctor, info, push
 
 # isort: split
 from .training_clips import training_clips
 
-__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "index", "info", "listen", "main"]
+__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "index", "info", "listen", "main", "page"]
 __all__ += ["predict", "push", "search", "serve", "timeline", "training_clips"]
 
 # Commands with a parser of their own, which `train.py`, `evaluate.py` and `grid.py` start too.

@@ -21,7 +21,7 @@ EXTRAS = {
     "ffmpeg": "m4a, aac, webm and wma",
     "vad": "speech in noise, for timelines",
     "mic": "gemoclap listen",
-    "page": "the page",
+    "page": "the web page of gemoclap page",
     "search": "search of recordings",
     "serve": "the HTTP service gemoclap serve",
     "demo": "the synthetic corpus of gemoclap demo-corpus",

@@ -24,6 +24,7 @@ EXTRAS = {
     **dict.fromkeys(("nbclient", "sentence_transformers"), "dev"),
     "mkdocs": "docs",
     "mteb": "mteb",
+    "gradio": "page",
     "peft": "lora",
     "tensorboard": "tensorboard",
     "espeakng_loader": "demo",

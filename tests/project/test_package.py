@@ -17,7 +17,7 @@ from families import AUDIO
 PACKAGE = ROOT / "modeling_gemoclap"
 FACE = sorted(PACKAGE.glob("*_gemoclap.py"))
 WORKSHOP = ("command_line", "corpora", "objectives", "training", "runs", "evaluation", "pretrained", "compression")
-WORKSHOP += ("inference", "estimators", "publishing", "service")
+WORKSHOP += ("inference", "estimators", "publishing", "page", "service")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
@@ -74,6 +74,7 @@ def test_walls_of_the_workshop(part):
         "objectives": {"training", "corpora", "command_line"},
         "runs": {"publishing", "objectives", "training", "evaluation", "inference", "corpora", "command_line"},
         "inference": {"corpora", "command_line"},
+        "page": {"inference", "corpora", "command_line"},
         "estimators": {"publishing", "runs", "evaluation", "inference", "corpora", "command_line"},
         "pretrained": {"corpora", "command_line"},
         "service": {"inference", "corpora", "command_line"},
@@ -94,7 +95,7 @@ def test_walls_of_the_workshop(part):
             if part == "corpora":
                 words = ("configuration_gemoclap", "prompts_gemoclap", "command_line")
                 assert place[0] in words, "corpora knows the words and no models"
-            if part == "pretrained" and place[0] == "corpora":
+            if part in ("pretrained", "page") and place[0] == "corpora":
                 assert place[1:] == ("files",), "it writes JSON files and knows no corpus"
             if part == "publishing" and place[0] == "pretrained":
                 assert place[1:] == ("sources",), "it names the licences of encoders"

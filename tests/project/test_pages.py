@@ -21,7 +21,14 @@ PAGES = sorted(
 )
 COMMAND = re.compile(r"^(?:[^#\n]* )?(train\.py|evaluate\.py|grid\.py) (-.+)$", re.MULTILINE)
 NOT_OURS = {"--FIELD", "--no-FIELD"}  # any option
-NOT_OURS |= {"--quiet", "--no-deps", "--index-url", "--user", "--config"}  # those of accelerate, pip and docker
+NOT_OURS |= {
+    "--quiet",
+    "--no-deps",
+    "--index-url",
+    "--user",
+    "--config",
+    "--repo-type",
+}  # those of accelerate, pip, docker and hf
 
 
 def text_of(page):

@@ -1,0 +1,1 @@
+"""A web page for single recordings, made with Gradio (extra `page`). docs/page.md explains it."""

@@ -1,0 +1,154 @@
+"""The tabs of the page: their fields, buttons and results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from ..recordings_gemoclap import AudioError
+from .analysis import MAX_FILE_MEGABYTES, PageModel, parse_labels
+from .drawing import draw_analysis, draw_comparison, draw_message
+from .texts import AUDIO_HELP, FIXED_LABELS_HELP, LABELS_HELP
+
+logger = logging.getLogger(__name__)
+# One recording at a time goes through the model, whatever the tab; other visitors wait in the queue. No event has a
+# name in the API.
+EVENT = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private", "show_progress": "minimal"}
+EVENT |= {"scroll_to_output": True}  # on a phone, the result is below the button
+NO_RECORDING = "There is no recording yet, or its upload is not finished: record or upload one, then try again."
+
+
+@dataclass(frozen=True)
+class PageContext:
+    """What the tabs need.
+
+    Args:
+        model: The model.
+        examples: The path of each example by its title.
+    """
+
+    model: PageModel
+    examples: dict[str, str]
+
+
+def recording_tab(context: PageContext) -> None:
+    """One recording: scores, and the timeline over waveform, pitch and loudness."""
+    with gr.Tab("One recording"), gr.Row(equal_height=False, elem_classes="ge-tab"):
+        with gr.Column(scale=2, min_width=300):
+            audio = _audio("Recording")
+            _example_buttons(context, audio)
+            labels, gender = _options(context)
+            button = gr.Button("Analyse", variant="primary", elem_id="ge-analyse")
+        with gr.Column(scale=3, min_width=300):
+            result = _result("ge-result", "The result of the analysis appears here.")
+
+    def analyse(path, text, with_gender):
+        words = parse_labels(text)
+        return draw_analysis(context.model.analyse(_required(path, NO_RECORDING), words, with_gender), words)
+
+    button.click(_with_messages(analyse), [audio, labels, gender], result, **EVENT)
+
+
+def comparison_tab(context: PageContext) -> None:
+    """Two recordings side by side."""
+    with gr.Tab("Compare two"):
+        with gr.Row():
+            recordings = []
+            for name in ("Recording A", "Recording B"):
+                with gr.Column(min_width=300):
+                    recordings.append(_audio(name))
+                    _example_buttons(context, recordings[-1], name)
+        labels, gender = _options(context)
+        button = gr.Button("Compare", variant="primary", elem_id="ge-compare")
+        result = _result("ge-comparison", "The comparison appears here.")
+
+    def compare(first, second, text, with_gender):
+        words = parse_labels(text)
+        paths = [_required(first, "Recording A is missing."), _required(second, "Recording B is missing.")]
+        analyses = []
+        for name, path in zip("AB", paths, strict=True):
+            try:
+                analyses.append(context.model.analyse(path, words, with_gender))
+            except AudioError as error:
+                raise AudioError(f"Recording {name}: {error}") from None
+        return draw_comparison(*analyses, words)
+
+    button.click(_with_messages(compare), [*recordings, labels, gender], result, **EVENT)
+
+
+TABS: tuple[Callable[[PageContext], None], ...] = (recording_tab, comparison_tab)  # in their order on the page
+
+
+def _audio(label: str) -> gr.Audio:
+    return gr.Audio(
+        label=f"{label} ({AUDIO_HELP})",
+        sources=["upload", "microphone"],
+        type="filepath",
+        editable=False,
+        buttons=[],
+        waveform_options={"waveform_color": "#6b7280", "waveform_progress_color": "#1d4ed8"},
+    )
+
+
+def _example_buttons(context: PageContext, audio: gr.Audio, name: str = "") -> None:
+    """Buttons that load an example. They read no other file than the examples."""
+    gr.Markdown("Examples: computed sounds, no person. Their labels mean nothing.", elem_classes="ge-examples")
+    with gr.Row():
+        for title, path in context.examples.items():
+            button = gr.Button(f"{title}{f' as {name}' if name else ''}", size="sm")
+            button.click(lambda path=path: path, None, audio, api_visibility="private", show_progress="hidden")
+
+
+def _options(context: PageContext) -> tuple[gr.Textbox, gr.Checkbox]:
+    """The fields for labels and gender."""
+    model, own = context.model, "\n".join(context.model.labels)
+    labels = gr.Textbox(
+        own,
+        label="Labels",
+        info=LABELS_HELP if model.has_prompts else FIXED_LABELS_HELP,
+        lines=3,
+        max_lines=10,
+        max_length=5_000,
+        interactive=model.has_prompts,
+    )
+    with gr.Row(elem_classes="ge-options"):
+        gender = gr.Checkbox(
+            False, label="Also guess the gender", container=False, visible=model.predicts_gender, min_width=180
+        )
+        reset = gr.Button("Labels of the model", size="sm", visible=model.has_prompts, min_width=140)
+    reset.click(lambda: own, None, labels, api_visibility="private", show_progress="hidden")
+    return labels, gender
+
+
+def _result(name: str, placeholder: str) -> gr.HTML:
+    """A place for a result; page.js makes it a live region, so that screen readers announce what appears."""
+    return gr.HTML(f'<p class="ge-placeholder">{placeholder}</p>', elem_id=name, elem_classes="ge-live")
+
+
+def _required(path: str | None, message: str) -> str:
+    if not path:
+        raise ValueError(message)
+    return path
+
+
+def _with_messages(function: Callable[..., str]) -> Callable[..., str]:
+    """Show the message of an `AudioError` or `ValueError` in place of the result and as a warning."""
+
+    def run(*values) -> str:
+        try:
+            return function(*values)
+        except ValueError as error:  # AudioError is a ValueError
+            message = str(error)
+        except MemoryError:
+            message = f"The recording is too large for the memory: cut it, or give less than {MAX_FILE_MEGABYTES} MB."
+        except Exception:
+            logger.exception("the analysis failed")
+            message = "The analysis failed; the page goes on. The log of the server has the details."
+        gr.Warning(escape(message), title="No result", duration=8)
+        return draw_message(message)
+
+    return run
