@@ -26,10 +26,11 @@ def page(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: the first free port from 7860.")] = None,
     device: Device = None,
     kept_minutes: Annotated[float, typer.Option(help="Age at which recordings are deleted.")] = 10,
+    index: Annotated[str | None, typer.Option(help="File of gemoclap index: a tab searches its recordings.")] = None,
     revision: Revision = None,
 ) -> None:
     """Serve a web page that analyses single recordings, with a timeline."""
     from ..page.app import PageOptions, serve_page
 
     with usage_errors({"kept_minutes": "--kept-minutes"}):
-        serve_page(PageOptions(model, device, revision, host, port, kept_minutes))
+        serve_page(PageOptions(model, device, revision, host, port, kept_minutes, index))

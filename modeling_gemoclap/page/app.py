@@ -51,6 +51,7 @@ class PageOptions:
             Face Spaces set, else 127.0.0.1, which only this computer reaches.
         port: None: the environment variable `GRADIO_SERVER_PORT`, else the first free port from 7860.
         kept_minutes: Age at which recordings are deleted from the server.
+        index: A file of `gemoclap index` of the same model, whose recordings can be searched; None: no search.
 
     Raises:
         ValueError: If `kept_minutes` is not positive.
@@ -62,6 +63,7 @@ class PageOptions:
     host: str | None = None
     port: int | None = None
     kept_minutes: float = KEPT_MINUTES
+    index: str | None = None
 
     def __post_init__(self):
         if not self.kept_minutes > 0:
@@ -114,6 +116,7 @@ def build_page(options: PageOptions, folder: Path) -> Blocks:
     from ..inference.loading import load_pipeline
     from .analysis import PageModel
     from .examples import write_examples
+    from .search import PageIndex
     from .tabs import TABS, PageContext
     from .texts import CONSENT, INTRODUCTION, LIMITS, TITLE
 
@@ -121,7 +124,8 @@ def build_page(options: PageOptions, folder: Path) -> Blocks:
     model = PageModel(load_pipeline(name, options.device, options.revision))
     examples = folder / EXAMPLES
     examples.mkdir()
-    context = PageContext(model, write_examples(examples))
+    index = PageIndex(options.index, model) if options.index else None
+    context = PageContext(model, write_examples(examples), index)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
         gr.Markdown(CONSENT.format(minutes=f"{options.kept_minutes:g}"), elem_classes="ge-consent")

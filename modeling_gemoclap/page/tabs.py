@@ -12,6 +12,7 @@ import gradio as gr
 from ..recordings_gemoclap import AudioError
 from .analysis import MAX_FILE_MEGABYTES, PageModel, parse_labels
 from .drawing import draw_analysis, draw_comparison, draw_message
+from .search import HELP, MAX_TEXT, PageIndex, draw_hits
 from .texts import AUDIO_HELP, FIXED_LABELS_HELP, LABELS_HELP
 
 logger = logging.getLogger(__name__)
@@ -29,10 +30,12 @@ class PageContext:
     Args:
         model: The model.
         examples: The path of each example by its title.
+        index: The index that is searched; None: there is no tab for search.
     """
 
     model: PageModel
     examples: dict[str, str]
+    index: PageIndex | None = None
 
 
 def recording_tab(context: PageContext) -> None:
@@ -80,7 +83,36 @@ def comparison_tab(context: PageContext) -> None:
     button.click(_with_messages(compare), [*recordings, labels, gender], result, **EVENT)
 
 
-TABS: tuple[Callable[[PageContext], None], ...] = (recording_tab, comparison_tab)  # in their order on the page
+def search_tab(context: PageContext) -> None:
+    """Search in an index by text, by a recording, or by both."""
+    index = context.index
+    if index is None:
+        return
+    with gr.Tab("Search"), gr.Row(equal_height=False, elem_classes="ge-tab"):
+        with gr.Column(scale=2, min_width=300):
+            text = gr.Textbox(
+                label="Text",
+                info=HELP if context.model.has_prompts else "This checkpoint has no text encoder: give a recording.",
+                max_length=MAX_TEXT,
+                interactive=context.model.has_prompts,
+            )
+            audio = _audio("Like this recording")
+            button = gr.Button(f"Search {len(index):,} recordings", variant="primary", elem_id="ge-search")
+        with gr.Column(scale=3, min_width=300):
+            result = _result("ge-hits", "The recordings that were found appear here.")
+
+    def find(words, path):
+        return draw_hits(index, index.find(words, path))
+
+    button.click(_with_messages(find), [text, audio], result, **EVENT)
+    text.submit(_with_messages(find), [text, audio], result, **EVENT)
+
+
+TABS: tuple[Callable[[PageContext], None], ...] = (
+    recording_tab,
+    comparison_tab,
+    search_tab,
+)  # in their order on the page
 
 
 def _audio(label: str) -> gr.Audio:

@@ -7,6 +7,8 @@ import soxr
 from browser import CHROMIUM, FLAGS, MICROPHONE, SECONDS, require_chromium, served
 from conftest import ROOT
 
+from modeling_gemoclap.inference.indexing import build_index
+from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.page.examples import EXAMPLES, RATE, speak
 
 pytest.importorskip("gradio")
@@ -19,7 +21,11 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     require_chromium()
-    with served(temporary=tmp_path_factory.mktemp("server")) as address:
+    folder = tmp_path_factory.mktemp("recordings")
+    for number, vowel in enumerate(EXAMPLES.values()):
+        soundfile.write(folder / f"{number}{HOSTILE.replace('/', '')}.wav", speak(vowel), RATE)
+    build_index(load_pipeline("compact"), str(folder), str(folder / "index.parquet"))
+    with served("--index", folder / "index.parquet", temporary=tmp_path_factory.mktemp("server")) as address:
         yield address
 
 
@@ -146,6 +152,24 @@ def test_two_recordings_are_compared(visit):
     assert "Recording A" in text and "Recording B" in text
     assert here.page.locator("#ge-comparison .ge-compared > li").count() == 7
     assert here.page.locator("#ge-comparison .ge-timeline").count() == 2
+
+
+def test_recordings_are_searched_by_text_and_by_example(visit, clip):
+    here = visit()
+    here.page.get_by_role("tab", name="Search").click()
+    count = len(EXAMPLES)
+    search = {"button": f"Search {count} recordings", "place": "#ge-hits"}
+    assert "There is nothing to search for" in here.analyse(**search)
+    here.dismiss("nothing to search for")
+    here.page.get_by_role("textbox", name="Text").fill("an angry <b>voice</b>")
+    found = here.analyse(**search)
+    assert HOSTILE in found and "A rank is not a probability" in found
+    assert here.page.locator("#ge-hits tbody tr").count() == count
+    here.page.get_by_role("textbox", name="Text").fill("")
+    here.upload(clip)
+    here.analyse(**search)
+    first = here.page.locator("#ge-hits tbody tr").first.inner_text()
+    assert first.split()[0] == "1" and "1.000" in first and "/" not in first
 
 
 def unusable(folder):
