@@ -17,6 +17,7 @@ from ..fingerprint import AUDIO_LIBRARIES, differences, fingerprint
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..safety_gemoclap import tensors_sha256
 from .classifier import AudioClassifier
+from .predictions import extractor_of
 
 try:  # other modules of the package need pyarrow for training, so the message cannot depend on its name alone
     import pyarrow as pa
@@ -132,7 +133,7 @@ def identity_of_embeddings(pipe: ZeroShotEmotionPipeline | AudioClassifier) -> d
     Embeddings can be compared if its part `model` is the same: weights, feature extractor and poolings.
     """
     config = pipe.model.config
-    extractor = getattr(pipe, "feature_extractor", None) or pipe.processor.feature_extractor
+    extractor = extractor_of(pipe)
     model = {
         "weights": tensors_sha256(pipe.model.state_dict().values()),
         "extractor": {name: value for name, value in extractor.to_dict().items() if name != "auto_map"},

@@ -13,7 +13,7 @@ from ..feature_extraction_gemoclap import AudioError
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..recordings_gemoclap import name_of, read_audio
 from .classifier import AudioClassifier
-from .predictions import Prediction, PredictionOptions, predict_with_embeddings
+from .predictions import Prediction, PredictionOptions, extractor_of, predict_with_embeddings
 from .signals import Signal, measure_signal
 
 
@@ -48,7 +48,7 @@ def observe(
     Raises:
         ValueError: If the options are invalid.
     """
-    extractor = getattr(pipe, "feature_extractor", None) or pipe.processor.feature_extractor
+    extractor = extractor_of(pipe)
     signals: deque[Signal | None] = deque()
 
     def read() -> Iterator:

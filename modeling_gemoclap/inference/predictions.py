@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from transformers.utils import logging
 
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..fingerprint import AUDIO_LIBRARIES, digest, fingerprint
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..prompts_gemoclap import check_words
@@ -197,13 +198,18 @@ def _prediction(answer: list[dict] | dict, reject_below: float | None) -> Predic
     return Prediction(label, score, scores, gender[0]["label"] if gender else None, best)
 
 
+def extractor_of(pipe: ZeroShotEmotionPipeline | AudioClassifier) -> GEmoClapFeatureExtractor:
+    """The feature extractor of a pipeline or a classifier."""
+    return getattr(pipe, "feature_extractor", None) or pipe.processor.feature_extractor
+
+
 def identity_of_predictions(pipe: ZeroShotEmotionPipeline | AudioClassifier, options: PredictionOptions) -> dict:
     """Fingerprint of what predictions depend on, apart from the recordings: code, weights, prompts, options."""
     asked, config = asdict(options), pipe.model.config
     del asked["batch_size"]
     if asked["reject_below"] is None:  # as before there was the option
         del asked["reject_below"]
-    extractor = getattr(pipe, "feature_extractor", None) or pipe.processor.feature_extractor
+    extractor = extractor_of(pipe)
     if not isinstance(pipe, AudioClassifier):
         groups = [*config.class_prompts(options.labels, options.templates), *config.gender_class_prompts()]
         prompts = [prompt for group in groups for prompt in group]

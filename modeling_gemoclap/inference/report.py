@@ -19,7 +19,7 @@ from .findings import NAMES, Background, ReportRow, findings, measure_of, median
 from .loading import checkpoint_folder
 from .observations import observe
 from .output import printable
-from .predictions import Prediction, PredictionOptions, why_only_ranks
+from .predictions import Prediction, PredictionOptions, extractor_of, why_only_ranks
 
 MOST_ROWS = 1000  # recordings that the page lists
 
@@ -103,7 +103,7 @@ class RecordingReport:
         training: TrainingClips | str,
         model: str,
     ):
-        extractor = getattr(pipe, "feature_extractor", None) or pipe.processor.feature_extractor
+        extractor = extractor_of(pipe)
         sets_level = bool(extractor.do_normalize or extractor.level_db is not None)
         self.background = Background(training, why_only_ranks(pipe, options), options.reject_below, sets_level)
         self.path, self.pipe, self.options, self.model = Path(path).expanduser(), pipe, options, model

@@ -14,11 +14,10 @@ from tqdm.auto import tqdm
 from ..audio_headers_gemoclap import AudioError
 from ..command_line.places import refuse_unwritable
 from .output import printable
-from .predictions import NONE_OF_THESE
+from .predictions import NONE_OF_THESE, extractor_of
 from .recordings import STDIN, read_input
 from .segments import Segment, TimelineOptions
 from .streaming.files import Blocks
-from .streaming.scoring import extractor_of
 from .timeline import timeline
 from .timeline_files import TimelineFacts, format_of_timeline, render_timeline, write_timeline
 from .timeline_picture import Envelope, check_picture, draw_timeline

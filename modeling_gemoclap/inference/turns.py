@@ -11,9 +11,8 @@ import numpy as np
 from transformers.utils import logging
 
 from ..audio_headers_gemoclap import AudioError
-from .predictions import Prediction, predict
+from .predictions import Prediction, extractor_of, predict
 from .segments import Segment, TimelineOptions
-from .streaming.scoring import extractor_of
 from .streaming.waves import waves
 
 logger = logging.get_logger(__name__)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 
 from ..inference.classifier import AudioClassifier
 from ..inference.predictions import Prediction, PredictionOptions, predict
+from ..inference.streaming.files import is_longer
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..prompts_gemoclap import check_words, refuse_shared_prompts, require_two_words
 from ..recordings_gemoclap import AudioError, read_audio
@@ -25,7 +25,6 @@ MAX_FILE_MEGABYTES = 100
 MAX_LABELS = 50
 MAX_LABEL_LENGTH = 60
 TELEPHONE_RATE = 16_000  # Hz: below it, a recording lacks frequencies that the models were trained on
-BLOCK = 2**16
 NAME = "This recording"  # in messages, in place of the path on the server
 
 
@@ -141,20 +140,10 @@ def read_recording(path: str) -> tuple[np.ndarray, int]:
     """
     if not os.path.exists(path):
         raise AudioError(f"{NAME} was deleted from the server in the meantime: give it again.")
-    try:
-        with soundfile.SoundFile(path) as file:
-            frames = 0
-            while frames <= MAX_SECONDS * file.samplerate and (count := len(file.read(BLOCK, dtype="float32"))):
-                frames += count
-            seconds = frames / file.samplerate
-    except (soundfile.LibsndfileError, OSError):  # of another format, or damaged: read_audio tells which
-        seconds = 0.0
-    if seconds <= MAX_SECONDS:
-        try:
-            wave, rate = read_audio(path, name=NAME)
-        except AudioError as error:
-            raise AudioError(str(error).replace(str(path), NAME)) from None
-        seconds = len(wave) / rate
-    if seconds > MAX_SECONDS:
+    if is_longer(path, MAX_SECONDS):
         raise AudioError(f"{NAME} is longer than {MAX_SECONDS // 60} minutes: cut it into parts.")
+    try:
+        wave, rate = read_audio(path, name=NAME)
+    except AudioError as error:
+        raise AudioError(str(error).replace(str(path), NAME)) from None
     return wave, rate

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..inference.timeline_picture import COLOURS
 from .acoustics import HIGHEST_PITCH, LOWEST_PITCH, Contours
 from .analysis import Analysis
 
 if TYPE_CHECKING:
     from ..inference.timeline import Segment
 
-# Light colours of P. Tol's scheme for colour-blind readers; black text has a contrast of at least 8 to 1 on each.
-COLOURS = ("#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bbcc33", "#aaaa00", "#dddddd")
 QUIETEST = -60.0  # dBFS at the bottom of the lane
 PITCH_LINES, LOUDNESS_LINES = (100, 200, 400), (-20, -40)
 NAMED_SEGMENTS = 8  # that the description of the picture names; a table has them all

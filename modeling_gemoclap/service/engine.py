@@ -19,7 +19,7 @@ import numpy as np
 
 from ..audio_headers_gemoclap import AudioError
 from ..inference.classifier import AudioClassifier
-from ..inference.predictions import Prediction, PredictionOptions, predict, why_only_ranks
+from ..inference.predictions import Prediction, PredictionOptions, extractor_of, predict, why_only_ranks
 from ..inference.timeline import TimelineOptions, timeline_steps
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..prompts_gemoclap import require_two_words
@@ -99,7 +99,7 @@ class Engine:
 
     def __init__(self, pipe: Pipe, limits: ServiceLimits):
         self.pipe, self.limits = pipe, limits
-        self.extractor = getattr(pipe, "feature_extractor", None) or pipe.processor.feature_extractor
+        self.extractor = extractor_of(pipe)
         self.requests = 0
         self.folder: Path | None = None
         self._of_features = _with_extractor(pipe, _Loaded(self.extractor))

@@ -7,18 +7,13 @@ from collections.abc import Iterable, Iterator
 from ...fingerprint import TRAINING_CLIPS
 from ...training_clips import load_training_clips
 from ..loading import checkpoint_folder
-from ..predictions import Prediction, predict
+from ..predictions import Prediction, extractor_of, predict
 from ..segments import MAX_WINDOW, Segment, TimelineOptions
 from .smoothing import Smoother
 from .windows import RegionEnd, SpeechWindows, Window
 
 WINDOW_SECONDS = 3.0  # of a checkpoint that does not tell the length of its training clips
 STEPS_PER_WINDOW = 4
-
-
-def extractor_of(pipe):
-    """The feature extractor of a pipeline or a classifier."""
-    return getattr(pipe, "feature_extractor", None) or pipe.processor.feature_extractor
 
 
 def default_window(pipe) -> float:
