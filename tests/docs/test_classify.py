@@ -64,6 +64,16 @@ def test_predict(folder):
     assert set(names["labels"]) == set(names["pipe"].model.config.prompt_words)
 
 
+def test_none_of_these_and_a_report(folder):
+    Commands(folder).run(block("predict.md", "None of these"))
+    [row] = csv.DictReader((folder / "emotions.csv").open(newline=""))
+    assert row["label"] == (row["best_label"] if float(row["score"]) >= 0.7 else "none of these")
+    names = run_python(block("predict.md", "None of these", 1))
+    assert names["answer"].rejected == (names["answer"].score < 0.7)
+    Commands(folder).run(block("predict.md", "Report on recordings"))
+    assert "<html" in (folder / "report.html").read_text()
+
+
 def test_index_and_search(folder, tones):
     pytest.importorskip("pyarrow")
     for number, clip in enumerate(sorted(tones.glob("audio/*.wav"))[:3]):
