@@ -294,6 +294,7 @@ ALLOWED = {
     "embed": "the options of a command",
     "index": "the options of a command",
     "listen": "the options of a command",
+    "page": "the options of a command",
     "predict": "the options of a command",
     "search": "the options of a command",
     "timeline": "the options of a command",
