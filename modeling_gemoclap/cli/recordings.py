@@ -69,6 +69,7 @@ def predict(
     with usage_errors():
         found = find_recordings(recordings)
     show_no_loading(quiet)
+    from ..command_line.places import refuse_same_file
     from ..inference.files import FilePredictor, OutputOptions
     from ..inference.loading import load_pipeline
     from ..inference.predictions import PredictionOptions
@@ -79,6 +80,7 @@ def predict(
     with usage_errors(names):
         options = PredictionOptions(labels, template or None, gender, batch_size, reject_below)
         output_options = OutputOptions(output, format and format.value, restart, quiet)
+        refuse_same_file({"--output": output, "--report": report}, dict(zip(found.names, found.names, strict=True)))
         if report:
             check_report(report)
         pipe = load_pipeline(model, device, revision)
@@ -113,11 +115,13 @@ def embed(
     with usage_errors():
         found = find_recordings(recordings)
     show_no_loading(quiet)
+    from ..command_line.places import refuse_same_file
     from ..inference.embeddings import check_output, embed_files
     from ..inference.loading import load_pipeline
 
     with usage_errors():
         check_output(output)
+        refuse_same_file({"--output": output}, dict(zip(found.names, found.names, strict=True)))
         pipe = load_pipeline(model, device, revision)
     summary, errors = embed_files(pipe, found, output, text or [], batch_size)
     if not quiet or errors:

@@ -71,13 +71,14 @@ def search(
     if text is None and like is None:
         raise UsageError("no query: give TEXT, --like RECORDING, or both")
     show_no_loading(quiet)
-    from ..command_line.places import refuse_missing_device
+    from ..command_line.places import refuse_missing_device, refuse_same_file
     from ..inference.index import Index
     from ..inference.loading import load_pipeline
     from ..inference.output import format_of
     from ..inference.search import search, write_hits
 
     with usage_errors():
+        refuse_same_file({"--output": output}, {"--index": index, "--like": like})
         kind, indexed = format_of(output, format and format.value), Index(index)
         refuse_missing_device(device)
         header = indexed.header

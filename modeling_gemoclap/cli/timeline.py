@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..command_line.failures import usage_errors
+from ..command_line.failures import UsageError, usage_errors
 from ..command_line.hints import hint, words_of_model
 from .common import (
     BatchSize,
@@ -113,25 +114,44 @@ def timeline(
     Segments are printed as they are found. A recording without speech has none; the exit status is then 0.
     """
     given = {name: value for name, value in locals().items() if name in OPTIONS}
+    from ..command_line.places import refuse_same_file
     from ..inference.recordings import find_recordings
 
     with usage_errors():
-        find_recordings([recording])
+        if Path(recording).expanduser().is_dir():
+            raise ValueError(f"{recording}: a folder; give one recording, or use gemoclap predict")
+        [name] = find_recordings([recording]).names
+        files = {f"--output ({number})": path for number, path in enumerate(output or (), start=1)}
+        refuse_same_file(files | {"--picture": picture}, {"FILE": name, "--segments": segments})
     show_no_loading(quiet)
     from ..inference.loading import load_pipeline
     from ..inference.segments import TimelineOptions
     from ..inference.timeline_run import TimelineOutputs, TimelineRun
+    from ..inference.turns import read_rttm
 
     with usage_errors(NAMES):
         options = TimelineOptions(templates=template or None, **given | {"vad": vad.value})
+        turns = None if segments is None else _turns(segments, name, read_rttm)
         outputs = TimelineOutputs(output or (), format and format.value, picture, quiet)
-        run = TimelineRun(load_pipeline(model, device, revision), model, recording, options, outputs)
-        run.run(segments)
+        run = TimelineRun(load_pipeline(model, device, revision), model, name, options, outputs)
+        run.run(turns)
     if not quiet or run.error:
         print(run.summary(), file=sys.stderr)
     again = f"gemoclap timeline {shlex.quote(recording)} --model {words_of_model(model, revision)}"
     hint(f"{again} --output timeline.vtt  (subtitles; .TextGrid for Praat)", bool(quiet or output or run.error))
-    return 1 if run.error else 0
+    return run.status
+
+
+def _turns(path: str, recording: str, read_rttm):
+    """The turns of a diarisation.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    try:
+        return read_rttm(path, None if recording == "-" else recording)
+    except OSError as error:
+        raise ValueError(f"--segments {path}: {error.strerror}") from None
 
 
 @command
@@ -170,6 +190,8 @@ def listen(
     given = {name: value for name, value in locals().items() if name in OPTIONS}
     from ..inference.listening import microphones
 
+    if raw is not None and (microphone or list_microphones):
+        raise UsageError("--raw reads from stdin: leave out --microphone and --list")
     if list_microphones:
         print("\n".join(f"{number}  {name}" for number, name in enumerate(microphones()) if name))
         return
@@ -184,8 +206,11 @@ def listen(
     with usage_errors(NAMES), until_interrupted() as stop:
         options = TimelineOptions(templates=template or None, **given | {"vad": vad.value})
         stream = EmotionStream(load_pipeline(model, device, revision), options)
-        chunks = pipe_chunks(sys.stdin.buffer, raw, stop) if raw else microphone_chunks(stop, microphone, seconds)
-        if not quiet and not raw:
+        if raw is None:
+            chunks = microphone_chunks(stop, microphone, seconds)
+        else:
+            chunks = pipe_chunks(sys.stdin.buffer, raw, stop, seconds)
+        if not quiet and raw is None:
             print("Listening; Ctrl-C ends.", file=sys.stderr)
         for segment in segments_of(stream, chunks):
             print(live_line(segment, format.value), flush=True)

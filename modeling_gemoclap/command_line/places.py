@@ -33,6 +33,26 @@ def refuse_unwritable(places: Mapping[str, str | Path | None]) -> None:
         raise ValueError("; ".join(problems) + ": give a folder that can be written")
 
 
+def refuse_same_file(outputs: Mapping[str, str | Path | None], inputs: Mapping[str, str | Path | None] | None = None):
+    """Check that outputs are neither an input nor one another, so that nothing is overwritten by mistake.
+
+    Args:
+        outputs: Files that are written, by their name in messages, for example `--output`. None is ignored.
+        inputs: Files that are read.
+
+    Raises:
+        ValueError: If an output is the same file as an input or another output.
+    """
+    seen: dict[str, str] = {}
+    for name, place in [*(inputs or {}).items(), *outputs.items()]:
+        if place is None:
+            continue
+        real = os.path.realpath(Path(place).expanduser())
+        if real in seen and name in outputs:
+            raise ValueError(f"{name} {place}: the same file as {seen[real]}, which would be overwritten")
+        seen[real] = name if name == str(place) else f"{name} {place}"
+
+
 def _check_writable(folder: Path) -> None:
     folder = folder.absolute()
     while not folder.exists():

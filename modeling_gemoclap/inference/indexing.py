@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..command_line.failures import UsageError, usage_errors
+from ..command_line.places import refuse_same_file
 from ..corpora.files import write_atomically
 from ..fingerprint import differences, file_sha256
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
@@ -118,6 +119,7 @@ def build_index(
         if not folder.is_dir():
             raise UsageError(f"{str(folder)!r}: no such folder; give the folder of the recordings")
         found = find_recordings([str(folder)])
+        refuse_same_file({"--output": path}, dict(zip(found.names, found.names, strict=True)))
     with lock_output(path):
         return _Builder(pipe, folder, path, options).run(found)
 

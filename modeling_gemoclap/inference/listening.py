@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import selectors
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from transformers.utils import logging
 
+from ..audio_files_gemoclap import ffmpeg_demuxer
 from ..recordings_gemoclap import check_rate
 from .segments import Segment
 from .stream import EmotionStream
@@ -19,9 +21,10 @@ from .stream import EmotionStream
 logger = logging.get_logger(__name__)
 
 SILENT_SECONDS = 5.0  # without a sample from the microphone
-BEHIND_SECONDS = 5.0  # of audio that waits, from which on a warning tells it
+BEHIND_SECONDS = 5.0  # of audio that waits, from which on there is a warning
 LONGEST_BACKLOG = 300.0  # seconds of audio that waits; more is an error
 PIPE_BYTES = 2**15
+WAIT_SECONDS = 0.25
 FILE_HEADERS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b"ID3")
 
 
@@ -132,9 +135,9 @@ def _received(source, chunks: queue.Queue, rate: int, stop: threading.Event, lim
     taken, waited = 0, 0.0
     while not stop.is_set() and (limit is None or taken < limit):
         try:
-            samples, overflow = chunks.get(timeout=0.25)
+            samples, overflow = chunks.get(timeout=WAIT_SECONDS)
         except queue.Empty:
-            waited += 0.25
+            waited += WAIT_SECONDS
             if not source.active or waited >= SILENT_SECONDS:
                 raise MicrophoneError(
                     f"the microphone went away after {taken / rate:.1f} s: connect it, and start again"
@@ -159,13 +162,16 @@ def _check_backlog(waiting: float, position: float) -> None:
         logger.warning_once("the machine is too slow for live audio: results come more than 5 s late; see --step")
 
 
-def pipe_chunks(file: BinaryIO, rate: int, stop: threading.Event | None = None) -> Iterator[tuple[np.ndarray, int]]:
+def pipe_chunks(
+    file: BinaryIO, rate: int, stop: threading.Event | None = None, seconds: float | None = None
+) -> Iterator[tuple[np.ndarray, int]]:
     """Raw samples of one channel from a pipe: 16 bits, signed, little-endian.
 
     Args:
         file: The pipe, for example `sys.stdin.buffer`.
         rate: Sampling rate in Hz.
         stop: An event that ends it.
+        seconds: Stop after this much audio; None: at the end of the pipe.
 
     Yields:
         `(time,)` int16, and the rate.
@@ -173,15 +179,33 @@ def pipe_chunks(file: BinaryIO, rate: int, stop: threading.Event | None = None) 
     Raises:
         ValueError: If the rate is invalid, or if the input is the file of another format.
     """
-    rate, kept, first = check_rate(rate, "--raw"), b"", True
-    while not (stop and stop.is_set()) and (data := file.read1(PIPE_BYTES)):
-        if first and data.startswith(FILE_HEADERS):
+    rate, kept, stop = check_rate(rate, "--raw"), b"", stop or threading.Event()
+    left = None if seconds is None else round(seconds * rate)
+    for number, data in enumerate(_pieces(file, stop)):
+        if number == 0 and (data.startswith(FILE_HEADERS) or ffmpeg_demuxer(data)):
             raise ValueError(
                 "--raw: the input is an audio file, not raw samples of 16 bits: use gemoclap timeline -, or write raw "
                 "samples (arecord -t raw, ffmpeg -f s16le)"
             )
-        first, data = False, kept + data
+        data = kept + data
         complete = len(data) // 2 * 2
-        kept = data[complete:]
-        if complete:
-            yield np.frombuffer(data[:complete], "<i2").astype(np.int16), rate
+        kept, samples = data[complete:], np.frombuffer(data[:complete], "<i2").astype(np.int16)[:left]
+        if len(samples):
+            yield samples, rate
+        if left is not None and (left := left - len(samples)) <= 0:
+            return
+
+
+def _pieces(file: BinaryIO, stop: threading.Event) -> Iterator[bytes]:
+    """What arrives in a pipe. A pipe of the system is waited for in short intervals, so that the event ends it."""
+    try:
+        selector = selectors.DefaultSelector()
+        selector.register(file, selectors.EVENT_READ)
+    except (ValueError, OSError):  # not a pipe: a file, an object in memory
+        selector = None
+    while not stop.is_set():
+        if selector is not None and not selector.select(WAIT_SECONDS):
+            continue
+        if not (data := file.read1(PIPE_BYTES)):
+            return
+        yield data

@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from transformers.utils import cached_file, logging
 
 from ..command_line.places import refuse_missing_device
 from ..command_line.shipped import shipped_checkpoint
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
+from ..fingerprint import TRAINING_CLIPS
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..processing_gemoclap import GEmoClapProcessor
 from ..registration import register
 from ..towers_gemoclap import load_complete_model
+from ..training_clips import load_training_clips
 from .classifier import AudioClassifier
+
+logger = logging.get_logger(__name__)
 
 
 def load_pipeline(
@@ -47,11 +52,28 @@ def load_pipeline(
         extractor = GEmoClapFeatureExtractor.from_pretrained(model, **hub)
         classifier = load_complete_model(GEmoClapForAudioClassification, model, **hub)
         classifier.check_history()
-        return AudioClassifier(classifier, extractor, device)
+        pipe = AudioClassifier(classifier, extractor, device)
+        pipe.clip_seconds = _clip_seconds(model, revision)
+        return pipe
     zero_shot = load_complete_model(GEmoClapModel, model, **hub)
     zero_shot.check_history()
     processor = GEmoClapProcessor.from_pretrained(model, **hub)
-    return ZeroShotEmotionPipeline(model=zero_shot, processor=processor, device=device)
+    pipe = ZeroShotEmotionPipeline(model=zero_shot, processor=processor, device=device)
+    pipe.clip_seconds = _clip_seconds(model, revision)
+    return pipe
+
+
+def _clip_seconds(model: str, revision: str | None) -> float | None:
+    """The median length of the training clips of a checkpoint; None if it is unknown."""
+    options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    path = cached_file(model, TRAINING_CLIPS, revision=revision, **options)
+    try:
+        clips = load_training_clips(Path(path).parent) if path else None
+    except ValueError as error:
+        logger.warning(f"the length of the training clips is unknown: {error}")
+        clips = None
+    lengths = clips and clips.range_of("seconds")
+    return lengths[1] if lengths else None
 
 
 def checkpoint_folder(model: str, revision: str | None, patterns: Sequence[str]) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..audio_headers_gemoclap import AudioError
-from ..recordings_gemoclap import check_rate, read_audio
+from ..recordings_gemoclap import check_rate
 from .segments import Segment, TimelineOptions
+from .streaming.arrays import to_frames
 from .streaming.scoring import TimelineEngine
-from .streaming.signal import ModelSignal, check_samples
+from .streaming.signal import ModelSignal
 
 NAME = "stream"
 
@@ -22,6 +21,8 @@ class EmotionStream:
     Args:
         model: A `GEmoClap`, or a pipeline from `load_pipeline`.
         options: How segments are made; None: `TimelineOptions()`.
+        channel_axis: The axis of the channels in chunks with two axes: 0 or 1. None: that with at most 32 entries in
+            the first chunk.
         **kwargs: Fields of `TimelineOptions` instead.
 
     Raises:
@@ -35,13 +36,16 @@ class EmotionStream:
         >>> stream.finish()
     """
 
-    def __init__(self, model, options: TimelineOptions | None = None, **kwargs):
+    def __init__(self, model, options: TimelineOptions | None = None, channel_axis: int | None = None, **kwargs):
         if options is not None and kwargs:
             raise ValueError(f"give options, or {', '.join(kwargs)}, not both")
         pipe = getattr(model, "pipe", model)
         if pipe is None:
             raise ValueError("the model is not fitted: call fit, or load one by GEmoClap.from_pretrained")
         self._engine = TimelineEngine(pipe, options or TimelineOptions(**kwargs))
+        if channel_axis not in (None, 0, 1):
+            raise ValueError(f"channel_axis={channel_axis!r} must be 0, 1 or None")
+        self._channel_axis = channel_axis
         self._signal: ModelSignal | None = None
         self._rate: int | None = None
         self._finished = False
@@ -65,16 +69,16 @@ class EmotionStream:
         """Continue with samples.
 
         Args:
-            samples: `(time,)`, `(channels, time)` or `(time, channels)`, as `read_audio` accepts arrays; it may be
-                empty.
+            samples: `(time,)`, `(channels, time)` or `(time, channels)`, integers or floats as for `read_audio`; it
+                may be empty.
             sampling_rate: Their rate in Hz, the same for all chunks.
 
         Returns:
             Segments that are finished.
 
         Raises:
-            AudioError: If samples are not finite or no audio, or if the rate or the number of channels changes. The
-                stream is as before.
+            AudioError: If samples are not finite or no audio, if the rate or the number of channels changes, or if it
+                is not clear which axis has the channels. The stream is as before.
             ValueError: If the stream is finished.
         """
         if self._finished:
@@ -82,12 +86,13 @@ class EmotionStream:
         rate = check_rate(sampling_rate, NAME)
         if self._rate not in (None, rate):
             raise AudioError(f"{NAME}: the sampling rate changes from {self._rate} to {rate} Hz: make a new stream")
-        frames = _frames(samples, rate)
+        frames, axis = to_frames(samples, rate, NAME, self._channel_axis)
         if not len(frames):
             return []
-        if self._signal is None:
-            self._rate, self._signal = rate, ModelSignal(rate, self._engine.rate, NAME)
-        return list(self._engine.feed(self._signal.feed(frames), at_once=True))
+        signal = self._signal or ModelSignal(rate, self._engine.rate, NAME)
+        wave = signal.feed(frames)
+        self._rate, self._signal, self._channel_axis = rate, signal, axis
+        return list(self._engine.feed(wave, at_once=True))
 
     def finish(self) -> list[Segment]:
         """End the stream.
@@ -100,17 +105,3 @@ class EmotionStream:
         self._finished = True
         rest = [] if self._signal is None else list(self._engine.feed(self._signal.finish(), at_once=True))
         return [*rest, *self._engine.finish()]
-
-
-def _frames(samples, rate: int) -> np.ndarray:
-    """Samples as `(time, channels)` floats."""
-    array = samples.detach().cpu().numpy() if hasattr(samples, "detach") else np.asarray(samples)
-    if array.size == 0:
-        return np.zeros((0, 1), np.float32)
-    if array.ndim != 2:
-        return read_audio(array, rate, NAME)[0][:, None]
-    if array.shape[0] > 32 >= array.shape[1]:
-        array = array.T
-    frames = np.stack([read_audio(channel, rate, NAME)[0] for channel in array], axis=1)
-    check_samples(frames, NAME)
-    return frames

@@ -19,7 +19,7 @@ NO_SPEAKER = "speaker"  # in RTTM, which requires one
 
 @dataclass(frozen=True)
 class TimelineFacts:
-    """What a file tells beside the segments.
+    """What a file holds beside the segments.
 
     Args:
         recording: Name of the recording.
@@ -83,8 +83,13 @@ def _clock(seconds: float, mark: str) -> str:
 
 
 def _words(text: str) -> str:
-    """A label or name on one line, with markup escaped: players of subtitles interpret it."""
+    """A label or name on one line, with markup escaped: players of WebVTT interpret it."""
     return escape(" ".join(text.split()), quote=False)
+
+
+def _plain(text: str) -> str:
+    """A label or name on one line, without markup, for which SRT has no escape."""
+    return " ".join(text.split()).translate(str.maketrans("<>{}", "‹›()"))
 
 
 def _vtt(segments: list[Segment], facts: TimelineFacts) -> str:
@@ -98,8 +103,8 @@ def _vtt(segments: list[Segment], facts: TimelineFacts) -> str:
 def _srt(segments: list[Segment], facts: TimelineFacts) -> str:
     parts = []
     for number, segment in enumerate(segments, start=1):
-        speaker = f"{_words(segment.speaker)}: " if segment.speaker else ""
-        parts.append(f"{number}\n{_cue(segment, ',')}\n{speaker}{_words(segment.label)} ({segment.score:.2f})\n")
+        speaker = f"{_plain(segment.speaker)}: " if segment.speaker else ""
+        parts.append(f"{number}\n{_cue(segment, ',')}\n{speaker}{_plain(segment.label)} ({segment.score:.2f})\n")
     return "\n".join(parts)
 
 
@@ -189,7 +194,7 @@ def render_timeline(segments: Iterable[Segment], facts: TimelineFacts, kind: str
 
     Args:
         segments: The segments.
-        facts: What the file tells beside them.
+        facts: What the file holds beside them.
         kind: `"csv"`, `"json"`, `"jsonl"`, `"rttm"`, `"srt"`, `"textgrid"` (Praat) or `"vtt"` (WebVTT).
     """
     return WRITERS[kind](list(segments), facts)
@@ -203,7 +208,7 @@ def write_timeline(
     Args:
         segments: The segments.
         path: The file.
-        facts: What the file tells beside them.
+        facts: What the file holds beside them.
         kind: The format, see `render_timeline`; None: by the suffix of the file.
 
     Raises:

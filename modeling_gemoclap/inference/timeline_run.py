@@ -13,15 +13,15 @@ from tqdm.auto import tqdm
 
 from ..audio_headers_gemoclap import AudioError
 from ..command_line.places import refuse_unwritable
-from .output import printable
+from .output import prepare_stdout, printable
 from .predictions import NONE_OF_THESE, extractor_of
-from .recordings import STDIN, read_input
+from .recordings import read_input
 from .segments import Segment, TimelineOptions
 from .streaming.files import Blocks
 from .timeline import timeline
 from .timeline_files import TimelineFacts, format_of_timeline, render_timeline, write_timeline
 from .timeline_picture import Envelope, check_picture, draw_timeline
-from .turns import read_rttm
+from .turns import Turn
 
 TABLE = "table"
 
@@ -32,7 +32,7 @@ class TimelineOutputs:
 
     Args:
         paths: Files, with a format by their suffix. Without any, the standard output.
-        kind: Format of the standard output, or of files with other suffixes; None: a table on the standard output.
+        kind: Format of the standard output; None: a table.
         picture: A picture of the segments over the waveform; see `draw_timeline`.
         quiet: Whether to show no progress.
 
@@ -46,11 +46,15 @@ class TimelineOutputs:
     quiet: bool = False
 
     def __post_init__(self):
+        if self.paths and self.kind is not None:
+            raise ValueError("--format is of the standard output: the suffix of --output selects its format")
         for path in self.paths:
-            format_of_timeline(path, self.kind)
+            format_of_timeline(path)
             refuse_unwritable({"--output": Path(path).expanduser().parent})
         if self.picture:
             check_picture(self.picture)
+            import matplotlib.figure  # noqa: F401  a missing package is reported before the work
+
             refuse_unwritable({"--picture": Path(self.picture).expanduser().parent})
 
     @property
@@ -73,7 +77,8 @@ class TimelineRun:
     Attributes:
         segments: The segments.
         seconds: The duration of what was read.
-        error: Why the recording could not be read to its end; None if it was.
+        error: Why the recording was not read to its end; None if it was.
+        status: The exit status of the command.
     """
 
     pipe: object
@@ -84,20 +89,20 @@ class TimelineRun:
     segments: list[Segment] = field(default_factory=list)
     seconds: float = 0.0
     error: str | None = None
+    status: int = 0
 
-    def run(self, turns: str | None = None) -> None:
+    def run(self, turns: list[Turn] | None = None) -> None:
         """Make the timeline, and write what was found, also if the recording cannot be read to its end.
 
         Args:
-            turns: A diarisation in the format RTTM, see `read_rttm`.
+            turns: Turns of speakers, from `read_rttm`.
 
         Raises:
-            ValueError: If options or the diarisation are invalid.
+            ValueError: If options are invalid.
             OSError: If a file cannot be written.
         """
         rate = extractor_of(self.pipe).sampling_rate
         envelope = Envelope(rate)
-        read = None if turns is None else read_rttm(turns, None if self.recording == STDIN else self.recording)
         hidden = self.outputs.quiet or not sys.stderr.isatty() or (self.outputs.as_table and sys.stdout.isatty())
         bar = tqdm(unit="s", disable=hidden, dynamic_ncols=True, bar_format="{l_bar}{bar}| {n:.0f} of {total} s")
 
@@ -108,12 +113,15 @@ class TimelineRun:
             if self.outputs.picture:
                 envelope.add(wave)
 
-        found = timeline(self.pipe, read_input(self.recording), self.options, read, hook)
+        prepare_stdout(self.outputs.kind or TABLE)
+        found = timeline(self.pipe, read_input(self.recording), self.options, turns, hook)
         try:
             for segment in found:
                 self._add(segment)
         except AudioError as error:
-            self.error = str(error)
+            self.error, self.status = str(error), 1
+        except KeyboardInterrupt:
+            self.error, self.status = f"interrupted at {clock(self.seconds)}: the timeline ends there", 130
         finally:
             bar.close()
         self._write(envelope)
@@ -127,12 +135,13 @@ class TimelineRun:
         labels = self.options.of_prediction().labels_of(self.pipe)
         facts = TimelineFacts(self.recording, self.seconds, labels, self.model)
         for path in self.outputs.paths:
-            write_timeline(self.segments, Path(path).expanduser(), facts, _kind_of(path, self.outputs.kind))
+            write_timeline(self.segments, Path(path).expanduser(), facts)
+        if not self.outputs.paths and not self.outputs.as_table:
+            sys.stdout.write(render_timeline(self.segments, facts, self.outputs.kind))
+            sys.stdout.flush()
         if self.outputs.picture:
             path = Path(self.outputs.picture).expanduser()
             draw_timeline(self.segments, envelope, path, labels, Path(self.recording).name)
-        if not self.outputs.paths and not self.outputs.as_table:
-            sys.stdout.write(render_timeline(self.segments, facts, self.outputs.kind))
 
     def summary(self) -> str:
         """What was found, and the error."""
@@ -146,13 +155,6 @@ class TimelineRun:
         else:
             lines = [f"{name}: no speech found in {seconds}"] if self.seconds else []
         return "\n".join([*lines, *filter(None, [self.error])])
-
-
-def _kind_of(path: str, kind: str | None) -> str:
-    try:
-        return format_of_timeline(path)
-    except ValueError:
-        return format_of_timeline(path, kind)
 
 
 def table_line(segment: Segment) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,13 +64,16 @@ def read_rttm(path: str | Path, recording: str | Path | None = None) -> list[Tur
             by_file.setdefault(words[1] if len(words) > 1 else "", []).append(_turn(words, f"{path}, line {number}"))
     if not by_file:
         raise ValueError(f"{path}: no line that begins with SPEAKER; give a diarisation in the format RTTM")
-    if len(by_file) > 1:
-        stem = Path(recording).stem if recording is not None else None
-        if stem not in by_file:
-            names = ", ".join(sorted(by_file)[:5])
-            raise ValueError(f"{path}: turns of {len(by_file)} recordings ({names}), but none of {stem}")
+    stem = Path(recording).stem if recording is not None else None
+    if stem in by_file:
         by_file = {stem: by_file[stem]}
-    [turns] = by_file.values()
+    if len(by_file) > 1:
+        names = ", ".join(sorted(by_file)[:5])
+        reason = "the recording has no name" if stem is None else f"but none of {stem}"
+        raise ValueError(f"{path}: turns of {len(by_file)} recordings ({names}), {reason}: give a file with one")
+    [(name, turns)] = by_file.items()
+    if stem not in (None, name):
+        logger.warning(f"{path}: its turns are those of {name}, and the recording is {stem}")
     return sorted(turns, key=lambda turn: (turn.start, turn.end))
 
 
@@ -121,7 +125,9 @@ def _classified(pipe, source, options, turns, hook) -> Iterator[Segment]:
     extractor = extractor_of(pipe)
     rate = extractor.sampling_rate
     parts = _split(turns, rate, min(extractor.max_seconds or LONGEST_CLIP, LONGEST_CLIP))
-    answers = [[part for part in parts if part.turn == number] for number in range(len(turns))]
+    answers: list[list[_Part]] = [[] for _ in turns]
+    for part in parts:
+        answers[part.turn].append(part)
     unanswered = [len(of_turn) for of_turn in answers]
     asked, next_turn = options.of_prediction(), 0
     for batch in _batches(_clips(waves(source, rate, hook), parts, turns, rate), options.batch_size):
@@ -130,7 +136,7 @@ def _classified(pipe, source, options, turns, hook) -> Iterator[Segment]:
             unanswered[part.turn] -= 1
             if isinstance(answer, Prediction):
                 part.scores = answer.scores
-            else:
+            elif part.end > part.start:  # a part after the end of the recording was reported already
                 turn = turns[part.turn]
                 logger.warning(f"the turn of {turn.speaker} at {turn.start:g} s cannot be used: {answer}")
         while next_turn < len(turns) and not unanswered[next_turn]:
@@ -151,27 +157,28 @@ def _split(turns: list[Turn], rate: int, longest: float) -> list[_Part]:
 
 def _clips(waves: Iterator[np.ndarray], parts: list[_Part], turns, rate: int) -> Iterator[tuple[_Part, np.ndarray]]:
     """The samples of each part, as soon as they were read."""
-    wave, offset, todo = np.zeros(0, np.float32), 0, list(parts)
+    wave, offset, todo = np.zeros(0, np.float32), 0, deque(parts)
+    starts = np.minimum.accumulate([part.start for part in reversed(parts)])[::-1]  # lowest of the parts from one on
     for block in waves:
         wave = np.concatenate([wave, block])
         position = offset + len(wave)
         while todo and todo[0].end <= position:
-            part = todo.pop(0)
+            part = todo.popleft()
             yield part, wave[part.start - offset : part.end - offset]
-        needed = min([position, *(part.start for part in todo if part.start < position)])
+        needed = max(offset, min(position, int(starts[len(parts) - len(todo)]) if todo else position))
         wave, offset = wave[needed - offset :], needed
     total = offset + len(wave)
     for part in todo:
         turn = turns[part.turn]
-        if part.start >= total:
+        if turn.start * rate >= total:
             raise AudioError(
                 f"the turn of {turn.speaker} from {turn.start:g} to {turn.end:g} s is after the end of the recording, "
                 f"{total / rate:.2f} s: is it the diarisation of another recording?"
             )
-        if turn.end - total / rate > TOLERANCE:
+        if turn.end - total / rate > TOLERANCE and part.end == round(turn.end * rate):
             logger.warning(f"the turn of {turn.speaker} at {turn.start:g} s is cut: the recording ends before it")
-        part.end = total
-        yield part, wave[part.start - offset :]
+        part.end = min(part.end, total)
+        yield part, wave[max(0, part.start - offset) :][: max(0, part.end - part.start)]
 
 
 def _batches(items: Iterator, size: int) -> Iterator[list]:
@@ -186,7 +193,7 @@ def _batches(items: Iterator, size: int) -> Iterator[list]:
 
 
 def _segment(turn: Turn, parts: list[_Part], rate: int) -> Iterator[Segment]:
-    used = [part for part in parts if part.scores is not None]
+    used = [part for part in parts if part.scores is not None and part.end > part.start]
     if not used:
         return
     total = sum(part.end - part.start for part in used)
@@ -195,4 +202,4 @@ def _segment(turn: Turn, parts: list[_Part], rate: int) -> Iterator[Segment]:
     }
     scores = dict(sorted(means.items(), key=lambda item: -item[1]))
     label = next(iter(scores))
-    yield Segment(turn.start, max(part.end for part in parts) / rate, label, scores[label], scores, turn.speaker)
+    yield Segment(turn.start, max(part.end for part in used) / rate, label, scores[label], scores, turn.speaker)

@@ -23,7 +23,7 @@ def regions_of(probabilities, options, total=None):
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.lists(st.tuples(st.sampled_from([0.0, 0.4, 0.6, 1.0]), st.integers(1, 30)), max_size=30),
+    st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.6, 1.0]), st.integers(1, 30)), max_size=30),
     st.sampled_from([0, 32, 100, 250]),
     st.sampled_from([0, 64, 100, 500]),
 )
@@ -35,6 +35,13 @@ def test_the_rule_is_that_of_silero(runs, min_speech, min_silence):
     expected = silero.get_speech_timestamps_from_probs(probabilities, RATE, threshold=0.5, **durations)
     found = regions_of(probabilities, TimelineOptions(**durations))
     assert found == [(speech["start"], speech["end"]) for speech in expected]
+
+
+def test_noise_between_the_thresholds_does_not_prolong_speech_without_end():
+    options = TimelineOptions(min_speech_duration_ms=0, speech_pad_ms=0)
+    probabilities = [1] * 10 + [0.0] + [0.4] * 500
+    assert regions_of(probabilities, options) == [(0, 10 * FRAME)]
+    assert regions_of([1] * 10 + [0.4] * 100, options) == [(0, 110 * FRAME)]  # no silence began
 
 
 def test_speech_is_extended_but_not_into_the_stretch_before():
@@ -101,3 +108,24 @@ def test_level_hears_a_voice_over_room_tone():
     voice[80:120] += 0.1 * rng.standard_normal((40, FRAME))
     probabilities = np.array(LevelDetector(RATE)(voice))
     assert (probabilities[82:118] > 0.9).all() and (probabilities[125:] < 0.2).all() and probabilities[:80].max() < 0.5
+
+
+@pytest.mark.parametrize("level", [-60, -48, -40, -20])
+def test_steady_noise_is_no_speech_by_level(level):
+    """Also after a voice, in a pause that is longer than the memory of the detector."""
+    rng = np.random.default_rng(0)
+    noise = 10 ** (level / 20) * rng.standard_normal((3000, FRAME))
+    assert max(LevelDetector(RATE)(noise)) < 0.35
+    noise[100:150] += 10 ** ((level + 25) / 20) * rng.standard_normal((50, FRAME))
+    probabilities = np.array(LevelDetector(RATE)(noise))
+    assert (probabilities[102:148] > 0.5).all() and probabilities[160:].max() < 0.35
+
+
+def test_level_hears_a_recording_that_begins_with_speech(corpora):
+    import soundfile
+
+    for path in sorted((corpora / "emodb/audio").iterdir())[:5]:
+        wave = soundfile.read(path, dtype="float32")[0]
+        frames = wave[: len(wave) // FRAME * FRAME].reshape(-1, FRAME)
+        silero, level = (np.array(build_detector(kind, RATE)(frames)) > 0.5 for kind in ("silero", "level"))
+        assert (silero & level).sum() > 0.8 * silero.sum()

@@ -1,7 +1,9 @@
 """Timelines of long recordings: equal for every batch size and chunking, bounded memory, smoothing, bad input."""
 
+import io
 import os
 import subprocess
+import threading
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from modeling_gemoclap.audio_files_gemoclap import find_ffmpeg
 from modeling_gemoclap.feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.inference.segments import MAX_WINDOW
-from modeling_gemoclap.inference.streaming.files import open_recording
+from modeling_gemoclap.inference.streaming import files
+from modeling_gemoclap.inference.streaming.files import is_longer, open_recording
 from modeling_gemoclap.inference.streaming.scoring import TimelineEngine, default_window
 from modeling_gemoclap.inference.streaming.signal import ChannelMixer
 from modeling_gemoclap.inference.streaming.smoothing import Smoother
@@ -139,10 +142,39 @@ def test_the_engine_keeps_only_what_it_needs(pipe):
     """Ten minutes of speech without a pause, in blocks of a second."""
     windows = SpeechWindows(TimelineOptions(**QUICK), RATE, RATE, RATE // 4)
     rng, longest, count = np.random.default_rng(0), 0, 0
+    syllables = np.where(np.arange(RATE) % (RATE // 2) < RATE // 10, 1e-4, 0.1).astype(np.float32)
     for _ in range(600):
-        count += sum(isinstance(item, Window) for item in windows.feed(0.1 * rng.standard_normal(RATE, np.float32)))
+        wave = syllables * rng.standard_normal(RATE, np.float32)
+        count += sum(isinstance(item, Window) for item in windows.feed(wave))
         longest = max(longest, len(windows._wave))
     assert longest < 4 * RATE and 2300 < count < 2400
+
+
+class FirstSample:
+    """A detector for which the first sample of a frame is the probability."""
+
+    first_frames = 1
+
+    def __init__(self, frame):
+        self.frame = frame
+
+    def __call__(self, frames):
+        return frames[:, 0].tolist()
+
+
+def test_a_hum_between_the_thresholds_fills_no_memory(monkeypatch):
+    windows = SpeechWindows(TimelineOptions(**QUICK), RATE, RATE, RATE // 4)
+    frame = windows.detector.frame
+    monkeypatch.setattr(
+        windows, "detector", lambda block: [0.0 if block[0, 0] == 2 else float(row[0]) for row in block]
+    )
+    windows.detector.frame, windows.detector.first_frames = frame, 1
+    click = np.repeat(np.float32([1.0, 1.0, 0.0]), frame)
+    longest = 0
+    for wave in (click, *[np.full(RATE, 0.4, np.float32)] * 300):
+        list(windows.feed(wave))
+        longest = max(longest, len(windows._wave))
+    assert longest < 4 * RATE
 
 
 def test_a_long_file_is_read_in_blocks(tmp_path):
@@ -187,14 +219,27 @@ def test_a_window_that_cannot_be_used_leaves_a_gap():
     assert [(segment.start, segment.end) for segment in found] == [(0, 1), (2, 3)]
 
 
-def test_default_windows(pipe, tmp_path):
-    """The median length of the training clips, where the checkpoint holds it."""
-    clips = load_training_clips(pipe.model.name_or_path)
-    assert default_window(pipe) == pytest.approx(clips.range_of("seconds")[1], abs=0.05) != 3.0
+def test_default_windows(pipe, tmp_path, monkeypatch, caplog):
+    """The median length of the training clips, where the checkpoint holds it, also from another folder."""
+    folder = os.path.relpath(pipe.model.name_or_path)
+    seconds = load_training_clips(folder).range_of("seconds")[1]
+    loaded = load_pipeline(folder)
+    monkeypatch.chdir(tmp_path)
+    assert default_window(loaded) == default_window(pipe) == pytest.approx(seconds, abs=0.05) != 3.0
     assert TimelineEngine(pipe, TimelineOptions()).window == default_window(pipe)
     pipe.model.save_pretrained(tmp_path)
     pipe.processor.save_pretrained(tmp_path)
     assert default_window(load_pipeline(tmp_path)) == 3.0
+    (tmp_path / "training_clips.safetensors").write_bytes(b"damaged")
+    assert default_window(load_pipeline(tmp_path)) == 3.0
+    assert "the length of the training clips is unknown" in caplog.text
+
+
+def test_a_file_that_is_too_large_to_check_counts_as_longer(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.ogg", RECORDING, RATE)
+    assert not is_longer(tmp_path / "a.ogg", 60) and is_longer(tmp_path / "a.ogg", 5)
+    monkeypatch.setattr(files, "MAX_IN_MEMORY", 100)
+    assert is_longer(tmp_path / "a.ogg", 60)
 
 
 def test_segments_below_a_threshold_are_none_of_these(pipe):
@@ -240,6 +285,13 @@ def test_no_speech_is_an_empty_timeline(pipe, tmp_path):
             assert list(timeline(pipe, tmp_path / name, TimelineOptions(vad=vad))) == []
 
 
+def test_room_tone_is_no_speech(pipe):
+    rng = np.random.default_rng(0)
+    for vad in ("level", "silero"):
+        noise = 10 ** (-45 / 20) * rng.standard_normal(40 * RATE)
+        assert list(timeline(pipe, (noise.astype(np.float32), RATE), TimelineOptions(vad=vad))) == []
+
+
 def test_clipped_and_telephone_sound(pipe, tmp_path):
     soundfile.write(tmp_path / "clipped.wav", np.clip(30 * RECORDING, -1, 1), RATE)
     soundfile.write(tmp_path / "telephone.wav", bursts(2.3, 0.6, rate=8000), 8000, subtype="ULAW")
@@ -247,16 +299,96 @@ def test_clipped_and_telephone_sound(pipe, tmp_path):
         assert list(timeline(pipe, tmp_path / name, TimelineOptions(**QUICK)))
 
 
-def test_opposite_phases_are_told_and_the_louder_channel_is_taken(pipe, tmp_path, caplog):
+def test_opposite_phases_are_reported_and_the_louder_channel_is_taken(pipe, tmp_path, caplog):
     soundfile.write(tmp_path / "a.wav", np.stack([0.5 * RECORDING, -RECORDING], 1), RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "b.wav", RECORDING, RATE, subtype="FLOAT")
     found = list(timeline(pipe, tmp_path / "a.wav", TimelineOptions(**QUICK)))
     assert "a.wav: its channels cancel out" in caplog.text and "channel 2 of 2" in caplog.text
-    assert_same(found, list(timeline(pipe, tmp_path / "b.wav", TimelineOptions(**QUICK))))
-    mixer = ChannelMixer("x")
-    in_phase = np.stack([RECORDING, 0.5 * RECORDING], 1)
-    np.testing.assert_allclose(mixer(in_phase), in_phase.mean(1))
-    assert mixer.loudest is None
+    expected = list(timeline(pipe, tmp_path / "b.wav", TimelineOptions(**QUICK)))
+    for one, other in zip(found, expected, strict=True):
+        assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.1)
+
+
+def mixed(mixer, wave):
+    return np.concatenate([mixer(wave[start : start + 1600]) for start in range(0, len(wave), 1600)])
+
+
+def test_channels_are_averaged_unless_they_cancel_out_just_now():
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((2, 10 * RATE))
+    independent = np.stack([left, right], 1)
+    np.testing.assert_allclose(mixed(ChannelMixer("x"), independent), independent.mean(1))
+    quiet = independent.copy()
+    quiet[:1600, 1] = -quiet[:1600, 0]
+    quiet[:1600] *= 1e-4  # what a quiet beginning is like says nothing about the rest
+    np.testing.assert_allclose(mixed(ChannelMixer("x"), quiet), quiet.mean(1))
+    turning = np.stack([left, 0.5 * left], 1)
+    turning[3 * RATE : 6 * RATE, 1] *= -1
+    wave = mixed(ChannelMixer("x"), turning)
+    np.testing.assert_allclose(wave[: 3 * RATE], turning[: 3 * RATE].mean(1))
+    np.testing.assert_allclose(wave[5 * RATE : 6 * RATE], left[5 * RATE : 6 * RATE])
+    np.testing.assert_allclose(wave[9 * RATE :], turning[9 * RATE :].mean(1))
+
+
+def test_every_type_of_one_recording_gives_the_same_timeline(pipe, tmp_path):
+    """Two speakers on two channels, whose first 0.1 s have opposite phases."""
+    wave = np.stack([RECORDING, np.roll(RECORDING, 3 * RATE)], 1)
+    wave[:1600, 1] = -wave[:1600, 0]
+    path = tmp_path / "a.flac"
+    soundfile.write(path, wave, RATE, subtype="PCM_24")
+    wave = soundfile.read(path, dtype="float32")[0]
+    expected = list(timeline(pipe, path, TimelineOptions(**QUICK)))
+    content = path.read_bytes()
+    with open(path, "rb") as file:
+        for source in (
+            (RATE, wave),
+            {"array": wave.T, "sampling_rate": RATE},
+            content,
+            {"bytes": content, "path": None},
+            {"path": str(path)},
+            io.BytesIO(content),
+            file,
+        ):
+            assert_same(list(timeline(pipe, source, TimelineOptions(**QUICK))), expected)
+    assert_same(streamed(pipe, wave.T, RATE, 777, **QUICK), expected)
+    with pytest.raises(AudioError, match=r"open it with open\(path, 'rb'\)"):
+        list(timeline(pipe, io.StringIO("text"), TimelineOptions(**QUICK)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe(pipe, tmp_path):
+    soundfile.write(tmp_path / "a.wav", RECORDING, RATE)
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "a.wav").read_bytes()))
+    writer.start()
+    found = list(timeline(pipe, tmp_path / "pipe", TimelineOptions(**QUICK)))
+    writer.join()
+    assert_same(found, list(timeline(pipe, tmp_path / "a.wav", TimelineOptions(**QUICK))))
+
+
+@pytest.mark.parametrize("size", [1, 16, 33])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_short_chunks_of_two_channels(pipe, size, axis):
+    """The first chunk, or the option, says which axis has the channels; later chunks may be of any shape."""
+    wave = (
+        np.stack([RECORDING, 0.5 * RECORDING], axis)[..., : 2 * RATE]
+        if axis == 0
+        else np.stack([RECORDING, 0.5 * RECORDING], 1)[: 2 * RATE]
+    )
+    long, short = np.split(wave, [int(1.9 * RATE)], axis=1 - axis)
+    stream = EmotionStream(pipe, **QUICK)
+    stream.push(long, RATE)
+    for start in range(0, short.shape[1 - axis], size):
+        stream.push(np.take(short, range(start, min(start + size, short.shape[1 - axis])), axis=1 - axis), RATE)
+    stream.finish()
+    assert stream.position == pytest.approx(2.0)
+    first = np.take(wave, range(16), axis=1 - axis)
+    with pytest.raises(AudioError, match="give channel_axis=0 or 1"):
+        EmotionStream(pipe, **QUICK).push(first, RATE)
+    told = EmotionStream(pipe, channel_axis=axis, **QUICK)
+    told.push(first, RATE)
+    told.finish()
+    assert told.position == pytest.approx(16 / RATE)
 
 
 @pytest.mark.skipif(find_ffmpeg() is None, reason="needs ffmpeg")

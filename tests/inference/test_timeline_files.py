@@ -1,6 +1,7 @@
 """Formats of timelines, diarisations, and the commands timeline and listen."""
 
 import csv
+import inspect
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import soundfile
 from conftest import ROOT, tone
 
 from modeling_gemoclap import AudioError, Segment, TimelineOptions, cli
+from modeling_gemoclap.inference import timeline_run
 from modeling_gemoclap.inference.listening import MicrophoneError, listen, microphone_chunks, pipe_chunks
 from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.inference.stream import EmotionStream
@@ -79,8 +81,10 @@ def test_subtitles_have_no_markup_of_labels_and_names():
     vtt, srt = (render_timeline(SEGMENTS, FACTS, kind) for kind in ("vtt", "srt"))
     assert vtt.startswith("WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nsad (0.75)\n\n01:01:01.000 --> 01:01:03.000\n")
     assert srt.startswith("1\n00:00:00,500 --> 00:00:02,000\nsad (0.75)\n\n2\n01:01:01,000 --> 01:01:03,000\n")
+    assert '&lt;b&gt;&amp;"angry" (0.60)' in vtt and "Eva x --&gt; y" in vtt
+    assert '‹b›&"angry" (0.60)' in srt and "Eva x --› y" in srt
     for text in (vtt, srt):
-        assert '&lt;b&gt;&amp;"angry" (0.60)' in text and "<b>" not in text and "Eva x --&gt; y" in text
+        assert "<b>" not in text
         assert len(re.findall(r"^\d\d:.* --> \d\d:\d\d:\d\d[.,]\d{3}$", text, re.M)) == text.count("-->") == 2
 
 
@@ -156,6 +160,9 @@ def test_a_long_turn_is_classified_in_parts(pipe):
 
 
 def test_turns_that_do_not_fit(pipe, recording, caplog):
+    [long] = timeline(pipe, recording, segments=[Turn(1.0, 99.0, "eva")])
+    assert (long.start, long.end) == (1.0, 6.0) and "the turn of eva at 1 s is cut" in caplog.text
+    caplog.clear()
     with pytest.raises(AudioError, match="turn of eva from 90 to 91 s is after the end of the recording, 6.00 s"):
         list(timeline(pipe, recording, segments=[Turn(1.0, 2.0, "eva"), Turn(90.0, 91.0, "eva")]))
     segments = list(timeline(pipe, recording, segments=[Turn(1.0, 9.0, "eva"), Turn(0.1, 0.6, "max")]))
@@ -261,13 +268,57 @@ def test_a_damaged_recording_keeps_what_was_found(recording, tmp_path, capfd):
         (("--output", "a.txt"), "a.txt: give a name that ends in one of .csv"),
         (("--output", "/proc/none/a.vtt"), "--output /proc/none: cannot be written"),
         (("--labels", "calm"), "--labels"),
+        (("--output", "a.csv", "--format", "vtt"), "--format is of the standard output"),
         (("--picture", "a.gif"), "--picture a.gif: give a name that ends in .png"),
-        (("--segments", "missing.rttm"), "missing.rttm: No such file"),
+        (("--segments", "missing.rttm"), "--segments missing.rttm: No such file"),
     ],
 )
 def test_wrong_options(recording, words, message, capfd):
-    assert run("timeline", recording, "--model", "compact", *words) in (1, 2)
+    assert run("timeline", recording, "--model", "compact", *words) == 2
     assert message in capfd.readouterr().err
+
+
+def test_nothing_is_overwritten_by_mistake(recording, capfd):
+    content = recording.read_bytes()
+    link = recording.with_name("link.csv")
+    link.symlink_to(recording)
+    assert run("timeline", recording, *QUICK, "--output", link) == 2
+    assert "the same file as FILE" in capfd.readouterr().err
+    assert (
+        run("timeline", recording, *QUICK, "-o", recording.with_name("t.csv"), "-o", recording.with_name("t.csv")) == 2
+    )
+    assert run("predict", recording, "--model", "compact", "--output", recording, "--format", "csv", "--restart") == 2
+    report = recording.with_name("r.html")
+    assert run("predict", recording, "-m", "compact", "--report", report, "-o", report, "--format", "csv") == 2
+    assert recording.read_bytes() == content and not report.exists()
+    assert run("timeline", recording.parent, *QUICK) == 2
+    assert "a folder; give one recording" in capfd.readouterr().err
+
+
+def test_an_interrupt_keeps_what_was_found(recording, monkeypatch, capfd):
+    def interrupted(*arguments):
+        yield Segment(0.5, 2.0, "sad", 0.75, {"sad": 0.75, "angry": 0.25})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(timeline_run, "timeline", interrupted)
+    output = recording.with_name("t.csv")
+    assert run("timeline", recording, *QUICK, "--output", output) == 130
+    assert len(output.read_text().splitlines()) == 2 and "interrupted at 00:00.0" in capfd.readouterr().err
+
+
+def test_a_name_that_is_no_text(recording, capfdbinary):
+    name = os.fsdecode(os.fsencode(recording.parent) + b"/\xff.wav")
+    os.rename(recording, name)
+    assert run("timeline", name, *QUICK, "--format", "jsonl", "--quiet") == 0
+    assert run("timeline", name, *QUICK, "--format", "rttm", "--quiet") == 0
+    assert b"SPEAKER \xff 1" in capfdbinary.readouterr().out
+
+
+def test_defaults_of_the_commands_are_those_of_the_options():
+    for command in (cli.timeline, cli.listen):
+        for name, parameter in inspect.signature(command).parameters.items():
+            if name in TimelineOptions.__dataclass_fields__ and name != "vad":
+                assert parameter.default == TimelineOptions.__dataclass_fields__[name].default, name
 
 
 def test_listen_to_a_pipe(recording, monkeypatch, capfd):
@@ -288,8 +339,29 @@ def test_listen_to_a_pipe(recording, monkeypatch, capfd):
 def test_a_pipe_of_another_format(recording):
     with pytest.raises(ValueError, match="--raw: the input is an audio file"), open(recording, "rb") as file:
         list(pipe_chunks(file, RATE))
+    for start in (b"\x1aE\xdf\xa3", b"\0\0\0\x20ftypM4A "):
+        with pytest.raises(ValueError, match="--raw: the input is an audio file"):
+            list(pipe_chunks(io.BufferedReader(io.BytesIO(start + bytes(100))), RATE))
     odd = io.BufferedReader(io.BytesIO(b"\x01\x00\x02"))
     assert [chunk.tolist() for chunk, _ in pipe_chunks(odd, RATE)] == [[1]]
+    limited = io.BufferedReader(io.BytesIO(bytes(10 * RATE)))
+    assert sum(len(chunk) for chunk, _ in pipe_chunks(limited, RATE, seconds=2.0)) == 2 * RATE
+
+
+def test_an_idle_pipe_is_left_when_it_is_stopped():
+    reader, writer = os.pipe()
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    with os.fdopen(reader, "rb") as file:
+        assert list(pipe_chunks(file, RATE, stop)) == []
+    os.close(writer)
+
+
+@pytest.mark.parametrize("words", [("--raw", 0), ("--raw", 16_000, "--microphone", "x"), ("--raw", 16_000, "--list")])
+def test_options_of_listen_that_do_not_fit(words, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b""))))
+    assert run("listen", "--model", "compact", *words) == 2
+    assert "--raw" in capfd.readouterr().err
 
 
 class FakeSource:

@@ -7,12 +7,13 @@ from collections import deque
 import numpy as np
 
 from ...command_line.failures import UsageError
-from ...speech_gemoclap import ABOVE_FLOOR, BELOW_PEAK, LEAST_BELOW_PEAK
+from ...speech_gemoclap import ABOVE_FLOOR, BELOW_PEAK
 
 FRAME_SECONDS = 0.032
 SILERO_FRAMES = {16_000: 512, 8_000: 256}  # samples that the model takes, by rate in Hz
 MEMORY_SECONDS = 30  # of the level's lowest and highest values
-FIRST_PEAK = -30.0  # dBFS: the highest level that is assumed before anything louder was heard
+FIRST_FRAMES = 16  # whose lowest level is the floor of each of them: 0.5 s
+QUIETEST_PEAK = -50.0  # dBFS: a recording without anything louder has no speech
 SLOPE_DB = 2.0  # dB that change the probability from 0.5 to 0.73
 SMOOTHED_FRAMES = 3
 
@@ -28,6 +29,7 @@ class SileroDetector:
     """
 
     name = "silero"
+    first_frames = 1  # that the first call needs
 
     def __init__(self, rate: int):
         import torch
@@ -51,31 +53,38 @@ class SileroDetector:
 class LevelDetector:
     """Speech by the level of a frame, compared with the lowest and the highest level of the last 30 seconds.
 
-    The threshold is that of `speech_span`: 30 dB below the highest level, in noise 9 dB above the lowest, but at
-    least 20 dB below the highest. It hears noise that comes and goes as speech.
+    The threshold is 30 dB below the highest level, or 9 dB above the lowest one if that is higher. Steady noise is no
+    speech, but noise that comes and goes is.
 
     Args:
         rate: Sampling rate in Hz.
     """
 
     name = "level"
+    first_frames = FIRST_FRAMES  # that the first call needs
 
     def __init__(self, rate: int):
         self.frame = round(FRAME_SECONDS * rate)
         self._powers: deque[float] = deque(maxlen=SMOOTHED_FRAMES)
         self._levels: deque[float] = deque(maxlen=round(MEMORY_SECONDS / FRAME_SECONDS))
+        self._first = True
 
     def __call__(self, frames: np.ndarray) -> list[float]:
         """Probabilities of consecutive frames `(count, samples)`."""
-        frames = frames.astype(np.float64)
-        return [self._probability(power) for power in frames.var(1) + 1e-12]
+        levels = [self._level(power) for power in frames.astype(np.float64).var(1) + 1e-12]
+        if self._first:  # nothing is known of the floor yet
+            self._levels.append(min(levels[:FIRST_FRAMES]))
+            self._first = False
+        return [self._probability(level) for level in levels]
 
-    def _probability(self, power: float) -> float:
+    def _level(self, power: float) -> float:
         self._powers.append(power)
-        level = float(10 * np.log10(np.mean(self._powers)))
+        return float(10 * np.log10(np.mean(self._powers)))
+
+    def _probability(self, level: float) -> float:
         self._levels.append(level)
-        peak, floor = max(FIRST_PEAK, max(self._levels)), min(self._levels)
-        threshold = min(max(peak - BELOW_PEAK, floor + ABOVE_FLOOR), peak - LEAST_BELOW_PEAK)
+        peak, floor = max(QUIETEST_PEAK, max(self._levels)), min(self._levels)
+        threshold = max(peak - BELOW_PEAK, floor + ABOVE_FLOOR)
         return float(1 / (1 + np.exp(-np.clip((level - threshold) / SLOPE_DB, -50, 50))))
 
 

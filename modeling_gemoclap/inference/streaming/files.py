@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
+import shutil
+import stat
 import struct
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +29,13 @@ from ...audio_headers_gemoclap import (
     pointer_reason,
     with_sufficient_frame_count,
 )
-from ...recordings_gemoclap import check_rate, name_of, read_audio
+from ...recordings_gemoclap import BYTES_LIKE, check_rate, name_of, read_audio
+from .arrays import to_frames
 
 logger = logging.get_logger(__name__)
 
 MAX_IN_MEMORY = 2**29  # bytes of a file whose content must be checked or corrected as a whole
-UNKNOWN_LENGTH = 2**36  # frames; libsndfile reports more where a header does not tell
+UNKNOWN_LENGTH = 2**36  # frames; libsndfile reports more where a header has no length
 AU_HEADER = struct.Struct(">4sIIIII")  # magic, offset of the samples, size, encoding, rate, channels
 
 
@@ -42,7 +46,7 @@ class Blocks:
     Args:
         name: Its name in messages.
         rate: Its sampling rate in Hz.
-        seconds: Its duration according to its header; None if that does not tell.
+        seconds: Its duration according to its header; None if it is unknown there.
         blocks: The samples: arrays `(time, channels)` of floats.
     """
 
@@ -55,8 +59,8 @@ class Blocks:
 def open_recording(source, sampling_rate: int | None = None) -> Blocks:
     """Open a recording.
 
-    A file is read block by block; other types are read at once. Of a compressed file of MP3 or Ogg, and of one whose
-    header has a wrong size, the encoded bytes are in memory.
+    A file is read block by block. Bytes, open files and pipes are written to a temporary file first. Of MP3 and Ogg,
+    and of a file whose header has a wrong size, the encoded bytes are in memory.
 
     Args:
         source: A path, or what `read_audio` accepts.
@@ -66,17 +70,20 @@ def open_recording(source, sampling_rate: int | None = None) -> Blocks:
         AudioError: If it cannot be read. Errors in the middle of a file are raised by `blocks`.
     """
     name = name_of(source)
+    if isinstance(source, Mapping) and source.get("array") is None:
+        source = next((source[key] for key in ("bytes", "path") if source.get(key) is not None), source)
+    if isinstance(source, BYTES_LIKE) or hasattr(source, "read") or _is_pipe(source):
+        return _open_file(_spooled(source, name), name)
     if not isinstance(source, (str, os.PathLike)):
-        wave, rate = read_audio(source, sampling_rate)
-        return Blocks(name, rate, len(wave) / rate, iter([wave[:, None]]))
+        return _open_array(source, sampling_rate, name)
     if not os.path.isfile(source):
-        read_audio(source)  # raises the error that fits
+        read_audio(source, name=name)  # raises the error that fits
     try:
         file = open(source, "rb")
     except OSError as error:
         raise AudioError(f"{name}: cannot be opened ({error.strerror})") from None
     try:
-        return _open_file(file, os.fsdecode(source), name)
+        return _open_file(file, name)
     except BaseException:
         file.close()
         raise
@@ -85,7 +92,7 @@ def open_recording(source, sampling_rate: int | None = None) -> Blocks:
 def is_longer(source, seconds: float) -> bool:
     """Whether a recording is longer than a limit, by decoding it in blocks up to there: headers are not trusted.
 
-    A recording that cannot be read is not longer: what is wrong with it is told by reading it.
+    A recording that cannot be read is not longer: reading it raises the error. One that is too large to be checked is.
 
     Args:
         source: A path.
@@ -99,11 +106,11 @@ def is_longer(source, seconds: float) -> bool:
             if frames > seconds * recording.rate:
                 return True
     except AudioError:
-        pass
+        return os.path.isfile(source) and os.path.getsize(source) > MAX_IN_MEMORY
     return False
 
 
-def _open_file(file, path: str, name: str) -> Blocks:
+def _open_file(file, name: str) -> Blocks:
     head = file.read(2**16)
     if not head:
         raise AudioError(f"{name}: the file is empty; download it again or remove it")
@@ -119,7 +126,7 @@ def _open_file(file, path: str, name: str) -> Blocks:
         if demuxer is None or getattr(error, "code", None) == MALFORMED:
             reason = error_summary(error).removeprefix("Error : ")
             raise AudioError(f"{name}: not audio that can be read, or truncated ({reason})") from None
-        return _with_ffmpeg(file, demuxer, path, name)
+        return _with_ffmpeg(file, demuxer, name)
     content = b""
     if reader.format == "MP3":
         content = _whole(file, name)
@@ -128,6 +135,53 @@ def _open_file(file, path: str, name: str) -> Blocks:
     rate = check_rate(reader.samplerate, name)
     seconds = reader.frames / rate if reader.frames < UNKNOWN_LENGTH and len(parts) == 1 else None
     return Blocks(name, rate, seconds, _unchanged(file, name, rate, _decoded(parts, reader, content, name)))
+
+
+def _is_pipe(source) -> bool:
+    return isinstance(source, (str, os.PathLike)) and os.path.exists(source) and stat.S_ISFIFO(os.stat(source).st_mode)
+
+
+def _spooled(source, name: str):
+    """Bytes, an open file or a pipe as a temporary file, which is removed when it is closed."""
+    file = tempfile.NamedTemporaryFile(prefix="gemoclap-")
+    try:
+        if isinstance(source, BYTES_LIKE):
+            file.write(source)
+        elif hasattr(source, "read"):
+            seekable = getattr(source, "seekable", bool)()
+            position = source.tell() if seekable else None
+            if seekable:
+                source.seek(0)
+            shutil.copyfileobj(source, file)
+            if seekable:
+                source.seek(position)
+        else:
+            with open(source, "rb") as pipe:
+                shutil.copyfileobj(pipe, file)
+    except (OSError, TypeError, ValueError) as error:  # a closed or text file, a full disk
+        file.close()
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise AudioError(f"{name}: cannot be read ({error_summary(error)}); open it with open(path, 'rb')") from None
+    file.flush()
+    file.seek(0)
+    return file
+
+
+def _open_array(source, sampling_rate: int | None, name: str) -> Blocks:
+    """An array with its rate, or what only `read_audio` can read, as one block."""
+    rate, array = sampling_rate, source
+    if isinstance(source, Mapping):
+        rate, array = source.get("sampling_rate", rate), source.get("array")
+    elif isinstance(source, tuple) and len(source) == 2:
+        rate, array = source if np.ndim(source[0]) == 0 else source[::-1]
+    if np.ndim(array) == 2:
+        rate = check_rate(rate, name)
+        frames = to_frames(array, rate, name)[0]
+    else:
+        wave, rate = read_audio(source, sampling_rate, name)
+        frames = wave[:, None]
+    return Blocks(name, rate, len(frames) / rate, iter([frames]))
 
 
 def _sound(source) -> soundfile.SoundFile:
@@ -212,9 +266,9 @@ def _unchanged(file, name: str, rate: int, blocks: Iterator[np.ndarray]) -> Iter
 
 
 # ---- ffmpeg ---------------------------------------------------------------------------------------------------------
-def _with_ffmpeg(file, demuxer: str, path: str, name: str) -> Blocks:
+def _with_ffmpeg(file, demuxer: str, name: str) -> Blocks:
     """Decode a file by ffmpeg, which writes to a pipe in the format AU: a header of fixed form, then the samples."""
-    command = ffmpeg_command(demuxer, os.path.abspath(path), name)
+    command = ffmpeg_command(demuxer, os.path.abspath(file.name), name)
     messages = tempfile.TemporaryFile()
     command += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
     environment = {**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"}

@@ -25,11 +25,13 @@ class Region:
 
 
 class SpeechRegions:
-    """Finds stretches of speech with two thresholds, by the rule of Silero VAD.
+    """Finds stretches of speech with two thresholds, as Silero VAD does.
 
     A frame with at least `threshold` begins speech; `min_silence_duration_ms` of frames, the first of which is below
     `neg_threshold` and none of which reaches `threshold`, end it. Shorter stretches than `min_speech_duration_ms` are
-    left out. Both ends are extended by `speech_pad_ms`, but not into the stretch before.
+    left out. (Silero ends speech only at a frame below `neg_threshold`, so noise with a probability between the two
+    thresholds would prolong it without end.) Both ends are extended by `speech_pad_ms`, but not into the stretch
+    before.
 
     Args:
         options: Thresholds and durations.
@@ -84,7 +86,7 @@ class SpeechRegions:
         if self._silence is None:
             self._region.heard = self.position
         self._region.known = min(self._region.heard + self._pad, self.position)
-        if probability < self._neg_threshold and begin - self._silence >= self._min_silence:
+        if self._silence is not None and begin - self._silence >= self._min_silence:
             return self._close(self.position)
         return None
 

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ...fingerprint import TRAINING_CLIPS
-from ...training_clips import load_training_clips
-from ..loading import checkpoint_folder
 from ..predictions import Prediction, extractor_of, predict
 from ..segments import MAX_WINDOW, Segment, TimelineOptions
 from .smoothing import Smoother
 from .windows import RegionEnd, SpeechWindows, Window
 
-WINDOW_SECONDS = 3.0  # of a checkpoint that does not tell the length of its training clips
+WINDOW_SECONDS = 3.0  # of a checkpoint whose training clips have an unknown length
 STEPS_PER_WINDOW = 4
 
 
 def default_window(pipe) -> float:
     """The window in seconds that fits a checkpoint: the median length of its training clips, of 1 to 10 seconds.
 
-    A checkpoint that does not hold it, see `TrainingClips`, gets 3 seconds.
+    It is 3 seconds if the length is unknown: `load_pipeline` reads it from `training_clips.safetensors`.
     """
-    model = pipe.model
-    try:
-        folder = checkpoint_folder(model.name_or_path, getattr(model.config, "_commit_hash", None), (TRAINING_CLIPS,))
-        clips = load_training_clips(folder)
-    except Exception:  # the client of the Hub raises errors of several libraries; a damaged file is told by reports
-        clips = None
-    lengths = clips and clips.range_of("seconds")
-    return round(min(max(lengths[1], 1.0), 10.0), 1) if lengths else WINDOW_SECONDS
+    seconds = getattr(pipe, "clip_seconds", None)
+    return WINDOW_SECONDS if seconds is None else round(min(max(seconds, 1.0), 10.0), 1)
 
 
 class TimelineEngine:

@@ -16,14 +16,16 @@ from ...recordings_gemoclap import MAX_AMPLITUDE
 logger = logging.get_logger(__name__)
 
 BLOCK_SECONDS = 0.1
-QUIETEST = 1e-10  # mean power of a channel below which nothing is known about its phase: -100 dBFS
+QUIETEST = 1e-6  # mean power of the channels in a block below which it does not count: -60 dBFS
+FORGETTING = 0.9  # weight of the power before a block: after a second, a third is left
 
 
 class ChannelMixer:
-    """Averages channels; from where they cancel out, it takes the loudest one.
+    """Averages channels; while they cancel out, it takes the loudest one.
 
-    The rule is that of `mix_channels`, applied to all that was heard so far: channels cancel out if their mean has
-    less than half of the power that it would have with independent channels.
+    The rule is that of `mix_channels`: channels cancel out if their mean has less than half of the power that it would
+    have with independent channels. It is applied to the last seconds instead of the whole recording, whose end is not
+    known yet: older blocks count less and less. Blocks below -60 dBFS do not count.
 
     Args:
         name: Name of the recording in messages.
@@ -31,33 +33,36 @@ class ChannelMixer:
 
     def __init__(self, name: str):
         self.name, self.loudest = name, None
-        self._count, self._sums, self._squares = 0, 0.0, 0.0
+        self._powers: np.ndarray | None = None  # of the channels and of their mean, over the last seconds
+        self._position, self._reported = 0, False
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
-        """Mix a block `(time, channels)` to `(time,)`."""
-        channels = block.shape[1]
-        if channels == 1:
+        """Mix a block `(time, channels)` of 0.1 s to `(time,)`."""
+        if block.shape[1] == 1:
             return block[:, 0]
         mixed = block.mean(1)
-        if self.loudest is None:
-            self._add(np.column_stack([block, mixed]).astype(np.float64))
+        powers = np.column_stack([block, mixed]).astype(np.float64).var(0)
+        if powers[:-1].mean() > QUIETEST:
+            before = 0.0 if self._powers is None else FORGETTING * self._powers
+            self._powers = before + powers
+            self._decide()
+        self._position += 1
         return mixed if self.loudest is None else block[:, self.loudest]
 
-    def _add(self, block: np.ndarray) -> None:
-        start = self._count
-        self._count, self._sums, self._squares = (
-            start + len(block),
-            self._sums + block.sum(0),
-            self._squares + np.square(block).sum(0),
-        )
-        *powers, mixed = self._squares / self._count - np.square(self._sums / self._count)
-        if np.mean(powers) > QUIETEST and mixed < np.mean(powers) / (2 * len(powers)):
+    def _decide(self) -> None:
+        *powers, mixed = self._powers
+        share = mixed / np.mean(powers)
+        if share >= 1 / (2 * len(powers)):
+            self.loudest = None
+        elif self.loudest is None:
             self.loudest = int(np.argmax(powers))
-            logger.warning(
-                f"{self.name}: its channels cancel out (opposite phase): their mean has "
-                f"{mixed / np.mean(powers):.0%} of their power; channel {self.loudest + 1} of {len(powers)}, the "
-                f"loudest, is used"
-            )
+            if not self._reported:
+                self._reported = True
+                logger.warning(
+                    f"{self.name}: its channels cancel out (opposite phase) at {self._position * BLOCK_SECONDS:.1f} s "
+                    f"(their mean has {share:.0%} of their power): while they do, channel {self.loudest + 1} of "
+                    f"{len(powers)}, the loudest, is used"
+                )
 
 
 class ModelSignal:

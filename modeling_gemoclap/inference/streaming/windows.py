@@ -77,15 +77,16 @@ class SpeechWindows:
         """
         self._wave = np.concatenate([self._wave, wave])
         self.position += len(wave)
-        yield from self._run((self.position - self._regions.position) // self.detector.frame)
+        frames = (self.position - self._regions.position) // self.detector.frame
+        if self._regions.position or frames >= self.detector.first_frames:
+            yield from self._run(frames)
 
     def finish(self) -> Iterator[Window | RegionEnd]:
         """End with the recording; yields as `feed` does."""
-        rest = self.position - self._regions.position
-        if rest:
-            padding = self.detector.frame - rest
-            self._wave = np.concatenate([self._wave, np.zeros(padding, np.float32)])
-            yield from self._run(1)
+        frames = -((self._regions.position - self.position) // self.detector.frame)  # rounded up
+        padding = self._regions.position + frames * self.detector.frame - self.position
+        self._wave = np.concatenate([self._wave, np.zeros(padding, np.float32)])
+        yield from self._run(frames)
         if region := self._regions.finish(self.position):
             yield from self._end(region)
 
