@@ -138,8 +138,17 @@ def timeline(
     if not quiet or run.error:
         print(run.summary(), file=sys.stderr)
     again = f"gemoclap timeline {shlex.quote(recording)} --model {words_of_model(model, revision)}"
-    hint(f"{again} --output timeline.vtt  (subtitles; .TextGrid for Praat)", bool(quiet or output or run.error))
+    next_step = "--output timeline.vtt  (subtitles; .TextGrid for Praat)" if run.segments else "--threshold 0.3"
+    hint(f"{again} {next_step}", bool(quiet or output or run.error))
     return run.status
+
+
+def _announced(chunks):
+    """The same chunks; a line says when the first has arrived."""
+    for number, chunk in enumerate(chunks):
+        if number == 0:
+            print("Listening; Ctrl-C ends.", file=sys.stderr)
+        yield chunk
 
 
 def _turns(path: str, recording: str, read_rttm):
@@ -193,7 +202,8 @@ def listen(
     if raw is not None and (microphone or list_microphones):
         raise UsageError("--raw reads from stdin: leave out --microphone and --list")
     if list_microphones:
-        print("\n".join(f"{number}  {name}" for number, name in enumerate(microphones()) if name))
+        found = [f"{number}  {name}" for number, name in enumerate(microphones()) if name]
+        print("\n".join(found) or "no input devices found: see the sound settings of the system, or use --raw")
         return
     show_no_loading(quiet)
     from ..inference.listening import listen as segments_of
@@ -211,7 +221,7 @@ def listen(
         else:
             chunks = pipe_chunks(sys.stdin.buffer, raw, stop, seconds)
         if not quiet and raw is None:
-            print("Listening; Ctrl-C ends.", file=sys.stderr)
+            chunks = _announced(chunks)
         for segment in segments_of(stream, chunks):
             print(live_line(segment, format.value), flush=True)
     if not quiet:

@@ -185,7 +185,8 @@ def format_of_timeline(path: str | Path, kind: str | None = None) -> str:
     """
     kind = kind or SUFFIXES.get(Path(path).suffix.lower())
     if kind not in WRITERS:
-        raise ValueError(f"{path}: give a name that ends in one of {', '.join(f'.{name}' for name in WRITERS)}")
+        names = ", ".join(f".{name}" for name in WRITERS).replace("textgrid", "TextGrid")
+        raise ValueError(f"{path}: give a name that ends in one of {names}")
     return kind
 
 
@@ -216,5 +217,6 @@ def write_timeline(
         OSError: If the file cannot be written.
     """
     text = render_timeline(segments, facts, format_of_timeline(path, kind))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(Path(path)) as part:
         part.write_bytes(text.encode("utf-8", "surrogateescape"))

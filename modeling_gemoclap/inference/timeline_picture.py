@@ -73,7 +73,7 @@ def check_picture(path: str | Path) -> None:
 def draw_timeline(
     segments: Sequence[Segment], envelope: Envelope, path: str | Path, labels: Sequence[str], title: str = ""
 ) -> None:
-    """Draw segments over the waveform, with a row for each label: a label is told by its place, not by colour alone.
+    """Draw segments over the waveform, with a row for each label: the place shows the label, not the colour alone.
 
     Args:
         segments: The segments.
@@ -104,6 +104,7 @@ def draw_timeline(
     for segment in segments:
         top.axvspan(segment.start, segment.end, color=colours[segment.label], alpha=0.6, linewidth=0, zorder=0)
     _draw_rows(bottom, segments, rows, colours)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(Path(path)) as part, open(part, "wb") as file:
         figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=120)
 

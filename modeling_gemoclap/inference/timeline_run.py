@@ -114,6 +114,8 @@ class TimelineRun:
                 envelope.add(wave)
 
         prepare_stdout(self.outputs.kind or TABLE)
+        if self.outputs.as_table:
+            print(TABLE_HEADER, flush=True)
         found = timeline(self.pipe, read_input(self.recording), self.options, turns, hook)
         try:
             for segment in found:
@@ -148,19 +150,27 @@ class TimelineRun:
         name, seconds = self.recording, f"{self.seconds:.1f} s"
         if self.segments:
             speech = sum(segment.duration for segment in self.segments)
-            lines = [f"{len(self.segments)} segments, {speech:.1f} s of speech in {seconds}"]
+            count = f"{len(self.segments)} segment{'' if len(self.segments) == 1 else 's'}"
+            lines = [f"{count}, {speech:.1f} s of speech in {seconds}"]
             if threshold := self.options.reject_below:
                 rejected = sum(segment.rejected for segment in self.segments)
                 lines.append(f"{rejected} of them have a score below {threshold:g}: {NONE_OF_THESE}")
         else:
-            lines = [f"{name}: no speech found in {seconds}"] if self.seconds else []
+            lines = [] if self.error else [f"{name}: no speech found in {seconds}"]
+        written = [*self.outputs.paths, *filter(None, [self.outputs.picture])]
+        lines += [f"written: {', '.join(written)}"] if written else []
         return "\n".join([*lines, *filter(None, [self.error])])
+
+
+TABLE_HEADER = f"{'start':>10}  {'end':>10}  {'label':<12}  score  speaker"
 
 
 def table_line(segment: Segment) -> str:
     """A segment as a line of a table: start, end, label, score, speaker."""
     times = f"{clock(segment.start):>10}  {clock(segment.end):>10}"
-    return f"{times}  {printable(segment.label):<12}  {segment.score:.2f}  {printable(segment.speaker or '')}".rstrip()
+    return (
+        f"{times}  {printable(segment.label):<12}  {segment.score:>5.2f}  {printable(segment.speaker or '')}".rstrip()
+    )
 
 
 def live_line(segment: Segment, kind: str) -> str:

@@ -112,7 +112,7 @@ def turn_segments(pipe, source, options: TimelineOptions, turns: list[Turn], hoo
         because it is silent, has none, and a warning tells it.
 
     Raises:
-        AudioError: If the recording cannot be read, or a turn begins after its end.
+        AudioError: If the recording cannot be read, or, after the other segments, if turns begin after its end.
         ValueError: If options are invalid.
     """
     asked = options.of_prediction()
@@ -167,29 +167,36 @@ def _clips(waves: Iterator[np.ndarray], parts: list[_Part], turns, rate: int) ->
             yield part, wave[part.start - offset : part.end - offset]
         needed = max(offset, min(position, int(starts[len(parts) - len(todo)]) if todo else position))
         wave, offset = wave[needed - offset :], needed
-    total = offset + len(wave)
+    total, late = offset + len(wave), []
     for part in todo:
         turn = turns[part.turn]
         if turn.start * rate >= total:
-            raise AudioError(
-                f"the turn of {turn.speaker} from {turn.start:g} to {turn.end:g} s is after the end of the recording, "
-                f"{total / rate:.2f} s: is it the diarisation of another recording?"
-            )
-        if turn.end - total / rate > TOLERANCE and part.end == round(turn.end * rate):
+            late += [turn] if turn not in late else []
+            part.end = part.start  # it has no answer
+        elif turn.end - total / rate > TOLERANCE and part.end == round(turn.end * rate):
             logger.warning(f"the turn of {turn.speaker} at {turn.start:g} s is cut: the recording ends before it")
-        part.end = min(part.end, total)
-        yield part, wave[max(0, part.start - offset) :][: max(0, part.end - part.start)]
+        part.end = max(part.start, min(part.end, total))
+        yield part, wave[max(0, part.start - offset) :][: part.end - part.start]
+    if late:
+        raise AudioError(
+            f"{len(late)} of {len(turns)} turns begin after the end of the recording, {total / rate:.2f} s, the first "
+            f"that of {late[0].speaker} at {late[0].start:g} s: is it the diarisation of another recording?"
+        )
 
 
 def _batches(items: Iterator, size: int) -> Iterator[list]:
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
+    """Items in batches. If their source fails, the batch before the error comes first."""
+    batch, error = [], None
+    while error is None:
+        try:
+            batch.append(next(items))
+        except (StopIteration, AudioError) as end:
+            error = end
+        if batch and (error or len(batch) == size):
             yield batch
             batch = []
-    if batch:
-        yield batch
+    if isinstance(error, AudioError):
+        raise error
 
 
 def _segment(turn: Turn, parts: list[_Part], rate: int) -> Iterator[Segment]:
