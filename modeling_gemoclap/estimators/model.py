@@ -114,7 +114,7 @@ class GEmoClap:
             batch_size: Number of recordings that are processed together.
             reject_below: Predictions whose score is below this number, between 0 and 1, have the label
                 `NONE_OF_THESE`, and `best_label` has the label with the highest score; None rejects none. A warning
-                tells if the scores are not calibrated.
+                is given if the scores are not calibrated.
 
         Raises:
             AudioError: If a recording cannot be used.

@@ -139,7 +139,7 @@ def predict(
         pipe: The model, from `load_pipeline`.
         recordings: Recordings of any type that `read_audio` accepts.
         options: Labels, templates, gender, size of batches, and the threshold below which predictions are rejected. A
-            warning tells if there is a threshold and the scores are not calibrated.
+            warning is given if there is a threshold and the scores are not calibrated.
         on_error: `"raise"`, or `"return"` to return the error message for a recording that cannot be used.
 
     Returns:

@@ -109,7 +109,7 @@ def turn_segments(pipe, source, options: TimelineOptions, turns: list[Turn], hoo
 
     Returns:
         An iterator over the segments, in the order of the turns' starts. A turn that cannot be used, for example
-        because it is silent, has none, and a warning tells it.
+        because it is silent, has none, and a warning is given.
 
     Raises:
         AudioError: If the recording cannot be read, or, after the other segments, if turns begin after its end.
