@@ -68,7 +68,7 @@ def rejection(runs: list[Predictions]) -> dict:
     Returns:
         A dict with `thresholds`, rows for each of `THRESHOLDS`; `coverages`, rows for the highest threshold that keeps
         at least each of `COVERAGES`; `aurc`, the area under the risk-coverage curve; and `aurc_of_random_order`, which
-        a score without any relation to correctness has: the error rate. A row has `threshold`, the share `coverage` and
+        a score unrelated to correctness has: the error rate. A row has `threshold`, the share `coverage` and
         number `n` of predictions that are kept, `accuracy` and `uar` of these (None if there are none), the number
         `emotions` that occur among them, and `intervals` of both over speakers at this threshold: None below
         `FEWEST_SPEAKERS` speakers, or if a speaker has all predictions that are kept.
