@@ -121,7 +121,7 @@ def test_what_remains_if_low_scores_are_rejected_is_stated_with_its_protocol_or_
     )
     for row in ("| nothing | 100.0 | 75.0 | 62.5 |", "| 0.50 | 87.5 | 81.2 | 68.8 |", "| 0.90 | 0.0 | – | – |"):
         assert row in card, row
-    assert "risk-coverage curve is 12.5; it would be 25.0 if scores told nothing" in card
+    assert "risk-coverage curve is 12.5; it would be 25.0 if scores had no relation" in card
     other = write_card(folder, RESULTS | {"rejection": REJECTION, "temperature_of_other_labels": True}).read_text()
     assert "by the same protocol; the scores are not calibrated for these labels." in other
 
