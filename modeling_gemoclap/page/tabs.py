@@ -122,7 +122,8 @@ def _audio(label: str) -> gr.Audio:
         type="filepath",
         editable=False,
         buttons=[],
-        waveform_options={"waveform_color": "#6b7280", "waveform_progress_color": "#1d4ed8"},
+        # the browser's player: the waveform of Gradio has 20 pixels for each second and widens the page
+        waveform_options={"show_recording_waveform": False},
     )
 
 
