@@ -116,8 +116,10 @@ TABS: tuple[Callable[[PageContext], None], ...] = (
 
 
 def _audio(label: str) -> gr.Audio:
+    """A field for a recording. Gradio has no help text for it, and a long label would cover its icon."""
+    gr.Markdown(f"{label}: {AUDIO_HELP}", elem_classes="ge-help")
     return gr.Audio(
-        label=f"{label} ({AUDIO_HELP})",
+        label=label,
         sources=["upload", "microphone"],
         type="filepath",
         editable=False,
