@@ -285,12 +285,11 @@ def test_the_keyboard_is_enough(visit, clip):
     assert here.result.locator(".ge-bars li").count() == 2
 
 
-@pytest.mark.parametrize("width", [390, 430, 768, 1280])
-@pytest.mark.parametrize("copies", [1, 27])  # 2 and 60 s
-def test_no_horizontal_scrolling(visit, tmp_path, width, copies):
+@pytest.mark.parametrize("width", [390, 768])
+def test_a_phone_has_no_horizontal_scrolling(visit, tmp_path, width):
     clip = tmp_path / "voice.wav"
-    soundfile.write(clip, np.tile(VOICE, copies), RATE)
-    here = visit(viewport={"width": width, "height": 844}, has_touch=width < 1000)
+    soundfile.write(clip, np.tile(VOICE, 27), RATE)  # a minute
+    here = visit(viewport={"width": width, "height": 844}, has_touch=True)
     here.upload(clip)
     here.page.wait_for_function("document.querySelector('audio').duration > 1")
     here.labels.fill(
