@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ MAX_SECONDS = 600
 MAX_FILE_MEGABYTES = 100
 MAX_LABELS = 50
 MAX_LABEL_LENGTH = 60
+NAMED_LABELS = 4  # that a note names when the segments differ
 TELEPHONE_RATE = 16_000  # Hz: below it, a recording lacks frequencies that the models were trained on
 NAME = "This recording"  # in messages, in place of the path on the server
 
@@ -93,6 +95,13 @@ class PageModel:
         notes = []
         if not segments:
             notes.append("No speech was found. The model answers with one of the labels all the same: disregard it.")
+        if len(counts := Counter(each.label for each in segments)) > 1:
+            named = ", ".join(f"{label} {count}" for label, count in counts.most_common(NAMED_LABELS))
+            more = len(counts) - NAMED_LABELS
+            notes.append(
+                f"The segments differ ({named}{f', and {more} more' if more > 0 else ''}): look at the timeline. One "
+                "label for the whole recording says little."
+            )
         if rate < TELEPHONE_RATE:
             notes.append(f"A sampling rate of {rate:,} Hz, as on the telephone: the scores are less reliable.")
         if labels != self.labels:

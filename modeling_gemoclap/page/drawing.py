@@ -54,10 +54,14 @@ def draw_analysis(analysis: Analysis, labels: Sequence[str], title: str = "") ->
         bars, heading, level = f"<h2>Scores</h2>{draw_bars(prediction.scores, colours)}", "", 2
     gender = f"<p>Gender: <strong>{escape(prediction.gender)}</strong></p>" if prediction.gender else ""
     notes = "".join(f'<p class="ge-note"><strong>Note.</strong> {escape(note)}</p>' for note in analysis.notes)
+    answer = f"Most likely label: <strong>{escape(prediction.label)}</strong> ({percent(prediction.score)})"
+    if analysis.segments:
+        answer = f'<p class="ge-answer">{answer}</p>{gender}{notes}'
+    else:
+        answer = f'{notes}<p class="ge-answer ge-weak">{answer}</p>{gender}'
     return (
-        f'<section class="ge-result">{heading}<p class="ge-answer">Most likely label: '
-        f"<strong>{escape(prediction.label)}</strong> ({percent(prediction.score)})</p>{gender}{notes}"
-        f"{bars}<h{level}>Timeline</h{level}>{draw_timeline(analysis, colours)}</section>"
+        f'<section class="ge-result">{heading}{answer}{bars}'
+        f"<h{level}>Timeline</h{level}>{draw_timeline(analysis, colours)}</section>"
     )
 
 
@@ -92,8 +96,8 @@ def draw_timeline(analysis: Analysis, colours: dict[str, str]) -> str:
     description = f"{describe(segments, lines.seconds)} Pitch: {pitch}. Loudness: {loudness}."
     return (
         f'<figure class="ge-timeline"><div role="img" aria-label="{escape(description)}">'
-        f'<p class="ge-caption"><span>Emotion</span></p>{"".join(lanes)}{_axis(lines.seconds)}</div></figure>'
-        f"{_table(segments, colours)}"
+        f'<p class="ge-caption"><span>Emotion</span></p>{"".join(lanes)}{_axis(lines.seconds)}</div>'
+        f"{_legend(segments, colours)}</figure>{_table(segments, colours)}"
     )
 
 
@@ -101,10 +105,7 @@ def describe(segments: Sequence[Segment], seconds: float) -> str:
     """A sentence that says what the timeline shows, for readers who do not see it."""
     if not segments:
         return f"Timeline of {seconds:.1f} s without speech."
-    named = [
-        f"{each.start:.1f} to {each.end:.1f} s {each.label} ({percent(each.score)})"
-        for each in segments[:NAMED_SEGMENTS]
-    ]
+    named = [_named(each) for each in segments[:NAMED_SEGMENTS]]
     more = len(segments) - len(named)
     rest = f"; and {more} more in the table" if more > 0 else ""
     return f"Timeline of {seconds:.1f} s: {'; '.join(named)}{rest}."
@@ -123,7 +124,8 @@ def draw_comparison(first: Analysis, second: Analysis, labels: Sequence[str]) ->
         )
         rows.append(f'<li><span class="ge-label">{escape(label)}</span><span class="ge-pair">{bars}</span></li>')
     answers = "; ".join(
-        f"{name}: <strong>{escape(each.prediction.label)}</strong> ({percent(each.prediction.score)})"
+        f"{name}: <strong>{escape(each.prediction.label)}</strong> ({percent(each.prediction.score)}"
+        f"{'' if each.segments else '; no speech was found'})"
         for name, each in zip("AB", (first, second), strict=True)
     )
     return (
@@ -133,10 +135,14 @@ def draw_comparison(first: Analysis, second: Analysis, labels: Sequence[str]) ->
     )
 
 
+def _named(segment: Segment) -> str:
+    return f"{segment.start:.1f} to {segment.end:.1f} s {segment.label} ({percent(segment.score)})"
+
+
 # ---- parts of the timeline ------------------------------------------------------------------------------------------
 def _segment_boxes(segments: Sequence[Segment], seconds: float, colours: dict[str, str]) -> str:
     return "".join(
-        f'<span class="ge-segment" style="left:{100 * each.start / seconds:.2f}%;'
+        f'<span class="ge-segment" title="{escape(_named(each))}" style="left:{100 * each.start / seconds:.2f}%;'
         f'width:{100 * (each.end - each.start) / seconds:.2f}%;background:{colours[each.label]}">'
         f"{escape(each.label)}</span>"
         for each in segments
@@ -190,14 +196,14 @@ def _loudness_height(decibels):
 
 
 def _pitch_curve(lines: Contours) -> str:
-    """One curve for each voiced stretch."""
+    """One curve for each voiced stretch, within the lane also at the highest and lowest pitch."""
     voiced = np.isfinite(lines.pitch)
     edges = np.flatnonzero(np.diff(voiced.astype(int))) + 1
     places, curves = _places(lines), []
     for part in np.split(np.arange(len(voiced)), edges):
         if voiced[part[0]]:
             part = np.append(part, part[-1]) if len(part) == 1 else part  # a single point is drawn as a dot
-            curves.append(_points(places[part], _pitch_height(lines.pitch[part])))
+            curves.append(_points(places[part], np.clip(_pitch_height(lines.pitch[part]), 3, 97)))
     return "".join(f'<polyline class="ge-curve" points="{curve}"/>' for curve in curves)
 
 
@@ -214,10 +220,22 @@ def _axis(seconds: float) -> str:
     return f'<div class="ge-axis">{names}<span class="ge-end">{seconds:.1f} s</span></div>'
 
 
+def _legend(segments: Sequence[Segment], colours: dict[str, str]) -> str:
+    """The labels of the segments and their colours: narrow segments have no room for their label."""
+    used = {each.label for each in segments}
+    items = "".join(f"<li>{_swatch(colour)}{escape(label)}</li>" for label, colour in colours.items() if label in used)
+    return f'<ul class="ge-legend" aria-label="Labels of the segments">{items}</ul>' if items else ""
+
+
+def _swatch(colour: str) -> str:
+    return f'<span class="ge-swatch" style="background:{colour}"></span>'
+
+
 def _table(segments: Sequence[Segment], colours: dict[str, str]) -> str:
     rows = "".join(
-        f'<tr><td>{each.start:.1f} s</td><td>{each.end:.1f} s</td><td><span class="ge-swatch" '
-        f'style="background:{colours[each.label]}"></span>{escape(each.label)}</td><td>{percent(each.score)}</td></tr>'
+        f"<tr><td>{each.start:.1f} s</td><td>{each.end:.1f} s</td>"
+        f'<td class="ge-name">{_swatch(colours[each.label])}{escape(each.label)}</td>'
+        f"<td>{percent(each.score)}</td></tr>"
         for each in segments
     )
     if not rows:

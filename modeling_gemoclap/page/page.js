@@ -1,6 +1,6 @@
 () => {
   // What Gradio's components lack for screen readers. It runs again after every change of the page.
-  const names = { "ge-result": "Result", "ge-comparison": "Result of the comparison" };
+  const names = { "ge-result": "Result", "ge-comparison": "Result of the comparison", "ge-hits": "Result of the search" };
   const complete = () => {
     for (const [id, name] of Object.entries(names)) {
       const place = document.getElementById(id);
@@ -9,10 +9,6 @@
         place.setAttribute("role", "region");
         place.setAttribute("aria-label", name);
       }
-    }
-    for (const button of document.querySelectorAll(".playback")) {
-      const name = `${button.textContent.trim()}, change the playback speed`; // voice control finds what is shown
-      if (button.getAttribute("aria-label") !== name) button.setAttribute("aria-label", name);
     }
     for (const button of document.querySelectorAll(".upload-container[aria-label]")) {
       if (button.textContent.trim()) button.removeAttribute("aria-label"); // its text is its name

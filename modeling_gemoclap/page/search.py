@@ -73,7 +73,7 @@ class PageIndex:
 def draw_hits(index: PageIndex, hits: Sequence[Hit]) -> str:
     """Hits as a table."""
     rows = "".join(
-        f"<tr><td>{hit.rank}</td><td>{escape(index.name_of(hit))}{_note(hit)}</td>"
+        f'<tr><td>{hit.rank}</td><td class="ge-name">{escape(index.name_of(hit))}{_note(hit)}</td>'
         f"<td>{_number(hit.margin)}</td><td>{hit.similarity:.3f}</td></tr>"
         for hit in hits
     )
@@ -81,10 +81,10 @@ def draw_hits(index: PageIndex, hits: Sequence[Hit]) -> str:
     weak = not any((hit.margin or 0) >= WEAK_MARGIN for hit in hits)
     warning = "<strong>No recording stands out: the hits may be arbitrary.</strong> " if weak else ""
     return (
-        f'<section class="ge-result ge-answer"><h2>Found</h2><table><thead><tr>{head}</tr></thead>'
+        f'<section class="ge-result ge-found"><h2>Found</h2><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
         f'<p class="ge-note">{warning}The margin tells how far a recording is above the middle of all '
-        f"{len(index):,}, in deviations. A rank is not a probability.</p></section>"
+        f"{len(index):,}, in units of the usual spread of the similarities. A rank is not a probability.</p></section>"
     )
 
 

@@ -116,13 +116,16 @@ TABS: tuple[Callable[[PageContext], None], ...] = (
 
 
 def _audio(label: str) -> gr.Audio:
+    """A field for a recording. Gradio has no help text for it, and a long label would cover its icon."""
+    gr.Markdown(f"{label}: {AUDIO_HELP}", elem_classes="ge-help")
     return gr.Audio(
-        label=f"{label} ({AUDIO_HELP})",
+        label=label,
         sources=["upload", "microphone"],
         type="filepath",
         editable=False,
         buttons=[],
-        waveform_options={"waveform_color": "#6b7280", "waveform_progress_color": "#1d4ed8"},
+        # the browser's player: the waveform of Gradio has 20 pixels for each second and widens the page
+        waveform_options={"show_recording_waveform": False},
     )
 
 

@@ -11,12 +11,12 @@ INTRODUCTION = (
 )
 CONSENT = (
     "**Ask people before you record or upload their voice.** Recordings are processed on the computer that runs this "
-    "page and deleted from it, at the latest {minutes} minutes after their upload. The page loads nothing from other "
-    "servers and counts no visits."
+    "page and deleted from it about {minutes} minutes after their upload. The page loads nothing from other servers "
+    "and counts no visits."
 )
 LABELS_HELP = f"One on a line, or separated by commas; 2 to {MAX_LABELS}. Any words can be tried."
 FIXED_LABELS_HELP = "This checkpoint has a classifier: its labels cannot be changed."
-AUDIO_HELP = f"At most {MAX_SECONDS // 60} minutes and {MAX_FILE_MEGABYTES} MB."
+AUDIO_HELP = f"at most {MAX_SECONDS // 60} minutes and {MAX_FILE_MEGABYTES} MB."
 LIMITS = """## What the results mean, and what they do not
 
 - **One of the labels is always the answer**, also for noise, music or a label list without a fitting word. A score says how well a label fits *compared with the other labels*, not whether the emotion is there.
@@ -32,6 +32,6 @@ Do not use the results for medical or psychological assessment, for decisions ab
 ## Consent and privacy
 
 - Ask the people whose voices you record or upload, and tell them what you do with the result. A voice can be personal data.
-- A recording is kept in a temporary folder of the computer that runs this page, so that it can be played and analysed again, and is deleted at the latest {minutes} minutes after its upload and when the page's server stops. Results are not stored.
+- A recording is kept in a temporary folder of the computer that runs this page, so that it can be played and analysed again, and is deleted about {minutes} minutes after its upload, and when the page's server stops. Results are not stored.
 - There are no analytics and no telemetry, and the browser is told to load nothing from other servers.
 """  # noqa: E501

@@ -1,6 +1,8 @@
 """The parts of the page without a browser: pitch, loudness, labels, files, drawing, deletion."""
 
 import os
+from dataclasses import replace
+from html import escape
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +13,15 @@ from modeling_gemoclap.inference.predictions import Prediction
 from modeling_gemoclap.page.acoustics import FLOOR, contours, estimate_pitch
 from modeling_gemoclap.page.analysis import Analysis, PageModel, parse_labels, read_recording
 from modeling_gemoclap.page.app import EXAMPLES, PageOptions, delete_old_files
-from modeling_gemoclap.page.drawing import COLOURS, colours_of, describe, draw_analysis, draw_comparison, draw_message
+from modeling_gemoclap.page.drawing import (
+    COLOURS,
+    _pitch_curve,
+    colours_of,
+    describe,
+    draw_analysis,
+    draw_comparison,
+    draw_message,
+)
 from modeling_gemoclap.page.examples import RATE, write_examples
 from modeling_gemoclap.recordings_gemoclap import AudioError
 
@@ -85,19 +95,25 @@ def test_notes_say_what_makes_a_result_less_reliable():
     )
     config.gender_class_prompts = lambda: [["a woman"], ["a man"]]
     model = PageModel(SimpleNamespace(model=SimpleNamespace(config=config)))
-    assert model.predicts_gender and model._notes(["happy", "sad"], ["a segment"], 16_000) == []
+    assert model.predicts_gender and model._notes(["happy", "sad"], segments_of("sad", "sad"), 16_000) == []
     notes = " ".join(model._notes(["happy", "weltschmerz"], [], 8_000))
     for part in ("No speech was found", "8,000 Hz", "not calibrated", "not trained on these words"):
         assert part in notes
+    differ = "The segments differ (sad 2, happy 1): look at the timeline."
+    assert model._notes(["happy", "sad"], segments_of("sad", "happy", "sad"), 16_000)[0].startswith(differ)
+    assert "d 1, and 2 more)" in model._notes(["happy", "sad"], segments_of(*"abcdef"), 16_000)[0]
+
+
+def segments_of(*labels):
+    return [
+        SimpleNamespace(start=place, end=place + 0.5, label=label, score=0.5) for place, label in enumerate(labels)
+    ]
 
 
 def make_analysis(labels):
     scores = {label: 1 / (2 + place) for place, label in enumerate(labels)}
-    segments = [
-        SimpleNamespace(start=place, end=place + 0.5, label=label, score=0.5) for place, label in enumerate(labels)
-    ]
     prediction = Prediction(labels[0], 0.5, scores, gender=HOSTILE)
-    return Analysis(prediction, segments, contours(harmonics(110), RATE), [HOSTILE])
+    return Analysis(prediction, segments_of(*labels), contours(harmonics(110), RATE), [HOSTILE])
 
 
 def test_texts_are_escaped_wherever_they_stand():
@@ -106,6 +122,30 @@ def test_texts_are_escaped_wherever_they_stand():
     for html in (draw_analysis(analysis, labels), draw_comparison(analysis, analysis, labels), draw_message(HOSTILE)):
         assert "<img" not in html and "<script" not in html and "&lt;img" in html
         assert 'onerror="' not in html and "onerror='" not in html
+
+
+def test_the_notes_precede_the_answer_if_there_is_no_speech():
+    analysis = make_analysis(["calm", "tense"])
+    silent = Analysis(analysis.prediction, [], analysis.contours, ["No speech was found."])
+    spoken, html = draw_analysis(analysis, ["calm", "tense"]), draw_analysis(silent, ["calm", "tense"])
+    assert html.index("No speech was found") < html.index("Most likely") and "ge-weak" in html
+    assert spoken.index("Most likely") < spoken.index("Note.") and "ge-weak" not in spoken
+    assert "no speech was found" in draw_comparison(analysis, silent, ["calm", "tense"])
+
+
+def test_narrow_segments_are_named_in_a_title_and_a_legend():
+    analysis = make_analysis([HOSTILE, "calm"])
+    html = draw_analysis(analysis, [HOSTILE, "calm", "unused"])
+    assert 'title="1.0 to 1.5 s calm (50 %)"' in html and f'title="0.0 to 0.5 s {escape(HOSTILE)} (50 %)"' in html
+    legend = html.split('class="ge-legend"')[1].split("</ul>")[0]
+    assert "calm</li>" in legend and f"{escape(HOSTILE)}</li>" in legend and "unused" not in legend
+
+
+def test_the_pitch_stays_within_its_lane():
+    lines = replace(contours(harmonics(110), RATE), pitch=np.array([30.0, 60, 500, 900]))
+    curve = _pitch_curve(lines).split('points="')[1].split('"')[0]
+    heights = [float(point.split(",")[1]) for point in curve.split()]
+    assert len(heights) == 4 and min(heights) > 0 and max(heights) < 100
 
 
 def test_the_description_says_what_the_picture_shows():

@@ -62,14 +62,14 @@ class Visit:
         """Choose a file in a field for recordings, and wait for its player."""
         panel = self.page.locator("[role=tabpanel]:visible")
         panel.locator("input[type=file]").first.set_input_files(path)
-        panel.get_by_role("button", name="Play").nth(place).wait_for()
+        panel.locator("audio").nth(place).wait_for()
 
     def analyse(self, button="Analyse", place="#ge-result"):
         """Press the button; the text of the new result."""
         old = f"for (const each of document.querySelectorAll('{place} *')) each.dataset.old = '';"
         self.page.evaluate(f"() => {{ {old} }}")
         self.page.get_by_role("button", name=button, exact=True).click()
-        self.page.locator(f"{place} :is(.ge-answer, .ge-message):not([data-old])").first.wait_for()
+        self.page.locator(f"{place} :is(.ge-answer, .ge-found, .ge-message):not([data-old])").first.wait_for()
         return self.page.locator(place).inner_text()
 
     def dismiss(self, message):
@@ -136,7 +136,7 @@ def test_a_recording_from_the_microphone(visit):
     here.page.wait_for_timeout(1500)
     with here.page.expect_response(lambda response: "gradio_api/upload" in response.url):
         here.page.get_by_role("button", name="Stop", exact=True).first.click()
-    here.page.get_by_role("button", name="Play").first.wait_for()
+    here.page.locator("audio").first.wait_for()
     here.page.wait_for_timeout(500)  # until the field holds the uploaded file
     assert "Most likely label:" in here.analyse()
 
@@ -147,7 +147,7 @@ def test_two_recordings_are_compared(visit):
     assert "Recording A is missing" in here.analyse("Compare", "#ge-comparison")
     for number, name in enumerate(("Lively synthetic voice as Recording A", "Flat synthetic voice as Recording B")):
         here.page.get_by_role("button", name=name).click()
-        here.page.get_by_role("button", name="Play").locator("visible=true").nth(number).wait_for()
+        here.page.locator("audio").locator("visible=true").nth(number).wait_for()
     text = here.analyse("Compare", "#ge-comparison")
     assert "Recording A" in text and "Recording B" in text
     assert here.page.locator("#ge-comparison .ge-compared > li").count() == 7
@@ -275,7 +275,7 @@ def test_the_keyboard_is_enough(visit, clip):
         )
         here.page.keyboard.press("Enter")
     chooser.value.set_files(clip)
-    here.page.get_by_role("button", name="Play").first.wait_for()
+    here.page.locator("audio").first.wait_for()
     press_until(here.page, "element.tagName === 'TEXTAREA'")
     here.page.keyboard.press("Control+A")
     here.page.keyboard.type("calm, tense")
@@ -285,16 +285,36 @@ def test_the_keyboard_is_enough(visit, clip):
     assert here.result.locator(".ge-bars li").count() == 2
 
 
-def test_a_phone_has_no_horizontal_scrolling(visit, clip):
-    here = visit(viewport={"width": 390, "height": 844}, has_touch=True)
+@pytest.mark.parametrize("width", [390, 768])
+def test_a_phone_has_no_horizontal_scrolling(visit, tmp_path, width):
+    clip = tmp_path / "voice.wav"
+    soundfile.write(clip, np.tile(VOICE, 27), RATE)  # a minute
+    here = visit(viewport={"width": width, "height": 844}, has_touch=True)
     here.upload(clip)
+    here.page.wait_for_function("document.querySelector('audio').duration > 1")
     here.labels.fill(
         "an unusually long label that somebody has written, pneumonoultramicroscopicsilicovolcanoconiosis"
     )
     here.analyse()
-    for tab in ("One recording", "Compare two"):
+    assert_fits(here.page, "#ge-result")
+    for tab, button, place in (
+        ("Compare two", "Compare", "#ge-comparison"),
+        ("Search", f"Search {len(EXAMPLES)} recordings", "#ge-hits"),
+    ):
         here.page.get_by_role("tab", name=tab).click()
-        assert here.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        here.upload(clip)
+        here.analyse(button, place)
+        assert_fits(here.page, place)
+    headers = here.page.locator("#ge-hits th").all()
+    assert headers and all(header.bounding_box()["height"] < 40 for header in headers)  # one line each
+
+
+def assert_fits(page, place):
+    """The page is not wider than the window, and nothing of a result or a player lies outside."""
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    for part in page.locator(f":is({place}, audio)").locator("visible=true").all():
+        box = part.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= page.viewport_size["width"]
 
 
 def test_every_field_has_a_name_and_headings_follow_each_other(visit, clip):
