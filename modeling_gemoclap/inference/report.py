@@ -21,7 +21,7 @@ from .observations import observe
 from .output import printable
 from .predictions import Prediction, PredictionOptions, extractor_of, why_only_ranks
 
-MOST_ROWS = 1000  # recordings that the page lists
+MOST_ROWS = 1000  # recordings that the page lists, and as many that cannot be used
 
 
 def check_report(path: str) -> None:
@@ -151,7 +151,11 @@ class RecordingReport:
             labels=_labels(used),
             measures=_measures(used, None if isinstance(training, str) else training),
             total=len(self.rows),
-            rows=[(printable(row.name), row) for row in self.rows[:MOST_ROWS]],
+            used=len(used),
+            rows=[(printable(row.name), row) for row in used[:MOST_ROWS]],
+            unusable=[(printable(row.name), printable(row.reason)) for row in self.rows if row.reason is not None][
+                :MOST_ROWS
+            ],
             number=lambda value: "–" if value is None else number_text(value),
         )
         with write_atomically(self.path) as part:
