@@ -61,7 +61,7 @@ def test_the_page_escapes_everything_and_needs_no_other_file(folder, tmp_path, c
     assert "1 of 4 recordings cannot be used." in printed and "broken.wav" in page.text
     assert "calibrated for other labels or templates" in printed
     unusable = page.text.partition("Recordings that cannot be used")[2]
-    assert f"<dt>{folder / 'broken.wav'}</dt><dd>not audio that can be read" in unusable
+    assert f"{folder}.</p>" in unusable and "<dt>broken.wav</dt><dd>not audio that can be read" in unusable
     assert page.text.count("broken.wav") == 1 and "best label" in page.text and "8,000</td>" in page.text
     for sentence in re.findall(r"^  (\d+ of .*)$", printed, re.M):
         assert sentence.split(":")[0].split("<")[0].split("'")[0] in page.text
