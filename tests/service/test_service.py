@@ -467,8 +467,30 @@ def test_the_schema_and_the_page(client):
     assert {"file", "labels", "template", "gender", "reject_below", "top_k"} == set(form["properties"])
     answer = client.get("/docs")
     assert answer.status_code == 200 and "POST /predict" in answer.text and "hysteresis" in answer.text
+    assert all(f"<pre>curl {each}" in answer.text for each in ("-F file=@clip.wav", "127.0.0.1:8000/health"))
+    assert "number from 0 to 60000" in answer.text and "auto, silero, level" in answer.text
+    assert all(f"<td>{name}</td>" in answer.text for name in ("limit", "file", "id"))
     assert not re.search(r"<script|https?://|<link|<img|url\(", answer.text)
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_ranges_and_defaults_of_timelines_are_those_of_its_options(client):
+    ranges = {}
+    for each in client.get("/openapi.json").json()["paths"]["/timeline"]["post"]["parameters"]:
+        schema = each["schema"]
+        if "minimum" in schema:
+            ranges[each["name"]] = schema["minimum"], schema["maximum"]
+            assert schema["default"] == getattr(TimelineOptions(), each["name"])
+    assert len(ranges) == 8
+    wide = {"threshold": 0.9999, "min_silence_duration_ms": 60_000}
+    for name, (low, high) in ranges.items():
+        for value in (low - 0.001, high + 0.001):
+            with pytest.raises(ValueError, match=f"^{name}="):
+                TimelineOptions(**{name: value})
+        for value in (low + 0.0001, high - 0.0002):
+            TimelineOptions(
+                **wide | ({"speech_pad_ms": 0} if name == "min_silence_duration_ms" else {}) | {name: value}
+            )
 
 
 def test_other_origins_get_no_permission(client):
