@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterable
 from html import escape
 
-RANGES = {"minimum": "from", "maximum": "to"}
+RANGES = {"minimum": "from", "maximum": "to", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-       overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
 th, td { border: 1px solid #8886; padding: .3rem .6rem; text-align: left; vertical-align: top; }
 code, pre { font: .9em ui-monospace, monospace; }
 pre { white-space: pre-wrap; }
-@media (max-width: 40rem) { table { font-size: .8rem; } th, td { padding: .2rem .3rem; } }
+@media (max-width: 40rem) { table { font-size: .8rem; } th, td { padding: .2rem .3rem; }
+                           td, h2, p { overflow-wrap: anywhere; } }
 h2 { border-top: 1px solid #8886; padding-top: 1rem; }
 :root { color-scheme: light dark; }
 """
@@ -81,8 +81,8 @@ def _model(name: str, model: dict) -> str:
 def _values(schema: dict) -> tuple[str, str]:
     """The values that an option can have, and its default; empty if the description has it."""
     kinds = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
-    bounds = {name: value for each in (*kinds, schema) for name, value in each.items() if name in RANGES}
-    ranges = [f"{RANGES[name]} {value:g}" for name, value in bounds.items()]
+    bounds = {name: value for each in (*kinds, schema) for name, value in each.items()}
+    ranges = [f"{word} {bounds[name]:g}" for name, word in RANGES.items() if name in bounds]
     names = " or ".join(", ".join(each["enum"]) if "enum" in each else _type(each) for each in kinds)
     default = schema.get("default")
     text = "" if default is None else default if isinstance(default, str) else json.dumps(default)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..inference.segments import MAX_WINDOW, TimelineOptions
 
 DURATION_MS = (0, 60_000)
+WITHOUT_ENDS = ("exclusiveMinimum", "exclusiveMaximum")
 
 LABELS = "Labels to choose from: one comma-separated text, or several fields. Default: the emotions of the model."
 TEMPLATES = "Prompt template with {}, such as 'a {} voice'; may be repeated. Default: those of the model."
@@ -18,14 +19,15 @@ WARNINGS = "What is unusual about the recording, and reasons why the scores may 
 Labels = Annotated[list[str] | None, Field(description=LABELS)]
 Templates = Annotated[list[str] | None, Field(description=TEMPLATES)]
 
-REJECT = "Score, above 0 and below 1, below which the label is 'none of these'. Default: never."
-RejectBelow = Annotated[float | None, Field(description=REJECT)]
+REJECT = "Score below which the label is 'none of these'. Default: never."
+RejectBelow = Annotated[
+    float | None, Field(description=REJECT, json_schema_extra=dict(zip(WITHOUT_ENDS, (0, 1), strict=True)))
+]
 
 
-def _option(name: str, within: tuple[float, float], description: str):
+def _option(name: str, within: tuple[float, float], description: str, names: tuple = ("minimum", "maximum")):
     """A number of `TimelineOptions`, with its default and its range in the schema."""
-    low, high = within
-    extra = {"minimum": low, "maximum": high, "default": getattr(TimelineOptions, name)}
+    extra = {"default": getattr(TimelineOptions, name), **dict(zip(names, within, strict=True))}
     return Field(None, description=description, json_schema_extra=extra)
 
 
@@ -48,9 +50,13 @@ class TimelineParameters(BaseModel):
 
     labels: Labels = None
     template: Templates = None
-    threshold: float | None = _option("threshold", (0, 1), "Probability of speech above which speech begins.")
+    threshold: float | None = _option(
+        "threshold", (0, 1), "Probability of speech above which speech begins.", WITHOUT_ENDS
+    )
     neg_threshold: float | None = _option(
-        "neg_threshold", (0, 1), "Probability of speech below which speech ends. Default: 0.15 below threshold."
+        "neg_threshold",
+        (0, 1),
+        "Probability of speech below which speech ends; at most threshold. Default: 0.15 below it.",
     )
     min_speech_duration_ms: float | None = _option(
         "min_speech_duration_ms", DURATION_MS, "Shorter speech is left out, in milliseconds."
