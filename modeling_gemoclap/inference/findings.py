@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..recordings_gemoclap import name_of
 from ..training_clips import TrainingClips
 from .predictions import NONE_OF_THESE, Prediction
 from .signals import TELEPHONE_HZ, Signal
@@ -40,6 +41,13 @@ class ReportRow:
     signal: Signal | None
     distance: float | None = None
     percentile: int | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it cannot be used, without its name; None if it can."""
+        if isinstance(self.answer, Prediction):
+            return None
+        return self.answer.removeprefix(f"{name_of(self.name)}: ")
 
     @property
     def is_far(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from .observations import observe
 from .output import printable
 from .predictions import Prediction, PredictionOptions, extractor_of, why_only_ranks
 
-MOST_ROWS = 1000  # recordings that the page lists
+MOST_ROWS = 1000  # recordings that the page lists, and as many that cannot be used
 
 
 def check_report(path: str) -> None:
@@ -141,7 +142,12 @@ class RecordingReport:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         used = [row for row in self.rows if isinstance(row.answer, Prediction)]
-        training = self.background.training
+        unusable = [row for row in self.rows if row.reason is not None]
+        training, folder = self.background.training, _common_folder([row.name for row in self.rows])
+
+        def shown(row: ReportRow) -> str:
+            return printable(os.path.relpath(row.name, folder) if folder else row.name)
+
         page = render(
             "recordings.html",
             model=printable(self.model),
@@ -151,11 +157,22 @@ class RecordingReport:
             labels=_labels(used),
             measures=_measures(used, None if isinstance(training, str) else training),
             total=len(self.rows),
-            rows=[(printable(row.name), row) for row in self.rows[:MOST_ROWS]],
+            used=len(used),
+            folder=printable(folder),
+            rows=[(shown(row), row) for row in used[:MOST_ROWS]],
+            unusable=[(shown(row), printable(row.reason)) for row in unusable[:MOST_ROWS]],
             number=lambda value: "–" if value is None else number_text(value),
         )
         with write_atomically(self.path) as part:
             part.write_text(page, encoding="utf-8")
+
+
+def _common_folder(names: list[str]) -> str:
+    """The folder of several files, so that it is not repeated for each; empty if they have none in common."""
+    try:
+        return os.path.commonpath([os.path.dirname(name) for name in names]) if len(names) > 1 else ""
+    except ValueError:  # relative and absolute paths
+        return ""
 
 
 def _labels(used: list[ReportRow]) -> list[dict]:

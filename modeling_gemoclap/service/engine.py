@@ -20,16 +20,18 @@ import numpy as np
 from ..audio_headers_gemoclap import AudioError
 from ..inference.classifier import AudioClassifier
 from ..inference.predictions import Prediction, PredictionOptions, extractor_of, predict, why_only_ranks
+from ..inference.remarks import collect_remarks
 from ..inference.timeline import TimelineOptions, timeline_steps
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..prompts_gemoclap import require_two_words
+from ..recordings_gemoclap import name_of
 from ..safety_gemoclap import tensors_sha256
 from .batching import Batcher
 from .errors import ServiceError
 from .lengths import check_header, check_length, too_long
 from .limits import MAX_TEXT, ServiceLimits
 from .schemas import PredictParameters, PredictResponse, SegmentResponse, TimelineParameters, TimelineResponse
-from .uploads import NAMELESS, Upload
+from .uploads import Upload
 
 Pipe = ZeroShotEmotionPipeline | AudioClassifier
 PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][\w.+-]+)+[/\\][\w.+-]+")  # an absolute path within a message
@@ -150,10 +152,11 @@ class Engine:
         options = self._options(parameters)
         async with self._loaded:
             with _errors_of(upload):
-                clip = await self._run(self._decoders, self._load, upload.path)
+                clip, remarks = await self._run(self._decoders, self._load, upload.path)
             prediction: Prediction = await self.batcher.submit(options, clip)
         answer = asdict(prediction) | {"scores": dict([*prediction.scores.items()][: parameters.top_k])}
-        return PredictResponse(file=upload.name, warnings=self._warnings(options), **answer)
+        warnings = [*_of_client(upload, remarks), *self._warnings(options)]
+        return PredictResponse(file=upload.name, warnings=warnings, **answer)
 
     async def timeline(self, upload: Upload, parameters: TimelineParameters) -> TimelineResponse:
         """Compute the timeline of an upload in short steps, so that batches of predictions run in between.
@@ -164,11 +167,15 @@ class Engine:
         """
         words = self._options(parameters)
         given = parameters.model_dump(exclude_none=True, exclude={"labels", "template"})
-        limit, heard, answers = self.limits.max_timeline_seconds, 0.0, []
+        limit, heard, answers, remarks = self.limits.max_timeline_seconds, 0.0, [], []
 
         def hook(wave: np.ndarray, recording) -> None:
             nonlocal heard
             heard += len(wave) / self.extractor.sampling_rate
+
+        def next_segments() -> list | None:
+            with collect_remarks(name_of(upload.path), remarks):
+                return next(steps, None)
 
         await self._run(self._decoders, check_header, upload.path, limit)
         with _errors_of(upload):
@@ -178,13 +185,14 @@ class Engine:
                 )
                 steps = await self._run(self._model, timeline_steps, self.pipe, str(upload.path), options, hook)
             try:
-                while (segments := await self._run(self._model, next, steps, None)) is not None:
+                while (segments := await self._run(self._model, next_segments)) is not None:
                     if heard > limit:
                         raise too_long(limit)
                     answers += [SegmentResponse(**asdict(segment)) for segment in segments]
             finally:
                 self._model.submit(steps.close)  # after the step that runs now
-        return TimelineResponse(file=upload.name, segments=answers, warnings=self._warnings(words))
+        warnings = [*_of_client(upload, remarks), *self._warnings(words)]
+        return TimelineResponse(file=upload.name, segments=answers, warnings=warnings)
 
     def _options(self, parameters: PredictParameters | TimelineParameters) -> PredictionOptions:
         """Check labels, templates and the threshold; the options of the prediction.
@@ -231,10 +239,12 @@ class Engine:
     async def _run(self, executor: ThreadPoolExecutor, function: Callable, *arguments):
         return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
 
-    def _load(self, path: Path) -> np.ndarray:
-        """The features of a recording."""
-        check_length(path, self.limits.max_audio_seconds)
-        return self.extractor.features(self.extractor.load_speech(str(path), name=NAMELESS))
+    def _load(self, path: Path) -> tuple[np.ndarray, list[str]]:
+        """The features of a recording, and the warnings about it."""
+        remarks: list[str] = []
+        with collect_remarks(name_of(path), remarks):
+            check_length(path, self.limits.max_audio_seconds)
+            return self.extractor.features(self.extractor.load_speech(str(path))), remarks
 
     def _predict(self, options: PredictionOptions, clips: list[np.ndarray]) -> list[Prediction]:
         return list(predict(self._of_features, clips, options))
@@ -252,13 +262,18 @@ def _invalid_options() -> Iterator[None]:
         raise ServiceError(422, "invalid_options", message) from None
 
 
+def _of_client(upload: Upload, messages: list[str]) -> list[str]:
+    """Messages about a recording, with the client's name of the file and without paths."""
+    return [f"{upload.name}: {PATH.sub('...', message)}" for message in messages]
+
+
 @contextmanager
 def _errors_of(upload: Upload) -> Iterator[None]:
     """Convert the errors of a recording to a `ServiceError` with the client's name of the file, and without paths."""
     try:
         yield
     except AudioError as error:
-        message = str(error).removeprefix(str(upload.path)).removeprefix(NAMELESS)
-        raise ServiceError(422, "unusable_audio", upload.name + PATH.sub("...", message), file=upload.name) from None
+        [message] = _of_client(upload, [str(error).removeprefix(f"{name_of(upload.path)}: ")])
+        raise ServiceError(422, "unusable_audio", message, file=upload.name) from None
     except ImportError as error:
         raise ServiceError(501, "not_available", PATH.sub("...", str(error))) from error

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
+from http import HTTPStatus
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -120,6 +121,18 @@ class UnexpectedErrors:
             await error_response(Request(scope), failure)(scope, receive, send)
 
 
+def _message_of(request: Request, error: HTTPException) -> str:
+    """The message of an error that the framework raises, with what to do."""
+    text, allowed = str(error.detail), (error.headers or {}).get("Allow")
+    if text != HTTPStatus(error.status_code).phrase:
+        return text
+    if error.status_code == 405 and allowed:
+        return f"{request.method} is not possible here: use {allowed}; GET /docs lists the endpoints"
+    if error.status_code == 404:
+        return "there is no such endpoint: GET /docs lists the endpoints"
+    return text
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Answer all errors of an application in one form."""
 
@@ -127,7 +140,8 @@ def add_error_handlers(app: FastAPI) -> None:
         return error_response(request, error)
 
     async def of_http(request: Request, error: HTTPException) -> Response:
-        failure = ServiceError(error.status_code, CODES.get(error.status_code, "http_error"), str(error.detail))
+        code = CODES.get(error.status_code, "http_error")
+        failure = ServiceError(error.status_code, code, _message_of(request, error))
         failure.headers = dict(error.headers or {})
         return error_response(request, failure)
 

@@ -6,14 +6,29 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..inference.segments import MAX_WINDOW, TimelineOptions
+
+DURATION_MS = (0, 60_000)
+WITHOUT_ENDS = ("exclusiveMinimum", "exclusiveMaximum")
+
 LABELS = "Labels to choose from: one comma-separated text, or several fields. Default: the emotions of the model."
 TEMPLATES = "Prompt template with {}, such as 'a {} voice'; may be repeated. Default: those of the model."
+
+WARNINGS = "What is unusual about the recording, and reasons why the scores may be unreliable."
 
 Labels = Annotated[list[str] | None, Field(description=LABELS)]
 Templates = Annotated[list[str] | None, Field(description=TEMPLATES)]
 
-REJECT = "Score, between 0 and 1, below which the label is 'none of these'. Default: never."
-RejectBelow = Annotated[float | None, Field(description=REJECT)]
+REJECT = "Score below which the label is 'none of these'. Default: never."
+RejectBelow = Annotated[
+    float | None, Field(description=REJECT, json_schema_extra=dict(zip(WITHOUT_ENDS, (0, 1), strict=True)))
+]
+
+
+def _option(name: str, within: tuple[float, float], description: str, names: tuple = ("minimum", "maximum")):
+    """A number of `TimelineOptions`, with its default and its range in the schema."""
+    extra = {"default": getattr(TimelineOptions, name), **dict(zip(names, within, strict=True))}
+    return Field(None, description=description, json_schema_extra=extra)
 
 
 class PredictParameters(BaseModel):
@@ -29,21 +44,46 @@ class PredictParameters(BaseModel):
 
 
 class TimelineParameters(BaseModel):
-    """Options of `/timeline`: fields of the form, or parameters of the query. The defaults: TimelineOptions."""
+    """Options of `/timeline`: fields of the form, or parameters of the query. `TimelineOptions` checks them."""
 
     model_config = ConfigDict(extra="forbid")
 
     labels: Labels = None
     template: Templates = None
-    threshold: float | None = Field(None, description="Probability of speech above which speech begins.")
-    neg_threshold: float | None = Field(None, description="Probability of speech below which speech ends.")
-    min_speech_duration_ms: float | None = Field(None, description="Shorter speech is left out, in milliseconds.")
-    min_silence_duration_ms: float | None = Field(None, description="Silence that separates speech, in milliseconds.")
-    speech_pad_ms: float | None = Field(None, description="Margin around speech, in milliseconds.")
-    window: float | None = Field(None, description="Length of the windows that are classified, in seconds.")
-    step: float | None = Field(None, description="Distance of the windows, in seconds.")
-    hysteresis: float | None = Field(None, description="Lead in score that another label needs to replace a label.")
-    vad: Literal["auto", "silero", "level"] | None = Field(None, description="How speech is found.")
+    threshold: float | None = _option(
+        "threshold", (0, 1), "Probability of speech above which speech begins.", WITHOUT_ENDS
+    )
+    neg_threshold: float | None = _option(
+        "neg_threshold",
+        (0, 1),
+        "Probability of speech below which speech ends; at most threshold. Default: 0.15 below it.",
+    )
+    min_speech_duration_ms: float | None = _option(
+        "min_speech_duration_ms", DURATION_MS, "Shorter speech is left out, in milliseconds."
+    )
+    min_silence_duration_ms: float | None = _option(
+        "min_silence_duration_ms", DURATION_MS, "Silence that separates speech, in milliseconds."
+    )
+    speech_pad_ms: float | None = _option(
+        "speech_pad_ms", DURATION_MS, "Margin around speech, in milliseconds; at most min_silence_duration_ms."
+    )
+    window: float | None = _option(
+        "window",
+        (0.1, MAX_WINDOW),
+        "Length of the windows that are classified, in seconds. Default: the median length of the training clips, "
+        "from 1 to 10; 3 if it is unknown.",
+    )
+    step: float | None = _option(
+        "step",
+        (0.01, MAX_WINDOW),
+        "Distance of the windows, in seconds; at most window. Default: a quarter of window.",
+    )
+    hysteresis: float | None = _option("hysteresis", (0, 1), "Lead in score that another label needs.")
+    vad: Literal["auto", "silero", "level"] | None = Field(
+        None,
+        description="How speech is found: by Silero VAD, by the level, or auto: Silero VAD where it is installed.",
+        json_schema_extra={"default": TimelineOptions.vad},
+    )
     reject_below: RejectBelow = None
 
 
@@ -56,7 +96,7 @@ class PredictResponse(BaseModel):
     score: float = Field(description="The highest score.")
     scores: dict[str, float] = Field(description="Scores by label, highest first; with top_k, the highest ones.")
     gender: str | None = Field(description="The gender with the highest score; null if it was not asked for.")
-    warnings: list[str] = Field(description="Reasons why the scores may be unreliable.")
+    warnings: list[str] = Field(description=WARNINGS)
 
 
 class SegmentResponse(BaseModel):
@@ -68,7 +108,7 @@ class SegmentResponse(BaseModel):
     best_label: str = Field(description="The label.")
     score: float = Field(description="Its score.")
     scores: dict[str, float] = Field(description="Mean scores by label, highest first.")
-    speaker: str | None = Field(description="The speaker; null if unknown.")
+    speaker: str | None = Field(description="Always null: a request cannot have the turns of speakers.")
 
 
 class TimelineResponse(BaseModel):
@@ -76,7 +116,7 @@ class TimelineResponse(BaseModel):
 
     file: str = Field(description="Name of the file as the client gave it; 'recording' for a body without a name.")
     segments: list[SegmentResponse] = Field(description="Segments of speech in their order; empty without speech.")
-    warnings: list[str] = Field(description="Reasons why the scores may be unreliable.")
+    warnings: list[str] = Field(description=WARNINGS)
 
 
 class Limits(BaseModel):
@@ -127,6 +167,9 @@ class ErrorDetail(BaseModel):
 
     code: str = Field(description="Name of the error for programs.")
     message: str = Field(description="What is wrong and what to do.")
+    limit: float | None = Field(None, description="The limit that was exceeded; only with such an error.")
+    file: str | None = Field(None, description="The client's name of the file; only with unusable_audio.")
+    id: str | None = Field(None, description="The id in the log of the service; only with internal_error.")
 
 
 class ErrorResponse(BaseModel):

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 BACKLOG = 2048  # connections that wait to be accepted
-WARNING_OF_REQUESTS = ("modeling_gemoclap", "transformers", "python_multipart")  # with words and bytes of clients
+WARNING_OF_REQUESTS = ("transformers", "python_multipart")  # loggers whose warnings have bytes of clients
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -64,8 +64,7 @@ def run(app: FastAPI, listener: socket.socket, shutdown_timeout: float) -> None:
         signal.SIGINT,
     ):  # uvicorn raises them again at its end, which would kill the process
         signal.signal(number, lambda *_: None)
-    for name in WARNING_OF_REQUESTS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    _log_errors_only()
     config = uvicorn.Config(
         app,
         http="h11",
@@ -77,3 +76,13 @@ def run(app: FastAPI, listener: socket.socket, shutdown_timeout: float) -> None:
         timeout_graceful_shutdown=max(1, round(shutdown_timeout)),
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _log_errors_only() -> None:
+    """Log no warnings, which have words of clients. The package still emits its own, which are sent to the clients."""
+    for name in WARNING_OF_REQUESTS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    package, handler = logging.getLogger("modeling_gemoclap"), logging.StreamHandler()
+    handler.setLevel(logging.ERROR)
+    package.addHandler(handler)
+    package.propagate = False

@@ -86,12 +86,13 @@ class _File:
     """A file that is written in large pieces, in another thread than that of the requests."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self.buffer = file, bytearray()
+        self.file, self.buffer, self.size = file, bytearray(), 0
 
     async def flush(self, at_least: int = 0) -> None:
         """Write the buffer if it has so many bytes."""
         if len(self.buffer) > at_least:
             data, self.buffer = self.buffer, bytearray()
+            self.size += len(data)
             await asyncio.to_thread(self.file.write, data)
 
 
@@ -200,6 +201,8 @@ async def _receive(request: Request, limits: ServiceLimits, file: _File, upload:
     except FormParserError as error:
         raise _malformed(str(error)[:200]) from None
     await file.flush()
+    if form is None and not file.size:
+        raise ServiceError(422, "no_file", f"the request has no body, or an empty one: {HOW_TO_SEND}")
     if form:
         if not form.complete:
             raise _malformed("it ends early")

@@ -60,6 +60,9 @@ def test_the_page_escapes_everything_and_needs_no_other_file(folder, tmp_path, c
     assert "have no sound above 4,000 Hz, as on the telephone (3 at 8,000 Hz)" in printed
     assert "1 of 4 recordings cannot be used." in printed and "broken.wav" in page.text
     assert "calibrated for other labels or templates" in printed
+    unusable = page.text.partition("Recordings that cannot be used")[2]
+    assert f"{folder}.</p>" in unusable and "<dt>broken.wav</dt><dd>not audio that can be read" in unusable
+    assert page.text.count("broken.wav") == 1 and "best label" in page.text and "8,000</td>" in page.text
     for sentence in re.findall(r"^  (\d+ of .*)$", printed, re.M):
         assert sentence.split(":")[0].split("<")[0].split("'")[0] in page.text
 
@@ -127,4 +130,4 @@ def test_a_training_clip_is_near_itself(corpora, tmp_path):
 def test_a_long_list_is_cut_and_says_so(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MOST_ROWS", 2)
     predict(folder, "--report", tmp_path / "page.html", "--quiet")
-    assert "the first 2 of 4 recordings" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "the first 2 of 3 recordings" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -14,11 +14,13 @@ FORM = {"content-type": "multipart/form-data; boundary=b"}
 WAV = {"content-type": "audio/wav"}
 
 
-def recording(seed=0, seconds=1.0, format="WAV", rate=RATE) -> bytes:
-    """A noisy tone as the bytes of a file."""
+def recording(seed=0, seconds=1.0, format="WAV", rate=RATE, pauses=False) -> bytes:
+    """A noisy tone as the bytes of a file. With pauses of 0.2 s every 2 s, it counts as speech."""
     random = np.random.default_rng(seed)
     time = np.arange(int(seconds * rate)) / rate
     wave = 0.2 * np.sin(2 * np.pi * random.uniform(120, 900) * time) + 0.02 * random.standard_normal(len(time))
+    if pauses:
+        wave *= time % 2 > 0.2
     file = io.BytesIO()
     soundfile.write(file, wave, rate, format=format)
     return file.getvalue()

@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 from conftest import ROOT
-from service_requests import WAV, recording
+from service_requests import RATE, WAV, recording
 
 from modeling_gemoclap import cli
 
@@ -25,17 +25,20 @@ def test_a_server_from_its_start_to_its_end(tmp_path):
     process = subprocess.Popen(command, env=env, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
-        data = recording()
+        data = bytearray(recording())
+        data[40:44] = (2 * RATE + 36).to_bytes(4, "little")  # a wrong size, which is a warning for the client
 
         def body():
-            yield data[:1000]
+            yield bytes(data[:1000])
             process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
-            yield data[1000:]
+            yield bytes(data[1000:])
 
         words = {"labels": "zzzz,angry"}  # the pipeline warns of an unknown word, but clients' words are not logged
         answer = httpx.post(f"{address}/predict", content=body(), headers=WAV, params=words, timeout=60)
-        assert answer.status_code == 200 and "zzzz" in answer.json()["warnings"][0]
+        assert answer.status_code == 200
+        of_recording, of_words = answer.json()["warnings"]
+        assert "its header specifies" in of_recording and "zzzz" in of_words
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (0, "", "") and list(tmp_path.iterdir()) == []
         with pytest.raises(httpx.ConnectError):

@@ -200,8 +200,50 @@ def test_unusable_recordings_are_named_as_the_client_named_them(client, data):
         body = part("file", data, name) + ENDINGS[2:].encode()
         message = error_of(client.post("/predict", content=body, headers=FORM), 422, "unusable_audio")
         assert message.startswith(f"{shown}: ") and str(client.app.state.engine.folder) not in message
-    message = error_of(client.post("/predict", content=data, headers=WAV), 422, "unusable_audio")
-    assert message.startswith("recording: ")
+    answer = client.post("/predict", content=data, headers=WAV)
+    if data:
+        assert error_of(answer, 422, "unusable_audio").startswith("recording: ")
+    else:
+        assert "send a multipart form" in error_of(answer, 422, "no_file")
+
+
+def antiphase() -> bytes:
+    """Two channels of opposite phase."""
+    wave, file = 0.1 * np.random.default_rng(0).standard_normal(2 * RATE), io.BytesIO()
+    soundfile.write(file, np.stack([wave, -wave], 1), RATE, format="WAV")
+    return file.getvalue()
+
+
+def wrong_size() -> bytes:
+    """A WAV whose header specifies 36 bytes too many."""
+    data = bytearray(recording())
+    start = data.index(b"data") + 4
+    data[start : start + 4] = (int.from_bytes(data[start : start + 4], "little") + 36).to_bytes(4, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/timeline"])
+@pytest.mark.parametrize(
+    "data, remark", [(antiphase(), "its channels cancel out"), (wrong_size(), "its header specifies")]
+)
+def test_the_client_has_the_warnings_about_its_recording(client, caplog, path, data, remark):
+    """Each time, under its own name, and nobody else: neither another client nor the log."""
+    for name in ("a.wav", "a.wav", "b.wav"):
+        [warning] = client.post(path, files={"file": (name, data)}).json()["warnings"]
+        assert warning.startswith(f"{name}: {remark}") and str(client.app.state.engine.folder) not in warning
+    assert client.post(path, files={"file": recording()}).json()["warnings"] == []
+    assert not caplog.messages
+
+
+def test_warnings_about_simultaneous_recordings(make_app):
+    app, clips = make_app(), [antiphase(), wrong_size(), recording()] * 4
+
+    async def ask():
+        async with running(app) as client:
+            return await asyncio.gather(*(client.post("/predict", content=clip, headers=WAV) for clip in clips))
+
+    found = [[text.split()[1:4] for text in answer.json()["warnings"]] for answer in asyncio.run(ask())]
+    assert found == [[["its", "channels", "cancel"]], [["its", "header", "specifies"]], []] * 4
 
 
 def chained_ogg():
@@ -376,9 +418,9 @@ def test_a_client_that_goes_away_leaves_nothing(make_app):
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
 def test_every_error_has_one_form(client):
-    assert error_of(client.get("/nothing"), 404, "not_found") == "Not Found"
+    assert "GET /docs lists" in error_of(client.get("/nothing"), 404, "not_found")
     answer = client.get("/predict")
-    error_of(answer, 405, "method_not_allowed")
+    assert "use POST" in error_of(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     error_of(client.delete("/health"), 405, "method_not_allowed")
 
@@ -425,8 +467,35 @@ def test_the_schema_and_the_page(client):
     assert {"file", "labels", "template", "gender", "reject_below", "top_k"} == set(form["properties"])
     answer = client.get("/docs")
     assert answer.status_code == 200 and "POST /predict" in answer.text and "hysteresis" in answer.text
+    assert all(f"<pre>curl {each}" in answer.text for each in ("-F file=@clip.wav", "127.0.0.1:8000/health"))
+    assert "number from 0 to 60000" in answer.text and "auto, silero, level" in answer.text
+    assert all(f"<td>{name}</td>" in answer.text for name in ("limit", "file", "id"))
     assert not re.search(r"<script|https?://|<link|<img|url\(", answer.text)
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_ranges_and_defaults_of_timelines_are_those_of_its_options(client):
+    ranges = {}
+    for each in client.get("/openapi.json").json()["paths"]["/timeline"]["post"]["parameters"]:
+        schema = each["schema"]
+        if "minimum" in schema:
+            ranges[each["name"]] = schema["minimum"], schema["maximum"]
+            assert schema.get("default") == getattr(TimelineOptions(), each["name"])
+        elif "exclusiveMinimum" in schema:
+            ranges[each["name"]] = schema["exclusiveMinimum"], schema["exclusiveMaximum"]
+            for value in ranges[each["name"]]:
+                with pytest.raises(ValueError, match=f"^{each['name']}"):
+                    TimelineOptions(**{each["name"]: value})
+    assert len(ranges) == 9
+    wide = {"threshold": 0.9999, "min_silence_duration_ms": 60_000}
+    for name, (low, high) in ranges.items():
+        for value in (low - 0.001, high + 0.001):
+            with pytest.raises(ValueError, match=f"^{name}"):
+                TimelineOptions(**{name: value})
+        for value in (low + 0.0001, high - 0.0002):
+            TimelineOptions(
+                **wide | ({"speech_pad_ms": 0} if name == "min_silence_duration_ms" else {}) | {name: value}
+            )
 
 
 def test_other_origins_get_no_permission(client):
@@ -439,7 +508,7 @@ LEVEL = {"vad": "level", "window": "1", "step": "0.5"}
 
 
 def test_timelines(client, pipe):
-    data = recording(0, 4)
+    data = recording(0, 4, pauses=True)
     given = {"labels": "happy,sad", "threshold": "0.4", "min_speech_duration_ms": "100.5", "reject_below": "0.99"}
     answer = client.post("/timeline", files={"file": ("a.wav", data)}, data=given | LEVEL)
     assert answer.status_code == 200, answer.text
@@ -462,7 +531,7 @@ def test_timelines_that_cannot_be_made(client):
     post = functools.partial(client.post, "/timeline", headers=WAV)
     message = error_of(post(content=recording(), params={"threshold": "2"}), 422, "invalid_options")
     assert message.startswith("threshold=2.0 must")
-    assert "'gender' is not an option" in post(content=b"", params={"gender": "true"}).text
+    assert "'gender' is not an option" in post(content=b"x", params={"gender": "true"}).text
     for name, value in {"step": "x", "vad": "webrtc", "reject_below": "1.5"}.items():
         error_of(post(content=recording(), params={name: value}), 422, "invalid_options")
     error_of(post(content=b"no audio"), 422, "unusable_audio")
@@ -509,7 +578,9 @@ def test_predictions_run_between_the_steps_of_a_timeline(make_app, slow_steps):
     async def ask():
         async with running(app) as client:
             long = asyncio.ensure_future(
-                client.post("/timeline", content=recording(0, 40), headers=WAV, params=LEVEL | {"hysteresis": "1"})
+                client.post(
+                    "/timeline", content=recording(0, 40, pauses=True), headers=WAV, params=LEVEL | {"hysteresis": "1"}
+                )
             )
             await asyncio.sleep(0.3)
             answer = await client.post("/predict", content=recording(), headers=WAV)
