@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..inference.classifier import AudioClassifier
 from ..inference.predictions import Prediction, PredictionOptions, predict
+from ..inference.remarks import collect_remarks
 from ..inference.streaming.files import is_longer
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..prompts_gemoclap import check_words, refuse_shared_prompts, require_two_words
@@ -84,14 +86,15 @@ class PageModel:
         """
         from ..inference.timeline import TimelineOptions, timeline
 
-        wave, rate = read_recording(path)
+        remarks: list[str] = []
+        wave, rate = read_recording(path, remarks)
         recording = {"array": wave, "sampling_rate": rate, "path": NAME}
         asked = None if labels == self.labels else labels
         [prediction] = predict(self.pipe, [recording], PredictionOptions(asked, gender=gender))
         segments = list(timeline(self.pipe, recording, TimelineOptions(labels=asked)))
-        return Analysis(prediction, segments, contours(wave, rate), self._notes(labels, segments, rate))
+        return Analysis(prediction, segments, contours(wave, rate), self._notes(labels, segments, rate, remarks))
 
-    def _notes(self, labels: list[str], segments: list[Segment], rate: int) -> list[str]:
+    def _notes(self, labels: list[str], segments: list[Segment], rate: int, remarks: Sequence[str] = ()) -> list[str]:
         notes = []
         if not segments:
             notes.append("No speech was found. The model answers with one of the labels all the same: disregard it.")
@@ -102,6 +105,7 @@ class PageModel:
                 f"The segments differ ({named}{f', and {more} more' if more > 0 else ''}): look at the timeline. One "
                 "label for the whole recording says little."
             )
+        notes += [f"{NAME}: {remark}." for remark in remarks]
         if rate < TELEPHONE_RATE:
             notes.append(f"A sampling rate of {rate:,} Hz, as on the telephone: the scores are less reliable.")
         if labels != self.labels:
@@ -133,13 +137,14 @@ def parse_labels(text: str | None) -> list[str]:
     return refuse_shared_prompts("Labels", require_two_words("Labels", check_words("Labels", words)))
 
 
-def read_recording(path: str) -> tuple[np.ndarray, int]:
+def read_recording(path: str, remarks: list[str] | None = None) -> tuple[np.ndarray, int]:
     """Read a recording that is not longer than `MAX_SECONDS`.
 
     The length is counted block by block first, so that a small file of many hours does not fill the memory.
 
     Args:
         path: The file.
+        remarks: Warnings about the file, such as a wrong size in its header, are appended to it instead of logged.
 
     Returns:
         The mean over channels, or the loudest channel if they cancel out, `(time,)` float32, and its rate in Hz.
@@ -149,10 +154,11 @@ def read_recording(path: str) -> tuple[np.ndarray, int]:
     """
     if not os.path.exists(path):
         raise AudioError(f"{NAME} was deleted from the server in the meantime: give it again.")
-    if is_longer(path, MAX_SECONDS):
-        raise AudioError(f"{NAME} is longer than {MAX_SECONDS // 60} minutes: cut it into parts.")
-    try:
-        wave, rate = read_audio(path, name=NAME)
-    except AudioError as error:
-        raise AudioError(str(error).replace(str(path), NAME)) from None
-    return wave, rate
+    remarks = [] if remarks is None else remarks
+    with collect_remarks(path, remarks):
+        if is_longer(path, MAX_SECONDS):
+            raise AudioError(f"{NAME} is longer than {MAX_SECONDS // 60} minutes: cut it into parts.")
+        try:
+            return read_audio(path, name=path)
+        except AudioError as error:
+            raise AudioError(str(error).replace(path, NAME)) from None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.inference.predictions import Prediction
 from modeling_gemoclap.page.acoustics import FLOOR, contours, estimate_pitch
 from modeling_gemoclap.page.analysis import Analysis, PageModel, parse_labels, read_recording
@@ -22,7 +23,8 @@ from modeling_gemoclap.page.drawing import (
     draw_comparison,
     draw_message,
 )
-from modeling_gemoclap.page.examples import RATE, write_examples
+from modeling_gemoclap.page.examples import EXAMPLES as VOICES
+from modeling_gemoclap.page.examples import RATE, speak, write_examples
 from modeling_gemoclap.recordings_gemoclap import AudioError
 
 HOSTILE = "<img src=x onerror=\"alert('1')\">"
@@ -189,3 +191,15 @@ def test_old_files_are_deleted_and_examples_kept(tmp_path):
 def test_options_are_checked():
     with pytest.raises(ValueError, match="kept_minutes"):
         PageOptions(kept_minutes=0)
+
+
+def test_warnings_about_a_file_are_notes_and_are_not_logged(tmp_path, capfd):
+    """Also when the same file is analysed again."""
+    path = tmp_path / "a.wav"
+    voice = speak(next(iter(VOICES.values())))
+    soundfile.write(path, np.stack([voice, -0.5 * voice], 1), RATE)
+    model = PageModel(load_pipeline("compact"))
+    for _ in range(2):
+        notes = " ".join(model.analyse(str(path), model.labels).notes)
+        assert "This recording: its channels cancel out" in notes and str(tmp_path) not in notes
+    assert "cancel out" not in capfd.readouterr().err
