@@ -114,15 +114,8 @@ def timeline(
     Segments are printed as they are found. A recording without speech has none; the exit status is then 0.
     """
     given = {name: value for name, value in locals().items() if name in OPTIONS}
-    from ..command_line.places import refuse_same_file
-    from ..inference.recordings import find_recordings
-
     with usage_errors():
-        if Path(recording).expanduser().is_dir():
-            raise ValueError(f"{recording}: a folder; give one recording, or use gemoclap predict")
-        [name] = find_recordings([recording]).names
-        files = {f"--output ({number})": path for number, path in enumerate(output or (), start=1)}
-        refuse_same_file(files | {"--picture": picture}, {"FILE": name, "--segments": segments})
+        name = _recording(recording, segments, output or [], picture)
     show_no_loading(quiet)
     from ..inference.loading import load_pipeline
     from ..inference.segments import TimelineOptions
@@ -141,6 +134,23 @@ def timeline(
     next_step = "--output timeline.vtt  (subtitles; .TextGrid for Praat)" if run.segments else "--threshold 0.3"
     hint(f"{again} {next_step}", bool(quiet or output or run.error))
     return run.status
+
+
+def _recording(recording: str, segments: str | None, outputs: list[str], picture: str | None) -> str:
+    """The name of the recording, after a check that it is one and that no output overwrites an input.
+
+    Raises:
+        ValueError: If that is not so.
+    """
+    from ..command_line.places import refuse_same_file
+    from ..inference.recordings import find_recordings
+
+    if Path(recording).expanduser().is_dir():
+        raise ValueError(f"{recording}: a folder; give one recording, or use gemoclap predict")
+    [name] = find_recordings([recording]).names
+    files = {f"--output ({number})": path for number, path in enumerate(outputs, start=1)}
+    refuse_same_file(files | {"--picture": picture}, {"FILE": name, "--segments": segments})
+    return name
 
 
 def _announced(chunks):

@@ -22,8 +22,24 @@ NONE_OF_THESE = "none of these"
 """The label of a prediction whose score is below `reject_below`."""
 
 
+class Rejectable:
+    """What an answer with `label` and `best_label` has: both are equal, unless it is rejected."""
+
+    label: str
+    best_label: str | None
+
+    def __post_init__(self):
+        if self.best_label is None:
+            object.__setattr__(self, "best_label", self.label)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the score is below `reject_below`, so that the label is `NONE_OF_THESE`."""
+        return self.label != self.best_label
+
+
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Rejectable):
     """The answer of a model for one recording.
 
     Args:
@@ -39,15 +55,6 @@ class Prediction:
     scores: dict[str, float]
     gender: str | None = None
     best_label: str | None = None
-
-    def __post_init__(self):
-        if self.best_label is None:
-            object.__setattr__(self, "best_label", self.label)
-
-    @property
-    def rejected(self) -> bool:
-        """Whether the score is below `reject_below`, so that the label is `NONE_OF_THESE`."""
-        return self.label != self.best_label
 
 
 @dataclass(frozen=True)

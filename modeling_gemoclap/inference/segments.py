@@ -7,14 +7,14 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from .predictions import BATCH_SIZE, NONE_OF_THESE, PredictionOptions, check_threshold
+from .predictions import BATCH_SIZE, NONE_OF_THESE, PredictionOptions, Rejectable, check_threshold
 
 DETECTORS = ("auto", "silero", "level")
 MAX_WINDOW = 60.0  # seconds
 
 
 @dataclass(frozen=True)
-class Segment:
+class Segment(Rejectable):
     """A stretch of speech with one emotion.
 
     Args:
@@ -34,15 +34,6 @@ class Segment:
     scores: dict[str, float]
     speaker: str | None = None
     best_label: str | None = None
-
-    def __post_init__(self):
-        if self.best_label is None:
-            object.__setattr__(self, "best_label", self.label)
-
-    @property
-    def rejected(self) -> bool:
-        """Whether the score is below `reject_below`, so that the label is `NONE_OF_THESE`."""
-        return self.label != self.best_label
 
     @property
     def duration(self) -> float:
