@@ -33,7 +33,7 @@ def test_frozen_prompts_are_encoded_once(more, train, tones, tmp_path, monkeypat
         return pool_text(self, input_ids, attention_mask)
 
     monkeypatch.setattr(GEmoClapModel, "pool_text", record)
-    options = (*OPTIONS, "--data_dir", tones, *more)
+    options = (*OPTIONS, "--store_training_clips", "false", "--data_dir", tones, *more)
     train(*options, "--output_dir", tmp_path / "once")
     config = GEmoClapModel.from_pretrained(tmp_path / "once").config
     assert sum(sizes[1:]) == len(set(config.training_prompts())), "after the batch that centres the projection"

@@ -92,6 +92,7 @@ def train_short(train, towers, speech):
 
     def run(head, *options):
         text = ("--no-text_config", "--freeze_text_encoder", "true") if head == "contrastive" else ()
+        options += ("--store_training_clips", "false")  # they are encoded after the training
         train("--no-audio_config", *text, *towers[head], *SHORT, "--data_dir", speech, *options)
 
     return run

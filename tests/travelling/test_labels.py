@@ -225,7 +225,7 @@ def test_options_in_messages_exist():
     options["gemoclap"] = {word.removeprefix("--") for each in commands for item in each.params for word in item.opts}
     of_part = dict.fromkeys(("objectives", "runs", "training"), ["train"])
     of_part |= {"evaluation": ["evaluate"], "compression": ["compress"]}
-    of_part |= dict.fromkeys(("cli.py", "inference", "publishing"), ["gemoclap"])
+    of_part |= dict.fromkeys(("cli", "inference", "page", "publishing", "service"), ["gemoclap"])
     named = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0]
@@ -240,9 +240,9 @@ def test_options_in_messages_exist():
             if path.name == "grid.py":
                 programs = ["grid"]
             text = re.sub(rf"--no-[A-Z]+|{OF_PIP}", "", text)  # the first is of any option
-            if re.fullmatch(r"--[a-z_]+", text):
+            if re.fullmatch(r"--[a-z_-]+", text):
                 continue  # a part of a command line
-            for term in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+\b(?!\*)", text):
+            for term in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+(?:-[a-z]+)*\b(?!\*)", text):
                 option = term.removeprefix("--").removeprefix("no-")
                 if option == term:
                     programs = [term.removesuffix(".py")]
