@@ -149,7 +149,7 @@ class DataArguments:
     )
     store_training_clips: bool = option(
         True,
-        "Store embeddings of up to 512 training clips beside the weights, for the reports of gemoclap predict; not for "
+        "Store embeddings of up to 512 training clips beside the weights, for the reports of gemoclap predict; not in "
         "the folds of a protocol",
     )
     preprocessing_num_workers: int | None = option(None, "Number of processes that read audio", within=COUNT)

@@ -189,6 +189,9 @@ OF_VERSION_4 = {"warmup_ratio"}  # an option of transformers that version 5 remo
 OF_TRAINING = {"label_fraction", "num_dev_speakers"}  # options of protocols, which only train.py has
 
 
+TERMS = r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+(?:-[a-z]+)*\b(?!\*)"
+
+
 def options_of(program) -> set[str]:
     """The options of a program without dashes."""
     seen = []
@@ -242,7 +245,7 @@ def test_options_in_messages_exist():
             text = re.sub(rf"--no-[A-Z]+|{OF_PIP}", "", text)  # the first is of any option
             if re.fullmatch(r"--[a-z_-]+", text):
                 continue  # a part of a command line
-            for term in re.findall(r"train\.py|evaluate\.py|grid\.py|--(?:no-)?[a-z][a-z_]+(?:-[a-z]+)*\b(?!\*)", text):
+            for term in re.findall(TERMS, text):
                 option = term.removeprefix("--").removeprefix("no-")
                 if option == term:
                     programs = [term.removesuffix(".py")]
