@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 
 from ..intervals import FEWEST_SPEAKERS, interval_text
-from ..pages import render
+from ..report_pages import render
 
 
 def write_page(record: dict, remarks: list[str], calibrated: str, pictures: list[tuple[str, str]], path: Path) -> None:

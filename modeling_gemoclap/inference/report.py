@@ -11,8 +11,8 @@ import numpy as np
 from ..command_line.places import refuse_unwritable
 from ..corpora.files import write_atomically
 from ..fingerprint import TRAINING_CLIPS
-from ..pages import render
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
+from ..report_pages import render
 from ..safety_gemoclap import tensors_sha256
 from ..training_clips import TrainingClips, load_training_clips
 from .classifier import AudioClassifier

@@ -21,7 +21,14 @@ WORKSHOP += ("inference", "estimators", "publishing", "page", "service")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
-LEAVES = ("fingerprint", "markdown", "intervals", "pages", "training_clips", "version")  # they know no other part
+LEAVES = (
+    "fingerprint",
+    "markdown",
+    "intervals",
+    "report_pages",
+    "training_clips",
+    "version",
+)  # they know no other part
 
 
 def imports(path):
@@ -162,7 +169,7 @@ def test_the_wheel_holds_everything(installed, tmp_path):
         name = f"checkpoints/gemoclap-compact/{path.name}" if path in FACE else path.relative_to(ROOT)
         copy = installed / "modeling_gemoclap" / name
         assert copy.read_bytes() == path.read_bytes() and not copy.is_symlink(), name
-    pages = tuple(f"pages/{name}" for name in ("evaluation.html", "recordings.html", "style.css"))
+    pages = tuple(f"report_pages/{name}" for name in ("evaluation.html", "recordings.html", "style.css"))
     for name in ("py.typed", "publishing/templates/notebook.md", "evaluation/war_uar/war_uar.py", *licences, *pages):
         assert (installed / "modeling_gemoclap" / name).is_file()
 

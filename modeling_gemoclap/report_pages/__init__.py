@@ -1,4 +1,4 @@
-"""HTML pages without other files: their templates, and the style that they share."""
+"""HTML pages of reports, without other files: their templates, and the style that they share."""
 
 from __future__ import annotations
 
