@@ -21,14 +21,8 @@ WORKSHOP += ("inference", "estimators", "publishing", "page", "service")
 ALWAYS_THERE = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names)
 
 
-LEAVES = (
-    "fingerprint",
-    "markdown",
-    "intervals",
-    "report_pages",
-    "training_clips",
-    "version",
-)  # they know no other part
+# They import no other part.
+LEAVES = ("fingerprint", "markdown", "intervals", "report_pages", "training_clips", "version")
 
 
 def imports(path):
