@@ -179,16 +179,42 @@ def _extent(data: bytes) -> Extent | None:
         return None  # truncated or invalid header: the decoder raises the error
 
 
-def _with_actual_size(data: bytes, extent: Extent) -> bytes:
+class Correction(NamedTuple):
+    """Corrections of a file.
+
+    Args:
+        end: Size of the file in bytes; what follows is left out.
+        patches: Bytes that replace others, by their offset.
+    """
+
+    end: int
+    patches: tuple[tuple[int, bytes], ...] = ()
+
+    def apply(self, start: int, part: bytes) -> bytes:
+        """Correct a part of the file.
+
+        Args:
+            start: Offset of the part.
+            part: Its bytes.
+        """
+        corrected = bytearray(part[: max(0, self.end - start)])
+        for offset, patch in self.patches:
+            for place, byte in enumerate(patch, start=offset - start):
+                if 0 <= place < len(corrected):
+                    corrected[place] = byte
+        return bytes(corrected)
+
+
+def _actual_size(data: bytes, extent: Extent) -> Correction:
     """Replace the sizes in the header by the actual sizes; libsndfile would read no samples for a size of 0."""
-    corrected = bytearray(data)
+    patches = []
     for offset, layout, base in extent.fields:
         largest = 2 ** (8 * struct.calcsize(layout)) - 1
-        struct.pack_into(layout, corrected, offset, min(len(data) - base, largest))
-    return bytes(corrected)
+        patches.append((offset, struct.pack(layout, min(len(data) - base, largest))))
+    return Correction(len(data), tuple(patches))
 
 
-def check_size(data: bytes, name: str, strict: bool) -> bytes:
+def size_correction(data: bytes, name: str, strict: bool) -> Correction | None:
     """Compare the size in the header with the actual size.
 
     A file is truncated if its header specifies more bytes than there are and nothing contradicts the header. Two
@@ -201,14 +227,14 @@ def check_size(data: bytes, name: str, strict: bool) -> bytes:
         strict: Whether a wrong size is an error instead of a warning.
 
     Returns:
-        The file; with corrected sizes if the header omits samples.
+        What makes the file readable to its end; None if nothing has to be changed.
 
     Raises:
         AudioError: If the file is truncated, or if `strict` and its size is wrong.
     """
     extent = _extent(data)
     if extent is None:
-        return data
+        return None
     present = len(data) - extent.start
     missing = (extent.size or 0) - present
     if missing > SLACK or present <= 0 < missing:
@@ -222,20 +248,26 @@ def check_size(data: bytes, name: str, strict: bool) -> bytes:
             strict,
         )
     if missing >= 0 or not extent.fields:
-        return data
+        return None
     if extent.size and extent.start + extent.size <= (extent.end or 0) < len(data) - SLACK:
         warn_or_refuse(f"{name}: {len(data) - extent.end:,} bytes after its end are not read", strict)
-        return data[: extent.end]
+        return Correction(extent.end)
     after = extent.start + (extent.size or 0) + (extent.size or 0) % 2
     ends_here = extent.end is not None and abs(extent.end - len(data)) <= 1
     if ends_here and re.match(rb"[ -~]{4}", data[after : after + 4]):
-        return data  # other chunks follow the samples
+        return None  # other chunks follow the samples
     if extent.size is None:
-        return _with_actual_size(data, extent)
+        return _actual_size(data, extent)
     if ends_here and missing < -SLACK:
         warn_or_refuse(f"{name}: its header omits {-missing} bytes at its end; they are read as samples", strict)
-        return _with_actual_size(data, extent)
-    return data
+        return _actual_size(data, extent)
+    return None
+
+
+def check_size(data: bytes, name: str, strict: bool) -> bytes:
+    """The file as it should be: with corrected sizes if the header omits samples; see `size_correction`."""
+    correction = size_correction(data, name, strict)
+    return data if correction is None else correction.apply(0, data)
 
 
 def ogg_links(data: bytes, name: str, strict: bool) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import subprocess
 import threading
 
@@ -192,6 +193,20 @@ def test_a_long_file_is_read_in_blocks(tmp_path):
         assert abs(len(found) - len(expected)) <= 1
         size = min(len(found), len(expected))
         np.testing.assert_allclose(found[:size], expected[:size], atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [0, 2**31 - 4096, 100_000])
+def test_a_wrong_size_in_a_header_is_corrected_while_reading(tmp_path, size, monkeypatch):
+    """As programs write it that do not know the size yet, or in a file that was cut by its header only."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.concatenate([RECORDING] * 3), RATE)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, content.index(b"data") + 4, size)
+    path.write_bytes(content)
+    expected = GEmoClapFeatureExtractor(feature_type="log_mel").load(path)
+    monkeypatch.setattr(files, "MAX_IN_MEMORY", 0)
+    np.testing.assert_array_equal(np.concatenate(list(waves(path, RATE, None))), expected)
+    assert len(expected) == 3 * len(RECORDING)
 
 
 def test_the_smoothing_rule():

@@ -22,11 +22,12 @@ from transformers.utils import logging
 from ...audio_files_gemoclap import BLOCK, FFMPEG_SECONDS, MALFORMED, ffmpeg_command, ffmpeg_demuxer, ffmpeg_problem
 from ...audio_headers_gemoclap import (
     AudioError,
+    Correction,
     check_decoded,
-    check_size,
     error_summary,
     ogg_links,
     pointer_reason,
+    size_correction,
     with_sufficient_frame_count,
 )
 from ...recordings_gemoclap import BYTES_LIKE, check_rate, name_of, read_audio
@@ -60,7 +61,7 @@ def open_recording(source, sampling_rate: int | None = None) -> Blocks:
     """Open a recording.
 
     A file is read block by block. Bytes, open files and pipes are written to a temporary file first. Of MP3 and Ogg,
-    and of a file whose header has a wrong size, the encoded bytes are in memory.
+    the encoded bytes are in memory.
 
     Args:
         source: A path, or what `read_audio` accepts.
@@ -204,15 +205,40 @@ def _parts(file, head: bytes, name: str) -> list:
     return [file if checked is None else checked]
 
 
-def _checked(file, name: str) -> io.BytesIO | None:
+def _checked(file, name: str) -> _Corrected | None:
     """The content with correct sizes in its header; None if the file has them."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        checked = check_size(content, name, strict=False)
-        if checked is content:
-            return None
-        if len(checked) > MAX_IN_MEMORY:
-            raise _too_large(name)
-        return io.BytesIO(checked)
+        correction = size_correction(content, name, strict=False)
+    return None if correction is None else _Corrected(file, correction)
+
+
+class _Corrected(io.RawIOBase):
+    """A file with corrections, read as it is needed."""
+
+    def __init__(self, file, correction: Correction):
+        super().__init__()
+        self._file, self._correction, self._position = file, correction, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._correction.end}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        self._file.seek(self._position)
+        part = self._correction.apply(self._position, self._file.read(len(buffer)))
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
 
 
 def _whole(file, name: str) -> bytes:
@@ -224,8 +250,8 @@ def _whole(file, name: str) -> bytes:
 
 def _too_large(name: str) -> AudioError:
     return AudioError(
-        f"{name}: larger than {MAX_IN_MEMORY:,} bytes, and of a kind that is checked as a whole (MP3, Ogg, or a wrong "
-        "size in its header); convert it to WAV or FLAC, or cut it into parts"
+        f"{name}: larger than {MAX_IN_MEMORY:,} bytes, and MP3 and Ogg files are checked as a whole; convert it "
+        "to WAV or FLAC, or cut it into parts"
     )
 
 
