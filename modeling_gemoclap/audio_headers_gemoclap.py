@@ -19,6 +19,7 @@ logger = logging.get_logger(__name__)
 
 SLACK = 64  # bytes: a smaller error in a size loses no audible part of a recording
 MARGIN = 2**20  # bytes: a size this close to 2**31 or 2**32 is a placeholder for an unknown size
+LARGEST = {layout: 2 ** (8 * struct.calcsize(layout)) - 1 for layout in ("<I", ">I", "<Q", ">Q", "<q", ">q")}
 MPEG_BITRATES = (  # kilobits per second: MPEG-2 layers II and III, MPEG-1 layer II, MPEG-1 layer III
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -180,38 +181,24 @@ def _extent(data: bytes) -> Extent | None:
 
 
 class Correction(NamedTuple):
-    """Corrections of a file.
-
-    Args:
-        end: Size of the file in bytes; what follows is left out.
-        patches: Bytes that replace others, by their offset.
-    """
+    """Corrections of a file: its end, after which bytes are left out, and bytes that replace others, by offset."""
 
     end: int
     patches: tuple[tuple[int, bytes], ...] = ()
 
     def apply(self, start: int, part: bytes) -> bytes:
-        """Correct a part of the file.
-
-        Args:
-            start: Offset of the part.
-            part: Its bytes.
-        """
+        """Correct the part of the file that begins at an offset."""
         corrected = bytearray(part[: max(0, self.end - start)])
         for offset, patch in self.patches:
-            for place, byte in enumerate(patch, start=offset - start):
-                if 0 <= place < len(corrected):
-                    corrected[place] = byte
+            for place in range(max(offset, start), min(offset + len(patch), start + len(corrected))):
+                corrected[place - start] = patch[place - offset]
         return bytes(corrected)
 
 
 def _actual_size(data: bytes, extent: Extent) -> Correction:
     """Replace the sizes in the header by the actual sizes; libsndfile would read no samples for a size of 0."""
-    patches = []
-    for offset, layout, base in extent.fields:
-        largest = 2 ** (8 * struct.calcsize(layout)) - 1
-        patches.append((offset, struct.pack(layout, min(len(data) - base, largest))))
-    return Correction(len(data), tuple(patches))
+    sizes = ((offset, layout, min(len(data) - base, LARGEST[layout])) for offset, layout, base in extent.fields)
+    return Correction(len(data), tuple((offset, struct.pack(layout, size)) for offset, layout, size in sizes))
 
 
 def size_correction(data: bytes, name: str, strict: bool) -> Correction | None:
