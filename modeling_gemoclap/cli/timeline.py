@@ -120,11 +120,10 @@ def timeline(
     from ..inference.loading import load_pipeline
     from ..inference.segments import TimelineOptions
     from ..inference.timeline_run import TimelineOutputs, TimelineRun
-    from ..inference.turns import read_rttm
 
     with usage_errors(NAMES):
         options = TimelineOptions(templates=template or None, **given | {"vad": vad.value})
-        turns = None if segments is None else _turns(segments, name, read_rttm)
+        turns = None if segments is None else _turns(segments, name)
         outputs = TimelineOutputs(output or (), format and format.value, picture, quiet)
         run = TimelineRun(load_pipeline(model, device, revision), model, name, options, outputs)
         run.run(turns)
@@ -161,12 +160,14 @@ def _announced(chunks):
         yield chunk
 
 
-def _turns(path: str, recording: str, read_rttm):
+def _turns(path: str, recording: str):
     """The turns of a diarisation.
 
     Raises:
         ValueError: If it cannot be read.
     """
+    from ..inference.turns import read_rttm
+
     try:
         return read_rttm(path, None if recording == "-" else recording)
     except OSError as error:

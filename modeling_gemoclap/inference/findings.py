@@ -13,7 +13,7 @@ from ..training_clips import TrainingClips
 from .predictions import NONE_OF_THESE, Prediction
 from .signals import TELEPHONE_HZ, Signal
 
-MANY = 0.25  # share of recordings from which a difference to the training clips is told
+MANY = 0.25  # share of recordings from which a difference to the training clips is reported
 FAR = 95  # percentile of the distances among training clips
 CLIPPED = 0.001  # share of samples at full scale from which a recording counts as clipped
 NAMES = {  # of a measure: name, unit, and the words for recordings below and above the range of the training clips

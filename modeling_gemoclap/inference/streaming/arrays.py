@@ -7,7 +7,6 @@ import numpy as np
 from ...audio_files_gemoclap import MAX_CHANNELS
 from ...audio_headers_gemoclap import AudioError
 from ...recordings_gemoclap import read_audio
-from .signal import check_samples
 
 
 def to_frames(samples, rate: int, name: str, channel_axis: int | None = None) -> tuple[np.ndarray, int | None]:
@@ -33,9 +32,7 @@ def to_frames(samples, rate: int, name: str, channel_axis: int | None = None) ->
     if channel_axis is None:
         channel_axis = _channel_axis(array.shape, name)
     channels = array if channel_axis == 0 else array.T
-    frames = np.stack([read_audio(channel, rate, name)[0] for channel in channels], axis=1)
-    check_samples(frames, name)
-    return frames, channel_axis
+    return np.stack([read_audio(channel, rate, name)[0] for channel in channels], axis=1), channel_axis
 
 
 def _channel_axis(shape: tuple[int, int], name: str) -> int:
