@@ -30,6 +30,7 @@ EXTRAS = {
     "espeakng_loader": "demo",
     "silero_vad": "vad",
     "sounddevice": "mic",
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
 }
 BASE = ("filelock", "numpy", "safetensors", "soundfile", "soxr", "tokenizers", "torch", "transformers", "typer")
 # Modules whose ValueErrors are messages for the user. A ValueError of NumPy, torch or the standard library names no
