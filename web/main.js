@@ -158,7 +158,7 @@ function describe() {
   part("calibrated").textContent = description.calibrated
     ? "The scores are calibrated on recordings like those of the model's training; on others they are not."
     : "The scores are not calibrated: read them as an order, not as probabilities.";
-  part("licence").textContent = description.licence ?? description.license ?? "see the model card";
+  part("licence").textContent = description.licence ?? "see the model card";
 }
 
 /** Connects the controls. */

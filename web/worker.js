@@ -28,7 +28,7 @@ function fromBase64(text) {
 /** A reason in words, for what browsers and onnxruntime-web throw if the memory is full. */
 function inWords(error) {
   const text = String(error?.message ?? error);
-  if (error instanceof RangeError || /bad_alloc|out of memory|memory access|allocat/i.test(text)) {
+  if (error instanceof RangeError || /bad_alloc|OOM|out of memory|memory access|allocat/i.test(text)) {
     return "the memory of this device or browser is not sufficient. Close other pages, or use shorter recordings.";
   }
   return text;
