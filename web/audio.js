@@ -3,6 +3,7 @@
 export const MAX_SECONDS = 60; // of a clip; the rest is left out
 export const MAX_MINUTES = 10; // of a file: browsers decode the whole of it into memory
 export const MAX_MEGABYTES = 100; // of a file
+const PROBED_BYTES = 1e6; // a smaller file is decoded without a look at its header, which takes time
 
 /** Length of a media file in seconds by its header; NaN if it is not known. */
 function headerSeconds(file) {
@@ -61,21 +62,28 @@ function power(samples) {
  */
 export async function decode(file, rate) {
   if (file.size > MAX_MEGABYTES * 1e6) throw new Error(`larger than ${MAX_MEGABYTES} MB; cut it, or use the command gemoclap`);
-  const seconds = await headerSeconds(file);
-  if (Number.isFinite(seconds) && seconds > MAX_MINUTES * 60) {
-    throw new Error(`longer than ${MAX_MINUTES} minutes; cut it, or use the command gemoclap timeline`);
-  }
+  if (file.size > PROBED_BYTES) refuseLong(await headerSeconds(file));
   let data;
   try {
     data = await file.arrayBuffer();
   } catch {
     throw new Error("cannot be read; it was moved, changed or is a folder");
   }
+  let buffer;
   try {
-    return mixChannels(await new OfflineAudioContext(1, 1, rate).decodeAudioData(data));
+    buffer = await new OfflineAudioContext(1, 1, rate).decodeAudioData(data);
   } catch (error) {
     if (error instanceof RangeError) throw new Error("the memory is not sufficient for it; cut it into parts");
     throw new Error("not audio that this browser can decode, or damaged; convert it to WAV, FLAC or MP3");
+  }
+  refuseLong(buffer.duration);
+  return mixChannels(buffer);
+}
+
+/** Refuses a file that is too long; an unknown length is accepted. */
+function refuseLong(seconds) {
+  if (Number.isFinite(seconds) && seconds > MAX_MINUTES * 60) {
+    throw new Error(`longer than ${MAX_MINUTES} minutes; cut it, or use the command gemoclap timeline`);
   }
 }
 

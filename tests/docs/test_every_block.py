@@ -18,6 +18,8 @@ NOT_RUN = {  # by page, heading and place under the heading; an asterisk stands 
     ("service.md", "Start", 0): "runs until it is stopped; tests/service/test_server.py starts and stops it",
     ("predict.md", "Smaller checkpoints for shipping", 0): "needs MiniLM; tests/compression/test_compress.py",
     ("page.md", "Start", 0): "does not end; tests/page/test_page.py starts app.py",
+    ("web.md", "Build", 0): "installs packages; tests/web/test_web.py runs web/build.py",
+    ("web.md", "Serve or open", 0): "does not end; tests/web/test_web.py serves and opens the page",
     ("page.md", "A Hugging Face Space", 0): "uploads; tests/page/test_space.py copies the folder",
     ("mteb.md", "Run a task", 0): "needs all clips of RAVDESS; tests/evaluation/test_mteb.py makes the same calls",
     ("mteb.md", "Submit results", 0): "tests/evaluation/test_mteb.py loads the file that model_file writes",
