@@ -447,7 +447,9 @@ def test_the_compact_checkpoint_answers_as_in_python(browser, corpora, tmp_path)
     from modeling_gemoclap.inference.loading import load_pipeline
 
     page = built(tmp_path / "page", "compact")
-    clips = [clip for name in ("emodb", "ravdess") for clip in sorted((corpora / name).rglob("*.wav"))[:40:10]]
+    files = [sorted((corpora / name).rglob("*.*a[cv]")) for name in ("emodb", "ravdess")]  # FLAC or WAV
+    clips = [clip for each in files for clip in each[:40:10]]
+    assert len(clips) == 8
     here = Visit(browser.new_page(), (page / "index.html").as_uri())
     here.analyse(*clips)
     rows = here.rows(tmp_path)
