@@ -12,7 +12,8 @@ const model = new Model(JSON.parse(part("manifest").textContent));
 const { description } = model;
 const recorder = new Recorder();
 let clips = [];
-let queue;
+let ready;
+let queue = Promise.resolve();
 let recordings = 0;
 
 /** Says something to screen readers. */
@@ -62,6 +63,7 @@ function showOverview() {
 async function analyse(clip) {
   if (clip.removed) return;
   try {
+    await ready.catch(() => Promise.reject(new Error("the model is not loaded")));
     clip.showProgress("Decoding");
     const rate = description.sampling_rate;
     let samples = await decode(clip.file, rate);
@@ -86,7 +88,7 @@ function add(files) {
   clips = [...added, ...clips];
   part("cards").prepend(...added.map(({ card }) => card));
   showOverview();
-  for (const clip of added) queue = queue.then(() => analyse(clip)).catch(() => clip.showError("the model is not loaded"));
+  for (const clip of added) queue = queue.then(() => analyse(clip));
 }
 
 /** Removes a clip. */
@@ -188,5 +190,5 @@ function connect() {
 describe();
 connect();
 if (Recorder.obstacle) showMessage(Recorder.obstacle);
-queue = load();
-queue.catch(() => {}); // shown by `load`
+ready = load();
+ready.catch(() => {}); // shown by `load`

@@ -30,6 +30,7 @@ function loadPart(file) {
 /** An exported model that runs in a worker. */
 export class Model {
   #calls = new Map();
+  #failure;
   #next = 0;
   #worker;
 
@@ -87,13 +88,14 @@ export class Model {
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      const error = new Error(`the model stopped (${event.message ?? "no reason given"}). Reload the page.`);
+      const error = (this.#failure = new Error(`the model stopped (${event.message ?? "no reason given"}). Reload the page.`));
       for (const { reject } of this.#calls.values()) reject(error);
       this.#calls.clear();
     };
   }
 
   #call(action, values, transferred = []) {
+    if (this.#failure) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       const id = this.#next++;
       this.#calls.set(id, { resolve, reject });

@@ -88,7 +88,7 @@ def test_the_code_is_written_for_the_oldest_python():
     files = [
         path for part in ("modeling_gemoclap", "tests", "benchmarks", "demo") for path in (ROOT / part).rglob("*.py")
     ]
-    for path in [*files, *ROOT.glob("*.py")]:
+    for path in [*files, *ROOT.glob("*.py"), *ROOT.glob("web/*.py")]:
         tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=oldest)
         names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
