@@ -1,4 +1,4 @@
-/** From files and recordings to the samples that the model takes, with the rules and messages of the Python package. */
+/** From files and recordings to the samples of the model, with the rules and messages of the Python package. */
 
 export const MAX_SECONDS = 60; // of a clip; the rest is left out
 export const MAX_MINUTES = 10; // of a file: browsers decode the whole of it into memory
@@ -25,8 +25,8 @@ function headerSeconds(file) {
 }
 
 /**
- * The mean of the channels, or the loudest channel if they cancel out: if the mean has less than half of the power that
- * it would have with independent channels.
+ * The mean of the channels, or the loudest channel if they cancel out: if the mean has less than half of the power
+ * that it would have with independent channels.
  *
  * @param {AudioBuffer} buffer The channels.
  * @returns {Float32Array} One channel.
@@ -61,7 +61,9 @@ function power(samples) {
  * @returns {Promise<Float32Array>} Mono samples.
  */
 export async function decode(file, rate) {
-  if (file.size > MAX_MEGABYTES * 1e6) throw new Error(`larger than ${MAX_MEGABYTES} MB; cut it, or use the command gemoclap`);
+  if (file.size > MAX_MEGABYTES * 1e6) {
+    throw new Error(`larger than ${MAX_MEGABYTES} MB; cut it, or use the command gemoclap`);
+  }
   if (file.size > PROBED_BYTES) refuseLong(await headerSeconds(file));
   let data;
   try {
@@ -140,7 +142,9 @@ export function check(samples, description) {
  */
 export function wavFile(samples, rate, name) {
   const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
-  const text = (place, word) => [...word].forEach((letter, index) => view.setUint8(place + index, letter.charCodeAt(0)));
+  const text = (place, word) => {
+    for (let index = 0; index < word.length; index++) view.setUint8(place + index, word.charCodeAt(index));
+  };
   text(0, "RIFF");
   view.setUint32(4, 36 + 2 * samples.length, true);
   text(8, "WAVEfmt ");

@@ -40,7 +40,9 @@ async function load() {
   try {
     const checked = await model.load(show);
     part("state").textContent = "Ready. The page works without a connection from now on.";
-    part("checksum").textContent = checked ? "checked (SHA-256)" : "not checked: browsers offer SHA-256 over HTTPS only";
+    part("checksum").textContent = checked
+      ? "checked (SHA-256)"
+      : "not checked: browsers offer SHA-256 over HTTPS only";
     document.body.dataset.state = "ready";
   } catch (error) {
     part("state").textContent = `The model cannot be used: ${error.message}`;

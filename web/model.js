@@ -21,7 +21,8 @@ function loadPart(file) {
     };
     script.onerror = () => {
       script.remove();
-      reject(new Error(`the file ${file} is missing or could not be loaded. Check the connection, and reload the page.`));
+      const advice = "Check the connection, and reload the page.";
+      reject(new Error(`the file ${file} is missing or could not be loaded. ${advice}`));
     };
     document.head.append(script);
   });
@@ -88,8 +89,9 @@ export class Model {
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      const error = (this.#failure = new Error(`the model stopped (${event.message ?? "no reason given"}). Reload the page.`));
-      for (const { reject } of this.#calls.values()) reject(error);
+      const reason = event.message ?? "no reason given";
+      this.#failure = new Error(`the model stopped (${reason}). Reload the page.`);
+      for (const { reject } of this.#calls.values()) reject(this.#failure);
       this.#calls.clear();
     };
   }

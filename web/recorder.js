@@ -20,7 +20,8 @@ export class Recorder {
   /** Why this page cannot record, or null. */
   static get obstacle() {
     if (!globalThis.isSecureContext) {
-      return "Browsers allow the microphone only on pages over HTTPS, from localhost or from the disk. Choose audio files instead.";
+      const places = "over HTTPS, from localhost or from the disk";
+      return `Browsers allow the microphone only on pages ${places}. Choose audio files instead.`;
     }
     if (!navigator.mediaDevices?.getUserMedia || !globalThis.AudioWorkletNode) {
       return "This browser cannot record. Choose audio files instead.";

@@ -40,11 +40,13 @@ export class Clip {
     this.address = URL.createObjectURL(file);
     this.body = element("div", { className: "answer" }, element("p", { className: "quiet" }, "Waiting"));
     const heading = element("h3", { id: `${this.id}-name` }, file.name);
-    const close = element("button", { type: "button", className: "plain", ariaLabel: `Remove ${file.name}` }, "Remove");
+    const ariaLabel = `Remove ${file.name}`;
+    const close = element("button", { type: "button", className: "plain", ariaLabel }, "Remove");
     close.addEventListener("click", () => onRemove(this));
     const player = element("audio", { controls: true, preload: "metadata", src: this.address });
     player.setAttribute("aria-label", `Player of ${file.name}`);
-    this.card = element("article", { id: this.id, tabIndex: -1 }, element("header", {}, heading, close), player, this.body);
+    const header = element("header", {}, heading, close);
+    this.card = element("article", { id: this.id, tabIndex: -1 }, header, player, this.body);
     this.card.setAttribute("aria-labelledby", heading.id);
   }
 
@@ -71,7 +73,8 @@ export class Clip {
    * Shows an answer.
    *
    * @param {{scores: number[], milliseconds: number, seconds: number, cutAt: ?number}} answer Scores in the order of
-   *     the labels, time of the computation, length of the clip in seconds, and the length that was used if it was cut.
+   *     the labels, time of the computation, length of the clip in seconds, and the length that was used if it
+   *     was cut.
    */
   showAnswer(answer) {
     this.answer = answer;
@@ -97,14 +100,15 @@ export class Clip {
   }
 }
 
-/** Scores as a list, best first: label, bar and number. The bar repeats the number and is hidden from screen readers. */
+/** Scores as a list, best first: label, bar and number. The bar is hidden from screen readers. */
 function bars(labels, scores) {
   const order = labels.map((_, index) => index).sort((one, other) => scores[other] - scores[one]);
   const rows = order.map((index, place) => {
     const bar = element("span", { className: "bar" });
     bar.style.width = `${100 * scores[index]}%`;
     const track = element("span", { className: "track", ariaHidden: "true" }, bar);
-    return element("li", { className: place ? "" : "best" }, element("span", {}, labels[index]), track, element("span", { className: "number" }, percent(scores[index])));
+    const number = element("span", { className: "number" }, percent(scores[index]));
+    return element("li", { className: place ? "" : "best" }, element("span", {}, labels[index]), track, number);
   });
   const list = element("ol", { className: "bars" }, ...rows);
   list.setAttribute("aria-label", "Scores, best first");
@@ -144,7 +148,8 @@ function cell(value) {
  * @returns {string} A header, and a line for each clip.
  */
 export function csv(clips, labels) {
-  const head = ["file", "label", "score", ...labels.map((label) => `score_${label}`), "error", "seconds", "computation"];
+  const columns = labels.map((label) => `score_${label}`);
+  const head = ["file", "label", "score", ...columns, "error", "seconds", "computation"];
   const rows = clips.map(({ file, label, score, answer, error }) => {
     if (!answer) return [file.name, ...Array(2 + labels.length).fill(""), error ?? "not finished", "", ""];
     return [file.name, label, score, ...answer.scores, "", answer.seconds, answer.milliseconds / 1000];

@@ -328,9 +328,14 @@ def test_the_keyboard_is_enough_and_everything_has_a_name(visit, clip):
     focused = "document.activeElement.id"
     assert here.page.evaluate(focused) == "record"
     here.page.keyboard.press("Tab")
-    with here.page.expect_file_chooser() as chooser:
+    choosers = []
+    here.page.on("filechooser", lambda chooser: choosers.append(chooser))
+    for _ in range(50):
         here.page.keyboard.press("Space")
-    chooser.value.set_files([clip, clip])
+        here.page.wait_for_timeout(200)  # until the browser reports choosers
+        if choosers:
+            break
+    choosers[0].set_files([clip, clip])
     here.finish(2)
     reached = []
     for _ in range(40):
@@ -436,7 +441,9 @@ def test_the_build_keeps_folders_of_others(name, tiny, tmp_path):
 def test_the_built_page_names_no_other_host_and_scripts_are_small(site):
     for name in ("index.html", "page.css"):
         assert not re.search(r"(?:https?:)?//\w", (site / "deep/er" / name).read_text().partition("<body")[0]), name
-    assert all(len(path.read_text().splitlines()) <= 250 for path in WEB.glob("*.*s"))
+    for path in WEB.glob("*.js"):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 200 and max(map(len, lines)) <= 119, path
 
 
 def test_packages_are_pinned_without_hosts():
