@@ -341,7 +341,7 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
             return wave.astype(np.float32)
         seconds = self.frame_seconds, self.hop_seconds
         mel = log_mel(wave, self.sampling_rate, *seconds, self.num_mel_bins, (self.min_frequency, self.max_frequency))
-        return ((mel.T - self.log_mel_mean) / self.log_mel_std).astype(np.float32)
+        return (mel - np.float32(self.log_mel_mean)) / np.float32(self.log_mel_std)
 
     def collate(self, clips: list[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
         """Pad clips to the longest of them, with their mask.

@@ -94,7 +94,8 @@ def embed_files(
     path = Path(output).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     of_texts = {"texts": np.array(texts), "text_embeddings": embed_texts(pipe, texts)} if texts else {}
-    answers = list(embed_recordings(pipe, map(read_input, recordings.names), batch_size, on_error="return"))
+    inputs = list(map(read_input, recordings.names))
+    answers = list(embed_recordings(pipe, inputs, batch_size, on_error="return"))
     errors = [answer for answer in answers if isinstance(answer, str)]
     pairs = zip(recordings.names, answers, strict=True)
     used = [(name, answer) for name, answer in pairs if not isinstance(answer, str)]
