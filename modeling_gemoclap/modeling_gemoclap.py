@@ -42,9 +42,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         >>> model.save_pretrained("gemo-clap")
     """
 
-    accepts_loss_kwargs = (
-        False  # the loss is a mean over the batch: Trainer must not divide it by the number of labels
-    )
+    accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer must not divide it by the labels
 
     def __init__(
         self,
