@@ -17,6 +17,7 @@ from .safety_gemoclap import constructor_settings, encoder_extractor_class
 KALDI_FRAME, KALDI_HOP = 25, 10  # milliseconds: the frames of extractors that return no mask (AST)
 WHISPER_EXTRACTOR = "WhisperFeatureExtractor"
 WINDOW_OPTION = "audio_window_seconds"
+BLOCK_FRAMES = 64  # that are transformed together: few enough for the cache of a core
 MEL_FLOOR = 1e-6  # the lowest mel power of the compact encoder's input
 POSITIONS_PER_SECOND = 50  # positions of Whisper's encoder, each for two mel frames
 
@@ -62,13 +63,19 @@ def log_mel(
     """
     frame, hop = round(frame_seconds * sampling_rate), round(hop_seconds * sampling_rate)
     fft = 2 ** int(np.ceil(np.log2(frame)))
-    frames = np.lib.stride_tricks.sliding_window_view(wave, frame, axis=-1)[..., ::hop, :]
-    padded = np.zeros((*frames.shape[:-1], fft))  # in float32, rounding would disturb bands that are near the floor
-    np.multiply(frames, window_function(frame, "hann"), out=padded[..., :frame])
-    spectrum = np.fft.rfft(padded)
-    power = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
+    window = window_function(frame, "hann")
     filters = _mel_filters(fft, bands, frequencies[0], frequencies[1] or sampling_rate / 2, sampling_rate)
-    return np.log(np.maximum(power @ filters, np.float32(MEL_FLOOR)))
+    frames = np.lib.stride_tricks.sliding_window_view(wave, frame, axis=-1)[..., ::hop, :]
+    mel = np.empty((*frames.shape[:-1], bands), np.float32)
+    for start in range(0, frames.shape[-2], BLOCK_FRAMES):
+        block = frames[..., start : start + BLOCK_FRAMES, :]
+        padded = np.zeros((*block.shape[:-1], fft))  # in float32, rounding would disturb bands near the floor
+        np.multiply(block, window, out=padded[..., :frame])
+        squares = np.fft.rfft(padded).view(np.float64)
+        np.square(squares, out=squares)
+        power = (squares[..., ::2] + squares[..., 1::2]).astype(np.float32)
+        mel[..., start : start + BLOCK_FRAMES, :] = power @ filters
+    return np.log(np.maximum(mel, np.float32(MEL_FLOOR)))
 
 
 def window_positions(seconds: float, most: int) -> int:
