@@ -197,7 +197,7 @@ def process_in_batches(
     """
     sorts = _has_no_delay(stream)
     most, window = max(batch_size, min(LOOK_AHEAD * batch_size, MOST_CLIPS)) if sorts else batch_size, batch_size
-    with closing(_Loader(stream, load, batch_size)) as loader:
+    with closing(_Loader(stream, load, max(batch_size, 2 * MOST_THREADS))) as loader:
         while items := loader.take(window):
             window = min(2 * window, most)  # the first results come after one batch
             results = {place: item for place, item in enumerate(items) if isinstance(item, dict)}

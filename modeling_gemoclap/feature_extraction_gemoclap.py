@@ -334,7 +334,8 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
             The waveform `(time,)`, or log-mel features `(frames, num_mel_bins)`.
         """
         if self.do_normalize:
-            wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
+            wave = wave - wave.mean()
+            wave /= np.sqrt(np.square(wave).mean() + 1e-7)
         elif self.level_db is not None:
             wave = set_level(wave, self.level_db)
         if self.feature_type != "log_mel":
