@@ -94,7 +94,7 @@ def test_rows_of_several_processes_are_merged_also_after_an_interruption(tmp_pat
             write(names[2], ANSWER)
         file.merge(names)
     assert not list(tmp_path.glob("*.part-*"))
-    written = [name for name, _, _ in rows.read(path.read_text())]
+    written = [name for name, _, _ in rows.read(path.read_bytes().decode())]
     assert written == names
     with new_file().open() as file:
         assert file.done == names[1:]
