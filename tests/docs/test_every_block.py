@@ -19,7 +19,7 @@ NOT_RUN = {  # by page, heading and place under the heading; an asterisk stands 
         "command.md",
         "Several processes",
         0,
-    ): "needs eight GPUs; tests/inference/test_processes.py launches two processes",
+    ): "needs eight GPUs; tests/inference/test_processes.py launches two",
     ("service.md", "Start", 0): "runs until it is stopped; tests/service/test_server.py starts and stops it",
     ("predict.md", "Smaller checkpoints for shipping", 0): "needs MiniLM; tests/compression/test_compress.py",
     ("page.md", "Start", 0): "does not end; tests/page/test_page.py starts app.py",
