@@ -334,14 +334,15 @@ class GEmoClapFeatureExtractor(SequenceFeatureExtractor):
             The waveform `(time,)`, or log-mel features `(frames, num_mel_bins)`.
         """
         if self.do_normalize:
-            wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
+            wave = wave - wave.mean()
+            wave /= np.sqrt(np.square(wave).mean() + 1e-7)
         elif self.level_db is not None:
             wave = set_level(wave, self.level_db)
         if self.feature_type != "log_mel":
             return wave.astype(np.float32)
         seconds = self.frame_seconds, self.hop_seconds
         mel = log_mel(wave, self.sampling_rate, *seconds, self.num_mel_bins, (self.min_frequency, self.max_frequency))
-        return ((mel.T - self.log_mel_mean) / self.log_mel_std).astype(np.float32)
+        return (mel - np.float32(self.log_mel_mean)) / np.float32(self.log_mel_std)
 
     def collate(self, clips: list[np.ndarray], return_tensors: str | None = "pt") -> BatchFeature:
         """Pad clips to the longest of them, with their mask.

@@ -42,8 +42,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         >>> model.save_pretrained("gemo-clap")
     """
 
-    # The loss is a mean over the batch, so Trainer must not divide it by the number of labels.
-    accepts_loss_kwargs = False
+    accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer must not divide it by the labels
 
     def __init__(
         self,
@@ -85,6 +84,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .audio_encoder_gemoclap import GEmoClapAudioModel
         from .audio_files_gemoclap import decode
         from .audio_headers_gemoclap import AudioError
+        from .batching_gemoclap import process_in_batches
         from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
         from .frozen_gemoclap import run_last_layers
         from .pipeline_gemoclap import ZeroShotEmotionPipeline
@@ -94,8 +94,8 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .spectrograms_gemoclap import log_mel
         from .speech_gemoclap import trim_silence
 
-        names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
-        return *names, check_config, decode, AudioError, log_mel, read_audio, run_last_layers, trim_silence
+        names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline, decode
+        return *names, check_config, AudioError, log_mel, process_in_batches, read_audio, run_last_layers, trim_silence
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:

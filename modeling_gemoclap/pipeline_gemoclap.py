@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 
 import torch
 from transformers import Pipeline
 from transformers.utils import logging
 
+from .batching_gemoclap import padding_limit, process_in_batches
 from .prompts_gemoclap import check_words, require_two_words
 from .recordings_gemoclap import is_one_recording
 
@@ -65,43 +65,26 @@ def load_clip(extractor, audio, sampling_rate: int | None = None, on_error: str 
         return {"error": str(error)}
 
 
-def process_in_batches(stream: Iterable, batch_size: int, load: Callable, predict: Callable) -> Iterator:
-    """Process a stream of recordings in batches and in order.
+def rank_scores(scores: torch.Tensor, labels: list[str]) -> list[list[dict]]:
+    """Sort labels by their scores, for each clip.
 
     Args:
-        stream: Recordings.
-        batch_size: Number of recordings that are loaded and processed together.
-        load: Maps a recording to its features, or to a dict, which is then its result.
-        predict: Maps a list of features to as many results.
-
-    Yields:
-        The result of each recording.
-    """
-    stream = iter(stream)
-    while batch := list(islice(stream, batch_size)):
-        items = [load(recording) for recording in batch]
-        clips = [item for item in items if not isinstance(item, dict)]
-        results = iter(predict(clips)) if clips else iter(())
-        yield from (item if isinstance(item, dict) else next(results) for item in items)
-
-
-def rank_scores(scores: torch.Tensor, labels: list[str]) -> list[dict]:
-    """Sort labels by their scores.
-
-    Args:
-        scores: `(labels,)`.
+        scores: `(clips, labels)`.
         labels: The names of the labels.
 
     Returns:
-        `[{"label", "score"}, ...]`, best first.
+        For each clip `[{"label", "score"}, ...]`, best first.
 
     Raises:
         ValueError: If a score is not finite.
     """
     if not scores.isfinite().all():
         raise ValueError("the model's scores are not finite: its weights are damaged, or the precision is too low")
-    order = scores.argsort(descending=True, stable=True).tolist()
-    return [{"label": labels[index], "score": scores[index].item()} for index in order]
+    values, order = scores.sort(dim=-1, descending=True, stable=True)
+    return [
+        [{"label": labels[index], "score": score} for index, score in zip(indices, row, strict=True)]
+        for indices, row in zip(order.tolist(), values.tolist(), strict=True)
+    ]
 
 
 class ZeroShotEmotionPipeline(Pipeline):
@@ -226,10 +209,10 @@ class ZeroShotEmotionPipeline(Pipeline):
             return load_clip(extractor, audio, options["sampling_rate"], options["on_error"])
 
         def predict(clips):
-            for embedding in self.forward(extractor.collate(clips))["audio_embeds"]:
-                yield self.postprocess(embedding, **options)
+            return self.postprocess(self.forward(extractor.collate(clips))["audio_embeds"], **options)
 
-        return process_in_batches(stream, batch_size, load, predict)
+        limit = padding_limit(self.model, extractor)
+        return process_in_batches(stream, batch_size, load, predict, limit)
 
     def preprocess(self, audio, sampling_rate: int | None = None, on_error: str = "raise"):
         """Compute the features of one recording; see `load_clip`."""
@@ -238,19 +221,25 @@ class ZeroShotEmotionPipeline(Pipeline):
     def _forward(self, model_inputs) -> dict:
         return {"audio_embeds": self.model.get_audio_features(**model_inputs)}
 
-    def postprocess(self, embedding: torch.Tensor, candidate_labels: list[str], class_embeddings, **options):
-        """Compute the result of one clip, as `__call__` returns it, from its embedding `(projection_dim,)`."""
-        emotion = self._rank(embedding, class_embeddings, candidate_labels)[: options["top_k"]]
-        if not options["return_gender"] and not options["return_embeddings"]:
-            return emotion
-        result = {"emotion": emotion}
-        if options["return_gender"]:
-            result["gender"] = self._rank(embedding, options["gender_embeddings"], self.model.config.genders)
-        if options["return_embeddings"]:
-            result["embedding"] = embedding.float().numpy()
-        return result
+    def get_inference_context(self):
+        """The context of the model's forward pass: no tensor that it returns leaves the pipeline."""
+        return torch.inference_mode
 
-    def _rank(self, embedding: torch.Tensor, class_embeddings: torch.Tensor, labels: list[str]) -> list[dict]:
+    def postprocess(self, embeddings: torch.Tensor, candidate_labels: list[str], class_embeddings, **options) -> list:
+        """Compute the results of clips, as in `__call__`, from their embeddings `(clips, projection_dim)`."""
+        ranked = self._rank(embeddings, class_embeddings, candidate_labels)
+        results = emotions = [emotions[: options["top_k"]] for emotions in ranked]
+        if options["return_gender"] or options["return_embeddings"]:
+            results = [{"emotion": emotion} for emotion in emotions]
+        if options["return_gender"]:
+            genders = self._rank(embeddings, options["gender_embeddings"], self.model.config.genders)
+            results = [result | {"gender": gender} for result, gender in zip(results, genders, strict=True)]
+        if options["return_embeddings"]:
+            rows = embeddings.float().numpy()
+            results = [result | {"embedding": row} for result, row in zip(results, rows, strict=True)]
+        return results
+
+    def _rank(self, embeddings: torch.Tensor, class_embeddings: torch.Tensor, labels: list[str]) -> list[list[dict]]:
         scale = self.model.audio_scale.detach().float().cpu()
-        logits = scale * class_embeddings.float().cpu() @ embedding.float()
+        logits = scale * embeddings.float() @ class_embeddings.float().cpu().T
         return rank_scores((logits / (self.model.config.calibration_temperature or 1.0)).softmax(-1), labels)

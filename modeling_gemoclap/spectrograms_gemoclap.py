@@ -8,7 +8,7 @@ import numbers
 from functools import lru_cache
 
 import numpy as np
-from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+from transformers.audio_utils import mel_filter_bank, window_function
 from transformers.configuration_utils import PretrainedConfig
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
@@ -17,13 +17,15 @@ from .safety_gemoclap import constructor_settings, encoder_extractor_class
 KALDI_FRAME, KALDI_HOP = 25, 10  # milliseconds: the frames of extractors that return no mask (AST)
 WHISPER_EXTRACTOR = "WhisperFeatureExtractor"
 WINDOW_OPTION = "audio_window_seconds"
+BLOCK_FRAMES = 64  # that are transformed together: few enough for the cache of a core
+MEL_FLOOR = 1e-6  # the lowest mel power of the compact encoder's input
 POSITIONS_PER_SECOND = 50  # positions of Whisper's encoder, each for two mel frames
 
 
 @lru_cache(maxsize=8)
 def _mel_filters(fft: int, bands: int, min_frequency: float, max_frequency: float, sampling_rate: int) -> np.ndarray:
     """The mel filter bank, `(fft / 2 + 1, bands)`."""
-    return mel_filter_bank(
+    filters = mel_filter_bank(
         num_frequency_bins=fft // 2 + 1,
         num_mel_filters=bands,
         min_frequency=min_frequency,
@@ -31,6 +33,7 @@ def _mel_filters(fft: int, bands: int, min_frequency: float, max_frequency: floa
         sampling_rate=sampling_rate,
         mel_scale="htk",
     )
+    return filters.astype(np.float32)
 
 
 def log_mel(
@@ -41,10 +44,14 @@ def log_mel(
     bands: int,
     frequencies: tuple[float, float | None],
 ) -> np.ndarray:
-    """The natural logarithm of the mel power of a waveform.
+    """The natural logarithm of the mel power of a waveform, or of several of equal length.
+
+    It equals that of `transformers.audio_utils.spectrogram` up to rounding, and takes a third of the time. It is
+    computed with NumPy: parallel operations of torch can wait forever in a forked process, and training reads
+    recordings in such processes.
 
     Args:
-        wave: `(time,)`.
+        wave: `(..., time)`, at least one frame long.
         sampling_rate: Its rate in Hz.
         frame_seconds: Window length.
         hop_seconds: Hop length.
@@ -52,23 +59,23 @@ def log_mel(
         frequencies: Lowest and highest frequency of the bands in Hz; None for half the sampling rate.
 
     Returns:
-        `(bands, frames)`.
+        `(..., frames, bands)` float32.
     """
-    frame = round(frame_seconds * sampling_rate)
+    frame, hop = round(frame_seconds * sampling_rate), round(hop_seconds * sampling_rate)
     fft = 2 ** int(np.ceil(np.log2(frame)))
-    return spectrogram(
-        wave,
-        window_function(frame, "hann"),
-        frame_length=frame,
-        hop_length=round(hop_seconds * sampling_rate),
-        fft_length=fft,
-        power=2.0,
-        center=False,
-        mel_filters=_mel_filters(fft, bands, frequencies[0], frequencies[1] or sampling_rate / 2, sampling_rate),
-        mel_floor=1e-6,
-        log_mel="log",
-        dtype=np.float32,
-    )
+    window = window_function(frame, "hann")
+    filters = _mel_filters(fft, bands, frequencies[0], frequencies[1] or sampling_rate / 2, sampling_rate)
+    frames = np.lib.stride_tricks.sliding_window_view(wave, frame, axis=-1)[..., ::hop, :]
+    mel = np.empty((*frames.shape[:-1], bands), np.float32)
+    for start in range(0, frames.shape[-2], BLOCK_FRAMES):
+        block = frames[..., start : start + BLOCK_FRAMES, :]
+        padded = np.zeros((*block.shape[:-1], fft))  # in float32, rounding would disturb bands near the floor
+        np.multiply(block, window, out=padded[..., :frame])
+        squares = np.fft.rfft(padded).view(np.float64)
+        np.square(squares, out=squares)
+        power = (squares[..., ::2] + squares[..., 1::2]).astype(np.float32)
+        mel[..., start : start + BLOCK_FRAMES, :] = power @ filters
+    return np.log(np.maximum(mel, np.float32(MEL_FLOOR)))
 
 
 def window_positions(seconds: float, most: int) -> int:

@@ -73,20 +73,29 @@ def predict(
     from ..inference.files import FilePredictor, OutputOptions
     from ..inference.loading import load_pipeline
     from ..inference.predictions import PredictionOptions
+    from ..inference.processes import SharedPredictor, launched_processes, refuse_unshared
     from ..inference.report import check_report, recording_report
 
     names = dict.fromkeys(("labels", "candidate_labels"), "--labels") | {"hypothesis_template": "--template"}
     names |= {"reject_below": "--reject-below"}
+    processes = launched_processes()
+    quiet = quiet or not processes.is_main
     with usage_errors(names):
+        refuse_unshared(processes, found, output, report)
         options = PredictionOptions(labels, template or None, gender, batch_size, reject_below)
         output_options = OutputOptions(output, format and format.value, restart, quiet)
         refuse_same_file({"--output": output, "--report": report}, dict(zip(found.names, found.names, strict=True)))
         if report:
             check_report(report)
-        pipe = load_pipeline(model, device, revision)
+        pipe = load_pipeline(model, processes.device(device), revision)
         page = recording_report(report, pipe, options, model, revision) if report else None
-        predictor = FilePredictor(pipe, found, options, output_options, page)
-    predictor.run()
+        arguments = pipe, found, options, output_options
+        shared = processes.count > 1
+        predictor = SharedPredictor(processes, *arguments) if shared else FilePredictor(*arguments, page)
+    with processes.connected():
+        predictor.run()
+    if not processes.is_main:
+        return 0
     if not quiet or predictor.errors or predictor.rejected:
         print(predictor.summary(), file=sys.stderr)
     if page and not quiet:
@@ -118,12 +127,19 @@ def embed(
     from ..command_line.places import refuse_same_file
     from ..inference.embeddings import check_output, embed_files
     from ..inference.loading import load_pipeline
+    from ..inference.processes import launched_processes, refuse_unshared
 
+    processes = launched_processes()
+    quiet = quiet or not processes.is_main
     with usage_errors():
+        refuse_unshared(processes, found, output, None)
         check_output(output)
         refuse_same_file({"--output": output}, dict(zip(found.names, found.names, strict=True)))
-        pipe = load_pipeline(model, device, revision)
-    summary, errors = embed_files(pipe, found, output, text or [], batch_size)
+        pipe = load_pipeline(model, processes.device(device), revision)
+    with processes.connected():
+        summary, errors = embed_files(pipe, found, output, text or [], batch_size, processes)
+    if not processes.is_main:
+        return 0
     if not quiet or errors:
         print(summary, file=sys.stderr)
     code = f"import numpy; print(numpy.load({output!r})['embeddings'].shape)"

@@ -100,9 +100,8 @@ class Corpus:
     def recordings(self) -> Iterator[str | dict]:
         """The input of `read_audio` for each clip, in order: a path, or a dict from `ShardReader.read`."""
         if self.shards is None:
-            yield from self.clips["path"]
-        else:
-            yield from map(ShardReader(self.shards).read, self.clips)
+            return iter(list(self.clips["path"]))  # of a list: the pipeline reads its recordings ahead
+        return map(ShardReader(self.shards).read, self.clips)
 
     def file_states(self) -> bytes:
         """The path, size and times of every recording, one per line. For shards, see `shard_states`."""

@@ -11,11 +11,12 @@ from tqdm.auto import tqdm
 from transformers import PretrainedConfig, set_seed
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
+from ..batching_gemoclap import padding_limit, process_in_batches
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.manifest import Corpus
 from ..feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForXVector
-from ..pipeline_gemoclap import load_clip, process_in_batches
+from ..pipeline_gemoclap import load_clip
 from ..spectrograms_gemoclap import POSITIONS_PER_SECOND
 from ..towers_gemoclap import keep_layers, load_complete_model, shorten_window
 from .clips import EvaluationOptions
@@ -63,6 +64,7 @@ def layer_means(
         options.batch_size,
         lambda clip: load_clip(extractor, clip, None, "return"),
         means_of_batch,
+        padding_limit(model, extractor),
     )
     results = list(tqdm(stream, total=len(corpus), desc="encoding"))
     skipped = [result["error"] for result in results if isinstance(result, dict)]

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from ..batching_gemoclap import padding_limit, process_in_batches
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..modeling_gemoclap import GEmoClapForAudioClassification
-from ..pipeline_gemoclap import check_count, load_clip, process_in_batches, rank_scores
+from ..pipeline_gemoclap import check_count, load_clip, rank_scores
 from ..prompts_gemoclap import check_words
 
 
@@ -78,14 +79,15 @@ class AudioClassifier:
             batch_size,
             lambda clip: load_clip(extractor, clip, None, on_error),
             lambda clips: self._answer(clips, return_embeddings),
+            padding_limit(self.model, extractor),
         )
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _answer(self, clips: list, return_embeddings: bool) -> list:
         inputs = self.feature_extractor.collate(clips).to(self.model.device)
         embeddings = self.model.pool_audio(**inputs)
         logits = self.model.classifier(embeddings).float() / (self.model.config.calibration_temperature or 1.0)
-        answers = [rank_scores(row, self.model.config.emotions) for row in logits.softmax(-1).cpu()]
+        answers = rank_scores(logits.softmax(-1).cpu(), self.model.config.emotions)
         if not return_embeddings:
             return answers
         pairs = zip(answers, embeddings.float().cpu().numpy(), strict=True)

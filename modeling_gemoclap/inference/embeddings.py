@@ -12,6 +12,7 @@ from ..command_line.places import refuse_unwritable
 from ..corpora.files import write_atomically
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from .classifier import AudioClassifier
+from .processes import Processes
 from .recordings import Recordings, read_input
 
 
@@ -73,6 +74,7 @@ def embed_files(
     output: str,
     texts: Sequence[str],
     batch_size: int,
+    processes: Processes | None = None,
 ) -> tuple[str, list[str]]:
     """Write the embeddings of recordings and texts to a NumPy file.
 
@@ -83,18 +85,26 @@ def embed_files(
             with texts also `texts` and `text_embeddings` `(texts, projection_dim)`.
         texts: Texts to embed too.
         batch_size: Number of recordings that are processed together.
+        processes: Connected processes, each of which embeds a share of the recordings; None: this one embeds all.
 
     Returns:
-        A summary, and the messages of recordings that could not be used. These are not in the file.
+        A summary, and the messages of recordings that could not be used. These are not in the file. In processes
+        other than the first, both are empty.
 
     Raises:
         ValueError: If no recording can be used, or if the model has no text encoder.
         OSError: If the file cannot be written.
     """
-    path = Path(output).expanduser()
+    path, processes = Path(output).expanduser(), processes or Processes()
     path.parent.mkdir(parents=True, exist_ok=True)
+    share = processes.share(recordings.names)
+    answers = list(embed_recordings(pipe, list(map(read_input, share)), batch_size, on_error="return"))
+    shares = processes.to_main(dict(zip(share, answers, strict=True)))
+    if not processes.is_main:
+        return "", []
+    of_all = {name: answer for part in shares for name, answer in part.items()}
+    answers = [of_all[name] for name in recordings.names]
     of_texts = {"texts": np.array(texts), "text_embeddings": embed_texts(pipe, texts)} if texts else {}
-    answers = list(embed_recordings(pipe, map(read_input, recordings.names), batch_size, on_error="return"))
     errors = [answer for answer in answers if isinstance(answer, str)]
     pairs = zip(recordings.names, answers, strict=True)
     used = [(name, answer) for name, answer in pairs if not isinstance(answer, str)]

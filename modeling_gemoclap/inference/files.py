@@ -100,7 +100,7 @@ class FilePredictor:
             self.report.write()
 
     def _answers(self, names: list[str]) -> Iterator[Prediction | str]:
-        recordings = map(read_input, names)
+        recordings = list(map(read_input, names))  # a list: the pipeline reads its recordings ahead
         if self.report:
             return self.report.predict(names, recordings)
         return predict(self.pipe, recordings, self.options, on_error="return")

@@ -242,7 +242,7 @@ class _Builder:
 
     def _embed(self, groups: list[list[Recording]], progress: tqdm) -> Iterator[tuple[Recording, np.ndarray]]:
         """Embed the first recording of each group; yields every usable recording with its embedding."""
-        paths = (str(self.folder / group[0].name) for group in groups)
+        paths = [str(self.folder / group[0].name) for group in groups]
         answers = embed_recordings(self.pipe, paths, self.options.batch_size, on_error="return")
         for group, answer in zip(groups, answers, strict=True):
             progress.update(len(group))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -245,28 +246,67 @@ class PredictionFile:
                 yield self
 
     def _begin(self) -> None:
+        files = [self.path, *self._parts()]
         if self.restart:
-            self.path.unlink(missing_ok=True)  # before the settings: they must never be beside rows of other ones
-        lines = self._lines() if self.path.exists() else []
+            for file in files:  # before the settings: they must never be beside rows of other ones
+                file.unlink(missing_ok=True)
+        rows = []
+        for file in filter(Path.exists, files):
+            written, names = file.stat().st_mtime, {name for name, _ in rows}
+            kept = [(name, line) for name, failed, line in self._lines(file) if not failed and name not in names]
+            rows += [row for row in kept if not _is_newer(row[0], written)]
         write_json(self.settings_path, self.identity)
-        text = self.rows.header + "".join(line for _, line in lines)
-        with write_atomically(self.path) as part:
-            part.write_bytes(text.encode("utf-8", "surrogateescape"))
-        self.done = [name for name, _ in lines if name != STDIN]
+        self._replace(line for _, line in rows)
+        self.done = [name for name, _ in rows if name != STDIN]
 
-    def _lines(self) -> list[tuple[str, str]]:
-        """The names and lines of the predictions that are kept."""
+    def _replace(self, lines: Iterable[str]) -> None:
+        """Write the file anew, with the rows of its parts, and remove these."""
+        with write_atomically(self.path) as new:
+            new.write_bytes((self.rows.header + "".join(lines)).encode("utf-8", "surrogateescape"))
+        for part in self._parts():
+            part.unlink()
+
+    def _parts(self) -> list[Path]:
+        """The files with the rows of several processes; see `open_part`."""
+        return sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.part-*"))
+
+    @contextmanager
+    def open_part(self, number: int) -> Iterator[Callable[[str, Prediction | str], None]]:
+        """Open a file beside the output for the rows of one of several processes, until they are merged.
+
+        Args:
+            number: The number of the process.
+
+        Yields:
+            A function that writes the row of a recording, as `write` does.
+        """
+        part = self.path.with_name(f"{self.path.name}.part-{number}")
+        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as self._file:
+            self._write(self.rows.header)
+            yield self.write
+
+    def merge(self, names: Sequence[str]) -> None:
+        """Write all rows, also those of other processes, into the file, in the order of their recordings.
+
+        Args:
+            names: The recordings in their order. Rows of others, from an earlier run, come first.
+        """
+        rows = [(name, line) for file in (self.path, *self._parts()) for name, _, line in self._lines(file)]
+        places = {name: place for place, name in enumerate(names)}
+        self._replace(line for _, line in sorted(rows, key=lambda row: places.get(row[0], -1)))
+
+    def _lines(self, path: Path) -> list[tuple[str, bool, str]]:
+        """The name of each row of the file or of a part of it, whether it is an error, and its line."""
         advice = "give another --output, or --restart to overwrite it"
         if not self.settings_path.is_file():
             raise UsageError(f"{self.path} exists, and it is not known what made it: {advice}")
         if changed := differences(read_object(self.settings_path), self.identity, ("in the file", "now")):
             raise UsageError(f"{self.path} has predictions made otherwise ({changed[0]}): {advice}")
-        written = self.path.stat().st_mtime
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
         try:
-            lines = self.rows.read(self.path.read_bytes().decode("utf-8", "surrogateescape"))
+            return [] if path != self.path and self.rows.header.startswith(text) else self.rows.read(text)
         except ValueError as error:
-            raise UsageError(f"{self.path} was changed ({error}): {advice}") from None
-        return [(name, line) for name, failed, line in lines if not failed and not _is_newer(name, written)]
+            raise UsageError(f"{path} was changed ({error}): {advice}") from None
 
     def write(self, name: str, answer: Prediction | str) -> None:
         """Write the row of a recording, so that it is in the file even if the process is killed afterwards."""

@@ -68,7 +68,7 @@ class _Loaded:
     """Takes the place of a feature extractor for clips whose features are computed already."""
 
     def __init__(self, extractor):
-        self.collate = extractor.collate
+        self.collate, self.feature_type = extractor.collate, extractor.feature_type
 
     def load_speech(self, audio: np.ndarray, sampling_rate: int | None = None) -> np.ndarray:
         return audio

@@ -15,6 +15,11 @@ NOT_RUN = {  # by page, heading and place under the heading; an asterisk stands 
     ("compare.md", "Grids", 0): "35 and 60 trainings, and IEMOCAP; tests/runs/test_grid.py runs a grid of two cells",
     ("open_choices.md", "Measured effects", 0): "35 trainings; tests/runs/test_grid.py runs a grid of two cells",
     ("scaling.md", "Several processes", 0): "needs eight GPUs; tests/training/test_launch.py reads the launch file",
+    (
+        "command.md",
+        "Several processes",
+        0,
+    ): "needs eight GPUs; tests/inference/test_processes.py launches two",
     ("service.md", "Start", 0): "runs until it is stopped; tests/service/test_server.py starts and stops it",
     ("predict.md", "Smaller checkpoints for shipping", 0): "needs MiniLM; tests/compression/test_compress.py",
     ("page.md", "Start", 0): "does not end; tests/page/test_page.py starts app.py",

@@ -7,9 +7,11 @@ import pytest
 import soundfile
 import soxr
 import torch
+from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
 from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor, audio_files_gemoclap, feature_extraction_gemoclap
 from modeling_gemoclap.feature_extraction_gemoclap import read_audio
+from modeling_gemoclap.spectrograms_gemoclap import log_mel
 
 WAVE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.float32)
 
@@ -176,3 +178,38 @@ def test_missing_soundfile_is_named(extractor, monkeypatch, wav):
     monkeypatch.setattr(audio_files_gemoclap, "soundfile", None)
     with pytest.raises(ImportError, match="soundfile"):
         extractor(wav)
+
+
+# ---- log-mel --------------------------------------------------------------------------------------------------------
+def reference_log_mel(wave, bands, frame=400, hop=160, fft=512, frequencies=(50.0, 8000.0)):
+    mel = mel_filter_bank(fft // 2 + 1, bands, *frequencies, 16000, mel_scale="htk")
+    options = {"power": 2.0, "center": False, "mel_filters": mel, "mel_floor": 1e-6, "log_mel": "log"}
+    return spectrogram(wave, window_function(frame, "hann"), frame, hop, fft, **options).T
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-3, 1e-5, 0.0])
+@pytest.mark.parametrize("samples", [400, 559, 560, 16000, 70001])
+def test_log_mel_is_that_of_transformers(samples, gain):
+    """The normalised log-mel differs by less than 1e-5, also of quiet clips, whose bands are near the floor."""
+    random = np.random.default_rng(samples)
+    wave = (gain * np.cumsum(random.standard_normal(samples)) / 50).astype(np.float32)
+    for bands in (16, 64):
+        mel = log_mel(wave, 16000, 0.025, 0.01, bands, (50.0, None))
+        assert mel.dtype == np.float32 and mel.shape == (1 + (samples - 400) // 160, bands)
+        assert np.abs(mel - reference_log_mel(wave, bands)).max() / 4 < 1e-5
+
+
+def test_log_mel_of_a_clip_does_not_depend_on_others():
+    waves = np.random.default_rng(0).standard_normal((5, 30000)).astype(np.float32)
+    together = log_mel(waves, 16000, 0.025, 0.01, 64, (50.0, None))
+    for wave, mel in zip(waves, together, strict=True):
+        assert np.abs(log_mel(wave, 16000, 0.025, 0.01, 64, (50.0, None)) - mel).max() < 1e-5
+
+
+def test_log_mel_of_speech_is_that_of_transformers(corpora):
+    extractor = GEmoClapFeatureExtractor(feature_type="log_mel")
+    for path in sorted((corpora / "emodb" / "audio").iterdir())[::40]:
+        wave = extractor.load_speech(path)
+        normalised = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
+        expected = (reference_log_mel(normalised, 64) - extractor.log_mel_mean) / extractor.log_mel_std
+        assert np.abs(extractor.features(wave) - expected).max() < 1e-5

@@ -23,8 +23,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor
+from modeling_gemoclap.batching_gemoclap import process_in_batches
 from modeling_gemoclap.feature_extraction_gemoclap import is_one_recording, read_audio
-from modeling_gemoclap.pipeline_gemoclap import load_clip, process_in_batches
+from modeling_gemoclap.pipeline_gemoclap import load_clip
 from modeling_gemoclap.recordings_gemoclap import check_rate
 
 RATE = 16000

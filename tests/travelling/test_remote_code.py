@@ -17,6 +17,7 @@ FACE = {
     "audio_files_gemoclap.py",
     "audio_headers_gemoclap.py",
     "base_gemoclap.py",
+    "batching_gemoclap.py",
     "encoding_gemoclap.py",
     "frozen_gemoclap.py",
     "heads_gemoclap.py",

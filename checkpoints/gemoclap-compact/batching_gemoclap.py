@@ -1,0 +1,1 @@
+../../modeling_gemoclap/batching_gemoclap.py
