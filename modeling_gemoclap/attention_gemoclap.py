@@ -62,6 +62,11 @@ def compiled_flex_attention() -> Callable[..., torch.Tensor]:
     return torch.compile(flex_attention_of, dynamic=True)
 
 
+def aligned_keys(frames: int, on_gpu: bool) -> int:
+    """The number of keys for which a mask has memory."""
+    return -(-frames // ALIGNMENT) * ALIGNMENT if on_gpu else frames
+
+
 class GEmoClapWavLMAttention(WavLMAttention):
     """WavLM's attention with the implementation of `config._attn_implementation`; the parameters are the same.
 
@@ -114,7 +119,7 @@ class GEmoClapWavLMAttention(WavLMAttention):
         """SDPA; `bias` is `(heads, frames, keys)`, where keys are filled up to a multiple of `ALIGNMENT` on a GPU."""
         frames = gate.shape[-1]
         if bias is None:
-            keys = -(-frames // ALIGNMENT) * ALIGNMENT if gate.is_cuda else frames
+            keys = aligned_keys(frames, gate.is_cuda)
             windows = self.bias_table(frames, keys).to(gate.dtype).unfold(1, keys, 1)  # a view
             bias = windows.flip(1)  # the window of the first query is the last
         if mask is None:
@@ -128,20 +133,33 @@ class GEmoClapWavLMAttention(WavLMAttention):
 
     def _flex(self, heads: list[torch.Tensor], gate: torch.Tensor, mask: torch.Tensor | None, bias):
         """Flex attention; `bias` is the table."""
-        if gate.device.type == "cpu":
-            raise ValueError(
-                "attn_implementation='flex_attention' needs a GPU, because torch cannot train with it on a CPU: use "
-                "attn_implementation='sdpa'"
-            )
-        if self.training and self.dropout > 0:
-            raise ValueError(
-                "attn_implementation='flex_attention' has no dropout of attention weights: set attention_dropout of "
-                "the audio tower to 0 (audio_attention_dropout=0.0), or use attn_implementation='sdpa'"
-            )
+        refuse_flex(gate, self.dropout if self.training else 0.0)
         bias = self.bias_table(gate.shape[-1]).to(gate.dtype) if bias is None else bias
         lengths = None if mask is None else mask.eq(1).sum(1).clamp_min(1)
         attend = flex_attention_of if torch.compiler.is_compiling() else compiled_flex_attention()
         return attend(*heads, gate, bias, lengths), bias
+
+
+def refuse_flex(inputs: torch.Tensor, dropout: float) -> None:
+    """Check that flex attention runs.
+
+    Args:
+        inputs: A tensor on the device of the model.
+        dropout: Probability of the dropout of attention weights.
+
+    Raises:
+        ValueError: On a CPU, or with dropout.
+    """
+    if inputs.device.type == "cpu":
+        raise ValueError(
+            "attn_implementation='flex_attention' needs a GPU, because torch cannot train with it on a CPU: use "
+            "attn_implementation='sdpa'"
+        )
+    if dropout > 0:
+        raise ValueError(
+            "attn_implementation='flex_attention' has no dropout of attention weights: set attention_dropout of the "
+            "audio tower to 0 (audio_attention_dropout=0.0), or use attn_implementation='sdpa'"
+        )
 
 
 def check_implementation(name: str | None) -> None:
