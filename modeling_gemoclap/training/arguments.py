@@ -186,6 +186,7 @@ class GEmoClapTrainingArguments(TrainingArguments):
             dist.init_process_group(self.ddp_backend or "gloo", timeout=self.ddp_timeout_delta)
         _refuse_missing_files(self)
         _refuse_compiler(self.torch_compile_backend)
+        _refuse_missing_bf16(self)
         if self.metric_for_best_model is None and chooses_by_metric(self):
             self.metric_for_best_model = "uar"  # evaluation reports no loss, which is transformers' default
         super().__post_init__()
@@ -213,6 +214,16 @@ def _refuse_compiler(backend: str | None) -> None:
     known = [member.value.lower() for member in DynamoBackend]
     if backend is not None and backend.lower() not in known:
         raise ValueError(f"--torch_compile_backend {backend}: unknown backend; give one of {', '.join(known)}")
+
+
+def _refuse_missing_bf16(arguments: TrainingArguments) -> None:
+    if (arguments.bf16 or arguments.bf16_full_eval) and not arguments.use_cpu and torch.cuda.is_available():
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            option = "--bf16" if arguments.bf16 else "--bf16_full_eval"
+            raise ValueError(
+                f"{option} true: the GPU ({torch.cuda.get_device_name()}) has no bf16: give --fp16 true, or "
+                f"leave both out for float32"
+            )
 
 
 @dataclass

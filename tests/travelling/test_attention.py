@@ -59,7 +59,7 @@ def assert_equal(first, second):
 
 
 @pytest.mark.parametrize("family", WAVLM)
-@pytest.mark.parametrize("case", ["all", "layers", "frozen", "checkpointed", "reentrant", "layerdrop"])
+@pytest.mark.parametrize("case", ["all", "layers", "frozen", "checkpointed", "layerdrop"])
 def test_sdpa_equals_eager_with_padding(make_wavlm, family, case):
     results = []
     for implementation in ("eager", "sdpa"):
@@ -69,8 +69,7 @@ def test_sdpa_equals_eager_with_padding(make_wavlm, family, case):
             model.unfreeze_last_n_layers(1)
         if case == "layerdrop":
             model.train()
-        options = {"checkpointed": {"use_reentrant": False}, "reentrant": {"use_reentrant": True}}.get(case, {})
-        results.append(gradients(model, **options))
+        results.append(gradients(model, **({"use_reentrant": False} if case == "checkpointed" else {})))
     assert_equal(*results)
     assert any("rel_attn_embed" in name for name in results[0][1]) == (case != "frozen")
 
@@ -97,12 +96,12 @@ def test_dropout_has_the_distribution_of_eager(make_wavlm):
         batch, _ = batch_of(model, [RATE // 4, RATE // 8])
         torch.manual_seed(0)
         with torch.no_grad():
-            draws = torch.stack([model.pool_audio(**batch) for _ in range(400)])
+            draws = torch.stack([model.pool_audio(**batch) for _ in range(200)])
         means.append(draws.mean(0))
         deviations.append(draws.std(0))
     assert deviations[0].min() > 0  # dropout acts
-    assert ((means[0] - means[1]).abs() < 5 * deviations[0] * (2 / 400) ** 0.5).all()
-    assert (deviations[1] / deviations[0] - 1).abs().mean() < 0.1
+    assert ((means[0] - means[1]).abs() < 5 * deviations[0] * (2 / 200) ** 0.5).all()
+    assert (deviations[1] / deviations[0] - 1).abs().mean() < 0.15
 
 
 @pytest.mark.parametrize("lengths", [None, [49, 7, 20]])
