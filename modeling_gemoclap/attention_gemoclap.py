@@ -56,6 +56,21 @@ def flex_attention_of(
     return flex_attention(query, key, value, score_mod=score_mod)
 
 
+def by_pairs(table: torch.Tensor, frames: int) -> torch.Tensor:
+    """The bias of each query and key, `(heads, frames, keys)`, from that by relative position.
+
+    Rows of a length that is greater by one are read as rows of the table's length, so that each begins one entry
+    earlier. Indexing would be slow to differentiate, and `unfold` cannot be exported with a dynamic length.
+
+    Args:
+        table: `(heads, frames + keys - 1)`, from `1 - frames` to `keys - 1`.
+        frames: Number of queries.
+    """
+    heads, length = table.shape
+    rows = F.pad(table, (0, 1))[:, None].expand(-1, frames, -1).reshape(heads, frames * (length + 1))
+    return rows[:, : frames * length].view(heads, frames, length)[..., frames - 1 :]
+
+
 @functools.cache
 def compiled_flex_attention() -> Callable[..., torch.Tensor]:
     """`flex_attention_of`, compiled once for all numbers of clips and frames; each layer calls it."""
@@ -120,8 +135,7 @@ class GEmoClapWavLMAttention(WavLMAttention):
         frames = gate.shape[-1]
         if bias is None:
             keys = aligned_keys(frames, gate.is_cuda)
-            windows = self.bias_table(frames, keys).to(gate.dtype).unfold(1, keys, 1)  # a view
-            bias = windows.flip(1)  # the window of the first query is the last
+            bias = by_pairs(self.bias_table(frames, keys).to(gate.dtype), frames)
         if mask is None:
             scores = gate[..., None] * bias
         else:  # the lowest number and not -inf, so that a clip without frames is not NaN
