@@ -57,6 +57,9 @@ def predict(
         typer.Option(help="Page (.html) on what the recordings are, compared with the training clips."),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Overwrite --output instead of continuing it.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the audio encoder first, for thousands of recordings.")
+    ] = False,
     quiet: Quiet = False,
     revision: Revision = None,
 ) -> int:
@@ -76,14 +79,14 @@ def predict(
     from ..inference.report import check_report, recording_report
 
     names = dict.fromkeys(("labels", "candidate_labels"), "--labels") | {"hypothesis_template": "--template"}
-    names |= {"reject_below": "--reject-below"}
+    names |= {"reject_below": "--reject-below", "compile needs": "--compile needs"}
     with usage_errors(names):
         options = PredictionOptions(labels, template or None, gender, batch_size, reject_below)
         output_options = OutputOptions(output, format and format.value, restart, quiet)
         refuse_same_file({"--output": output, "--report": report}, dict(zip(found.names, found.names, strict=True)))
         if report:
             check_report(report)
-        pipe = load_pipeline(model, device, revision)
+        pipe = load_pipeline(model, device, revision, compile)
         page = recording_report(report, pipe, options, model, revision) if report else None
         predictor = FilePredictor(pipe, found, options, output_options, page)
     predictor.run()

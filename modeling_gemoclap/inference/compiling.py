@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from torch import nn
-from transformers.utils import logging
-
-logger = logging.get_logger(__name__)
 
 
-def compile_audio_tower(model: nn.Module) -> None:
+def compile_audio_tower(model: nn.Module, backend: str = "inductor") -> None:
     """Compile the audio tower of a model by `torch.compile`, with dynamic numbers of clips and samples.
 
     The first batch waits for the compiler; later batches of any lengths use the same code, except for a batch of one
@@ -16,17 +13,21 @@ def compile_audio_tower(model: nn.Module) -> None:
 
     Args:
         model: A model of this package, which is changed in place.
+        backend: A backend of `torch.compile`.
 
     Raises:
         ValueError: If the model is on a CPU and there is no C++ compiler.
     """
-    if model.device.type == "cpu":
-        refuse_missing_compiler()
-    model.audio_model.compile(dynamic=True)
+    if backend == "inductor" and model.device.type == "cpu":
+        refuse_missing_compiler("compile")
+    model.audio_model.compile(dynamic=True, backend=backend)
 
 
-def refuse_missing_compiler() -> None:
+def refuse_missing_compiler(option: str) -> None:
     """Check that torch finds the C++ compiler that it compiles with.
+
+    Args:
+        option: The option that needs it, for the error message.
 
     Raises:
         ValueError: If it does not.
@@ -39,6 +40,6 @@ def refuse_missing_compiler() -> None:
     except Exception as error:
         names = config.cpp.cxx if isinstance(config.cpp.cxx, (list, tuple)) else [config.cpp.cxx]
         raise ValueError(
-            f"compile needs a C++ compiler, and none of {', '.join(name for name in names if name)} is there: install "
-            f"one (apt install g++), set the variable CXX to its path, or leave compile out"
+            f"{option} needs a C++ compiler ({', '.join(name for name in names if name)}), and there is none: install "
+            f"one (apt install g++), set the variable CXX to its path, or leave {option} out"
         ) from error

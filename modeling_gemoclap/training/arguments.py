@@ -15,6 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from ..command_line.parser import option
 from ..command_line.ranges import COUNT, DROPOUT, FACTOR, FINITE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range
 from ..configuration_gemoclap import POOLINGS
+from ..inference.compiling import refuse_missing_compiler
 from .augmentation import EQUALIZER, WARP
 from .trainer_options import chooses_by_metric
 
@@ -190,6 +191,10 @@ class GEmoClapTrainingArguments(TrainingArguments):
         if self.metric_for_best_model is None and chooses_by_metric(self):
             self.metric_for_best_model = "uar"  # evaluation reports no loss, which is transformers' default
         super().__post_init__()
+        if self.torch_compile:
+            os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "true")  # batches have varying lengths
+            if self.device.type == "cpu" and self.torch_compile_backend == "inductor":
+                refuse_missing_compiler("--torch_compile true")
         if self.fp16 and self.device.type == "cpu":
             raise ValueError(
                 "--fp16 true: it has no effect on a CPU, where training would run in float32; give --bf16 true, or "
