@@ -1,6 +1,6 @@
 """Measure WavLM's implementations of attention: time in turn, and peak memory in processes of their own.
 
-    python benchmarks/attention.py [--layers 4] [--rounds 3]
+    python benchmarks/attention.py [--layers 2] [--rounds 3]
 
 The Transformer of WavLM-base and -large in its true width, with random weights, on random frames. On a GPU
 `flex_attention` is measured too, and the kernel that took most of the time of each implementation is named.
@@ -22,7 +22,7 @@ from limits import default_device, synchronize
 from modeling_gemoclap.encoding_gemoclap import mask_padding_leaks
 from modeling_gemoclap.towers_gemoclap import build_audio_tower
 
-FAMILIES, SECONDS, BATCH = ("wavlm-base", "wavlm-large"), (4.0, 15.0), 4
+FAMILIES, SECONDS, BATCH = ("wavlm-base", "wavlm-large"), (4.0, 15.0), 2
 PASSES = ("forward", "forward and backward")
 FRAMES_PER_SECOND = 50
 
@@ -108,7 +108,7 @@ def rows_of(family: str, seconds: float, layers: int, rounds: int) -> list[dict]
 def main() -> None:
     """Measure and write the sections of RESULTS.md and docs/encoders.md, or measure one peak."""
     parser = parser_of(__doc__)
-    parser.add_argument("--layers", type=int, default=4, help="layers of the Transformer")
+    parser.add_argument("--layers", type=int, default=2, help="layers of the Transformer")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the timing")
     parser.add_argument("--case", nargs=5, metavar=("FAMILY", "SECONDS", "LAYERS", "PASS", "IMPLEMENTATION"))
     options = parser.parse_args()
