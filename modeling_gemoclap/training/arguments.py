@@ -12,10 +12,10 @@ from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..command_line.compilers import refuse_missing_compiler
 from ..command_line.parser import option
 from ..command_line.ranges import COUNT, DROPOUT, FACTOR, FINITE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range
 from ..configuration_gemoclap import POOLINGS
-from ..inference.compiling import refuse_missing_compiler
 from .augmentation import EQUALIZER, WARP
 from .trainer_options import chooses_by_metric
 
