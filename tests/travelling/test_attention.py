@@ -144,6 +144,8 @@ def test_flex_attention_has_no_dropout():
 @pytest.mark.parametrize("family", AUDIO)
 def test_no_family_runs_eager_by_default(make_model, family):
     model = make_model(family)
+    if family in ("wav2vec2-bert", "wav2vec2-conformer") and transformers.__version__.startswith("4."):
+        pytest.skip("transformers 4 has eager attention only")
     assert model.audio_model.config._attn_implementation == "sdpa"
     assert model.text_model.config._attn_implementation == "sdpa"
 
