@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
+from .attention_gemoclap import IMPLEMENTATIONS
 from .configuration_gemoclap import GEmoClapConfig
 from .encoding_gemoclap import applies_spec_augment, encode_frames, ignores_padding, mask_padding_leaks
 from .frozen_gemoclap import FreezableTowers, frozen_states, run_last_layers
@@ -28,6 +29,7 @@ class GEmoClapPreTrainedModel(FreezableTowers, PreTrainedModel):
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _supports_flex_attn = True
 
     weights_are_new = True  # whether the weights are randomly initialised
     pretrained_encoder: str | None = None  # name or path of the encoder from which the audio tower was loaded
@@ -62,6 +64,20 @@ class GEmoClapPreTrainedModel(FreezableTowers, PreTrainedModel):
         model.weights_are_new = False
         model.note_weights()
         return (model, report) if output_loading_info else model
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        """As in transformers, after a check that the implementation is one for all towers.
+
+        Raises:
+            ValueError: If it is not; `attn_implementation` may then be a dict with an entry for the other tower alone.
+        """
+        if requested_attention not in (None, *IMPLEMENTATIONS):
+            raise ValueError(
+                f"attn_implementation={requested_attention!r} does not support all towers: choose one of "
+                f"{', '.join(map(repr, IMPLEMENTATIONS))}, or give one for each tower, as in "
+                f"attn_implementation={{'audio_config': 'sdpa', 'text_config': {requested_attention!r}}}"
+            )
+        return super().get_correct_attn_implementation(requested_attention, is_init_check)
 
     def post_init(self) -> None:
         """Initialise as in transformers, and list the layers that FSDP and device maps must not split."""

@@ -203,6 +203,9 @@ class GEmoClapConfig(PromptsMixin, PretrainedConfig):
         training_data: Record of the training data: a list of dicts with `corpus`, `speakers`, `manifest_sha256` and
             `num_clips`.
         initializer_range: Standard deviation of the initial weights of the projections.
+        **kwargs: Fields of every configuration. As in transformers, `attn_implementation` is one implementation for
+            both towers, or a dict with `"audio_config"` and `"text_config"`, and is not saved. WavLM too has `"sdpa"`,
+            the default, `"flex_attention"` and `"eager"`.
 
     Raises:
         ValueError: If the value of an option is unknown, if a list of words or templates is invalid, or if `emotions`

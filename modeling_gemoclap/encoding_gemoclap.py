@@ -19,6 +19,7 @@ from transformers.configuration_utils import PretrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 
+from .attention_gemoclap import use_kernels
 from .spectrograms_gemoclap import POSITIONS_PER_SECOND
 
 # Families whose frames are independent of padding, as measured by benchmarks/batch_independence.py. The others process
@@ -103,7 +104,11 @@ def _masks_group_norm(tower: PreTrainedModel) -> bool:
 
 
 def mask_padding_leaks(tower: PreTrainedModel) -> PreTrainedModel:
-    """Replace the layers whose output depends on padding by masked layers; the names of parameters do not change."""
+    """Replace the layers whose output depends on padding by masked layers; the names of parameters do not change.
+
+    WavLM's attention is replaced too, by the kernels of `attention_gemoclap`.
+    """
+    use_kernels(tower)
     convolutions = getattr(getattr(tower, "feature_extractor", None), "conv_layers", None)
     group_norm = convolutions and isinstance(getattr(convolutions[0], "layer_norm", None), nn.GroupNorm)
     if group_norm and not _masks_group_norm(tower):

@@ -81,6 +81,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
     @staticmethod
     def _repository_files():
         """Never called: transformers 4 copies only the modules that this file imports, not their imports."""
+        from .attention_gemoclap import use_kernels
         from .audio_encoder_gemoclap import GEmoClapAudioModel
         from .audio_files_gemoclap import decode
         from .audio_headers_gemoclap import AudioError
@@ -94,8 +95,9 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .spectrograms_gemoclap import log_mel
         from .speech_gemoclap import trim_silence
 
-        names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline, decode
-        return *names, check_config, AudioError, log_mel, process_in_batches, read_audio, run_last_layers, trim_silence
+        names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline, use_kernels
+        others = AudioError, check_config, decode, log_mel, process_in_batches, read_audio, run_last_layers, trim_silence
+        return *names, *others
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:
@@ -330,9 +332,8 @@ class GEmoClapForXVector(GEmoClapAudioOnlyModel):
         Returns:
             `embeddings` of `(batch, output_size)`, not normalised.
         """
-        pooled = self.pool_audio(input_values, input_features, audio_attention_mask, audio_frames)
-        output = XVectorOutput(embeddings=pooled)
-        return output.to_tuple() if return_dict is False else output
+        embeddings = self.pool_audio(input_values, input_features, audio_attention_mask, audio_frames)
+        return (embeddings,) if return_dict is False else XVectorOutput(embeddings=embeddings)
 
 
 class GEmoClapForAudioClassification(GEmoClapAudioOnlyModel):

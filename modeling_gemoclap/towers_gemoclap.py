@@ -13,6 +13,7 @@ from transformers.configuration_utils import PretrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from .attention_gemoclap import GEmoClapWavLMModel
 from .audio_encoder_gemoclap import GEmoClapAudioModel
 from .audio_headers_gemoclap import refuse_pointers
 from .encoding_gemoclap import FIXED_LENGTH, PADDING_SAFE
@@ -65,7 +66,7 @@ def _model_class(config: PretrainedConfig, tower: str, name: str) -> type[PreTra
             f"{name} is a {config.model_type!r} model, not a text encoder: give a RoBERTa, BERT, MPNet, MiniLM or "
             f"XLM-RoBERTa checkpoint, or a similar one"
         )
-    return model_class
+    return GEmoClapWavLMModel if config.model_type == "wavlm" else model_class
 
 
 def _without_pooler(model_class: type) -> dict:

@@ -57,6 +57,9 @@ def predict(
         typer.Option(help="Page (.html) on what the recordings are, compared with the training clips."),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Overwrite --output instead of continuing it.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the audio encoder first, for thousands of recordings.")
+    ] = False,
     quiet: Quiet = False,
     revision: Revision = None,
 ) -> int:
@@ -77,7 +80,7 @@ def predict(
     from ..inference.report import check_report, recording_report
 
     names = dict.fromkeys(("labels", "candidate_labels"), "--labels") | {"hypothesis_template": "--template"}
-    names |= {"reject_below": "--reject-below"}
+    names |= {"reject_below": "--reject-below", "compile needs": "--compile needs"}
     processes = launched_processes()
     quiet = quiet or not processes.is_main
     with usage_errors(names):
@@ -87,7 +90,7 @@ def predict(
         refuse_same_file({"--output": output, "--report": report}, dict(zip(found.names, found.names, strict=True)))
         if report:
             check_report(report)
-        pipe = load_pipeline(model, processes.device(device), revision)
+        pipe = load_pipeline(model, processes.device(device), revision, compile)
         page = recording_report(report, pipe, options, model, revision) if report else None
         arguments = pipe, found, options, output_options
         shared = processes.count > 1

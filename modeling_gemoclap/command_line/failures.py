@@ -140,7 +140,7 @@ def failure_message(error: BaseException) -> str | None:
         return f"the disk is full{f' ({place})' if place else ''}: free some space and start again; {FILES_KEPT}"
     if INCOMPLETE_WRITE.search(message):
         return f"a file could not be written completely; the disk may be full: free some space; {FILES_KEPT}"
-    if isinstance(error, MemoryError) or (isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(message)):
+    if is_out_of_memory(error, message):
         return _memory_message(error, message)
     if isinstance(error, ImportError):
         return _import_message(error)
@@ -149,7 +149,7 @@ def failure_message(error: BaseException) -> str | None:
     if isinstance(error, subprocess.CalledProcessError):
         return f"stopped: {_command_line(error.cmd)} ended with status {error.returncode}; see its error above"
     if _any_defined_in(type(error).__mro__, NETWORK) or isinstance(error, (ConnectionError, TimeoutError)):
-        return f"the network or the Hub cannot be reached ({_first_line(message)}): try again, or give local folders"
+        return f"the network or the Hub cannot be reached ({first_line(message)}): try again, or give local folders"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else message
     if _any_defined_in([type(error)], ("modeling_gemoclap",)):
@@ -161,11 +161,27 @@ def failure_message(error: BaseException) -> str | None:
     return message if isinstance(error, ValueError) and _for_users(error) else None
 
 
+def is_out_of_memory(error: BaseException, message: str | None = None) -> bool:
+    """Whether an error is for lack of memory.
+
+    Args:
+        error: The error.
+        message: Its message; None: that of `error`.
+    """
+    message = str(error) if message is None else message
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(message) is not None
+    )
+
+
 def _memory_message(error: BaseException, message: str) -> str:
+    if _any_defined_in([type(error)], ("modeling_gemoclap",)):
+        return message
     memory = "GPU" if type(error).__name__ == "OutOfMemoryError" or "CUDA" in message else "main"
     return (
-        f"out of {memory} memory ({_first_line(message) or 'MemoryError'}): use smaller batches "
-        f"(--per_device_train_batch_size or --contrastive_chunk_size in training, --batch_size in evaluation); "
+        f"out of {memory} memory ({first_line(message) or 'MemoryError'}): use smaller batches "
+        f"(--per_device_train_batch_size or --contrastive_chunk_size in training, --batch_size in evaluation, "
+        f"--batch-size in predictions); "
         f"{FILES_KEPT}"
     )
 
@@ -212,14 +228,14 @@ def _package_of(error: ImportError) -> str:
 
 def _torch_message(error: BaseException, message: str) -> str | None:
     if NO_CUDA.search(message):
-        return f"no GPU is available ({_first_line(message)}): use the CPU (--use_cpu true in training, --device cpu)"
+        return f"no GPU is available ({first_line(message)}): use the CPU (--use_cpu true in training, --device cpu)"
     if DEAD_WORKER.search(message):
         return (
-            f"a worker process died ({_first_line(message)}), usually for lack of memory: use fewer workers "
+            f"a worker process died ({first_line(message)}), usually for lack of memory: use fewer workers "
             f"(--dataloader_num_workers, --preprocessing_num_workers)"
         )
     if type(error).__name__.startswith("Dist") or ("gloo" in message.lower() and PEER.search(message)):
-        return f"another process ended or cannot be reached ({_first_line(message)}): see the error of that process"
+        return f"another process ended or cannot be reached ({first_line(message)}): see the error of that process"
     return None
 
 
@@ -242,7 +258,8 @@ def _is_in(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
-def _first_line(message: str) -> str:
+def first_line(message: str) -> str:
+    """The first line of a message, cut to 200 characters."""
     return message.strip().partition("\n")[0][:200]
 
 

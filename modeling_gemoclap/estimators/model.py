@@ -64,7 +64,11 @@ class GEmoClap:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path = "base", device: str | None = None, revision: str | None = None
+        cls,
+        model: str | Path = "base",
+        device: str | None = None,
+        revision: str | None = None,
+        compile: bool = False,
     ) -> GEmoClap:
         """Load a checkpoint.
 
@@ -72,12 +76,13 @@ class GEmoClap:
             model: A folder, a name on the Hub, or `base` or `compact`, the checkpoints of this package.
             device: Device of the model; None selects a GPU if there is one.
             revision: Commit, tag or branch of a model on the Hub.
+            compile: Whether to compile the audio encoder, for predictions of many recordings; see `load_pipeline`.
 
         Raises:
             ValueError: If there is no such checkpoint, or it predicts no emotions.
         """
         loaded = cls(device=device)
-        loaded.pipe, loaded._name = load_pipeline(str(model), device, revision), str(model)
+        loaded.pipe, loaded._name = load_pipeline(str(model), device, revision, compile), str(model)
         source = shipped_checkpoint(str(model))
         if Path(source).is_dir():
             loaded._documents = _documents(source)

@@ -21,12 +21,13 @@ from ..registration import register
 from ..towers_gemoclap import load_complete_model
 from ..training_clips import load_training_clips
 from .classifier import AudioClassifier
+from .compiling import compile_audio_tower
 
 logger = logging.get_logger(__name__)
 
 
 def load_pipeline(
-    model: str, device: str | None = None, revision: str | None = None
+    model: str, device: str | None = None, revision: str | None = None, compile: bool = False
 ) -> ZeroShotEmotionPipeline | AudioClassifier:
     """Load the zero-shot pipeline of a checkpoint, or its classifier.
 
@@ -34,10 +35,19 @@ def load_pipeline(
         model: A folder, a name on the Hub, or `base` or `compact`, the checkpoints of this package.
         device: Device of the model; None selects a GPU if there is one.
         revision: Commit, tag or branch of a model on the Hub.
+        compile: Whether to compile the audio tower; see `compile_audio_tower`.
 
     Raises:
-        ValueError: If there is no such folder, model or device, or if it is not a checkpoint that predicts emotions.
+        ValueError: If there is no such folder, model or device, if it is not a checkpoint that predicts emotions, or
+            if `compile` finds no compiler.
     """
+    pipe = _load_pipeline(model, device, revision)
+    if compile:
+        compile_audio_tower(pipe.model)
+    return pipe
+
+
+def _load_pipeline(model: str, device: str | None, revision: str | None) -> ZeroShotEmotionPipeline | AudioClassifier:
     register()
     refuse_missing_device(device)
     model, hub = shipped_checkpoint(str(model)), {"revision": revision} if revision else {}

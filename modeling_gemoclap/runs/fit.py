@@ -21,6 +21,7 @@ from ..training.clips import ClipDataset, ClipOptions, cache_folder, read_parts,
 from ..training.frozen import attach_frames
 from ..training.trainer import SpeechTrainer
 from ..training.trainer_options import refuse_evaluation
+from .memory import explain_memory
 from .provenance import seen_speakers_note
 from .run import Run
 
@@ -39,13 +40,15 @@ def fit(run: Run, checkpoint: str | None = None) -> tuple[SpeechTrainer, list[st
 
     Raises:
         ValueError: If options contradict each other, or the clips do not suffice.
+        StepMemoryError: If a step does not fit into memory.
     """
     set_seed(run.training.seed)
     trainer, skipped = build_trainer(run, resumed=checkpoint is not None)
     if checkpoint and run.training.load_best_model_at_end:
         relocate_best_checkpoint(checkpoint, run.training.output_dir)
     run.on_training_start()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with explain_memory(trainer):
+        trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, skipped
 
 

@@ -12,6 +12,7 @@ from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..command_line.compilers import refuse_missing_compiler
 from ..command_line.parser import option
 from ..command_line.ranges import COUNT, DROPOUT, FACTOR, FINITE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range
 from ..configuration_gemoclap import POOLINGS
@@ -186,9 +187,14 @@ class GEmoClapTrainingArguments(TrainingArguments):
             dist.init_process_group(self.ddp_backend or "gloo", timeout=self.ddp_timeout_delta)
         _refuse_missing_files(self)
         _refuse_compiler(self.torch_compile_backend)
+        _refuse_missing_bf16(self)
         if self.metric_for_best_model is None and chooses_by_metric(self):
             self.metric_for_best_model = "uar"  # evaluation reports no loss, which is transformers' default
         super().__post_init__()
+        if self.torch_compile:
+            os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "true")  # batches have varying lengths
+            if self.device.type == "cpu" and self.torch_compile_backend == "inductor":
+                refuse_missing_compiler("--torch_compile true")
         if self.fp16 and self.device.type == "cpu":
             raise ValueError(
                 "--fp16 true: it has no effect on a CPU, where training would run in float32; give --bf16 true, or "
@@ -213,6 +219,16 @@ def _refuse_compiler(backend: str | None) -> None:
     known = [member.value.lower() for member in DynamoBackend]
     if backend is not None and backend.lower() not in known:
         raise ValueError(f"--torch_compile_backend {backend}: unknown backend; give one of {', '.join(known)}")
+
+
+def _refuse_missing_bf16(arguments: TrainingArguments) -> None:
+    if (arguments.bf16 or arguments.bf16_full_eval) and not arguments.use_cpu and torch.cuda.is_available():
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            option = "--bf16" if arguments.bf16 else "--bf16_full_eval"
+            raise ValueError(
+                f"{option} true: the GPU ({torch.cuda.get_device_name()}) has no bf16: give --fp16 true, or "
+                f"leave both out for float32"
+            )
 
 
 @dataclass

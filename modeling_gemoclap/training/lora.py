@@ -29,7 +29,7 @@ CONFIG_FIELDS = set(inspect.signature(GEmoClapConfig.__init__).parameters)
 CONFIG_FIELDS -= {"self", "audio_config", "text_config", "kwargs"}
 TOWER_METADATA = ("model_type", "architectures", "auto_map", "transformers_version", "dtype", "torch_dtype")
 TOWER_METADATA += ("_name_or_path",)
-# WavLM's attention reads the weights of these modules and never calls them, so that an update would have no effect.
+# WavLM's eager attention reads the weights of these modules and never calls them: an update would have no effect.
 UNCALLED_MODULES = {"wavlm": ("q_proj", "k_proj", "v_proj", "out_proj")}
 
 

@@ -1,0 +1,1 @@
+../../modeling_gemoclap/attention_gemoclap.py
