@@ -170,6 +170,9 @@ class GEmoClapTrainingArguments(TrainingArguments):
     lr_gamma: float = option(0.1, "Factor of the learning rate at each of --lr_milestones", within=FACTOR)
     layerwise_lr_decay: float = option(1.0, "Learning rate of a layer, relative to the layer above", within=FACTOR)
     class_balanced_sampling: bool = option(False, "Sample every emotion equally often")
+    batch_by_length: bool = option(
+        False, "Form batches of clips of similar length, so that less of a batch is padding; their order is random"
+    )
     overwrite_output: bool = option(False, "Overwrite an output folder that is not empty")
     # transformers' default pushes unfinished checkpoints, which are refused
     hub_strategy: str = option("end", "When --push_to_hub pushes", choices=[each.value for each in HubStrategy])
