@@ -174,6 +174,9 @@ class GEmoClapTrainingArguments(TrainingArguments):
         False, "Form batches of clips of similar length, so that less of a batch is padding; their order is random"
     )
     overwrite_output: bool = option(False, "Overwrite an output folder that is not empty")
+    dataloader_num_workers: int | None = option(
+        None, "Number of processes that read clips while the model trains; none: 1 if a core is left for it, else 0"
+    )
     # transformers' default pushes unfinished checkpoints, which are refused
     hub_strategy: str = option("end", "When --push_to_hub pushes", choices=[each.value for each in HubStrategy])
 
@@ -191,7 +194,9 @@ class GEmoClapTrainingArguments(TrainingArguments):
         _refuse_compiler(self.torch_compile_backend)
         if self.metric_for_best_model is None and chooses_by_metric(self):
             self.metric_for_best_model = "uar"  # evaluation reports no loss, which is transformers' default
+        workers, self.dataloader_num_workers = self.dataloader_num_workers, self.dataloader_num_workers or 0
         super().__post_init__()
+        self.dataloader_num_workers = workers  # None until the trainer has the clips
         if self.fp16 and self.device.type == "cpu":
             raise ValueError(
                 "--fp16 true: it has no effect on a CPU, where training would run in float32; give --bf16 true, or "

@@ -45,6 +45,7 @@ from .trainer_options import (
     refuse_label_smoothing,
     refuse_metric,
     refuse_options,
+    set_workers,
 )
 
 logger = logging.get_logger(__name__)
@@ -53,7 +54,8 @@ logger = logging.get_logger(__name__)
 class _SetEpoch(TrainerCallback):
     """Sets the epoch of the dataset and the sampler.
 
-    accelerate does not set the epoch of the sampler when a run is resumed.
+    accelerate does not set the epoch of the sampler when a run is resumed. The random numbers of an epoch are the same
+    with any number of workers: a new iterator of a `DataLoader` draws a number, but persistent workers keep theirs.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -62,6 +64,8 @@ class _SetEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         epoch, loader = int(round(state.epoch or 0, 6)), train_dataloader
+        if getattr(getattr(loader, "base_dataloader", loader), "_iterator", None) is not None:
+            torch.empty((), dtype=torch.int64).random_()
         components = [getattr(loader, "dataset", None)]
         while loader is not None:
             components.append(getattr(loader, "sampler", None))
@@ -145,6 +149,7 @@ class SpeechTrainer(HubTrainer):
             options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
             self.optimizer_cls_and_kwargs = (torch.optim.Adam, options)
         self.args.remove_unused_columns = False
+        set_workers(self.args, self.train_dataset)
         # The reentrant default of transformers 4 cuts the graph at a frozen input, so that nothing above is trained.
         self.args.gradient_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
         if self.args.world_size > 1:

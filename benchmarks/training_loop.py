@@ -1,0 +1,154 @@
+"""Compare the clips per second of train.py with a bare PyTorch loop over the same batches, collated beforehand.
+
+    python benchmarks/training_loop.py [--epochs 5] [--models compact wav2vec2]
+
+The bare loop is forward pass, backward pass, gradient clipping, optimizer step and `zero_grad`. The compact encoder has
+the settings of configs/compact.yaml and log-mel features; wav2vec2-base has random weights and reads its waves from
+files. The clips are noise with the lengths of Emo-DB and RAVDESS. An epoch of train.py, from its begin to the begin of
+the next, and an epoch of the bare loop are timed in turn. `workers` is `--dataloader_num_workers`.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from families import AUDIO
+from harness import ROOT, parser_of
+from lengths import clip_seconds, write_noise
+from limits import count_flop, matrix_peak
+from transformers import TrainerCallback
+
+from modeling_gemoclap.runs.fit import build_trainer
+from modeling_gemoclap.runs.recipe import parse_recipe
+from modeling_gemoclap.runs.train import plain_run
+from modeling_gemoclap.training.clips import audio_inputs
+
+CLIPS = {"compact": 160, "wav2vec2": 16}
+COMPACT = ("--config", str(ROOT / "configs" / "compact.yaml"))
+WAV2VEC2 = ("--learning_rate", "2e-5", "--lr_scheduler_type", "constant", "--per_device_train_batch_size", "8")
+
+
+class InTurn(TrainerCallback):
+    """Times epochs of the trainer, and after each of them an epoch of the bare loop over its batches."""
+
+    def __init__(self, trainer):
+        self.trainer, self.ours, self.bare, self.parts = trainer, [], [], {}
+        self.batches, self.start = [], None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Copy the model, and the optimizer for the copy."""
+        self.model = copy.deepcopy(self.trainer.trained_model).train()
+        optimizer = self.trainer.optimizer
+        settings = {name: value for name, value in optimizer.param_groups[0].items() if name in ("lr", "weight_decay")}
+        kind = type(getattr(optimizer, "optimizer", optimizer))
+        self.optimizer = kind([p for p in self.model.parameters() if p.requires_grad], **settings)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Stop the clock of the epoch that has ended, run its batches in the bare loop, and start the clock."""
+        if self.start is not None:
+            self.ours.append(time.perf_counter() - self.start)
+            self.bare.append(self.bare_epoch())
+        clips = self.trainer.train_dataset
+        order = list(self.trainer._get_train_sampler())
+        chunks = [order[at : at + args.train_batch_size] for at in range(0, len(order), args.train_batch_size)]
+        began = time.perf_counter()
+        self.batches = [self.trainer.data_collator([clips[index] for index in chunk]) for chunk in chunks]
+        self.parts.setdefault("read and collate", []).append(time.perf_counter() - began)
+        self.start = time.perf_counter()
+
+    def bare_epoch(self) -> float:
+        """Seconds of the bare loop."""
+        start = time.perf_counter()
+        for batch in self.batches:
+            loss = self.model(**batch).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.trainer.args.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return time.perf_counter() - start
+
+    def flop(self) -> int:
+        """Operations of the forward and backward passes of an epoch."""
+        return sum(count_flop(lambda batch=batch: self.model(**batch).loss.backward()) for batch in self.batches)
+
+    def text_share(self) -> float:
+        """Share of the text tower in the forward and backward passes of an epoch."""
+
+        def seconds(passes) -> float:
+            start = time.perf_counter()
+            for batch in self.batches:
+                passes(batch).sum().backward()
+            return time.perf_counter() - start
+
+        text = [seconds(lambda b: self.model.get_text_features(b["input_ids"], b["attention_mask"])) for _ in range(3)]
+        audio = [seconds(lambda b: self.model.get_audio_features(**audio_inputs(b))) for _ in range(3)]
+        return min(text) / (min(text) + min(audio))
+
+
+def measure(folder: Path, name: str, workers: int, epochs: int) -> dict:
+    """Train a model, and return medians of clips per second and the shares of the loop."""
+    corpus, run = folder / f"corpus-{name}", folder / f"run-{name}-{workers}"
+    settings = COMPACT if name == "compact" else (*WAV2VEC2, "--audio_model", str(folder / "wav2vec2"))
+    options = {"data_dir": corpus, "output_dir": run, "num_train_epochs": epochs + 2, "save_strategy": "no"}
+    options |= {
+        "dataloader_drop_last": "false",
+        "logging_strategy": "epoch",
+        "disable_tqdm": "true",
+        "use_cpu": "true",
+    }
+    options |= {"dataloader_num_workers": workers, "feature_cache_dir": folder / "cache", "report_to": "none"}
+    options |= {"dataloader_persistent_workers": str(workers > 0).lower()}
+    arguments = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    trainer, _ = build_trainer(plain_run(parse_recipe([*settings, *arguments])), resumed=False)
+    clock = InTurn(trainer)
+    trainer.add_callback(clock)
+    trainer.train()
+    clips = CLIPS[name]
+    ours, bare = (statistics.median(times[1:]) for times in (clock.ours, clock.bare))  # the first epoch warms up
+    data = statistics.median(clock.parts["read and collate"][1:])
+    ratio = statistics.median(b / o for b, o in zip(clock.bare[1:], clock.ours[1:], strict=True))
+    return {
+        "name": name,
+        "workers": workers,
+        "ours": clips / ours,
+        "bare": clips / bare,
+        "ratio": ratio,
+        "data": data / bare,
+        "text": clock.text_share(),
+        "flops": clock.flop() / bare,
+    }
+
+
+def main() -> None:
+    """Measure and write the section of RESULTS.md."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--epochs", type=int, default=5, help="timed epochs of each loop")
+    parser.add_argument("--models", nargs="+", choices=CLIPS, default=list(CLIPS), help="the models")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of workers")
+    options = parser.parse_args()
+    rows, peak = [], matrix_peak()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for name in options.models:
+            write_noise(
+                folder / f"corpus-{name}", clip_seconds()[0][:: len(clip_seconds()[0]) // CLIPS[name]][: CLIPS[name]]
+            )
+            if name == "wav2vec2":
+                tower = AUDIO["wav2vec2-base"]
+                torch.manual_seed(0)
+                from transformers import Wav2Vec2Model
+
+                Wav2Vec2Model(tower.config()).save_pretrained(folder / name)
+                tower.save_extractor(folder / name)
+            rows += [measure(folder, name, workers, options.epochs) for workers in options.workers]
+            print(rows, flush=True)
+    print("peak", peak, rows)
+
+
+if __name__ == "__main__":
+    main()
