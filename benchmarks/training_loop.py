@@ -3,9 +3,9 @@
     python benchmarks/training_loop.py [--epochs 5] [--models compact wav2vec2]
 
 The bare loop is forward pass, backward pass, gradient clipping, optimizer step and `zero_grad`. The compact encoder
-has the settings of configs/compact.yaml and log-mel features; wav2vec2-base has random weights and reads its waves from
-files. The clips are noise with the lengths of Emo-DB and RAVDESS. An epoch of train.py, from its begin to the begin of
-the next, and an epoch of the bare loop are timed in turn, in one process.
+has the settings of configs/compact.yaml; wav2vec2-base has random weights and reads its waves from files. Clips are
+noise with the lengths of Emo-DB and RAVDESS. An epoch of train.py, from its begin to the begin of the next, and an
+epoch of the bare loop are timed in turn, in one process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from documents import render, write_section
 from families import AUDIO
 from harness import ROOT, parser_of
 from lengths import clip_seconds, write_noise
@@ -38,8 +40,8 @@ class InTurn(TrainerCallback):
     """Times epochs of the trainer, and after each of them an epoch of the bare loop over its batches."""
 
     def __init__(self, trainer):
-        self.trainer, self.ours, self.bare, self.parts = trainer, [], [], {}
-        self.batches, self.start = [], None
+        self.trainer, self.start, self.batches = trainer, None, []
+        self.ours, self.bare, self.reading = [], [], []  # seconds of each epoch
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Copy the model, and the optimizer for the copy."""
@@ -59,8 +61,8 @@ class InTurn(TrainerCallback):
         chunks = [order[at : at + args.train_batch_size] for at in range(0, len(order), args.train_batch_size)]
         began = time.perf_counter()
         self.batches = [self.trainer.data_collator([clips[index] for index in chunk]) for chunk in chunks]
-        self.parts.setdefault("read and collate", []).append(time.perf_counter() - began)
         self.start = time.perf_counter()
+        self.reading.append(self.start - began)
 
     def bare_epoch(self) -> float:
         """Seconds of the bare loop."""
@@ -73,21 +75,18 @@ class InTurn(TrainerCallback):
             self.optimizer.zero_grad()
         return time.perf_counter() - start
 
-    def flop(self) -> int:
-        """Operations of the forward and backward passes of an epoch."""
-        return sum(count_flop(lambda batch=batch: self.model(**batch).loss.backward()) for batch in self.batches)
-
     def text_share(self) -> float:
         """Share of the text tower in the forward and backward passes of an epoch."""
 
-        def seconds(passes) -> float:
+        def seconds_of(passes) -> float:
             start = time.perf_counter()
             for batch in self.batches:
                 passes(batch).sum().backward()
             return time.perf_counter() - start
 
-        text = [seconds(lambda b: self.model.get_text_features(b["input_ids"], b["attention_mask"])) for _ in range(3)]
-        audio = [seconds(lambda b: self.model.get_audio_features(**audio_inputs(b))) for _ in range(3)]
+        model = self.model
+        text = [seconds_of(lambda b: model.get_text_features(b["input_ids"], b["attention_mask"])) for _ in range(3)]
+        audio = [seconds_of(lambda b: model.get_audio_features(**audio_inputs(b))) for _ in range(3)]
         return min(text) / (min(text) + min(audio))
 
 
@@ -109,19 +108,16 @@ def measure(folder: Path, name: str, workers: int, epochs: int) -> dict:
     clock = InTurn(trainer)
     trainer.add_callback(clock)
     trainer.train()
-    clips = CLIPS[name]
-    ours, bare = (statistics.median(times[1:]) for times in (clock.ours, clock.bare))  # the first epoch warms up
-    data = statistics.median(clock.parts["read and collate"][1:])
-    ratio = statistics.median(b / o for b, o in zip(clock.bare[1:], clock.ours[1:], strict=True))
+    ours, bare, reading = (times[1:] for times in (clock.ours, clock.bare, clock.reading))  # the first warms up
     return {
         "title": TITLES[name],
         "workers": workers,
-        "ours": clips / ours,
-        "bare": clips / bare,
-        "ratio": ratio,
-        "data": data / bare,
+        "ours": CLIPS[name] / statistics.median(ours),
+        "bare": CLIPS[name] / statistics.median(bare),
+        "ratio": statistics.median(b / o for o, b in zip(ours, bare, strict=True)),
+        "data": statistics.median(reading) / statistics.median(bare),
         "text": clock.text_share(),
-        "flops": clock.flop() / bare,
+        "flops": count_flop(clock.bare_epoch) / statistics.median(bare),
     }
 
 
@@ -143,9 +139,8 @@ def main() -> None:
                 Wav2Vec2Model(AUDIO["wav2vec2-base"].config()).save_pretrained(folder / name)
                 AUDIO["wav2vec2-base"].save_extractor(folder / name)
             rows += [measure(folder, name, workers, options.epochs) for workers in options.workers]
-    write_section(
-        "python benchmarks/training_loop.py", render("training_loop", rows=rows, peak=peak, epochs=options.epochs)
-    )
+    text = render("training_loop", rows=rows, peak=peak, epochs=options.epochs)
+    write_section("python benchmarks/training_loop.py", text)
 
 
 if __name__ == "__main__":
