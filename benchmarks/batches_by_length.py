@@ -5,8 +5,9 @@
 
 Without `--corpora`, the lengths are random numbers distributed as those of Emo-DB and RAVDESS. Speed is measured on
 wav2vec2-base with random weights: forward and backward passes over batches at equal distances in an epoch that is
-sorted by the longest clip. Of each batch of 32 some clips are run, padded to its longest, since all take minutes. The trainings are of configs/compact.yaml on complete clips of Emo-DB, evaluated on two
-pairs of development speakers. Their results are kept in docs/evidence/batches_by_length.json.
+sorted by the longest clip. Of each batch of 32 some clips are run, padded to its longest, since all take minutes. The
+trainings are of configs/compact.yaml on complete clips of Emo-DB, evaluated on pairs of development speakers. Their
+results are kept in docs/evidence/batches_by_length.json.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from modeling_gemoclap.training.samplers import EpochSampler, LengthSampler
 RECORD = EVIDENCE / "batches_by_length.json"
 PAIRS, SEEDS = (("13", "11"), ("16", "10")), (0, 1, 2)
 ARMS = {"prompt for each clip": (), "random": (), "by length": ("--batch_by_length", "true")}
+FIRST = next(iter(ARMS))
 RECIPE = (
     "--config",
     str(ROOT / "configs/compact.yaml"),
@@ -94,12 +96,12 @@ def train_all(corpora: str) -> None:
 
 
 def paired(record: list[dict]) -> list[dict]:
-    """For each arm the UAR of its trainings, and the mean difference to random batches with its standard error."""
+    """For each arm the UAR of its trainings, and the mean difference to the first arm with its standard error."""
     uar = {(row["arm"], *row["pair"], row["seed"]): row["uar"] for row in record}
     rows = []
     for arm in ARMS:
-        cells = [key for key in uar if key[0] == arm and ("random", *key[1:]) in uar]
-        differences = [uar[key] - uar[("random", *key[1:])] for key in cells]
+        cells = [key for key in uar if key[0] == arm and (FIRST, *key[1:]) in uar]
+        differences = [uar[key] - uar[(FIRST, *key[1:])] for key in cells]
         error = statistics.stdev(differences) / len(cells) ** 0.5 if len(cells) > 1 else 0.0
         mean = statistics.mean(uar[key] for key in cells) if cells else 0.0
         difference = statistics.mean(differences) if cells else 0.0
