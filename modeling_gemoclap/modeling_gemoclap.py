@@ -83,6 +83,7 @@ class GEmoClapModel(TextEmbedding, GEmoClapPreTrainedModel):
         from .audio_encoder_gemoclap import GEmoClapAudioModel
         from .audio_files_gemoclap import decode
         from .audio_headers_gemoclap import AudioError
+        from .encoding_gemoclap import encode_text
         from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
         from .frozen_gemoclap import run_last_layers
         from .pipeline_gemoclap import ZeroShotEmotionPipeline
@@ -93,7 +94,8 @@ class GEmoClapModel(TextEmbedding, GEmoClapPreTrainedModel):
         from .speech_gemoclap import trim_silence
 
         names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline
-        return *names, check_config, decode, AudioError, log_mel, read_audio, run_last_layers, trim_silence
+        others = AudioError, check_config, decode, encode_text, log_mel, read_audio, run_last_layers, trim_silence
+        return *names, *others
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:
