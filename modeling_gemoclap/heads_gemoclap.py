@@ -1,4 +1,4 @@
-"""The layers on top of the towers, pooling and projection, the scale of logits, and the output of the model."""
+"""The layers on top of the towers, the embedding of prompts, the scale of logits, and the output of the model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from .configuration_gemoclap import GEmoClapConfig
+from .encoding_gemoclap import encode_text
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -108,3 +109,55 @@ class GEmoClapOutput(ModelOutput):
     gender_text_embeds: torch.Tensor | None = None
     audio_scale: torch.Tensor | None = None
     text_scale: torch.Tensor | None = None
+
+
+class TextEmbedding:
+    """The methods of a model that embed prompts by its `text_model` and `text_projection`."""
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Embed prompts.
+
+        Args:
+            input_ids: `(batch, tokens)`.
+            attention_mask: `(batch, tokens)`.
+
+        Returns:
+            `(batch, projection_dim)`, unit length.
+        """
+        return self.text_projection(self.pool_text(input_ids, attention_mask))
+
+    def pool_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Encode prompts and pool their tokens, `(batch, hidden_size)`; arguments as for `get_text_features`."""
+        with self._explain_unsupported_dtype():
+            return encode_text(self.text_model, input_ids, attention_mask, self.config.text_pooling)
+
+    def freeze_text_encoder(self) -> None:
+        """Freeze the text tower, but not its projection."""
+        self._freeze("text_model")
+
+    @torch.no_grad()
+    def get_class_embeddings(self, class_prompts: list[list[str]], tokenizer) -> torch.Tensor:
+        """Embed classes by the normalised mean of the embeddings of their prompts.
+
+        Args:
+            class_prompts: One list of prompts for each class, as from `config.class_prompts()`.
+            tokenizer: The tokenizer of the text tower.
+
+        Returns:
+            `(classes, projection_dim)`, unit length.
+        """
+        prompts = [prompt for group in class_prompts for prompt in group]
+        tokens = tokenizer(prompts, padding=True, truncation=True, return_tensors="pt").to(self.device)
+        embeds = self(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds
+        means = [group.mean(0) for group in embeds.split([len(group) for group in class_prompts])]
+        return F.normalize(torch.stack(means), dim=-1)
+
+    def _embed_texts(self, input_ids, mask, vectors, index: torch.Tensor | None) -> torch.Tensor | None:
+        """Embed the prompts of clips, `(batch, projection_dim)`: tokens, or outputs of `pool_text`; None without both.
+
+        With an index `(batch,)`, they are distinct prompts, and each clip gets the row of its prompt.
+        """
+        if input_ids is None and vectors is None:
+            return None
+        embeds = self.text_projection(vectors) if input_ids is None else self.get_text_features(input_ids, mask)
+        return embeds if index is None else F.embedding(index, embeds)

@@ -6,14 +6,12 @@ from types import SimpleNamespace
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers.modeling_outputs import SequenceClassifierOutput, XVectorOutput
 from transformers.modeling_utils import PreTrainedModel
 
 from .base_gemoclap import GEmoClapAudioOnlyModel, GEmoClapPreTrainedModel, pop_dtype, split_by_tower
 from .configuration_gemoclap import GEmoClapConfig
-from .encoding_gemoclap import encode_text
-from .heads_gemoclap import GEmoClapOutput, GEmoClapProjection, bounded_scale
+from .heads_gemoclap import GEmoClapOutput, GEmoClapProjection, TextEmbedding, bounded_scale
 from .losses_gemoclap import (
     ContrastiveBatch,
     LossSettings,
@@ -26,7 +24,7 @@ from .prompts_gemoclap import require_emotions
 from .towers_gemoclap import build_text_tower, load_audio_tower, load_text_tower
 
 
-class GEmoClapModel(GEmoClapPreTrainedModel):
+class GEmoClapModel(TextEmbedding, GEmoClapPreTrainedModel):
     """GEmo-CLAP: gender-aware contrastive language-audio pretraining for speech emotion recognition.
 
     The model pools the valid frames of the audio tower (their mean in the paper) and takes the first token of the text
@@ -86,6 +84,7 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .audio_files_gemoclap import decode
         from .audio_headers_gemoclap import AudioError
         from .batching_gemoclap import process_in_batches
+        from .encoding_gemoclap import encode_text
         from .feature_extraction_gemoclap import GEmoClapFeatureExtractor
         from .frozen_gemoclap import run_last_layers
         from .pipeline_gemoclap import ZeroShotEmotionPipeline
@@ -96,7 +95,8 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         from .speech_gemoclap import trim_silence
 
         names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline, use_kernels
-        others = AudioError, check_config, decode, log_mel, process_in_batches, read_audio, run_last_layers, trim_silence
+        others = AudioError, check_config, decode, encode_text, log_mel, process_in_batches, read_audio
+        return *names, *others, run_last_layers, trim_silence
         return *names, *others
 
     @classmethod
@@ -156,44 +156,6 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         """
         return self.audio_projection(self.pool_audio(input_values, input_features, audio_attention_mask, audio_frames))
 
-    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Embed prompts.
-
-        Args:
-            input_ids: `(batch, tokens)`.
-            attention_mask: `(batch, tokens)`.
-
-        Returns:
-            `(batch, projection_dim)`, unit length.
-        """
-        return self.text_projection(self.pool_text(input_ids, attention_mask))
-
-    def pool_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Encode prompts and pool their tokens, `(batch, hidden_size)`; arguments as for `get_text_features`."""
-        with self._explain_unsupported_dtype():
-            return encode_text(self.text_model, input_ids, attention_mask, self.config.text_pooling)
-
-    def freeze_text_encoder(self) -> None:
-        """Freeze the text tower, but not its projection."""
-        self._freeze("text_model")
-
-    @torch.no_grad()
-    def get_class_embeddings(self, class_prompts: list[list[str]], tokenizer) -> torch.Tensor:
-        """Embed classes by the normalised mean of the embeddings of their prompts.
-
-        Args:
-            class_prompts: One list of prompts for each class, as from `config.class_prompts()`.
-            tokenizer: The tokenizer of the text tower.
-
-        Returns:
-            `(classes, projection_dim)`, unit length.
-        """
-        prompts = [prompt for group in class_prompts for prompt in group]
-        tokens = tokenizer(prompts, padding=True, truncation=True, return_tensors="pt").to(self.device)
-        embeds = self(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds
-        means = [group.mean(0) for group in embeds.split([len(group) for group in class_prompts])]
-        return F.normalize(torch.stack(means), dim=-1)
-
     def forward(
         self,
         input_values: torch.Tensor | None = None,
@@ -209,6 +171,8 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         audio_frames: torch.Tensor | None = None,
         text_vectors: torch.Tensor | None = None,
         gender_text_vectors: torch.Tensor | None = None,
+        prompt_index: torch.Tensor | None = None,
+        gender_prompt_index: torch.Tensor | None = None,
     ) -> GEmoClapOutput:
         """Embed audio, texts or both, and compute their similarities and, with labels, the loss.
 
@@ -226,6 +190,9 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
             audio_frames: See `pool_audio`.
             text_vectors: `(text_batch, hidden_size)`, outputs of `pool_text` instead of `input_ids`.
             gender_text_vectors: `(text_batch, hidden_size)`, the same for the gender prompts.
+            prompt_index: `(text_batch,)`, the row in `input_ids` of each text, if `input_ids` has each distinct prompt
+                once; None: one row for each text.
+            gender_prompt_index: `(text_batch,)`, the same for the gender prompts.
 
         Returns:
             A `GEmoClapOutput`. Fields that require audio or texts are None without them.
@@ -237,17 +204,13 @@ class GEmoClapModel(GEmoClapPreTrainedModel):
         has_audio = any(value is not None for value in (input_values, input_features, audio_frames))
         if input_ids is None and text_vectors is None and (emotion_labels is not None or not has_audio):
             raise ValueError("give input_ids, the prompts; to embed only audio, give audio without labels")
-        audio_embeds = text_embeds = gender_text_embeds = loss = logits_per_audio = logits_per_text = None
+        audio_embeds = loss = logits_per_audio = logits_per_text = None
         if has_audio or emotion_labels is not None:
             audio_embeds = self.get_audio_features(input_values, input_features, audio_attention_mask, audio_frames)
-        if input_ids is not None:
-            text_embeds = self.get_text_features(input_ids, attention_mask)
-        elif text_vectors is not None:
-            text_embeds = self.text_projection(text_vectors)
-        if gender_input_ids is not None:
-            gender_text_embeds = self.get_text_features(gender_input_ids, gender_attention_mask)
-        elif gender_text_vectors is not None:
-            gender_text_embeds = self.text_projection(gender_text_vectors)
+        text_embeds = self._embed_texts(input_ids, attention_mask, text_vectors, prompt_index)
+        gender_text_embeds = self._embed_texts(
+            gender_input_ids, gender_attention_mask, gender_text_vectors, gender_prompt_index
+        )
         embeds = {"audio_embeds": audio_embeds, "text_embeds": text_embeds, "gender_text_embeds": gender_text_embeds}
         scales = {"audio_scale": self.audio_scale, "text_scale": self.text_scale}
         if emotion_labels is not None:

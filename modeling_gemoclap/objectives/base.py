@@ -6,11 +6,31 @@ import shlex
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
+
 from ..corpora.manifest import Corpus
+from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..training.arguments import Recipe
-from ..training.clips import AudioCollator, ClipDataset, ClipOptions
+from ..training.clips import ClipDataset, ClipOptions
+from ..training.frozen import collate_audio
 from ..training.trainer import SpeechTrainer
 from .audio_encoder import check_frozen_frames, check_shortened_audio, freeze_parts
+
+
+class AudioCollator:
+    """Collator for clips without texts: pads them into a batch.
+
+    Args:
+        extractor: The feature extractor.
+    """
+
+    def __init__(self, extractor: GEmoClapFeatureExtractor):
+        self.extractor = extractor
+
+    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Collate items with `clip` and `emotion_label` into audio inputs and `emotion_labels`."""
+        batch = collate_audio(self.extractor, examples)
+        return batch | {"emotion_labels": torch.tensor([example["emotion_label"] for example in examples])}
 
 
 class Objective(ABC):

@@ -42,8 +42,9 @@ class StepTrainer(SpeechTrainer):
                 f"{title} compares the clips of a batch with each other, so gradients of parts of a batch cannot be "
                 f"accumulated: leave out gradient_accumulation_steps"
             )
-        if getattr(args, "class_balanced_sampling", False):
-            raise ValueError(f"{title} composes batches by another sampler: leave out class_balanced_sampling")
+        for name in ("class_balanced_sampling", "batch_by_length"):
+            if getattr(args, name, False):
+                raise ValueError(f"{title} composes batches by another sampler: leave out {name}")
         if getattr(args.eval_strategy, "value", args.eval_strategy) != "no" or args.eval_on_start:
             raise ValueError(f"{title} predicts no emotion to evaluate: leave out eval_strategy and eval_on_start")
 

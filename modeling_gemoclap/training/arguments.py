@@ -171,7 +171,13 @@ class GEmoClapTrainingArguments(TrainingArguments):
     lr_gamma: float = option(0.1, "Factor of the learning rate at each of --lr_milestones", within=FACTOR)
     layerwise_lr_decay: float = option(1.0, "Learning rate of a layer, relative to the layer above", within=FACTOR)
     class_balanced_sampling: bool = option(False, "Sample every emotion equally often")
+    batch_by_length: bool = option(
+        False, "Form batches of clips of similar length, so that less of a batch is padding; their order is random"
+    )
     overwrite_output: bool = option(False, "Overwrite an output folder that is not empty")
+    dataloader_num_workers: int | None = option(
+        None, "Number of processes that read clips while the model trains; none: 1 if a core is left for it, else 0"
+    )
     # transformers' default pushes unfinished checkpoints, which are refused
     hub_strategy: str = option("end", "When --push_to_hub pushes", choices=[each.value for each in HubStrategy])
 
@@ -190,7 +196,9 @@ class GEmoClapTrainingArguments(TrainingArguments):
         _refuse_missing_bf16(self)
         if self.metric_for_best_model is None and chooses_by_metric(self):
             self.metric_for_best_model = "uar"  # evaluation reports no loss, which is transformers' default
+        workers, self.dataloader_num_workers = self.dataloader_num_workers, self.dataloader_num_workers or 0
         super().__post_init__()
+        self.dataloader_num_workers = workers  # None until the trainer has the clips
         if self.torch_compile:
             os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "true")  # batches have varying lengths
             if self.device.type == "cpu" and self.torch_compile_backend == "inductor":

@@ -143,6 +143,11 @@ class StoredFrames:
     def __init__(self, versions: list[list[tuple[_Part, int]]]):
         self._versions = versions
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of frames of the unchanged version of every clip, `(clips,)`."""
+        return np.array([part.shapes[place][1] for (part, place), *_ in self._versions])
+
     def draw(self, index: int, generator: torch.Generator) -> ClipFrames:
         """Draw a version of a clip."""
         versions = self._versions[index]

@@ -84,6 +84,9 @@ def add_lora(model: GEmoClapModel, towers: list[str], rank: int = 8, alpha: floa
     config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_targets(model, towers), modules_to_save=trained
     )
+    for module in model.audio_model.modules():
+        if hasattr(module, "_requires_grad"):
+            module._requires_grad = False  # else transformers builds a graph through frozen convolutions in training
     wrapped = peft.get_peft_model(model, config)
     for name in SCALES:
         getattr(model, name).requires_grad_(model.config.logit_scale_trainable)

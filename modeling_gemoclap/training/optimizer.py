@@ -1,12 +1,16 @@
-"""Parameter groups with different learning rates."""
+"""Parameter groups with different learning rates, and their schedule by milestones."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
+import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
+from ..command_line.ranges import check_values
 from ..towers_gemoclap import transformer_layers
+from .arguments import GEmoClapTrainingArguments
 
 
 def layerwise_groups(
@@ -63,3 +67,34 @@ def layerwise_groups(
         }
         for (depth, has_decay), parameters in groups.items()
     ]
+
+
+def refuse_milestones(args) -> None:
+    """Check `lr_milestones` and `lr_gamma`.
+
+    Args:
+        args: `transformers.TrainingArguments`.
+
+    Raises:
+        ValueError: If a value is out of range, or another option defines the schedule or its steps.
+    """
+    milestones, gamma = getattr(args, "lr_milestones", None), getattr(args, "lr_gamma", 0.1)
+    check_values(GEmoClapTrainingArguments, lr_milestones=milestones, lr_gamma=gamma)
+    if milestones and args.max_steps > 0:
+        raise ValueError(
+            f"lr_milestones {milestones} are epochs and cannot be combined with max_steps: give num_train_epochs"
+        )
+    if milestones and (args.warmup_steps or args.lr_scheduler_type not in ("linear", "constant")):
+        raise ValueError("lr_milestones define the schedule: leave out lr_scheduler_type and warmup_steps")
+
+
+def milestone_schedule(optimizer: torch.optim.Optimizer, args, steps_per_epoch: float) -> LambdaLR:
+    """Return the schedule that multiplies the learning rate by `lr_gamma` after each epoch of `lr_milestones`.
+
+    Args:
+        optimizer: The optimizer.
+        args: `GEmoClapTrainingArguments`.
+        steps_per_epoch: Number of steps of an epoch.
+    """
+    steps = [round(milestone * steps_per_epoch) for milestone in args.lr_milestones]
+    return LambdaLR(optimizer, lambda step: args.lr_gamma ** sum(step >= at for at in steps))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from ..corpora.shard_reader import GROUPS_AT_A_TIME
+from ..encoding_gemoclap import FIXED_LENGTH
 
 
 class EpochSampler(Sampler[int]):
@@ -104,6 +106,143 @@ class ClassBalancedSampler(Sampler[int]):
         for index in order[: self.length].tolist():
             yield index + self.clips * repetitions[index]
             repetitions[index] += 1
+
+
+class LengthSampler(Sampler[int]):
+    """Reorders the clips of another sampler, so that the clips of a step have similar lengths.
+
+    The order of the other sampler is cut into groups of 16 steps or more. Each group is sorted by length and cut into
+    steps, and the steps of the epoch are shuffled. The clips that do not fill the last step remain at the end, so that
+    no length is left out more often than others. The order depends only on seed and epoch. With several processes, the
+    batches of all processes at a step come from neighbours in length, so that no process waits for another.
+
+    Args:
+        sampler: The other sampler, `EpochSampler` or `ClassBalancedSampler`.
+        lengths: Length of every clip, `(clips,)`. Index `i + n * clips` is the n-th repetition of clip `i`.
+        clips_per_step: Number of clips of a step on all processes.
+        seed: Seed of the order of steps.
+    """
+
+    steps_of_a_group = 16
+
+    def __init__(self, sampler: Sampler[int], lengths: np.ndarray, clips_per_step: int, seed: int = 0):
+        self.sampler, self.lengths = sampler, np.asarray(lengths)
+        self.clips_per_step, self.seed, self.epoch = clips_per_step, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the order depends on."""
+        self.epoch = epoch
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.array(list(self.sampler))
+        full = len(order) // self.clips_per_step
+        steps, rest = np.split(order, [full * self.clips_per_step])
+        steps = steps.reshape(full, self.clips_per_step)
+        groups = []
+        for group in np.array_split(steps, max(1, full // self.steps_of_a_group)):
+            clips = group.ravel()
+            by_length = np.argsort(self.lengths[clips % len(self.lengths)], kind="stable")
+            groups.append(clips[by_length].reshape(group.shape))
+        rng = np.random.default_rng([self.seed, self.epoch, 1])  # another stream than that of the other sampler
+        yield from rng.permutation(np.concatenate(groups)).ravel().tolist()
+        yield from rest.tolist()
+
+
+class BatchMix(NamedTuple):
+    """What the batches of an epoch consist of: the mean over batches.
+
+    Args:
+        padding: Share of the batches that is padding.
+        classes: Number of distinct classes.
+        largest_share: Share of the most frequent class.
+    """
+
+    padding: float
+    classes: float
+    largest_share: float
+
+
+def batch_mix(order: Iterable[int], batch_size: int, lengths: np.ndarray, labels: Iterable) -> BatchMix:
+    """Measure the padding and the classes of batches.
+
+    Args:
+        order: Indices of the clips as a sampler returns them. Padding clips and an incomplete batch are left out.
+        batch_size: Number of clips of a batch.
+        lengths: Length of every clip, `(clips,)`.
+        labels: Class of every clip, `(clips,)`.
+
+    Returns:
+        The means; of padding, the share of all batches together.
+    """
+    clips = np.array([index for index in order if index >= 0]) % len(lengths)
+    batches = clips[: len(clips) // batch_size * batch_size].reshape(-1, batch_size)
+    padded, classes = np.asarray(lengths)[batches], np.unique(np.asarray(labels), return_inverse=True)[1][batches]
+    counts = [np.unique(batch, return_counts=True)[1] for batch in classes]
+    return BatchMix(
+        float(1 - padded.sum() / (padded.max(1).sum() * batch_size)),
+        float(np.mean([len(count) for count in counts])),
+        float(np.mean([count.max() / batch_size for count in counts])),
+    )
+
+
+def lengths_of(clips, config) -> np.ndarray:
+    """Lengths of the clips of a dataset, by which batches with little padding can be formed.
+
+    Args:
+        clips: The dataset.
+        config: Configuration of the model.
+
+    Returns:
+        `(clips,)`, in samples or frames.
+
+    Raises:
+        ValueError: If the lengths are unknown, or the batches have no padding.
+    """
+    lengths = getattr(clips, "lengths", None)
+    if lengths is None:
+        raise ValueError("--batch_by_length true: the lengths of the clips are unknown before training; leave it out")
+    if config.audio_config.model_type in FIXED_LENGTH and not clips.frames:
+        raise ValueError(
+            f"--batch_by_length true: a {config.audio_config.model_type!r} model pads every clip to its window, so "
+            f"batches would be as large as before; leave it out"
+        )
+    if lengths.min() == lengths.max():
+        raise ValueError(
+            "--batch_by_length true: all clips have the same length, as pooled frames (--cache_frozen_frames) and "
+            "clips that are cut to the same --max_seconds have, so batches have no padding; leave it out"
+        )
+    return lengths
+
+
+def describe_mix(clips, lengths: np.ndarray, batch_size: int, by_length: Sampler, random: Sampler) -> str:
+    """Describe the batches of an epoch beside random batches: padding, emotions and corpora.
+
+    Args:
+        clips: A `ClipDataset`.
+        lengths: Length of every clip, `(clips,)`.
+        batch_size: Number of clips of a batch.
+        by_length: The sampler of the training.
+        random: The sampler whose order it reorders.
+
+    Returns:
+        A sentence.
+    """
+    orders = list(by_length), list(random)
+    mixes = [batch_mix(order, batch_size, lengths, clips.emotion_labels) for order in orders]
+    text = (
+        "batches by length (in brackets: random batches): {0.padding:.0%} padding ({1.padding:.0%}), {0.classes:.1f} "
+        "emotions in a batch ({1.classes:.1f}), {0.largest_share:.0%} of a batch has its most frequent emotion "
+        "({1.largest_share:.0%})"
+    ).format(*mixes)
+    if clips.corpus.parts:  # the file names of a mixture begin with the names of the corpora
+        corpora = [name.partition("/")[0] for name in clips.corpus.column("file_name").to_pylist()]
+        shares = [batch_mix(order, batch_size, lengths, corpora).largest_share for order in orders]
+        text += ", {:.0%} is from its most frequent corpus ({:.0%})".format(*shares)
+    return text
 
 
 class ShardSampler(Sampler[int]):

@@ -7,17 +7,15 @@ import re
 from pathlib import Path
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from transformers.utils import logging
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
-from ..command_line.ranges import check_values
 from ..corpora.files import write_json
 from ..fingerprint import IDENTITY
 from ..publishing.hub_trainer import HubTrainer
-from .arguments import DEFAULT_OPTIM, GEmoClapTrainingArguments
+from .arguments import DEFAULT_OPTIM
 from .card import CardText, TrainingFacts, development_of, write_model_card
 from .checkpoints import refuse_partial_checkpoint
 from .clips import ClipDataset
@@ -31,14 +29,23 @@ from .finite import (
 from .gather import all_gather_object, gather
 from .history import record_training, records_of, save_history, settle_history, stamp_weights
 from .lora import is_lora
-from .optimizer import layerwise_groups
-from .samplers import ClassBalancedSampler, EpochSampler, FilledSampler, ShardSampler
+from .optimizer import layerwise_groups, milestone_schedule, refuse_milestones
+from .samplers import (
+    ClassBalancedSampler,
+    EpochSampler,
+    FilledSampler,
+    LengthSampler,
+    ShardSampler,
+    describe_mix,
+    lengths_of,
+)
 from .trainer_options import (
     refuse_batch_norm,
     refuse_evaluation,
     refuse_label_smoothing,
     refuse_metric,
     refuse_options,
+    set_workers,
 )
 
 logger = logging.get_logger(__name__)
@@ -47,7 +54,8 @@ logger = logging.get_logger(__name__)
 class _SetEpoch(TrainerCallback):
     """Sets the epoch of the dataset and the sampler.
 
-    accelerate does not set the epoch of the sampler when a run is resumed.
+    accelerate does not set the epoch of the sampler when a run is resumed. The random numbers of an epoch are the same
+    with any number of workers: a new iterator of a `DataLoader` draws a number, but persistent workers keep theirs.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -56,6 +64,8 @@ class _SetEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         epoch, loader = int(round(state.epoch or 0, 6)), train_dataloader
+        if getattr(getattr(loader, "base_dataloader", loader), "_iterator", None) is not None:
+            torch.empty((), dtype=torch.int64).random_()
         components = [getattr(loader, "dataset", None)]
         while loader is not None:
             components.append(getattr(loader, "sampler", None))
@@ -95,17 +105,6 @@ class _CheckComparisons(TrainerCallback):
                 f"none of the {batches} batches of an epoch has a comparison, so that there is no gradient: "
                 f"{self.trainer.comparison}"
             )
-
-
-def _check_rates(args) -> None:
-    milestones, gamma = getattr(args, "lr_milestones", None), getattr(args, "lr_gamma", 0.1)
-    check_values(GEmoClapTrainingArguments, lr_milestones=milestones, lr_gamma=gamma)
-    if milestones and args.max_steps > 0:
-        raise ValueError(
-            f"lr_milestones {milestones} are epochs and cannot be combined with max_steps: give num_train_epochs"
-        )
-    if milestones and (args.warmup_steps or args.lr_scheduler_type not in ("linear", "constant")):
-        raise ValueError("lr_milestones define the schedule: leave out lr_scheduler_type and warmup_steps")
 
 
 class SpeechTrainer(HubTrainer):
@@ -150,6 +149,7 @@ class SpeechTrainer(HubTrainer):
             options = {"lr": self.args.learning_rate, "betas": betas, "eps": self.args.adam_epsilon}
             self.optimizer_cls_and_kwargs = (torch.optim.Adam, options)
         self.args.remove_unused_columns = False
+        set_workers(self.args, self.train_dataset)
         # The reentrant default of transformers 4 cuts the graph at a frozen input, so that nothing above is trained.
         self.args.gradient_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
         if self.args.world_size > 1:
@@ -211,7 +211,7 @@ class SpeechTrainer(HubTrainer):
                 f"{started} processes were started, but each would train alone, since there is no GPU: give "
                 f"--use_cpu true to train on CPUs"
             )
-        _check_rates(args)
+        refuse_milestones(args)
         refuse_options(args)
         refuse_label_smoothing(args, cls.smooths_labels, cls.__name__.removesuffix("Trainer"))
 
@@ -318,17 +318,14 @@ class SpeechTrainer(HubTrainer):
         milestones = getattr(self.args, "lr_milestones", None)
         if not milestones or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        epoch = num_training_steps / self.args.num_train_epochs
-        steps = [round(milestone * epoch) for milestone in milestones]
-        optimizer = self.optimizer if optimizer is None else optimizer
-        factor, self._created_lr_scheduler = self.args.lr_gamma, True
-        self.lr_scheduler = LambdaLR(optimizer, lambda step: factor ** sum(step >= at for at in steps))
+        optimizer, self._created_lr_scheduler = self.optimizer if optimizer is None else optimizer, True
+        self.lr_scheduler = milestone_schedule(optimizer, self.args, num_training_steps / self.args.num_train_epochs)
         return self.lr_scheduler
 
     def _get_train_sampler(self, *args, **kwargs):
         options, clips = self.args, self.train_dataset
         seed = options.seed if options.data_seed is None else options.data_seed
-        balanced = getattr(options, "class_balanced_sampling", False)
+        balanced, by_length = getattr(options, "class_balanced_sampling", 0), getattr(options, "batch_by_length", 0)
         is_clip_dataset = isinstance(clips, ClipDataset)
         step = options.world_size * options.train_batch_size
         if options.dataloader_drop_last and len(clips) < step:
@@ -337,17 +334,23 @@ class SpeechTrainer(HubTrainer):
                 f"--dataloader_drop_last false"
             )
         if is_clip_dataset and clips.groups is not None:
-            if balanced:
-                raise ValueError("class_balanced_sampling does not support shards, which are read in order")
+            for name in ("class_balanced_sampling", "batch_by_length"):
+                if getattr(options, name, False):
+                    raise ValueError(f"{name} does not support shards, which are read in order: leave it out")
             workers, drop_last = max(1, options.dataloader_num_workers), options.dataloader_drop_last
             readers = {"processes": options.world_size, "workers": workers}
             return ShardSampler(clips.groups, options.train_batch_size, seed=seed, drop_last=drop_last, **readers)
         if balanced:
             sampler = ClassBalancedSampler(clips.emotion_labels, seed)
-        elif not is_clip_dataset or options.dataloader_drop_last:
+        elif not is_clip_dataset or options.dataloader_drop_last and not by_length:
             sampler = super()._get_train_sampler(*args, **kwargs)
         else:
             sampler = EpochSampler(len(clips), seed)
+        if by_length:
+            lengths = lengths_of(clips, self.trained_model.config)
+            sampler, random = LengthSampler(sampler, lengths, step, seed), sampler
+            if self.is_world_process_zero():
+                logger.warning(describe_mix(clips, lengths, options.train_batch_size, sampler, random))
         if options.world_size == 1 or options.dataloader_drop_last:
             return sampler
         if not is_clip_dataset:

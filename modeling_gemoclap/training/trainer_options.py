@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import multiprocessing
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,6 +138,25 @@ def refuse_options(args) -> None:
             "--optim_args and --optim_target_modules apply to the optimizer of --optim: give --optimizer optim, or "
             "leave them out"
         )
+
+
+def set_workers(args, clips) -> None:
+    """Set `dataloader_num_workers` if it is None: one process reads clips while the model trains.
+
+    It is 0 if no core is left for it, if the clips are stored frames, which are read faster than they are passed
+    between processes, or if a new process would have to import the libraries, which takes seconds.
+
+    Args:
+        args: `transformers.TrainingArguments`.
+        clips: The training clips.
+    """
+    if args.dataloader_num_workers is not None:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    forks = multiprocessing.get_context().get_start_method() == "fork"
+    spare = cores > int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    args.dataloader_num_workers = int(spare and forks and not getattr(clips, "frames", None))
+    args.dataloader_persistent_workers = args.dataloader_num_workers > 0
 
 
 def _value(choice) -> str:

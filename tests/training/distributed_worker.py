@@ -20,13 +20,13 @@ from modeling_gemoclap.objectives.gemo_clap.distillation import Distillation
 
 GATHER = trainer_module.gather
 KINDS = [(objective, similarity) for objective in ("emo", "ml", "sl") for similarity in ("cross", "intra", "both")]
-KINDS += [("taught", "cross")]  # SL-GEmo-CLAP with a teacher
+KINDS += [("taught", "cross"), ("indexed", "cross")]  # SL-GEmo-CLAP with a teacher, and with distinct prompts
 
 
 def make(objective, similarity, dtype):
     torch.manual_seed(0)
     model_class = GEmoClapForAudioClassification if objective == "classifier" else GEmoClapModel
-    objective = "sl" if objective == "taught" else objective
+    objective = "sl" if objective in ("taught", "indexed") else objective
     fields = {} if objective == "classifier" else {"objective": objective, "similarity": similarity}
     towers = {"audio_config": audio_config("compact"), "text_config": text_config()}
     return model_class(GEmoClapConfig(**towers, projection_dim=12, **fields)).to(dtype).train()
@@ -45,6 +45,8 @@ def whole_batch(objective, dtype):
     if objective == "ml":
         batch["gender_input_ids"] = batch["input_ids"].flip(0)
         batch["gender_attention_mask"] = batch["attention_mask"]
+    if objective == "indexed":
+        batch["input_ids"] = batch["input_ids"][[0, 1, 2, 0, 1, 1, 2, 0]]
     if objective == "taught":
         batch["teacher_embeds"] = F.normalize(torch.randn(8, 12, generator=generator), dim=1).to(dtype)
     return batch
@@ -63,6 +65,16 @@ def parts(batch, rank, world, division):
     if "teacher_embeds" in padded:
         padded["teacher_embeds"][-1] = 0
     return complete, {name: value.chunk(world)[rank] for name, value in padded.items()}
+
+
+def with_distinct_prompts(batch):
+    """Each prompt once, and the row of each clip's prompt, for all kinds of prompts."""
+    batch = dict(batch)
+    for kind in ("", "gender_") if "gender_input_ids" in batch else ("",):
+        ids, index = batch[f"{kind}input_ids"].unique(dim=0, return_inverse=True)
+        mask = torch.ones_like(ids)
+        batch |= {f"{kind}input_ids": ids, f"{kind}attention_mask": mask, f"{kind}prompt_index": index}
+    return batch
 
 
 def loss_of(model, wrapped, batch, rank, world, chunk=None):
@@ -124,6 +136,7 @@ def main():
                 complete, part = parts(whole_batch(objective, dtype), rank, world, division)
                 model = make(objective, similarity, dtype)
                 expected_loss, expected = gradients(model, model, complete)
+                part = with_distinct_prompts(part) if objective == "indexed" else part
                 wrapped = DistributedDataParallel(model)
                 reduced = []
                 wrapped.register_comm_hook(reduced, counted_all_reduce)

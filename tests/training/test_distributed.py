@@ -49,7 +49,9 @@ runpy.run_path("train.py", run_name="__main__")
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_loss_and_gradient_equal_those_of_one_process(processes):
     results = worker_results("tests/training/distributed_worker.py", processes)
-    assert len(results) == 2 * (9 + 2) * 3  # precisions; objectives by similarities, a teacher, classifier; batches
+    assert (
+        len(results) == 2 * (9 + 3) * 3
+    )  # precisions; objectives by similarities, teacher, prompts, classifier; batches
     for dtype, *kind, errors in results:
         bound = 1e-5 if dtype == "torch.float32" else 1e-10
         assert errors.pop("loss") < bound and errors.pop("gradient") <= bound, (dtype, kind, errors)
@@ -57,7 +59,7 @@ def test_loss_and_gradient_equal_those_of_one_process(processes):
             assert errors.pop("cached loss") < bound and errors.pop("cached gradient") <= bound, (dtype, kind, errors)
         for shortcut, error in errors.items():
             assert error > 1e-3, f"{shortcut} must fail the same check: {kind}"
-    assert sum(len(errors) for *_, errors in results) == 2 * (9 + 1) * 3, "three shortcuts were tested"
+    assert sum(len(errors) for *_, errors in results) == 2 * (9 + 2) * 3, "three shortcuts were tested"
 
 
 def test_sharded_parameters_train_the_same():

@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 
 from modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel, GEmoClapTrainer
 from modeling_gemoclap.corpora.manifest import load_corpora
+from modeling_gemoclap.objectives.base import AudioCollator
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
 from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
 from modeling_gemoclap.runs.calibration import temperature_of
 from modeling_gemoclap.training import finite
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
-from modeling_gemoclap.training.clips import AudioCollator
 from modeling_gemoclap.training.finite import FiniteGuard, NotFiniteError, refuse_weights_not_finite
 
 # Run by every process instead of train.py: on one process, the loss is not finite at one step.

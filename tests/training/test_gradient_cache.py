@@ -78,6 +78,27 @@ def test_chunks_give_the_gradient_of_the_complete_batch(make_model, make_trainer
         assert worst(gradients, expected) <= bound, chunk
 
 
+@pytest.mark.parametrize("objective", ["ml", "sl"])
+def test_chunks_have_their_prompts_once(make_model, make_trainer, objective):
+    """Batches of the collator have distinct prompts. Each chunk encodes those of its clips, each of them once."""
+    model = make_model(objective=objective).double()
+    batch, index = batch_for(model, objective, torch.float64), torch.tensor([0, 1, 1, 0, 1, 2, 2])
+    kinds = ("", "gender_") if objective == "ml" else ("",)
+    each = batch | {f"{kind}input_ids": batch[f"{kind}input_ids"][index] for kind in kinds}
+    distinct = batch | {f"{kind}prompt_index": index for kind in kinds}
+    for kind in kinds:
+        for name in (f"{kind}input_ids", f"{kind}attention_mask"):
+            distinct[name] = batch[name][:3]
+    expected_loss, expected = step(make_trainer(model), each)
+    encoded = []
+    model.text_model.register_forward_hook(lambda module, inputs, output: encoded.append(len(output[0])))
+    for chunk, most in ((None, 3), (3, 3), (1, 1)):
+        encoded.clear()
+        loss, gradients = step(make_trainer(model, chunk), distinct)
+        assert abs(loss - expected_loss) < 1e-10 and worst(gradients, expected) <= 1e-10, chunk
+        assert encoded and max(encoded) <= most
+
+
 def test_gradient_accumulation_gives_another_gradient(make_model, make_trainer):
     """The mean of the gradients of two parts differs from the gradient of the batch."""
     model = make_model(similarity="cross")

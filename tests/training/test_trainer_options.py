@@ -14,12 +14,12 @@ from transformers import TrainingArguments
 
 from modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapTrainer
 from modeling_gemoclap.evaluation.metrics import war_uar_of_scores
+from modeling_gemoclap.objectives.base import AudioCollator
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
 from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
-from modeling_gemoclap.training.clips import AudioCollator
 from modeling_gemoclap.training.trainer_options import REFUSED, REFUSED_ACCELERATOR_FIELDS, refuse_options
 
 # Options that are applied, by the trainers of this package or by transformers.Trainer.

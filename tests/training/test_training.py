@@ -319,7 +319,8 @@ def test_collator_writes_the_texts(make_model, make_processor, fields, texts):
     assert batch["emotion_labels"].tolist() == [0, 2, -1] and batch["gender_labels"].tolist() == [1, -1, 0]
     genders = ["this person is male", left_out, "this person is female"]
     if fields["objective"] == "ml":
-        assert processor.tokenizer.batch_decode(batch["gender_input_ids"], skip_special_tokens=True) == genders
+        prompts = processor.tokenizer.batch_decode(batch["gender_input_ids"], skip_special_tokens=True)
+        assert [prompts[row] for row in batch["gender_prompt_index"]] == genders
     else:
         assert "gender_input_ids" not in batch
     hidden = GEmoClapCollator(processor, model.config, 1.0)([{"clip": clip, "emotion_label": 0, "gender_label": 1}])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import RATE, batch_of
 from families import AUDIO
+from torch.autograd.graph import saved_tensors_hooks
 
 from modeling_gemoclap import GEmoClapForXVector
 from modeling_gemoclap.frozen_gemoclap import LAST_LAYERS_ALONE, refuse_last_layers
@@ -158,3 +159,58 @@ def test_an_encoder_without_text_takes_frames(make_model):
     torch.testing.assert_close(model(**batch).embeddings, model(**stored(model, batch)).embeddings)
     with pytest.raises(ValueError, match="either audio_frames or the input"):
         model(**batch, audio_frames=torch.zeros(3, 1, 2, 16))
+
+
+def saved_by(function):
+    """The result of a function, and the number of tensors that autograd saves for its backward pass."""
+    saved = []
+    with saved_tensors_hooks(lambda tensor: saved.append(tensor.shape), lambda tensor: tensor):
+        return function(), len(saved)
+
+
+@pytest.mark.parametrize("family", AUDIO)
+def test_frozen_towers_build_no_graph(family, make_model, tmp_path):
+    model = make_model(family).train()
+    inputs, texts = inputs_of(family, model, tmp_path), prompts(0)
+    assert saved_by(lambda: model.pool_audio(**inputs))[1] and saved_by(lambda: model.pool_text(**texts))[1]
+    model.freeze_audio_encoder()
+    model.freeze_text_encoder()
+    for function in (lambda: model.pool_audio(**inputs), lambda: model.pool_text(**texts)):
+        output, saved = saved_by(function)
+        assert not saved and not output.requires_grad
+    for name in ("audio_projection", "text_projection"):
+        getattr(model, name).requires_grad_(False)
+    assert not saved_by(lambda: model.get_audio_features(**inputs))[1]
+    assert not saved_by(lambda: model.get_text_features(**texts))[1]
+
+
+@pytest.mark.parametrize("family", AUDIO)
+@pytest.mark.parametrize("layers", [0, 1])
+def test_layers_below_the_trained_ones_build_no_graph(family, layers, make_model, tmp_path):
+    model, seen = make_model(family).train(), []
+    model.unfreeze_last_n_layers(layers)
+    for layer in model.last_layers():
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append(next(iter([*args, *kwargs.values()])).requires_grad), with_kwargs=True
+        )
+    output = model.pool_audio(**inputs_of(family, model, tmp_path))
+    assert output.requires_grad == bool(layers) and seen == [False] * len(seen) and len(seen) >= layers
+
+
+@pytest.mark.parametrize("how", ["freeze_feature_encoder", "lora"])
+@pytest.mark.parametrize("family", ["wav2vec2-base", "wavlm-base", "hubert-base"])
+def test_frozen_convolutions_build_no_graph(family, how, make_model, tmp_path):
+    model, needs = make_model(family).train(), []
+    model.audio_model.feature_extractor.register_forward_hook(
+        lambda _, args, output: needs.append(output.requires_grad)
+    )
+    inputs = inputs_of(family, model, tmp_path)
+    assert model.pool_audio(**inputs).requires_grad and needs == [True]
+    if how == "lora":
+        pytest.importorskip("peft")
+        from modeling_gemoclap.training.lora import add_lora
+
+        add_lora(model, ["audio"]).train()
+    else:
+        model.freeze_feature_encoder()
+    assert model.pool_audio(**inputs).requires_grad and needs == [True, False]

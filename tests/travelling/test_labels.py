@@ -21,6 +21,7 @@ from modeling_gemoclap import (
 )
 from modeling_gemoclap.cli import app
 from modeling_gemoclap.compression.command import build_parser
+from modeling_gemoclap.objectives.base import AudioCollator
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.objectives.registry import OBJECTIVES
@@ -28,7 +29,6 @@ from modeling_gemoclap.prompts_gemoclap import check_templates, check_words, ref
 from modeling_gemoclap.runs.calibration import fit_temperature
 from modeling_gemoclap.runs.recipe import parse_recipe
 from modeling_gemoclap.training.card import TrainingFacts, write_model_card
-from modeling_gemoclap.training.clips import AudioCollator
 
 
 @pytest.fixture

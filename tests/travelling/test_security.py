@@ -24,11 +24,11 @@ from modeling_gemoclap import (
 )
 from modeling_gemoclap.command_line.failures import failure_message
 from modeling_gemoclap.evaluation.page import write_page
+from modeling_gemoclap.objectives.base import AudioCollator
 from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, constructor_settings, encoder_extractor_class
 from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
 from modeling_gemoclap.training.card import TrainingFacts, write_model_card
-from modeling_gemoclap.training.clips import AudioCollator
 
 PAYLOAD = """
 import pathlib, transformers

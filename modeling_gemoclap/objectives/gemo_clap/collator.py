@@ -22,6 +22,9 @@ class GEmoClapCollator:
     `"joint"`. A clip of unknown gender gets an emotion prompt. A clip of unknown emotion gets the shortest prompt,
     which the loss ignores. It is not an empty text, since some tokenizers return no token for an empty text.
 
+    Each distinct prompt of a batch is tokenized and encoded once: `input_ids` has the distinct prompts, and
+    `prompt_index` the row of each clip's prompt in it.
+
     If the text tower is frozen, `encode_prompts` computes its output for every prompt once. Batches then have
     `text_vectors` and `gender_text_vectors` instead of tokens.
 
@@ -42,6 +45,7 @@ class GEmoClapCollator:
         self.unknown_gender_prob = unknown_gender_prob
         self.placeholder = min(config.training_prompts(), key=len)
         self._text_vectors: dict[str, torch.Tensor] | None = None
+        self._tokens: tuple[dict[str, int], dict[str, torch.Tensor]] | None = None
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         """Collate a batch.
@@ -51,9 +55,10 @@ class GEmoClapCollator:
                 of the random draws and `teacher_embed`. A negative label is unknown.
 
         Returns:
-            Audio inputs, `input_ids` and `attention_mask` (or `text_vectors`), and `emotion_labels` and
-            `gender_labels` of shape `(batch,)`; for `"ml"` also `gender_input_ids` and `gender_attention_mask` (or
-            `gender_text_vectors`); with a teacher also `teacher_embeds`, `(batch, projection_dim)`.
+            Audio inputs; `input_ids` and `attention_mask` of the distinct prompts and `prompt_index`, `(batch,)` (or
+            `text_vectors`, one for each clip); `emotion_labels` and `gender_labels` of shape `(batch,)`; for `"ml"`
+            also `gender_input_ids`, `gender_attention_mask` and `gender_prompt_index` (or `gender_text_vectors`); with
+            a teacher also `teacher_embeds`, `(batch, projection_dim)`.
 
         Raises:
             ValueError: If a label exceeds the number of classes.
@@ -104,8 +109,19 @@ class GEmoClapCollator:
 
     def _text_inputs(self, texts: list[str]) -> dict[str, torch.Tensor]:
         if self._text_vectors is None:
-            return self.tokenize(texts)
+            rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+            return {**self._tokens_of(list(rows)), "prompt_index": torch.tensor([rows[text] for text in texts])}
         return {"text_vectors": torch.stack([self._text_vectors[text] for text in texts])}
+
+    def _tokens_of(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        """As `tokenize`; the tokens of all training prompts are computed once."""
+        if self._tokens is None:
+            prompts = list(dict.fromkeys(self.config.training_prompts()))
+            self._tokens = {text: row for row, text in enumerate(prompts)}, self.tokenize(prompts)
+        places, tokens = self._tokens
+        rows = torch.tensor([places[text] for text in texts])
+        columns = tokens["attention_mask"][rows].any(0)  # the others are padding of all of these prompts
+        return {name: value[rows][:, columns] for name, value in tokens.items()}
 
     def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """Return `input_ids` and `attention_mask`, each `(texts, tokens)`."""

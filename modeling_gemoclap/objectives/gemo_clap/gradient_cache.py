@@ -25,6 +25,7 @@ logger = logging.get_logger(__name__)
 
 EMBEDDINGS = ("audio_embeds", "text_embeds", "gender_text_embeds")
 SCALES = ("audio_scale", "text_scale")
+PROMPT_TOKENS = ("input_ids", "attention_mask")
 
 
 class RandomState:
@@ -73,17 +74,21 @@ class ChunkedBatch:
     """A batch divided into chunks, longest clips first. Each chunk is trimmed to its longest clip.
 
     Embeddings are independent of padding, so clips of similar lengths form a chunk to reduce padding. The prompts of a
-    clip are in the same chunk, so they need no more memory than the prompts of a small batch.
+    clip are in the same chunk, so they need no more memory than the prompts of a small batch. A chunk has only the
+    prompts of its clips, each of them once.
 
     Args:
-        inputs: A batch without labels, every value of shape `(batch, ...)`.
+        inputs: A batch without labels. Every value has the shape `(batch, ...)`, except for the tokens of distinct
+            prompts, `(prompts, tokens)`, which `prompt_index` and `gender_prompt_index` refer to.
         size: Number of clips of a chunk; the last chunk may be smaller.
         audio_type: `model_type` of the audio tower. Some towers need inputs of a fixed length, which are not trimmed.
     """
 
     def __init__(self, inputs: dict[str, torch.Tensor], size: int, audio_type: str):
         self.inputs = inputs
-        rows = len(next(iter(inputs.values())))
+        self.prompts = [name for name in ("prompt_index", "gender_prompt_index") if name in inputs]
+        self.tokens = {name.replace("prompt_index", kind) for name in self.prompts for kind in PROMPT_TOKENS}
+        rows = next(len(value) for name, value in inputs.items() if name not in self.tokens)
         mask = inputs.get("audio_attention_mask")
         self.trims_padding = mask is not None and audio_type not in FIXED_LENGTH
         order = mask.sum(1).argsort(descending=True, stable=True) if self.trims_padding else torch.arange(rows)
@@ -95,7 +100,13 @@ class ChunkedBatch:
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for rows in self.rows:
-            chunk = {name: value[rows.to(value.device)] for name, value in self.inputs.items()}
+            clips = {name: value for name, value in self.inputs.items() if name not in self.tokens}
+            chunk = {name: value[rows.to(value.device)] for name, value in clips.items()}
+            for name in self.prompts:
+                used, chunk[name] = chunk[name].unique(return_inverse=True)
+                for kind in self.tokens & {name.replace("prompt_index", kind) for kind in PROMPT_TOKENS}:
+                    if kind in self.inputs:
+                        chunk[kind] = self.inputs[kind][used]
             if self.trims_padding:
                 longest = int(chunk["audio_attention_mask"].sum(1).max())
                 for name in {"input_values", "input_features", "audio_attention_mask"} & chunk.keys():

@@ -48,6 +48,7 @@ class Probe(Objective):
         "use_weighted_layer_sum": "it reads one layer",
         "unfreeze_last_n_layers": "its encoder is frozen",
         "class_balanced_sampling": "all its classes have the same weight anyway",
+        "batch_by_length": "it has no batches",
     }
 
     def libraries(self) -> tuple[str, ...]:

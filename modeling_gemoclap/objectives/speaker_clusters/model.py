@@ -9,8 +9,9 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from ...modeling_gemoclap import GEmoClapForXVector
-from ...training.clips import AudioCollator, ClipDataset
+from ...training.clips import ClipDataset
 from ...training.frozen import collate_audio
+from ..base import AudioCollator
 from .losses import reverse_gradient
 
 
