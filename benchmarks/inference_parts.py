@@ -127,12 +127,10 @@ def memory(options, paths: list[str]) -> str:
     pipe, sizes = load_pipeline("compact", "cpu"), {}
     many = iter((paths * (MANY // len(paths) + 1))[:MANY])
     for number, _ in enumerate(pipe(many, batch_size=BATCH), 1):
-        if number in (1000, MANY):
+        if number in (1000, *range(2000, MANY + 1, 2000)):
             gc.collect()
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             sizes[number] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-    first, last = sizes.values()
-    return (
-        f"The compact model, {MANY:,} recordings, batches of {BATCH}: {first:.0f} MiB of resident memory after 1,000, "
-        f"{last:.0f} MiB after {MANY:,}."
-    )
+    rows = [table_row(f"{number:,}", f"{size:.0f} MiB") for number, size in sizes.items()]
+    text = f"The compact model, {MANY:,} recordings, batches of {BATCH}.\n"
+    return "\n".join([text, table_row("recordings", "resident memory"), "|---|---|", *rows])
