@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from documents import table_row, write_section
 from harness import RATE, parser_of
 from inference_parts import BATCH, WORDS, lengths, medians_of, memory, run_tower, stock
@@ -23,7 +24,7 @@ from models import make_extractor, make_model
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
 from modeling_gemoclap import GEmoClapProcessor, ZeroShotEmotionPipeline
-from modeling_gemoclap.batching_gemoclap import batches_by_length
+from modeling_gemoclap.batching_gemoclap import batches_by_length, padding_limit
 from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.spectrograms_gemoclap import log_mel
 
@@ -44,7 +45,8 @@ def throughput(options, paths: list[str]) -> str:
     model, extractor = pipe.model, pipe.processor.feature_extractor
     waves = [extractor.load_speech(path) for path in paths]
     clips = [extractor.features(wave) for wave in waves]
-    groups = [[clips[place] for place in group] for group in batches_by_length(list(map(len, clips)), BATCH)]
+    places = batches_by_length(list(map(len, clips)), BATCH, padding_limit(model, extractor))
+    groups = [[clips[place] for place in group] for group in places]
     batches = [extractor.collate(group) for group in groups]
     embeddings, classes = run_tower(model, batches), pipe._embed_classes(model.config.class_prompts())
     parts = {
@@ -65,7 +67,8 @@ def throughput(options, paths: list[str]) -> str:
         ]
     times = medians_of(parts, options.rounds)
     (whole, _), (tower, busy) = list(times.values())[:2]
-    rate = count_flop(lambda: run_tower(model, batches)) / tower
+    with torch.no_grad():  # the counter does not support inference mode with the weight norm of HuBERT
+        rate = count_flop(lambda: [model.get_audio_features(**batch) for batch in batches]) / tower
     seconds, peak = sum(map(len, waves)) / RATE, matrix_peak()
     rows = [
         table_row(name, f"{value:.3f} s", f"{value / tower:.3f}", f"{cpu:.3f} s", f"{cpu / busy:.3f}")
