@@ -124,6 +124,8 @@ class FreezableTowers:
 
     def train(self, mode: bool = True) -> nn.Module:
         """As `torch.nn.Module.train`; frozen parts of towers stay in evaluation mode, without dropout and masks."""
+        if not self._frozen_towers and all(module.training == mode for module in self.modules()):
+            return self  # the trainer of transformers calls it in every step
         super().train(mode)
         for name in self._frozen_towers:
             getattr(self, name).eval()

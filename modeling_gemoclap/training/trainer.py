@@ -131,6 +131,7 @@ class SpeechTrainer(HubTrainer):
     card_text = CardText()
     batches: int = 0  # batches of this process so far
     idle_batches: int | torch.Tensor = 0  # batches without a gradient
+    _weights = 0  # number of parameters without embeddings
     _rows: tuple[torch.Tensor, ...] = ()  # outputs of the model for the clips of the latest batch
 
     def __init__(self, model=None, args=None, *others, **kwargs):
@@ -268,6 +269,12 @@ class SpeechTrainer(HubTrainer):
         self._guard.begin_step(batches)
         return batches, items
 
+    def floating_point_ops(self, inputs):
+        """As `Trainer.floating_point_ops`; the parameters are counted once."""
+        self._weights = self._weights or self.trained_model.num_parameters(exclude_embeddings=True)
+        main = inputs.get(self.trained_model.main_input_name)
+        return 0 if main is None else 6 * main.numel() * self._weights
+
     def training_step(self, *args, **kwargs):
         """As `Trainer.training_step`; the loss is checked before the optimizer step."""
         loss = super().training_step(*args, **kwargs)
@@ -315,8 +322,7 @@ class SpeechTrainer(HubTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         """As `Trainer.create_scheduler`; `lr_gamma` multiplies the rate after each epoch of `lr_milestones`."""
-        milestones = getattr(self.args, "lr_milestones", None)
-        if not milestones or self.lr_scheduler is not None:
+        if not getattr(self.args, "lr_milestones", None) or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         optimizer, self._created_lr_scheduler = self.optimizer if optimizer is None else optimizer, True
         self.lr_scheduler = milestone_schedule(optimizer, self.args, num_training_steps / self.args.num_train_epochs)
