@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from ..command_line.places import refuse_unwritable
-from ..corpora.files import read_object, write_atomically, write_json
 from ..configuration_gemoclap import GEmoClapConfig
+from ..corpora.files import read_object, write_atomically, write_json
 from ..encoding_gemoclap import PADDING_SAFE, ignores_padding
 from ..feature_extraction_gemoclap import SILENCE_PEAK
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
@@ -236,9 +236,10 @@ def _save(model, path: Path) -> None:
             value.name = f"inner_{value.name}"
     for part in (model, model.graph, *model.graph.all_nodes(), *model.graph.inputs, *model.graph.outputs):
         part.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        for value in node.outputs:
-            value.metadata_props.clear()
+    for value in (value for node in model.graph.all_nodes() for value in node.outputs):
+        value.metadata_props.clear()
+        if value not in model.graph.outputs:  # shapes with sizes that depend on the data may contradict each other
+            value.shape = value.type = None
     model.producer_name, model.producer_version, model.doc_string = "gemoclap", __version__, None
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     if size >= PROTOBUF_LIMIT:
@@ -259,10 +260,7 @@ def _quantize(path: Path, output: Path) -> Path:
         for node in model.graph.node
         if node.op_type in QUANTIZED and any(name.rpartition(".")[2] in CONSTANTS for name in node.input)
     ]
-    initializers = {initializer.name for initializer in model.graph.initializer}
-    described = [info for info in model.graph.value_info if info.name not in initializers]
     del model.graph.value_info[:]  # the weights of Gemm are transposed, which makes their shapes here wrong
-    model.graph.value_info.extend(described)
     settings = {"op_types_to_quantize": list(QUANTIZED), "per_channel": True, "weight_type": QuantType.QInt8}
     quantize_dynamic(model, output, nodes_to_exclude=excluded, **settings)
     return output
