@@ -148,7 +148,8 @@ def export_onnx(
         if options.quantize:
             exported = _quantize(exported, Path(temporary, "int8.onnx"))
         onnx.checker.check_model(str(exported), full_check=True)
-        content = _description(pipe, graph, options) | {"file": path.name, "sha256": _sha256(exported)}
+        content = {"format": FORMAT, "file": path.name, "sha256": _sha256(exported)}
+        content |= _description(pipe, graph, options)
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as part:
             shutil.copyfile(exported, part)
@@ -231,17 +232,17 @@ def _save(model, path: Path) -> None:
     """Save a model to one file, without the paths and the source lines of this installation."""
     import onnx_ir
 
-    for value in (value for node in model.graph.all_nodes() for value in node.outputs):
-        if value.name in OUTPUTS and value not in model.graph.outputs:  # such as that of an embedding layer
+    graph = model.graph
+    inner = [value for node in graph.all_nodes() for value in node.outputs if value not in graph.outputs]
+    for value in inner:  # shapes with sizes that depend on the data may contradict each other
+        value.shape = value.type = None
+    for value in [*inner, *graph.initializers.values()]:
+        if value.name in OUTPUTS:  # the output of an embedding layer is called like ours
             value.name = f"inner_{value.name}"
-    for part in (model, model.graph, *model.graph.all_nodes(), *model.graph.inputs, *model.graph.outputs):
+    for part in (model, graph, *graph.all_nodes(), *graph.inputs, *graph.outputs, *inner):
         part.metadata_props.clear()
-    for value in (value for node in model.graph.all_nodes() for value in node.outputs):
-        value.metadata_props.clear()
-        if value not in model.graph.outputs:  # shapes with sizes that depend on the data may contradict each other
-            value.shape = value.type = None
     model.producer_name, model.producer_version, model.doc_string = "gemoclap", __version__, None
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    size = sum(value.const_value.nbytes for value in graph.initializers.values())
     if size >= PROTOBUF_LIMIT:
         raise ValueError(
             f"the model has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2 GB: export a smaller encoder"
@@ -270,7 +271,6 @@ def _description(pipe, graph: ExportedModel, options: ExportOptions) -> dict:
     """The content of the JSON file, without the name and the hash of the ONNX file."""
     extractor = extractor_of(pipe)
     return {
-        "format": FORMAT,
         "model": options.name or pipe.model.name_or_path,
         "labels": graph.labels,
         "sampling_rate": extractor.sampling_rate,
