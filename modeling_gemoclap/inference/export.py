@@ -33,7 +33,6 @@ FORMAT = 1  # of the JSON file
 OPSET = 20
 INPUTS, OUTPUTS = ("waveform", "lengths"), ("scores", "embedding")
 EXPORTABLE = sorted({*PADDING_SAFE, "whisper"} - {"wav2vec2-bert"})
-QUANTIZED = ("MatMul", "Gemm")  # convolutions are left in float32: see docs/export.md
 PROTOBUF_LIMIT = 2**31  # bytes of a file
 
 
@@ -251,18 +250,20 @@ def _save(model, path: Path) -> None:
 
 
 def _quantize(path: Path, output: Path) -> Path:
-    """Quantise the linear layers of a file, but not the Fourier transform and the mel filters."""
+    """Quantise the linear layers of the encoder in a file: most of its weights.
+
+    The Fourier transform, the mel filters and what follows pooling stay in float32. A head has few weights, and the
+    scores depend on each of them.
+    """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path)
-    excluded = [
-        node.name
-        for node in model.graph.node
-        if node.op_type in QUANTIZED and any(name.rpartition(".")[2] in CONSTANTS for name in node.input)
-    ]
-    del model.graph.value_info[:]  # the weights of Gemm are transposed, which makes their shapes here wrong
-    settings = {"op_types_to_quantize": list(QUANTIZED), "per_channel": True, "weight_type": QuantType.QInt8}
+    kept = {constant.name for constant in model.graph.initializer if constant.name.rpartition(".")[2] in CONSTANTS}
+    excluded = [node.name for node in model.graph.node if kept.intersection(node.input)]
+    # The layers of a head are Gemm, which onnxruntime rewrites as MatMul, under other names, before it excludes nodes.
+    excluded += [f"{node.name}_MatMul" for node in model.graph.node if node.op_type == "Gemm"]
+    settings = {"op_types_to_quantize": ["MatMul"], "per_channel": True, "weight_type": QuantType.QInt8}
     quantize_dynamic(model, output, nodes_to_exclude=excluded, **settings)
     return output
 

@@ -23,7 +23,7 @@ from ..speech_gemoclap import (
 )
 
 MEL_FLOOR = 1e-6  # of the log-mel of the compact encoder
-CONSTANTS = ("fourier_basis", "mel_filters")  # names of constant matrices, which are not quantised
+CONSTANTS = ("fourier_basis", "mel_filters", "class_embeddings")  # matrices that are never quantised
 WHISPER_FLOOR, WHISPER_RANGE = 1e-10, 8.0  # Whisper's lowest power, and its range in decades
 
 
