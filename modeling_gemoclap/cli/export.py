@@ -48,10 +48,10 @@ def export(
         path = Path(output).expanduser()
         check_output(path, restart)
         pipe = load_pipeline(model, "cpu", revision)
-        options = ExportOptions(
-            labels, template or None, quantize and quantize.value, restart, model, licence_of(model, revision)
-        )
+        name = Path(model).name if Path(model).is_dir() else model
+        licence = licence_of(model, revision)
+        options = ExportOptions(labels, template or None, quantize and quantize.value, restart, name, licence)
         content = export_onnx(pipe, path, options)
     if not quiet:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {', '.join(content['labels'])}")
-    hint("docs/export.md has the lines that run it without torch", quiet)
+    hint("the lines of docs/export.md, which run the file without torch", quiet)

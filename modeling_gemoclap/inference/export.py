@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import re
 import shutil
 import tempfile
 import warnings
@@ -33,6 +34,8 @@ FORMAT = 1  # of the JSON file
 OPSET = 20
 INPUTS, OUTPUTS = ("waveform", "lengths"), ("scores", "embedding")
 EXPORTABLE = sorted({*PADDING_SAFE, "whisper"} - {"wav2vec2-bert"})
+MODULE = re.compile(r"'([\w.]+)', '[^']*'\]$")  # the module that a node was traced in, among its scopes
+FIRST_ATTENTION = re.compile(r"layers\.0\.(?:self_attn|attention)\.")
 PROTOBUF_LIMIT = 2**31  # bytes of a file
 
 
@@ -238,6 +241,9 @@ def _save(model, path: Path) -> None:
     for value in [*inner, *graph.initializers.values()]:
         if value.name in OUTPUTS:  # the output of an embedding layer is called like ours
             value.name = f"inner_{value.name}"
+    for node in graph.all_nodes():
+        if found := MODULE.search(node.metadata_props.get("pkg.torch.onnx.name_scopes", "")):
+            node.name = f"{found[1]}/{node.name}"
     for part in (model, graph, *graph.all_nodes(), *graph.inputs, *graph.outputs, *inner):
         part.metadata_props.clear()
     model.producer_name, model.producer_version, model.doc_string = "gemoclap", __version__, None
@@ -252,17 +258,18 @@ def _save(model, path: Path) -> None:
 def _quantize(path: Path, output: Path) -> Path:
     """Quantise the linear layers of the encoder in a file: most of its weights.
 
-    The Fourier transform, the mel filters and what follows pooling stay in float32. A head has few weights, and the
-    scores depend on each of them.
+    The Fourier transform, the mel filters and what follows pooling stay in float32, and so does the attention of the
+    first layer, which has the largest share of the errors: see docs/export.md.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path)
     kept = {constant.name for constant in model.graph.initializer if constant.name.rpartition(".")[2] in CONSTANTS}
-    excluded = [node.name for node in model.graph.node if kept.intersection(node.input)]
+    nodes = model.graph.node
+    excluded = [node.name for node in nodes if kept.intersection(node.input) or FIRST_ATTENTION.search(node.name)]
     # The layers of a head are Gemm, which onnxruntime rewrites as MatMul, under other names, before it excludes nodes.
-    excluded += [f"{node.name}_MatMul" for node in model.graph.node if node.op_type == "Gemm"]
+    excluded += [f"{node.name}_MatMul" for node in nodes if node.op_type == "Gemm"]
     settings = {"op_types_to_quantize": ["MatMul"], "per_channel": True, "weight_type": QuantType.QInt8}
     quantize_dynamic(model, output, nodes_to_exclude=excluded, **settings)
     return output

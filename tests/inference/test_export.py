@@ -1,31 +1,29 @@
 """Exported models: one ONNX file from waveforms to scores, which agree with those of the package."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
+import onnxscript  # noqa: F401
 import pytest
+import soundfile
 import torch
 from conftest import RATE, ROOT, TONES, tone
 from families import AUDIO
 
-from modeling_gemoclap import GEmoClapForAudioClassification, ZeroShotEmotionPipeline
+from modeling_gemoclap import GEmoClap, GEmoClapForAudioClassification, ZeroShotEmotionPipeline
+from modeling_gemoclap.cli import main
 from modeling_gemoclap.inference import export
 from modeling_gemoclap.inference.classifier import AudioClassifier
 from modeling_gemoclap.inference.export import EXPORTABLE, ExportOptions, export_onnx
 from modeling_gemoclap.inference.predictions import PredictionOptions, predict_with_embeddings
 
-onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-pytest.importorskip("onnxscript", reason="needs the extra onnx")
-
 SECONDS = (0.1, 0.15, 0.77, 1.9999, 2.0, 2.0001, 4.5, 31.0)
 FAMILIES = ("compact", "hubert-base")
 SLOW = ("data2vec-base", "data2vec-large", "hubert-large", "unispeech", "unispeech-sat-base", "unispeech-sat-large")
 SLOW += ("whisper", "wav2vec2-base", "wav2vec2-large", "wavlm-base", "wavlm-large")
-CORPORA = os.environ.get("GEMOCLAP_CORPORA")
-on_real_speech = pytest.mark.skipif(not CORPORA, reason="GEMOCLAP_CORPORA, the folder with emodb, is not set")
 TOLERANCE = 1e-4
 SPREAD = {"text_pooling": "mean", "calibration_temperature": 0.2}  # scores that differ from clip to clip
 
@@ -213,3 +211,22 @@ def test_other_precisions_are_refused(make_pipe, tmp_path):
     pipe.model.to(torch.bfloat16)
     with pytest.raises(ValueError, match="bfloat16: load it in float32"):
         export_onnx(pipe, tmp_path / "emotions.onnx")
+
+
+def test_the_command_names_a_missing_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(SystemExit):
+        main(["export", "compact", "--output", str(tmp_path / "emotions.onnx"), "--quiet"])
+    assert "onnx is not installed" in (error := capsys.readouterr().err) and "'gemoclap[onnx]'" in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["compact", "base"])
+def test_the_included_checkpoints_on_real_clips(name, corpora, tmp_path):
+    model, path = GEmoClap.from_pretrained(name, device="cpu"), tmp_path / "emotions.onnx"
+    content = model.export(path)
+    files = sorted((corpora / "emodb/audio").glob("*.flac"))[::45]
+    waves = [soundfile.read(file, dtype="float32")[0] for file in files]
+    joined = np.concatenate(waves)
+    clips = [*waves, joined[: 35 * RATE], waves[0][RATE // 2 :][: RATE // 5], waves[1][8000:9600]]
+    agree(model.pipe, path, content, clips)
