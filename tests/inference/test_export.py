@@ -1,6 +1,7 @@
 """Exported models: one ONNX file from waveforms to scores, which agree with those of the package."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
