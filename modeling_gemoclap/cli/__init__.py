@@ -35,9 +35,12 @@ from .page import page
 from .checkpoints import card, demo_corpus, doctor, info, push
 
 # isort: split
+from .export import export
+
+# isort: split
 from .training_clips import training_clips
 
-__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "index", "info", "listen", "main", "page"]
+__all__ = ["app", "card", "demo_corpus", "doctor", "embed", "export", "index", "info", "listen", "main", "page"]
 __all__ += ["predict", "push", "search", "serve", "timeline", "training_clips"]
 
 # Commands with a parser of their own, which `train.py`, `evaluate.py` and `grid.py` start too.

@@ -312,6 +312,25 @@ class GEmoClap:
         write_card(folder)
         return folder
 
+    def export(
+        self, path: str | Path, labels: Sequence[str] | None = None, templates=None, quantize: str | None = None
+    ) -> dict:
+        """Write the model to an ONNX file, which runs without torch; see `modeling_gemoclap.inference.export`.
+
+        Args:
+            path: The file, whose name ends in `.onnx`. A JSON file with the labels is written beside it.
+            labels: Words to choose from; None: the emotions of the model.
+            templates: Prompt templates with `{}`; None: those of the model.
+            quantize: `"int8"` for linear layers in 8 bits; None: float32.
+
+        Returns:
+            The content of the JSON file.
+        """
+        from ..inference.export import ExportOptions, export_onnx
+
+        options = ExportOptions(labels, templates, quantize, name=Path(self._name).name)
+        return export_onnx(self._fitted(), path, options)
+
     def push_to_hub(self, repository: str, **options) -> CommitInfo:
         """Push the model with its code and its card to the Hugging Face Hub, in one commit.
 

@@ -55,6 +55,11 @@ def describe(model: str, revision: str | None = None, files: bool = False) -> st
     return "\n".join(text + [f"  {line}" for line in hashes] * files)
 
 
+def licence_of(model: str, revision: str | None = None) -> str:
+    """The licence in the model card of a checkpoint, or `UNKNOWN`; arguments as for `describe`."""
+    return _card_of(checkpoint_folder(model, revision, ("*.md",)))[0]
+
+
 def _combined(hashes: list[str]) -> str:
     """One hash of all code files, that of `sha256sum *.py | sha256sum`, and how many files there are."""
     if not hashes:
