@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import logging
 import re
@@ -23,6 +22,7 @@ from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.files import read_object, write_atomically, write_json
 from ..encoding_gemoclap import PADDING_SAFE, ignores_padding
 from ..feature_extraction_gemoclap import SILENCE_PEAK
+from ..fingerprint import file_sha256
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
 from ..spectrograms_gemoclap import window_seconds
 from ..version import __version__
@@ -150,7 +150,7 @@ def export_onnx(
         if options.quantize:
             exported = _quantize(exported, Path(temporary, "int8.onnx"))
         onnx.checker.check_model(str(exported), full_check=True)
-        content = {"format": FORMAT, "file": path.name, "sha256": _sha256(exported)}
+        content = {"format": FORMAT, "file": path.name, "sha256": file_sha256(exported)}
         content |= _description(pipe, graph, options)
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as part:
@@ -290,11 +290,6 @@ def _description(pipe, graph: ExportedModel, options: ExportOptions) -> dict:
         "licence": options.licence,
         "gemoclap_version": __version__,
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
