@@ -13,6 +13,7 @@ from modeling_gemoclap.configuration_gemoclap import SENTENCE_TRANSFORMERS_FILES
 
 FACE = {
     "configuration_gemoclap.py",
+    "attention_gemoclap.py",
     "audio_encoder_gemoclap.py",
     "audio_files_gemoclap.py",
     "audio_headers_gemoclap.py",

@@ -116,7 +116,7 @@ class GEmoClapCollator:
     def _tokens_of(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """As `tokenize`; the tokens of all training prompts are computed once."""
         if self._tokens is None:
-            prompts = list(dict.fromkeys(self.config.training_prompts()))
+            prompts = list(dict.fromkeys([*self.config.training_prompts(), self.placeholder]))
             self._tokens = {text: row for row, text in enumerate(prompts)}, self.tokenize(prompts)
         places, tokens = self._tokens
         rows = torch.tensor([places[text] for text in texts])
