@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
+from .kernel_cache import limit_kernel_cache
+
 TRACEBACK_VARIABLE = "GEMOCLAP_TRACEBACK"
 FILES_KEPT = "files written so far are kept"
 EXTRAS = {
@@ -77,7 +79,7 @@ def usage_errors(options: Mapping[str, str] | None = None) -> Iterator[None]:
 
 
 def run_main(program: str, main: Callable[[list[str]], None]) -> None:
-    """Run a command. If it fails, the exit status is 130 after an interrupt, 2 after a `UsageError`, and 1 otherwise.
+    """Run a command, with a limit of oneDNN's cache of kernels. If it fails, the exit status is 130 after an interrupt, 2 after a `UsageError`, and 1 otherwise.
 
     An expected failure (option, file, missing package, memory, disk, network) is reported in one sentence, by only one
     of several processes. Other failures are printed with a traceback. `GEMOCLAP_TRACEBACK=1` shows all tracebacks.
@@ -86,6 +88,7 @@ def run_main(program: str, main: Callable[[list[str]], None]) -> None:
         program: Start of the message, for example `train.py`.
         main: The command, a function of the command line without the program name.
     """
+    limit_kernel_cache()
     try:
         main(sys.argv[1:])
     except (Exception, KeyboardInterrupt) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from transformers.utils import cached_file, logging
 
+from ..command_line.kernel_cache import limit_kernel_cache
 from ..command_line.places import refuse_missing_device
 from ..command_line.shipped import shipped_checkpoint
 from ..configuration_gemoclap import GEmoClapConfig
@@ -41,6 +42,7 @@ def load_pipeline(
         ValueError: If there is no such folder, model or device, if it is not a checkpoint that predicts emotions, or
             if `compile` finds no compiler.
     """
+    limit_kernel_cache()
     pipe = _load_pipeline(model, device, revision)
     if compile:
         compile_audio_tower(pipe.model)
