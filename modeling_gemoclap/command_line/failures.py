@@ -79,7 +79,7 @@ def usage_errors(options: Mapping[str, str] | None = None) -> Iterator[None]:
 
 
 def run_main(program: str, main: Callable[[list[str]], None]) -> None:
-    """Run a command, with a limit of oneDNN's cache of kernels. If it fails, the exit status is 130 after an interrupt, 2 after a `UsageError`, and 1 otherwise.
+    """Run a command. If it fails, the exit status is 130 after an interrupt, 2 after a `UsageError`, and 1 otherwise.
 
     An expected failure (option, file, missing package, memory, disk, network) is reported in one sentence, by only one
     of several processes. Other failures are printed with a traceback. `GEMOCLAP_TRACEBACK=1` shows all tracebacks.

@@ -20,4 +20,4 @@ def test_the_cache_is_limited_unless_its_capacity_is_given(monkeypatch, given, s
     else:
         with pytest.raises(ValueError, match="no such folder"):
             load_pipeline("nosuch")
-    assert os.environ[CAPACITY] == given or given is None and os.environ[CAPACITY] == str(KERNELS)
+    assert os.environ[CAPACITY] == (given or str(KERNELS))
