@@ -115,7 +115,6 @@ def measure(folder: Path, name: str, workers: int, epochs: int) -> dict:
         "workers": workers,
         "ours": CLIPS[name] / statistics.median(ours),
         "bare": CLIPS[name] / statistics.median(bare),
-        "ratio": statistics.median(b / o for o, b in zip(ours, bare, strict=True)),
         "data": statistics.median(reading) / statistics.median(bare),
         "text": clock.text_share(),
         "flops": count_flop(clock.bare_epoch) / statistics.median(bare),
