@@ -14,6 +14,7 @@ import math
 import statistics
 import tempfile
 import time
+from functools import partial
 
 import torch
 from counting import meta_model, step_flop
@@ -136,7 +137,7 @@ def main() -> None:
     limits = {"peak": matrix_peak(torch.bfloat16), "bandwidth": bandwidth()}
     flop = count_flop(lambda: Training("eager", options.batch).step(batch_of(options.batch))) / options.batch
     rows = measure_variants(options.batch, options.rounds, flop, limits["peak"])
-    sizes = [largest(lambda size, chunk=chunk: fits(size, chunk), options.most) for chunk in (None, options.chunk)]
+    sizes = [largest(partial(fits, chunk=chunk), chunk or 2, options.most) for chunk in (None, options.chunk)]
     true_clip = step_flop(meta_model("wavlm-large"), "wavlm-large", 1, IEMOCAP["seconds"])[1]
     clips = IEMOCAP["folds"] * IEMOCAP["epochs"] * 0.8 * IEMOCAP["clips"]
     values = {**limits, "flop": flop, "rows": rows, "sizes": sizes, "true_clip": true_clip, "clips": clips}

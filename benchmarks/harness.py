@@ -65,9 +65,17 @@ def measure_in_turn(measurements: dict[str, Callable[[int], float]], rounds: int
     return results
 
 
-def largest(is_possible: Callable[[int], bool], most: int) -> int:
-    """The largest number from 0 to `most` that is possible, to about 5 %, by doubling and bisection."""
-    low, high = 0, 1
+def largest(is_possible: Callable[[int], bool], least: int, most: int) -> int:
+    """The largest number from `least` to `most` that is possible, to about 5 %; 0 if `least` is not.
+
+    Args:
+        is_possible: Whether a number is possible; if one is, all smaller ones are.
+        least: The smallest number that is tried.
+        most: The largest number that is tried.
+    """
+    if not is_possible(least):
+        return 0
+    low, high = least, 2 * least
     while high <= most and is_possible(high):
         low, high = high, 2 * high
     high = min(high, most + 1)
