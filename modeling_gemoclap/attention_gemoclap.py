@@ -188,7 +188,7 @@ def check_implementation(name: str | None) -> None:
     if name not in (None, *IMPLEMENTATIONS):
         raise ValueError(
             f"attn_implementation={name!r} does not support WavLM, whose bias depends on the query: choose one of "
-            f" {', '.join(map(repr, IMPLEMENTATIONS))}"
+            f"{', '.join(map(repr, IMPLEMENTATIONS))}"
         )
 
 

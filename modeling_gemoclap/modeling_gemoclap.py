@@ -97,7 +97,6 @@ class GEmoClapModel(TextEmbedding, GEmoClapPreTrainedModel):
         names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline, use_kernels
         others = AudioError, check_config, decode, encode_text, log_mel, process_in_batches, read_audio
         return *names, *others, run_last_layers, trim_silence
-        return *names, *others
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_name_or_path: str, text_name_or_path: str, **kwargs) -> GEmoClapModel:

@@ -94,23 +94,25 @@ def bundle(output: Path, folder: Path) -> None:
 
 
 def build(path: Path, output: Path) -> None:
-    """Write the page with an exported model; a folder of an earlier build is replaced."""
+    """Write the page with an exported model; an earlier build in the folder is replaced."""
     model, description = read_model(path)
     install()
     if output.exists() and any(output.iterdir()) and not (output / "page.js").is_file():
         sys.exit(f"{output} holds other files; give an empty or a new folder")
-    shutil.rmtree(output, ignore_errors=True)
-    (output / "data").mkdir(parents=True)
     with tempfile.TemporaryDirectory() as folder:
-        bundle(output.absolute(), Path(folder))
-    packages = {"runtime": RUNTIME.read_bytes(), "model": model}
-    packages = {name: write_package(name, content, output) for name, content in packages.items()}
-    for name in COPIED:
-        shutil.copy(WEB / name, output / name)
-    manifest = json.dumps({"description": description, "packages": packages}).replace("<", "\\u003c")
-    head, tail = (WEB / "index.html").read_text(encoding="utf-8").split("{}", 1)
-    (output / "index.html").write_text(head + manifest + tail, encoding="utf-8")
-    total = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+        new = Path(folder, "page")
+        (new / "data").mkdir(parents=True)
+        bundle(new, Path(folder))
+        packages = {"runtime": RUNTIME.read_bytes(), "model": model}
+        packages = {name: write_package(name, content, new) for name, content in packages.items()}
+        for name in COPIED:
+            shutil.copy(WEB / name, new / name)
+        manifest = json.dumps({"description": description, "packages": packages}).replace("<", "\\u003c")
+        head, tail = (WEB / "index.html").read_text(encoding="utf-8").split("{}", 1)
+        (new / "index.html").write_text(head + manifest + tail, encoding="utf-8")
+        total = sum(file.stat().st_size for file in new.rglob("*") if file.is_file())
+        shutil.rmtree(output / "data", ignore_errors=True)
+        shutil.copytree(new, output, dirs_exist_ok=True)  # other files of the folder, such as .git, remain
     print(f"{output}: {total / 1e6:.1f} MB. Open {output / 'index.html'}, or copy the folder to a web server.")
 
 

@@ -39,7 +39,7 @@ def export(
     show_no_loading(quiet)
     from pathlib import Path
 
-    from ..inference.export import ExportOptions, check_output, export_onnx
+    from ..inference.export import ExportOptions, check_output, export_onnx, exported_name
     from ..inference.information import licence_of
     from ..inference.loading import load_pipeline
 
@@ -48,9 +48,8 @@ def export(
         path = Path(output).expanduser()
         check_output(path, restart)
         pipe = load_pipeline(model, "cpu", revision)
-        name = Path(model).name if Path(model).is_dir() else model
-        licence = licence_of(model, revision)
-        options = ExportOptions(labels, template or None, quantize and quantize.value, restart, name, licence)
+        origin = exported_name(model), licence_of(model, revision)
+        options = ExportOptions(labels, template or None, quantize and quantize.value, restart, *origin)
         content = export_onnx(pipe, path, options)
     if not quiet:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {', '.join(content['labels'])}")

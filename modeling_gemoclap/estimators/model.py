@@ -326,9 +326,12 @@ class GEmoClap:
         Returns:
             The content of the JSON file.
         """
-        from ..inference.export import ExportOptions, export_onnx
+        from ..inference.export import ExportOptions, export_onnx, exported_name
+        from ..inference.information import licence_of
 
-        options = ExportOptions(labels, templates, quantize, name=Path(self._name).name)
+        checkpoint = (self._name, None) if Path(shipped_checkpoint(self._name)).is_dir() else self._on_the_hub
+        licence = licence_of(*checkpoint) if checkpoint else None
+        options = ExportOptions(labels, templates, quantize, name=exported_name(self._name), licence=licence)
         return export_onnx(self._fitted(), path, options)
 
     def push_to_hub(self, repository: str, **options) -> CommitInfo:

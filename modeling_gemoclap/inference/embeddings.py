@@ -97,16 +97,17 @@ def embed_files(
     """
     path, processes = Path(output).expanduser(), processes or Processes()
     path.parent.mkdir(parents=True, exist_ok=True)
-    share = processes.share(recordings.names)
+    names = processes.from_main(recordings.names)  # each process has listed the folder itself
+    share = processes.share(names)
     answers = list(embed_recordings(pipe, list(map(read_input, share)), batch_size, on_error="return"))
     shares = processes.to_main(dict(zip(share, answers, strict=True)))
     if not processes.is_main:
         return "", []
     of_all = {name: answer for part in shares for name, answer in part.items()}
-    answers = [of_all[name] for name in recordings.names]
+    answers = [of_all[name] for name in names]
     of_texts = {"texts": np.array(texts), "text_embeddings": embed_texts(pipe, texts)} if texts else {}
     errors = [answer for answer in answers if isinstance(answer, str)]
-    pairs = zip(recordings.names, answers, strict=True)
+    pairs = zip(names, answers, strict=True)
     used = [(name, answer) for name, answer in pairs if not isinstance(answer, str)]
     if not used:
         raise ValueError("no recording can be used:\n  " + "\n  ".join(errors))

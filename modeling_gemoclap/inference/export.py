@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from torch import nn
 
 from ..command_line.places import refuse_unwritable
 from ..configuration_gemoclap import GEmoClapConfig
-from ..corpora.files import read_object, write_atomically, write_json
+from ..corpora.files import read_object, write_json
 from ..encoding_gemoclap import PADDING_SAFE, ignores_padding
 from ..feature_extraction_gemoclap import SILENCE_PEAK
 from ..fingerprint import file_sha256
@@ -144,7 +144,9 @@ def export_onnx(
     import onnx
 
     graph = ExportedModel(pipe, options).eval()
-    with tempfile.TemporaryDirectory() as temporary, _without_noise():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    with unfinished as temporary, _without_noise():
         exported = Path(temporary, "float32.onnx")
         _save(_trace(graph), exported)
         if options.quantize:
@@ -152,11 +154,17 @@ def export_onnx(
         onnx.checker.check_model(str(exported), full_check=True)
         content = {"format": FORMAT, "file": path.name, "sha256": file_sha256(exported)}
         content |= _description(pipe, graph, options)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(path) as part:
-            shutil.copyfile(exported, part)
-    write_json(path.with_suffix(".json"), content)
+        described = Path(temporary, "labels.json")
+        write_json(described, content)
+        path.with_suffix(".json").unlink(missing_ok=True)  # no file is ever beside the labels of another one
+        os.replace(exported, path)
+        os.replace(described, path.with_suffix(".json"))
     return content
+
+
+def exported_name(model: str) -> str:
+    """The name of a model in the JSON file: that of its folder, or that on the Hub, or `base` or `compact`."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def check_output(path: Path, restart: bool = False) -> None:

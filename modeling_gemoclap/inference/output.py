@@ -285,15 +285,19 @@ class PredictionFile:
             self._write(self.rows.header)
             yield self.write
 
-    def merge(self, names: Sequence[str]) -> None:
+    def merge(self, names: Sequence[str]) -> list[str]:
         """Write all rows, also those of other processes, into the file, in the order of their recordings.
 
         Args:
             names: The recordings in their order. Rows of others, from an earlier run, come first.
+
+        Returns:
+            The recordings without a row.
         """
-        rows = [(name, line) for file in (self.path, *self._parts()) for name, _, line in self._lines(file)]
+        rows = {name: line for file in (self.path, *self._parts()) for name, _, line in self._lines(file)}
         places = {name: place for place, name in enumerate(names)}
-        self._replace(line for _, line in sorted(rows, key=lambda row: places.get(row[0], -1)))
+        self._replace(rows[name] for name in sorted(rows, key=lambda name: places.get(name, -1)))
+        return [name for name in names if name not in rows]
 
     def _lines(self, path: Path) -> list[tuple[str, bool, str]]:
         """The name of each row of the file or of a part of it, whether it is an error, and its line."""

@@ -50,8 +50,11 @@ class Processes:
         return f"cuda:{self.local_rank}" if torch.cuda.is_available() else device
 
     def share(self, names: Sequence[str]) -> list[str]:
-        """The recordings of this process, in their order. All processes have about as many bytes to read."""
-        return shares_by_size(names, self.count)[self.rank]
+        """The recordings of this process, in their order. All processes have about as many bytes to read.
+
+        Process 0 divides them: a file whose size changes must not be in two shares or in none.
+        """
+        return self.from_main(shares_by_size(names, self.count) if self.is_main else None)[self.rank]
 
     @contextmanager
     def connected(self):
@@ -166,7 +169,14 @@ class SharedPredictor(FilePredictor):
             if processes.is_main:
                 self.errors = [error for errors, _ in results for error in errors]
                 self.rejected = sum(rejected for _, rejected in results)
-                self.file.merge(self.recordings.names)
+                self._refuse_missing(self.file.merge(self.recordings.names))
+
+    def _refuse_missing(self, names: list[str]) -> None:
+        if names:
+            raise ValueError(
+                f"{self.file.path}: {len(names)} recordings have no result, such as {names[0]!r}: all processes must "
+                f"see the same folder of --output; start the command again, it continues the file"
+            )
 
     def _predict_share(self, names: list[str]) -> None:
         answers = predict(self.pipe, list(map(read_input, names)), self.options, on_error="return")

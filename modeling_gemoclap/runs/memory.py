@@ -44,10 +44,8 @@ class StepMemory:
         Half of them need half of it.
         """
         clips = self.chunk or self.batch
-        share = max(0, self.total - self.used) / clips / GIB
         known = (
-            f"{self.used / GIB:.1f} of {self.total / GIB:.1f} GiB were in use before the step, and each of {clips} "
-            f"clips needs more than {share:.2f} GiB"
+            f"this process used {self.used / GIB:.1f} of {self.total / GIB:.1f} GiB before the step of {clips} clips"
         )
         if clips == 1:
             return f"{known}: give --bf16 true, --gradient_checkpointing true, or a smaller --max_seconds"
@@ -61,12 +59,15 @@ class StepMemory:
 
 
 class _NoteMemory(TrainerCallback):
-    """Notes the memory in use before each step."""
+    """Notes the memory in use before each step, and whether a step is running."""
 
-    used = 0
+    used, in_step = 0, False
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.used = memory_in_use(args.device)
+        self.used, self.in_step = memory_in_use(args.device), True
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.in_step = False
 
 
 def memory_in_use(device: torch.device) -> int:
@@ -89,7 +90,7 @@ def total_memory(device: torch.device) -> int:
 
 @contextmanager
 def explain_memory(trainer: Trainer) -> Iterator[None]:
-    """Within this context, an error for lack of memory becomes one that names a smaller batch or chunk.
+    """Within this context, an error for lack of memory in a step becomes one that names a smaller batch or chunk.
 
     Args:
         trainer: The trainer that is run.
@@ -102,7 +103,7 @@ def explain_memory(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if not (note.in_step and is_out_of_memory(error)):  # evaluations and checkpoints have other sizes
             raise
         arguments, missing = trainer.args, object()
         chunk = getattr(trainer, "_chunk_size", missing)

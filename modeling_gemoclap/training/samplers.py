@@ -231,6 +231,10 @@ def describe_mix(clips, lengths: np.ndarray, batch_size: int, by_length: Sampler
     Returns:
         A sentence.
     """
+    if len(clips) < batch_size:
+        return (
+            f"batches by length: {len(clips)} clips do not fill a batch of {batch_size}, so there is nothing to sort"
+        )
     orders = list(by_length), list(random)
     mixes = [batch_mix(order, batch_size, lengths, clips.emotion_labels) for order in orders]
     text = (

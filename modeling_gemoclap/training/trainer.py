@@ -40,6 +40,7 @@ from .samplers import (
     lengths_of,
 )
 from .trainer_options import (
+    loading_for_evaluation,
     refuse_batch_norm,
     refuse_evaluation,
     refuse_label_smoothing,
@@ -366,14 +367,6 @@ class SpeechTrainer(HubTrainer):
             )
         return FilledSampler(sampler, step)
 
-    def _keep_last_batch(self, build, *args, **kwargs):
-        """Build a loader with the last clips: `dataloader_drop_last` applies to training only."""
-        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            return build(*args, **kwargs)
-        finally:
-            self.args.dataloader_drop_last = drop_last
-
     def get_train_dataloader(self):
         """As `Trainer.get_train_dataloader`; batches also have clip indices."""
         collator = self.data_collator
@@ -385,11 +378,13 @@ class SpeechTrainer(HubTrainer):
 
     def get_eval_dataloader(self, *args, **kwargs):
         """As `Trainer.get_eval_dataloader`, including the last clips."""
-        return self._keep_last_batch(super().get_eval_dataloader, *args, **kwargs)
+        with loading_for_evaluation(self.args):
+            return super().get_eval_dataloader(*args, **kwargs)
 
     def get_test_dataloader(self, *args, **kwargs):
         """As `Trainer.get_test_dataloader`, including the last clips."""
-        return self._keep_last_batch(super().get_test_dataloader, *args, **kwargs)
+        with loading_for_evaluation(self.args):
+            return super().get_test_dataloader(*args, **kwargs)
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write the model card; see `write_model_card`."""

@@ -6,6 +6,8 @@ import inspect
 import json
 import multiprocessing
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,6 +159,25 @@ def set_workers(args, clips) -> None:
     spare = cores > int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     args.dataloader_num_workers = int(spare and forks and not getattr(clips, "frames", None))
     args.dataloader_persistent_workers = args.dataloader_num_workers > 0
+
+
+@contextmanager
+def loading_for_evaluation(args) -> Iterator[None]:
+    """Within this context, two options for the loader of training clips are off.
+
+    Evaluation uses the last clips (`dataloader_drop_last`). Workers that persist would draw no random number when an
+    evaluation starts, and the masks of the next epoch would depend on the number of workers and on interruptions.
+
+    Args:
+        args: `transformers.TrainingArguments`.
+    """
+    names = ("dataloader_drop_last", "dataloader_persistent_workers")
+    of_training = {name: getattr(args, name) for name in names}
+    vars(args).update(dict.fromkeys(names, False))
+    try:
+        yield
+    finally:
+        vars(args).update(of_training)
 
 
 def _value(choice) -> str:

@@ -92,12 +92,24 @@ def test_rows_of_several_processes_are_merged_also_after_an_interruption(tmp_pat
         with file.open_part(1) as write:
             write(names[1], ANSWER)
             write(names[2], ANSWER)
-        file.merge(names)
+        assert file.merge([*names, "f.wav"]) == ["f.wav"], "a recording without a row"
     assert not list(tmp_path.glob("*.part-*"))
     written = [name for name, _, _ in rows.read(path.read_bytes().decode())]
     assert written == names
     with new_file().open() as file:
         assert file.done == names[1:]
+
+
+def test_process_0_divides_the_recordings(tmp_path, monkeypatch):
+    """A file that is being written has another size for each process."""
+    names = [tmp_path / "a", tmp_path / "b"]
+    for name in names:
+        name.write_bytes(bytes(10))
+    sent = []
+    monkeypatch.setattr(Processes, "from_main", lambda self, value: sent.append(value) or sent[0])
+    first = Processes(0, 2, 0).share(names)
+    names[1].write_bytes(bytes(20))
+    assert sorted(first + Processes(1, 2, 1).share(names)) == names
 
 
 def predict(folder, output, *options, launcher=()):

@@ -30,7 +30,7 @@ def test_a_gpu_error_names_the_chunk_that_halves_the_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     message = fail(torch.OutOfMemoryError(CUDA), "cuda", _chunk_size=None)
     assert message.startswith("out of GPU memory at --per_device_train_batch_size 32 (CUDA out of memory.")
-    assert "3.8 of 15.8 GiB were in use before the step, and each of 32 clips needs more than 0.38 GiB" in message
+    assert "this process used 3.8 of 15.8 GiB before the step of 32 clips: give --contrastive_chunk_size 16" in message
     assert "give --contrastive_chunk_size 16, which computes the same gradient and needs 16/32" in message
     chunked = fail(torch.OutOfMemoryError(CUDA), "cuda", _chunk_size=12)
     assert "memory at --contrastive_chunk_size 12 " in chunked and "give --contrastive_chunk_size 4," in chunked
@@ -47,6 +47,19 @@ def test_a_cpu_error_names_a_batch_if_the_objective_has_no_chunks(error):
 
 def test_a_single_clip_cannot_be_divided():
     assert "--gradient_checkpointing true, or a smaller --max_seconds" in StepMemory(8, 1, True, GIB, 2 * GIB).advice()
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_errors_outside_of_a_step_are_not_changed(started):
+    """Such as those of an evaluation, whose batches have another size."""
+    callbacks, arguments = [], SimpleNamespace(device=torch.device("cpu"))
+    trainer = SimpleNamespace(args=arguments, add_callback=callbacks.append)
+    with pytest.raises(MemoryError) as caught, explain_memory(trainer):
+        if started:
+            callbacks[0].on_step_begin(arguments, 0, 0)
+            callbacks[0].on_step_end(arguments, 0, 0)
+        raise MemoryError
+    assert type(caught.value) is MemoryError
 
 
 def test_other_errors_are_not_changed():

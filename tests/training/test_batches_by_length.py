@@ -152,10 +152,12 @@ def test_windows_of_fixed_length_are_refused(make_model):
         lengths_of(SimpleNamespace(), None)
 
 
-@pytest.mark.parametrize("drop_last", ["true", "false"])
-def test_workers_do_not_change_the_weights(train, lengths_corpus, tmp_path, drop_last):
-    """Persistent workers draw no number when an epoch begins, as new ones do; dropout depends on it."""
-    options = ("--data_dir", lengths_corpus, "--num_train_epochs", "3", "--dataloader_drop_last", drop_last)
+@pytest.mark.parametrize(
+    "given", [("--dataloader_drop_last", "true"), ("--dev_speakers", "04", "--eval_strategy", "epoch")]
+)
+def test_workers_do_not_change_the_weights(train, lengths_corpus, tmp_path, given):
+    """Persistent workers draw no number when an epoch or evaluation begins, as new ones do; dropout depends on it."""
+    options = ("--data_dir", lengths_corpus, "--num_train_epochs", "3", *given)
     weights = []
     for workers, persistent in ((0, "false"), (1, "true"), (1, "false")):
         run = tmp_path / f"{workers}-{persistent}"
