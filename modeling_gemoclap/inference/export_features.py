@@ -169,10 +169,14 @@ class WhisperLogMel(nn.Module):
 
 
 class MelPower(nn.Module):
-    """The mel power of the frames of waveforms. The Fourier transform is a product with a constant matrix.
+    """The mel power of the frames of waveforms. The Fourier transform is a product with constant matrices.
+
+    The power does not depend on the origin of time. With the origin in the middle of a frame, whose window is
+    symmetric, the real part is a transform of the sums of the two samples at the same distance from the middle, and
+    the imaginary part one of their differences: half of the products.
 
     Args:
-        window: `(frame,)`, the window.
+        window: `(frame,)`, a periodic window, so that sample 0 is zero and sample n equal to sample frame - n.
         fft: Samples of the transform, at least those of a frame.
         hop: Samples from one frame to the next.
         mel: `(fft / 2 + 1, bands)`, the mel filters.
@@ -182,10 +186,12 @@ class MelPower(nn.Module):
         super().__init__()
         self.hop, self.frame = hop, len(window)
         self.parts = math.ceil(self.frame / hop)
-        angles = 2 * np.pi * np.outer(np.arange(self.frame), np.arange(fft // 2 + 1)) / fft
-        basis = np.concatenate([np.cos(angles), np.sin(angles)], 1) * window[:, None]
-        basis = np.pad(basis, ((0, self.parts * hop - self.frame), (0, 0)))
-        self.register_buffer("fourier_basis", torch.tensor(basis, dtype=torch.float32))
+        self.after = math.ceil(self.frame / 2)  # the first sample that is not before the middle
+        samples = np.arange(self.after, self.frame)
+        weights = window[self.after :] * np.where(2 * samples == self.frame, 0.5, 1.0)  # the middle is its own pair
+        angles = 2 * np.pi * np.outer(samples - self.frame / 2, np.arange(fft // 2 + 1)) / fft
+        bases = np.stack([np.cos(angles), np.sin(angles)]) * weights[:, None]
+        self.register_buffer("fourier_basis", torch.tensor(bases, dtype=torch.float32))
         self.register_buffer("mel_filters", torch.tensor(mel, dtype=torch.float32))
 
     def forward(self, wave: torch.Tensor) -> torch.Tensor:
@@ -195,7 +201,10 @@ class MelPower(nn.Module):
         padded = F.pad(wave, (0, self.hop * self.parts))[:, : total * self.hop]
         hops = padded.unflatten(1, (total, self.hop))
         framed = torch.cat([hops[:, part : part + frames] for part in range(self.parts)], 2)
-        real, imaginary = (framed @ self.fourier_basis).square().chunk(2, -1)
+        late = framed[..., self.after : self.frame]
+        early = framed[..., 1 : self.frame - self.after + 1].flip(-1)
+        spectrum = torch.stack([late + early, late - early]) @ self.fourier_basis[:, None]
+        real, imaginary = spectrum.square().unbind()
         return (real + imaginary) @ self.mel_filters
 
 
