@@ -34,8 +34,7 @@ OPERATORS = 8  # rows of the profile
 ON_GPU = torch.cuda.is_available()
 # name -> attention, whether the Transformer layers are compiled
 VARIANTS = {"eager": ("eager", False), "sdpa": ("sdpa", False)}
-VARIANTS |= {"flex_attention": ("flex_attention", False)} if ON_GPU else {}
-VARIANTS |= {"sdpa, compiled": ("sdpa", True)}
+VARIANTS |= ({"flex_attention": ("flex_attention", False)} if ON_GPU else {}) | {"sdpa, compiled": ("sdpa", True)}
 
 
 def seconds_of_clips(count: int, seed: int = 0) -> torch.Tensor:
