@@ -10,7 +10,6 @@ it runs; its figures say nothing about a GPU.
 from __future__ import annotations
 
 import gc
-import math
 import statistics
 import tempfile
 import time
@@ -27,22 +26,21 @@ from models import make_model
 from torch.profiler import ProfilerActivity, profile
 
 from modeling_gemoclap import GEmoClapTrainer
-from modeling_gemoclap.inference.compiling import compile_audio_tower
+from modeling_gemoclap.command_line.compilers import compile_layers
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
 
 SPREAD, SHORTEST, LONGEST = 0.6, 0.6, 30.0  # of the logarithm of the length; in seconds
 OPERATORS = 8  # rows of the profile
 ON_GPU = torch.cuda.is_available()
-# name -> attention, whether the audio tower is compiled
+# name -> attention, whether the Transformer layers are compiled
 VARIANTS = {"eager": ("eager", False), "sdpa": ("sdpa", False)}
-VARIANTS |= {"flex_attention": ("flex_attention", False)} if ON_GPU else {}
-VARIANTS |= {"sdpa, compiled": ("sdpa", True)}
+VARIANTS |= ({"flex_attention": ("flex_attention", False)} if ON_GPU else {}) | {"sdpa, compiled": ("sdpa", True)}
 
 
 def seconds_of_clips(count: int, seed: int = 0) -> torch.Tensor:
     """Seeded lengths with the mean of IEMOCAP; the small shapes get a tenth of them."""
-    normal = torch.randn(count, generator=torch.Generator().manual_seed(seed))
-    lengths = (math.log(IEMOCAP["seconds"]) - SPREAD**2 / 2 + SPREAD * normal).exp().clamp(SHORTEST, LONGEST)
+    normal = SPREAD * torch.randn(count, generator=torch.Generator().manual_seed(seed)) - SPREAD**2 / 2
+    lengths = (IEMOCAP["seconds"] * normal.exp()).clamp(SHORTEST, LONGEST)
     return lengths if ON_GPU else lengths / 10 + 0.2
 
 
@@ -64,11 +62,15 @@ class Training:
         audio = {"layerdrop": 0.0, "attention_dropout": 0.0, "apply_spec_augment": False}
         fields = {"small": not ON_GPU, "audio": audio, "attn_implementation": {"audio_config": attention}}
         self.model = make_model("wavlm-large", **fields).to(default_device())
-        if compiled:
-            compile_audio_tower(self.model)
-        options = {"per_device_train_batch_size": batch, "use_cpu": not ON_GPU, "bf16": True}
-        arguments = GEmoClapTrainingArguments(tempfile.mkdtemp(), **options)
+        options = {
+            "per_device_train_batch_size": batch,
+            "use_cpu": not ON_GPU,
+            "bf16": True,
+            "torch_compile": compiled,
+        }
+        arguments = GEmoClapTrainingArguments(tempfile.mkdtemp(), torch_compile=compiled, **options)
         self.trainer = GEmoClapTrainer(self.model, arguments, contrastive_chunk_size=chunk)
+        compile_layers(self.trainer)
         self.trainer.current_gradient_accumulation_steps = 1  # what `train` sets
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5, fused=ON_GPU or None)
 
@@ -132,8 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the timing")
     parser.add_argument("--most", type=int, default=4096 if ON_GPU else 8, help="largest batch that is tried")
     options = parser.parse_args()
-    if not ON_GPU:
-        print("no GPU: everything runs in small on the CPU")
+    print("GPU" if ON_GPU else "no GPU: everything runs in small on the CPU", flush=True)
     limits = {"peak": matrix_peak(torch.bfloat16), "bandwidth": bandwidth()}
     flop = count_flop(lambda: Training("eager", options.batch).step(batch_of(options.batch))) / options.batch
     rows = measure_variants(options.batch, options.rounds, flop, limits["peak"])

@@ -56,21 +56,6 @@ def flex_attention_of(
     return flex_attention(query, key, value, score_mod=score_mod)
 
 
-def by_pairs(table: torch.Tensor, frames: int) -> torch.Tensor:
-    """The bias of each query and key, `(heads, frames, keys)`, from that by relative position.
-
-    Rows of a length that is greater by one are read as rows of the table's length, so that each begins one entry
-    earlier. Indexing would be slow to differentiate, and `unfold` cannot be exported with a dynamic length.
-
-    Args:
-        table: `(heads, frames + keys - 1)`, from `1 - frames` to `keys - 1`.
-        frames: Number of queries.
-    """
-    heads, length = table.shape
-    rows = F.pad(table, (0, 1))[:, None].expand(-1, frames, -1).reshape(heads, frames * (length + 1))
-    return rows[:, : frames * length].view(heads, frames, length)[..., frames - 1 :]
-
-
 @functools.cache
 def compiled_flex_attention() -> Callable[..., torch.Tensor]:
     """`flex_attention_of`, compiled once for all numbers of clips and frames; each layer calls it."""
@@ -124,18 +109,16 @@ class GEmoClapWavLMAttention(WavLMAttention):
         first, second = torch.sigmoid(projected).unbind(-1)
         return first * (second * self.gru_rel_pos_const[..., 0] - 1.0) + 2.0
 
-    def bias_table(self, frames: int, keys: int | None = None) -> torch.Tensor:
-        """The bias by relative position, `(heads, frames + keys - 1)`, from `1 - frames` to `keys - 1`."""
-        device = self.rel_attn_embed.weight.device
-        relative = torch.arange(1 - frames, frames if keys is None else keys, device=device)
+    def bias_table(self, frames: int) -> torch.Tensor:
+        """The bias by relative position, `(heads, 2 * frames - 1)`, from `1 - frames` to `frames - 1`."""
+        relative = torch.arange(1 - frames, frames, device=self.rel_attn_embed.weight.device)
         return self.rel_attn_embed(self._relative_positions_bucket(relative)).T
 
     def _sdpa(self, heads: list[torch.Tensor], gate: torch.Tensor, mask: torch.Tensor | None, bias):
         """SDPA; `bias` is `(heads, frames, keys)`, where keys are filled up to a multiple of `ALIGNMENT` on a GPU."""
         frames = gate.shape[-1]
         if bias is None:
-            keys = aligned_keys(frames, gate.is_cuda)
-            bias = by_pairs(self.bias_table(frames, keys).to(gate.dtype), frames)
+            bias = self.compute_bias(frames, aligned_keys(frames, gate.is_cuda)).to(gate.dtype).contiguous()
         if mask is None:
             scores = gate[..., None] * bias
         else:  # the lowest number and not -inf, so that a clip without frames is not NaN

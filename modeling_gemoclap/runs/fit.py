@@ -10,6 +10,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
 from ..command_line.commands import typed_command, typed_words
+from ..command_line.compilers import compile_layers
 from ..evaluation.metrics import war_uar_of_scores
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..frozen_gemoclap import refuse_last_layers
@@ -89,6 +90,7 @@ def build_trainer(run: Run, resumed: bool) -> tuple[SpeechTrainer, list[str]]:
         compute_metrics=war_uar_of_scores,
         **objective.trainer_options(dataset),
     )
+    compile_layers(trainer)
     trainer.run_identity = run.identity
     trainer.commands = _commands()
     return trainer, skipped + errors

@@ -6,7 +6,7 @@ from conftest import batch_of
 from torch._dynamo.utils import counters
 
 from modeling_gemoclap import GEmoClapTrainer
-from modeling_gemoclap.command_line.compilers import refuse_missing_compiler
+from modeling_gemoclap.command_line.compilers import compile_layers
 from modeling_gemoclap.inference.compiling import compile_audio_tower
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
 
@@ -49,31 +49,36 @@ def test_ten_lengths_are_traced_once(make_model, family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["compact", "wavlm-base"])
-def test_ten_lengths_are_compiled_once(make_model, family):
-    refuse_missing_compiler("this test")
+def test_ten_lengths_are_compiled_at_most_twice(make_model, family):
     difference, counts = largest_difference(make_model(family), "inductor")
     assert difference < 1e-4
-    assert counts[0] > 0 and counts[0] == counts[-1]
+    assert 0 < counts[0] and counts[-1] <= counts[0] + 1, counts  # one more from a size on, for WavLM
 
 
-def test_training_compiles_with_dynamic_shapes(make_model, monkeypatch, tmp_path):
-    monkeypatch.setenv("ACCELERATE_DYNAMO_USE_DYNAMIC", "")
-    monkeypatch.delenv("ACCELERATE_DYNAMO_USE_DYNAMIC")
-    for name in ("BACKEND", "MODE"):  # transformers sets them for the rest of the process
-        monkeypatch.setenv(f"ACCELERATE_DYNAMO_{name}", "no" if name == "BACKEND" else "default")
-    options = {"torch_compile": True, "torch_compile_backend": "eager", "use_cpu": True, "report_to": []}
-    model = make_model("compact", projection_dim=8)
-    arguments = GEmoClapTrainingArguments(str(tmp_path), per_device_train_batch_size=2, **options)
-    trainer = GEmoClapTrainer(model, arguments)
+def graphs_of_training(model, folder, backend, monkeypatch):
+    """The compilations after each of ten steps with batches of different lengths."""
+    for name in ("BACKEND", "MODE", "USE_DYNAMIC"):  # transformers sets them for the rest of the process
+        monkeypatch.setenv(f"ACCELERATE_DYNAMO_{name}", "no")
+    options = {"torch_compile": True, "torch_compile_backend": backend, "use_cpu": True, "report_to": []}
+    arguments = GEmoClapTrainingArguments(str(folder), per_device_train_batch_size=2, **options)
+    trainer, names, counts = GEmoClapTrainer(model, arguments), set(model.state_dict()), []
+    compile_layers(trainer)
     trainer.current_gradient_accumulation_steps = 1  # what `train` sets
-    compiled, counts = trainer.accelerator.prepare(model.train()), []
+    prepared = trainer.accelerator.prepare(model.train())
     for lengths in LENGTHS:
         texts = {"input_ids": torch.randint(5, 300, (2, 7)), "attention_mask": torch.ones(2, 7).long()}
         labels = {"emotion_labels": torch.tensor([0, 1]), "gender_labels": torch.tensor([0, 1])}
-        loss = trainer.training_step(compiled, {**batch_of(model, list(lengths))[0], **texts, **labels})
+        loss = trainer.training_step(prepared, {**batch_of(model, list(lengths))[0], **texts, **labels})
         assert loss.isfinite()
         counts.append(compilations())
-    assert counts[0] > 0 and counts[1] == counts[-1]
+    assert set(model.state_dict()) == names
+    return counts
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_training_does_not_compile_again_for_each_length(make_model, monkeypatch, tmp_path, backend):
+    counts = graphs_of_training(make_model("wavlm-base", projection_dim=8), tmp_path, backend, monkeypatch)
+    assert counts[0] > 0 and counts[2] == counts[-1] <= 6, counts
 
 
 def test_without_a_compiler_there_is_a_clear_error(make_model, monkeypatch, tmp_path):
