@@ -39,7 +39,7 @@ async function load() {
   show(0);
   try {
     const checked = await model.load(show);
-    part("state").textContent = "Ready. The page works without a connection from now on.";
+    part("state").textContent = "Ready. You can go offline now.";
     part("checksum").textContent = checked
       ? "checked (SHA-256)"
       : "not checked: browsers offer SHA-256 over HTTPS only";
@@ -160,7 +160,7 @@ function describe() {
   part("model-name").textContent = description.model;
   part("labels").textContent = description.labels.join(", ");
   part("calibrated").textContent = description.calibrated
-    ? "The scores are calibrated on recordings like those of the model's training; on others they are not."
+    ? "The scores are calibrated on recordings like those of the model's training; for other recordings they are not calibrated."
     : "The scores are not calibrated: read them as an order, not as probabilities.";
   part("licence").textContent = description.licence ?? "see the model card";
 }

@@ -27,7 +27,8 @@ def export(
     labels: Labels = None,
     template: Template = None,
     quantize: Annotated[
-        Precision | None, typer.Option(help="Linear layers in 8 bits: smaller and faster; default: float32.")
+        Precision | None,
+        typer.Option(help="Linear layers in 8 bits: smaller, and faster for large models; default: float32."),
     ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Overwrite --output even if it is no earlier export.")
@@ -53,4 +54,4 @@ def export(
         content = export_onnx(pipe, path, options)
     if not quiet:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {', '.join(content['labels'])}")
-    hint("the lines of docs/export.md, which run the file without torch", quiet)
+    hint(f"python web/build.py {output}  (a web page; docs/export.md has a program that runs the file)", quiet)

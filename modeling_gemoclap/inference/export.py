@@ -190,7 +190,9 @@ def check_output(path: Path, restart: bool = False) -> None:
         ours = False
     if not ours:
         existing = path if path.exists() else beside
-        raise ValueError(f"{existing} exists and is no export: give another --output, or --restart to overwrite it")
+        raise ValueError(
+            f"{existing} exists and is not an export of gemoclap: give another --output, or --restart to overwrite it"
+        )
 
 
 def check_encoder(pipe: ZeroShotEmotionPipeline | AudioClassifier) -> None:

@@ -159,10 +159,10 @@ def test_files_hold_what_is_documented_and_replace_only_exports(make_pipe, tmp_p
     labelled = ExportOptions(labels="sad, angry")
     assert export_onnx(pipe, path, labelled)["labels"] == ["sad", "angry"]  # an export is replaced
     path.with_suffix(".json").write_text('{"labels": []}')
-    with pytest.raises(ValueError, match="emotions.onnx exists and is no export: .*--restart"):
+    with pytest.raises(ValueError, match="emotions.onnx exists and is not an export of gemoclap: .*--restart"):
         export_onnx(pipe, path)
     path.unlink()
-    with pytest.raises(ValueError, match="emotions.json exists and is no export"):
+    with pytest.raises(ValueError, match="emotions.json exists and is not an export of gemoclap"):
         export_onnx(pipe, path)
     assert path.with_suffix(".json").read_text() == '{"labels": []}'
     export_onnx(pipe, path, ExportOptions(restart=True))
