@@ -30,7 +30,7 @@ FAMILIES, BATCH = ("compact", "hubert-base"), 8
 
 def lengths_of(corpora: Path, count: int) -> list[int]:
     """Samples of clips of Emo-DB."""
-    files = sorted(corpora.glob("emodb/**/*.wav"))
+    files = sorted(file for file in corpora.glob("emodb/**/*") if file.suffix in (".flac", ".wav"))
     if len(files) < count:
         raise SystemExit(f"{corpora}: {len(files)} clips of Emo-DB, but --clips {count}")
     random.Random(0).shuffle(files)

@@ -62,12 +62,7 @@ class Training:
         audio = {"layerdrop": 0.0, "attention_dropout": 0.0, "apply_spec_augment": False}
         fields = {"small": not ON_GPU, "audio": audio, "attn_implementation": {"audio_config": attention}}
         self.model = make_model("wavlm-large", **fields).to(default_device())
-        options = {
-            "per_device_train_batch_size": batch,
-            "use_cpu": not ON_GPU,
-            "bf16": True,
-            "torch_compile": compiled,
-        }
+        options = {"per_device_train_batch_size": batch, "use_cpu": not ON_GPU, "bf16": True}
         arguments = GEmoClapTrainingArguments(tempfile.mkdtemp(), torch_compile=compiled, **options)
         self.trainer = GEmoClapTrainer(self.model, arguments, contrastive_chunk_size=chunk)
         compile_layers(self.trainer)
