@@ -22,9 +22,8 @@ from modeling_gemoclap.inference.export import EXPORTABLE, ExportOptions, export
 from modeling_gemoclap.inference.predictions import PredictionOptions, predict_with_embeddings
 
 SECONDS = (0.1, 0.15, 0.77, 1.9999, 2.0, 2.0001, 4.5, 31.0)
-FAMILIES = ("compact", "hubert-base")
-SLOW = ("data2vec-large", "unispeech", "unispeech-sat-base", "wav2vec2-base", "wav2vec2-large", "wavlm-base")
-SLOW += ("wavlm-large", "whisper")
+FAMILIES = ("compact", "data2vec-large", "hubert-base", "unispeech", "unispeech-sat-base", "wav2vec2-base")
+FAMILIES += ("wav2vec2-large", "wavlm-base", "wavlm-large", "whisper")
 TOLERANCE = 1e-4
 SPREAD = {"text_pooling": "mean", "calibration_temperature": 0.2}  # scores that differ from clip to clip
 
@@ -86,25 +85,17 @@ def speech(seconds=SECONDS) -> list[np.ndarray]:
     return clips
 
 
-def check_family(make_pipe, family, path):
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_those_of_the_package(make_pipe, family, tmp_path):
     extractor = {"level_db": -20.0, "trim_silence": True} if family == "whisper" else {}
     pipe = make_pipe(family, extractor, pooling="mean_std" if family == "compact" else "mean")
+    path = tmp_path / "emotions.onnx"
     agree(pipe, path, export_onnx(pipe, path), speech())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_scores_are_those_of_the_package(make_pipe, family, tmp_path):
-    check_family(make_pipe, family, tmp_path / "emotions.onnx")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", SLOW)
-def test_scores_of_other_families(make_pipe, family, tmp_path):
-    check_family(make_pipe, family, tmp_path / "emotions.onnx")
-
-
 def test_every_family_that_can_be_exported_is_tested():
-    assert {AUDIO[name].config_class.model_type for name in (*FAMILIES, *SLOW)} == set(EXPORTABLE)
+    assert {AUDIO[name].config_class.model_type for name in FAMILIES} == set(EXPORTABLE)
 
 
 @pytest.mark.parametrize(
