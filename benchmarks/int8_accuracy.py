@@ -55,7 +55,9 @@ def row_of(model: str, corpus: str, options, folder: str) -> str:
     same = np.mean([first == second for first, second in zip(*found, strict=True)])
     speakers = len({row["speaker_id"] for row in rows})
     shares = (f"{100 * value:.1f}" for value in uar)
-    return table_row(model, corpus, len(rows), speakers, *shares, f"{100 * (uar[1] - uar[0]):+.1f}", f"{same:.1%}")
+    return table_row(
+        model, corpus, f"{len(rows)}", f"{speakers}", *shares, f"{100 * (uar[1] - uar[0]):+.1f}", f"{same:.1%}"
+    )
 
 
 def main() -> None:
