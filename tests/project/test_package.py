@@ -293,6 +293,7 @@ ALLOWED = {
     "GEmoClapFeatureExtractor.__init__": "the fields of a stored feature extractor",
     "GEmoClapModel.forward": "the inputs of the model by their public names",
     "embed": "the options of a command",
+    "export": "the options of a command",
     "index": "the options of a command",
     "listen": "the options of a command",
     "page": "the options of a command",
