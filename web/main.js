@@ -160,7 +160,7 @@ function describe() {
   part("model-name").textContent = description.model;
   part("labels").textContent = description.labels.join(", ");
   part("calibrated").textContent = description.calibrated
-    ? "The scores are calibrated on recordings like those of the model's training; for other recordings they are not calibrated."
+    ? "The scores are calibrated on recordings like those of the training, but not for other recordings."
     : "The scores are not calibrated: read them as an order, not as probabilities.";
   part("licence").textContent = description.licence ?? "see the model card";
 }
