@@ -145,8 +145,8 @@ def refuse_options(args) -> None:
 def set_workers(args, clips) -> None:
     """Set `dataloader_num_workers` if it is None: one process reads clips while the model trains.
 
-    It is 0 if no core is left for it, if the clips are stored frames, which are read faster than they are passed
-    between processes, or if a new process would have to import the libraries, which takes seconds.
+    It is 0 if no core is left for it, if the clips are cached features or stored frames, which are read faster than
+    they are passed between processes, or if a new process would have to import the libraries, which takes seconds.
 
     Args:
         args: `transformers.TrainingArguments`.
@@ -157,7 +157,9 @@ def set_workers(args, clips) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     forks = multiprocessing.get_context().get_start_method() == "fork"
     spare = cores > int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    args.dataloader_num_workers = int(spare and forks and not getattr(clips, "frames", None))
+    extractor = getattr(clips, "extractor", None)
+    cached = extractor is not None and extractor.feature_type == "log_mel" and clips.reader is None
+    args.dataloader_num_workers = int(spare and forks and not (cached or getattr(clips, "frames", None)))
     args.dataloader_persistent_workers = args.dataloader_num_workers > 0
 
 

@@ -175,14 +175,17 @@ def test_one_process_reads_clips_where_a_core_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     monkeypatch.setattr("multiprocessing.get_context", lambda: SimpleNamespace(get_start_method=lambda: "fork"))
 
-    def workers(given=None, frames=None, processes="1"):
+    def workers(given=None, processes="1", **clips):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         args = GEmoClapTrainingArguments(tmp_path, use_cpu=True, dataloader_num_workers=given)
-        set_workers(args, SimpleNamespace(frames=frames))
+        set_workers(args, SimpleNamespace(**clips))
         return args.dataloader_num_workers, args.dataloader_persistent_workers
 
     assert workers() == (1, True) and workers(0) == (0, False) and workers(3) == (3, False)
     assert workers(frames=["stored"]) == (0, False) and workers(processes="2") == (0, False)
+    log_mel, wave = (SimpleNamespace(feature_type=name) for name in ("log_mel", "wave"))
+    assert workers(extractor=log_mel, reader=None) == (0, False), "cached features"
+    assert workers(extractor=log_mel, reader="shards") == workers(extractor=wave, reader=None) == (1, True)
 
 
 def assert_same_gradients(model, first, second, bound=1e-6):
