@@ -176,7 +176,7 @@ class GEmoClapTrainingArguments(TrainingArguments):
     )
     overwrite_output: bool = option(False, "Overwrite an output folder that is not empty")
     dataloader_num_workers: int | None = option(
-        None, "Number of processes that read clips while the model trains; none: 1 to decode them if a core is left, else 0"
+        None, "Number of processes that read clips while the model trains; none: 1 to decode, if a core is left"
     )
     # transformers' default pushes unfinished checkpoints, which are refused
     hub_strategy: str = option("end", "When --push_to_hub pushes", choices=[each.value for each in HubStrategy])
