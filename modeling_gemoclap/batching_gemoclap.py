@@ -71,9 +71,9 @@ def _has_no_delay(stream) -> bool:
     return hasattr(stream, "__len__") or hasattr(stream, "__length_hint__")
 
 
-def _number_of_threads() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_THREADS, cores)
+def number_of_cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _values_of(future: Future) -> int:
@@ -150,7 +150,7 @@ class _Loader:
             self._waiting.append(_failed(error))
             return True
         if self._uses_threads and _is_encoded(audio):
-            self._pool = self._pool or ThreadPoolExecutor(_number_of_threads(), "gemoclap-loader")
+            self._pool = self._pool or ThreadPoolExecutor(min(MOST_THREADS, number_of_cores()), "gemoclap-loader")
             self._waiting.append(self._pool.submit(copy_context().run, self._load, audio))
         else:
             self._waiting.append(self._load_now(audio))

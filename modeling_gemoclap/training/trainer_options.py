@@ -15,6 +15,7 @@ import torch
 from transformers import EvalPrediction, SchedulerType, get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
+from ..batching_gemoclap import number_of_cores
 from ..command_line.ranges import DROPOUT
 
 
@@ -154,9 +155,8 @@ def set_workers(args, clips) -> None:
     """
     if args.dataloader_num_workers is not None:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     forks = multiprocessing.get_context().get_start_method() == "fork"
-    spare = cores > int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    spare = number_of_cores() > int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     extractor = getattr(clips, "extractor", None)
     cached = extractor is not None and extractor.feature_type == "log_mel" and clips.reader is None
     args.dataloader_num_workers = int(spare and forks and not (cached or getattr(clips, "frames", None)))

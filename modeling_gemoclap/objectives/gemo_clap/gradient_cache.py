@@ -104,7 +104,7 @@ class ChunkedBatch:
             chunk = {name: value[rows.to(value.device)] for name, value in clips.items()}
             for name in self.prompts:
                 used, chunk[name] = chunk[name].unique(return_inverse=True)
-                for kind in self.tokens & {name.replace("prompt_index", kind) for kind in PROMPT_TOKENS}:
+                for kind in (name.replace("prompt_index", kind) for kind in PROMPT_TOKENS):
                     if kind in self.inputs:
                         chunk[kind] = self.inputs[kind][used]
             if self.trims_padding:
