@@ -25,7 +25,7 @@ help:
 $(VENV)/installed: setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,lora,tensorboard,demo,mteb,docs,vad,mic,page,serve,search,onnx,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,lora,tensorboard,demo,mteb,docs,vad,mic,page,serve,search,onnx,attack,dev]'
 	touch $@
 
 demo: $(VENV)/installed

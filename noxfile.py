@@ -29,7 +29,7 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 # Of both ends; MTEB, the site of the documentation and the service are pinned in constraints.txt alone, and their
 # tests are skipped where they are not installed.
 EXTRAS = "train,lora,tensorboard,demo,dev"
-NEWEST_EXTRAS = f"{EXTRAS},mteb,docs,serve,onnx"
+NEWEST_EXTRAS = f"{EXTRAS},mteb,docs,serve,onnx,attack"
 FLOOR = "2.6.0"  # the lower bound of torch in setup.cfg, which is that of transformers 5
 OLDER = "2.4.1"  # a checkpoint's files also run with transformers 4.57 and this, without the package
 
