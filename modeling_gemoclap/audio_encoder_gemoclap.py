@@ -16,8 +16,9 @@ def _repository_files():
     """Never called: transformers 4 copies only the modules that this file imports, not their imports."""
     from .prompts_gemoclap import parse_words
     from .safety_gemoclap import check_config
+    from .versions_gemoclap import check_format
 
-    return parse_words, check_config
+    return parse_words, check_config, check_format
 
 
 def _zero_padding(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,9 @@ import math
 import numbers
 from pathlib import Path
 
+from .versions_gemoclap import check_format
+
+# isort: split
 from transformers import AutoConfig
 from transformers.configuration_utils import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -161,6 +164,7 @@ class GEmoClapAudioConfig(PretrainedConfig):
         self.mask_feature_length = mask_feature_length
         self.num_masks = num_masks
         self.initializer_range = initializer_range
+        self.checkpoint_format = check_format(kwargs.pop("checkpoint_format", None))
         super().__init__(**kwargs)
 
 
@@ -291,6 +295,7 @@ class GEmoClapConfig(PromptsMixin, PretrainedConfig):
         attention = _attention_by_tower(audio_config=self.audio_config, text_config=self.text_config)
         kwargs.setdefault("attn_implementation", attention)
         kwargs.setdefault("custom_pipelines", _custom_pipelines())
+        self.checkpoint_format = check_format(kwargs.pop("checkpoint_format", None))
         super().__init__(**kwargs, id2label=self.id2label, label2id=self.label2id)
 
     @classmethod

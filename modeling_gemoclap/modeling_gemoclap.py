@@ -93,9 +93,10 @@ class GEmoClapModel(TextEmbedding, GEmoClapPreTrainedModel):
         from .safety_gemoclap import check_config
         from .spectrograms_gemoclap import log_mel
         from .speech_gemoclap import trim_silence
+        from .versions_gemoclap import check_format
 
         names = GEmoClapAudioModel, GEmoClapFeatureExtractor, GEmoClapProcessor, ZeroShotEmotionPipeline, use_kernels
-        others = AudioError, check_config, decode, encode_text, log_mel, process_in_batches, read_audio
+        others = AudioError, check_config, check_format, decode, encode_text, log_mel, process_in_batches, read_audio
         return *names, *others, run_last_layers, trim_silence
 
     @classmethod

@@ -192,6 +192,8 @@ def _memory_message(error: BaseException, message: str) -> str:
 def _import_message(error: ImportError) -> str | None:
     if error.name is None and _is_in(_raised_in(error)[-1], THIS_PROJECT):
         return str(error)
+    if message := _old_library_message():
+        return message
     names, cause = [], error
     while cause is not None:  # transformers raises another error from the one that names the missing package
         names += [_package_of(cause)] if isinstance(cause, ImportError) and cause.name else []
@@ -205,6 +207,15 @@ def _import_message(error: ImportError) -> str | None:
         if name in BASE:
             return f"{name} is not installed or cannot be imported ({error}): pip install gemoclap"
     return f"{names[0]} is not installed: pip install {names[0]}" if names else str(error)
+
+
+def _old_library_message() -> str | None:
+    """The message for a library that is too old; an import of what it lacks may fail before its version is checked."""
+    try:
+        from ..versions_gemoclap import OLDEST  # noqa: F401
+    except ImportError as error:
+        return None if error.name else str(error)
+    return None
 
 
 def _load_message(error: BaseException) -> str | None:

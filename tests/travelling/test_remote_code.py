@@ -33,6 +33,7 @@ FACE = {
     "spectrograms_gemoclap.py",
     "speech_gemoclap.py",
     "towers_gemoclap.py",
+    "versions_gemoclap.py",
 }
 ELSEWHERE = """
 import json, sys

@@ -1,0 +1,1 @@
+../../modeling_gemoclap/versions_gemoclap.py
