@@ -26,6 +26,7 @@ NOT_RUN = {  # by page, heading and place under the heading; an asterisk stands 
     ("web.md", "Build", 0): "installs packages; tests/web/test_web.py runs web/build.py",
     ("web.md", "Serve or open", 0): "does not end; tests/web/test_web.py serves and opens the page",
     ("page.md", "A Hugging Face Space", 0): "uploads; tests/page/test_space.py copies the folder",
+    ("reliability.md", "Reliability", 0): "40 minutes; tests/attacks/test_reliability.py reads what it writes",
     ("mteb.md", "Run a task", 0): "needs all clips of RAVDESS; tests/evaluation/test_mteb.py makes the same calls",
     ("mteb.md", "Submit results", 0): "tests/evaluation/test_mteb.py loads the file that model_file writes",
     ("mteb.md", "Submit results", 1): "in a fork of MTEB, with the model on the Hub",

@@ -57,12 +57,13 @@ print("SCALES", json.dumps(scales))
 """
 # A model of the Hub is saved again: with the Hub, without it but with its cache, and with neither facts nor licences.
 SAVE = """
-import sys
+import sys, time
 from huggingface_hub import constants
 from modeling_gemoclap import GEmoClap
 model = GEmoClap.from_pretrained("me/tones", revision=sys.argv[1])
 if sys.argv[2] == "unreachable":
     constants.ENDPOINT = "http://127.0.0.1:9"
+    time.sleep = lambda seconds: None  # the pauses between attempts
 model.save_pretrained(sys.argv[3])
 """
 PRIVATE = """
