@@ -29,10 +29,10 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 
 
 def check_version(tag: str | None) -> str:
-    """The version of the package, after checking that the changelog and the tag have the same.
+    """The version of the package, after checking the changelog, the tag, and the archive of its format.
 
     Raises:
-        SystemExit: If they differ.
+        SystemExit: If they differ, or a tag has no archive.
     """
     text = (ROOT / "modeling_gemoclap/version.py").read_text(encoding="utf-8")
     version = re.search(r'__version__ = "(.+)"', text)[1]
@@ -44,6 +44,9 @@ def check_version(tag: str | None) -> str:
         sys.exit(f"the tag {tag} is not the version {version} of modeling_gemoclap/version.py")
     if tag is not None and "unreleased" in newest[2]:
         sys.exit(f"CHANGELOG.md says that {version} is unreleased; write the date instead")
+    archived = [path.name for path in (ROOT / "tests/archive").glob(f"{version}-*") if [*path.rglob("*_gemoclap.py")]]
+    if tag is not None and len(archived) < 2:
+        sys.exit(f"tests/archive has no checkpoints of {version} with their code: python release/archive.py --code")
     return version
 
 

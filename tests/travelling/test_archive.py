@@ -91,3 +91,22 @@ def test_a_newer_library_is_accepted(found):
 def test_the_archive_is_small():
     size = sum(path.stat().st_size for path in Path(archive.ARCHIVE).rglob("*") if path.suffix != ".py")
     assert size < 2_000_000 * len(list(archive.ARCHIVE.iterdir()))
+
+
+def test_a_release_without_its_code_in_the_archive_is_refused(monkeypatch, tmp_path):
+    """A tag needs checkpoints with code, of both major versions of transformers."""
+    monkeypatch.syspath_prepend(str(ROOT / "release"))
+    import check
+
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    (tmp_path / "modeling_gemoclap").mkdir()
+    (tmp_path / "modeling_gemoclap/version.py").write_text('__version__ = "1.2.3"\n')
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.3 (2026-01-01)\n")
+    assert check.check_version(None) == "1.2.3"
+    for major in (4, 5):
+        with pytest.raises(SystemExit, match="no checkpoints of 1.2.3 with their code: python release/archive.py"):
+            check.check_version("v1.2.3")
+        folder = tmp_path / f"tests/archive/1.2.3-transformers{major}/a"
+        folder.mkdir(parents=True)
+        (folder / "configuration_gemoclap.py").touch()
+    assert check.check_version("v1.2.3") == "1.2.3"
