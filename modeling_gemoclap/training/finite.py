@@ -18,7 +18,7 @@ from .gather import all_gather_object, is_distributed
 
 CLIP_INDEX = "clip_index"
 BROKEN_START = "before the first step: the initial weights are damaged."
-BATCHES = "batches.json"  # in every `checkpoint-N`: the batches so far, and those without a comparison
+BATCHES = "batches.json"  # in every `checkpoint-N`: the batches so far, those without a comparison, sum of the losses
 MAX_NAMES = 40  # names in a message
 
 
@@ -146,6 +146,7 @@ class FiniteGuard(TrainerCallback):
     def __init__(self, accelerator, dataset):
         self.accelerator, self.dataset = accelerator, dataset
         self.last_good: str | None = None  # the newest checkpoint of this run
+        self.loss_sum: float | torch.Tensor = 0.0  # of the batches so far, also of those before the run was resumed
         self.stop_requested = False  # whether this process got a signal to stop
         self._stopping = False  # whether any process did
         self._indices: list[torch.Tensor | None] = []
@@ -173,6 +174,7 @@ class FiniteGuard(TrainerCallback):
             rows: Outputs of the model, each `(batch, ...)`. They show which clips are not finite.
         """
         self._losses.append(loss.detach().float())
+        self.loss_sum = self.loss_sum + self._losses[-1]
         self._rows.append(rows)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
@@ -255,16 +257,17 @@ class ComparisonCheck(TrainerCallback):
 
     Args:
         trainer: The `SpeechTrainer`, whose counts of batches are continued when it is resumed.
+        guard: The guard, whose sum of losses is continued.
     """
 
-    def __init__(self, trainer):
-        self.trainer = trainer
+    def __init__(self, trainer, guard: FiniteGuard):
+        self.trainer, self.guard = trainer, guard
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Start to count, or read the counts of the checkpoint."""
         path = Path(self.trainer.resumed_from or "", BATCHES)
-        counts = read_json(path) if self.trainer.resumed_from and path.is_file() else (0, 0)
-        self.trainer.batches, self.trainer.idle_batches = counts
+        counts = read_json(path) if self.trainer.resumed_from and path.is_file() else (0, 0, 0.0)
+        self.trainer.batches, self.trainer.idle_batches, self.guard.loss_sum = counts
         self.from_start = not state.global_step
 
     def on_epoch_end(self, args, state, control, **kwargs):

@@ -155,7 +155,7 @@ class SpeechTrainer(HubTrainer):
         self.commands: list[str] = []  # set by train.py; the model card names them
         self.args.logging_nan_inf_filter = False  # it logs NaN as 0 and costs a transfer from the device
         self._guard = FiniteGuard(self.accelerator, self.train_dataset)
-        for callback in (_SetEpoch(), _RecordTraining(self), self._guard, ComparisonCheck(self)):
+        for callback in (_SetEpoch(), _RecordTraining(self), self._guard, ComparisonCheck(self, self._guard)):
             self.add_callback(callback)
         self._terms: dict[str, torch.Tensor] = {}  # sums since the last log
         self._term_count = 0
@@ -181,7 +181,7 @@ class SpeechTrainer(HubTrainer):
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save and re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):
             save_history(self.trained_model, folder)
-            write_json(folder / BATCHES, [self.batches, int(self.idle_batches)])
+            write_json(folder / BATCHES, [self.batches, int(self.idle_batches), float(self._guard.loss_sum)])
             if self.run_identity is not None:
                 write_json(folder / IDENTITY, self.run_identity)
 
@@ -301,6 +301,8 @@ class SpeechTrainer(HubTrainer):
             for name, total in self._terms.items():
                 logs[name] = round(gather((total / self._term_count)[None]).mean().item(), 6)
             self._terms, self._term_count = {}, 0
+        if "train_loss" in logs and self.state.global_step:  # that of transformers has no step before a resumption
+            logs["train_loss"] = float(self._guard.loss_sum) / self.state.global_step
         if "train_loss" in logs and (idle := int(self.idle_batches)):
             logs["batches_without_comparison"] = idle
         super().log(logs, *args, **kwargs)
