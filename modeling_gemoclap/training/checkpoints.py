@@ -218,6 +218,18 @@ def relocate_best_checkpoint(state: TrainerState, output_dir: str) -> None:
     state.best_model_checkpoint = str(present)
 
 
+def without_padding_state(processor) -> None:
+    """Remove the padding and truncation of the latest call from a tokenizer, whose files would depend on them.
+
+    Args:
+        processor: A processor, with or without a tokenizer. Each call of its tokenizer sets them anew.
+    """
+    tokenizer = getattr(getattr(processor, "tokenizer", None), "backend_tokenizer", None)
+    if tokenizer is not None:
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+
+
 def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, scaled: bool, sharded: bool) -> None:
     """Check that a checkpoint has the complete training state. transformers would initialise missing parts anew.
 

@@ -22,6 +22,7 @@ from .checkpoints import (
     refuse_partial_checkpoint,
     settle_checkpoints,
     whole_checkpoint,
+    without_padding_state,
 )
 from .clips import ClipDataset
 from .finite import (
@@ -177,6 +178,7 @@ class SpeechTrainer(HubTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         self._stamp()
+        without_padding_state(self.processing_class)
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save and re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):

@@ -20,6 +20,7 @@ from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
 from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
+from modeling_gemoclap.training.checkpoints import record_files
 from modeling_gemoclap.training.trainer_options import REFUSED, REFUSED_ACCELERATOR_FIELDS, refuse_options
 
 # Options that are applied, by the trainers of this package or by transformers.Trainer.
@@ -406,5 +407,8 @@ def test_newest_checkpoint_is_checked_in_python(make_model, make_processor, tmp_
     checkpoint = tmp_path / "checkpoint-1"
     checkpoint.mkdir()
     trainer.state.save_to_json(checkpoint / "trainer_state.json")
+    with pytest.raises(ValueError, match="has no complete checkpoint to resume from"):
+        trainer.train(resume_from_checkpoint=True)
+    record_files(checkpoint)
     with pytest.raises(ValueError, match="checkpoint-1: training cannot be resumed from it, because rng_state.pth"):
         trainer.train(resume_from_checkpoint=True)
