@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -112,6 +113,7 @@ def cases_of(crashes: Disturbances, attack: Attack) -> Iterator[Case]:
 def main() -> None:
     """Run the cases."""
     attack = Attack("crash", parse_options(__doc__))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves no folder behind
     with tempfile.TemporaryDirectory(prefix="crash-") as folder:
         crashes = Disturbances(Trainings(Path(folder)), random.Random(attack.options.seed))
         for kind, what, run in islice(cases_of(crashes, attack), 20 if attack.options.small else None):

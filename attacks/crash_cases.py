@@ -92,7 +92,7 @@ class Disturbances(Kills):
 
     def two_with_one_cache(self, variant: str) -> None:
         """Two trainings fill one cache of features at the same time."""
-        whole, cache = self.whole(variant)[0], self.trainings.new_place()
+        whole, cache = self.whole(variant)[0], self.trainings.new_place() / "features"
         places = [self.trainings.new_place() for _ in range(2)]
         running = [self.trainings.start(place, variant, "--feature_cache_dir", str(cache)) for place in places]
         for place, pids in zip(places, running, strict=True):

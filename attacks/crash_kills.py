@@ -45,8 +45,8 @@ class Kills:
     def operations(self, variant: str, cached: bool = True) -> list[tuple[str, str]]:
         """The operations on files of the main process: name, and path in the place of the training."""
         place, file = self.trainings.new_place(), self.trainings.folder / "operations"
-        more = () if cached else ("--feature_cache_dir", str(place / "cache"))
-        watched = [place / "run", place / "cache"]
+        more = () if cached else ("--feature_cache_dir", str(place / "features"))
+        watched = [place / "run", place / "features"]
         pids = self.trainings.start(place, variant, *more, before=lambda: faults.record(watched, file))
         if self.trainings.wait(pids):
             raise RuntimeError(log_of(place)[-300:])
@@ -67,8 +67,8 @@ class Kills:
     def kill_at(self, variant: str, number: int, part: float | None, cached: bool = True) -> None:
         """SIGKILL before an operation on a file, or within the writing of the previous file."""
         whole, place = self.whole(variant)[0], self.trainings.new_place()
-        more = () if cached else ("--feature_cache_dir", str(place / "cache"))
-        watched = [place / "run", place / "cache"]
+        more = () if cached else ("--feature_cache_dir", str(place / "features"))
+        watched = [place / "run", place / "features"]
         status = self.trainings.wait(
             self.trainings.start(place, variant, *more, before=lambda: faults.kill_at(watched, number, part))
         )

@@ -1,8 +1,10 @@
-"""Checks that losses, gradients, weights, logits and metrics are finite, and that batches have a gradient."""
+"""What stops a training: numbers that are not finite, batches without a gradient, and SIGTERM."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,28 @@ class IndexedCollator:
         if not all(isinstance(example, dict) and "index" in example for example in examples):
             return batch
         return {**batch, CLIP_INDEX: torch.tensor([example["index"] for example in examples])}
+
+
+def with_lasting_workers(loader):
+    """Let the workers of a `DataLoader` ignore SIGTERM, which a cluster sends to all processes of a job.
+
+    The training stops them at its end. Without its workers it could not finish the step, nor save a checkpoint.
+
+    Args:
+        loader: The loader.
+
+    Returns:
+        The loader.
+    """
+    base = getattr(loader, "base_dataloader", loader)
+    base.worker_init_fn = partial(_start_worker, base.worker_init_fn)
+    return loader
+
+
+def _start_worker(start: Callable[[int], None] | None, number: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if start is not None:
+        start(number)
 
 
 def clip_names(dataset, indices: Iterable[int]) -> list[str]:

@@ -33,6 +33,7 @@ from .finite import (
     refuse_logits_not_finite,
     refuse_metric_not_finite,
     refuse_weights_not_finite,
+    with_lasting_workers,
 )
 from .gather import all_gather_object, gather
 from .history import record_training, records_of, save_history, settle_history, stamp_weights
@@ -374,14 +375,14 @@ class SpeechTrainer(HubTrainer):
         collator = self.data_collator
         self.data_collator = IndexedCollator(collator)
         try:
-            return super().get_train_dataloader()
+            return with_lasting_workers(super().get_train_dataloader())
         finally:
             self.data_collator = collator
 
     def get_eval_dataloader(self, *args, **kwargs):
         """As `Trainer.get_eval_dataloader`, including the last clips."""
         with loading_for_evaluation(self.args):
-            return super().get_eval_dataloader(*args, **kwargs)
+            return with_lasting_workers(super().get_eval_dataloader(*args, **kwargs))
 
     def get_test_dataloader(self, *args, **kwargs):
         """As `Trainer.get_test_dataloader`, including the last clips."""

@@ -25,6 +25,7 @@ from modeling_gemoclap.training.checkpoints import (
     settle_checkpoints,
     whole_checkpoint,
 )
+from modeling_gemoclap.training.finite import with_lasting_workers
 
 OPTIONS = ("--exclude_speakers", "04", "--num_train_epochs", "2", "--save_strategy", "steps", "--save_steps", "2")
 OPTIONS += ("--max_seconds", "0.5", "--projection_dropout", "0.2")
@@ -175,18 +176,8 @@ def test_a_run_that_is_resumed_after_its_last_step_has_the_same_files(train, ton
 def test_sigterm_saves_a_checkpoint_at_the_end_of_the_step(train, tones, whole, tmp_path, monkeypatch):
     """Also with `--save_strategy no`; the training that continues has the same weights."""
     run = tmp_path / "run"
-    options = (
-        *OPTIONS,
-        "--data_dir",
-        tones,
-        "--output_dir",
-        run,
-        "--save_strategy",
-        "no",
-        "--save_only_model",
-        "true",
-    )
-    checked = checkpoints.refuse_partial_checkpoint
+    options = (*OPTIONS, "--data_dir", tones, "--output_dir", run, "--save_only_model", "true")
+    options += ("--save_strategy", "no")
     step = termination.SpeechTrainer.training_step
 
     def terminated_step(trainer, *args, **kwargs):
@@ -202,6 +193,22 @@ def test_sigterm_saves_a_checkpoint_at_the_end_of_the_step(train, tones, whole, 
     assert not (run / "model.safetensors").exists() and damage_of(run / "checkpoint-3") is None
     train(*options, "--resume_from_checkpoint", "true")
     assert same_weights(whole, run)
+
+
+class SignalHandlers(torch.utils.data.Dataset):
+    """Whether the process that reads it ignores SIGTERM."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_ignore_sigterm(workers):
+    loader = with_lasting_workers(torch.utils.data.DataLoader(SignalHandlers(), num_workers=workers))
+    assert [bool(ignores) for ignores in loader] == [bool(workers)] * 2
 
 
 TERMINATED = """
