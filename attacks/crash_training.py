@@ -19,6 +19,7 @@ OPTIONS = ("--config", str(ROOT / "tests/tiny.yaml"), "--num_train_epochs", "2",
 OPTIONS += ("--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "2")
 OPTIONS += ("--logging_strategy", "steps", "--logging_steps", "2")  # every checkpoint follows an entry of the log
 NOISY = ("--max_seconds", "0.4", "--time_warp", "0.1", "--mel_warp", "0.1", "--projection_dropout", "0.2")
+TWO_CORPORA = "two corpora"
 VARIANTS = {  # what is trained: options, number of processes, corpus
     "one process": ((*NOISY,), 1, "tones"),
     "gradient caching": ((*NOISY, "--contrastive_chunk_size", "5"), 1, "tones"),
@@ -26,7 +27,7 @@ VARIANTS = {  # what is trained: options, number of processes, corpus
     "the best epoch kept": ((*NOISY, "--dev_speakers", "03", "--select", "dev"), 1, "tones"),
     "a classifier": (("--head", "classifier", "--max_seconds", "0.4"), 1, "tones"),
     "two processes": ((*NOISY, "--per_device_train_batch_size", "6"), 2, "tones"),
-    "the first of two stages": (("--head", "supcon", "--per_device_train_batch_size", "8"), 1, "both"),
+    "the first of two stages": (("--head", "supcon", "--per_device_train_batch_size", "8"), 1, TWO_CORPORA),
 }
 
 
@@ -49,13 +50,13 @@ class Trainings:
         os.environ["HF_HOME"] = str(folder / "hf")
         write_corpus(folder / "tones", clips=3)
         write_corpus(folder / "others", clips=3, salt="x")
-        self._in_child(lambda: write_shards([str(folder / "tones"), str(folder / "shards")]), folder / "log")
+        self.in_child(lambda: write_shards([str(folder / "tones"), str(folder / "shards")]), folder / "log")
 
     def options(self, variant: str, *more: str) -> list[str]:
         """The options of a variant; the output folder is `run` in the present folder of the process."""
         options, _, corpus = VARIANTS[variant]
         corpora, more = (
-            (("tones", "others"), more) if corpus == "both" else ((corpus,), ("--exclude_speakers", "04", *more))
+            (("tones", "others"), more) if corpus == TWO_CORPORA else ((corpus,), ("--exclude_speakers", "04", *more))
         )
         data = ("--data_dir", *(str(self.folder / name) for name in corpora), "--output_dir", "run")
         cache = () if "--feature_cache_dir" in more else ("--feature_cache_dir", str(self.folder / "features"))
@@ -122,7 +123,8 @@ class Trainings:
                 break
         raise RuntimeError(f"it cannot be resumed: {log[-300:]}")
 
-    def _in_child(self, work: Callable[[], None], log: Path) -> None:
+    def in_child(self, work: Callable[[], None], log: Path) -> None:
+        """Do something in a process of its own, which prints to a file."""
         if self.wait([self._fork(work, log)]):
             raise RuntimeError(log.read_text()[-500:])
 
