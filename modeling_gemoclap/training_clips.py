@@ -6,6 +6,7 @@ length and bandwidth, and the distances between clips of different speakers. It 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,10 +104,20 @@ def _quantiles(values: list[float]) -> np.ndarray:
 
 
 def to_bytes(clips: TrainingClips) -> bytes:
-    """The content of the file."""
+    """The content of the file, the same bytes for the same clips."""
     tensors = {"embeddings": clips.embeddings, "distances": clips.distances, **clips.quantiles}
     metadata = {"weights_sha256": clips.weights_sha256, "compared_with": clips.compared_with}
-    return save(tensors, metadata=metadata)
+    return _sorted_metadata(save(tensors, metadata=metadata))
+
+
+def _sorted_metadata(content: bytes) -> bytes:
+    """The safetensors file with its metadata in the order of their names; safetensors writes them in any order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_training_clips(folder: Path | str) -> TrainingClips | None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import traceback
@@ -59,6 +60,13 @@ class UsageError(ValueError):
     """Arguments of a command that are wrong. The exit status is 2."""
 
 
+class TerminatedError(RuntimeError):
+    """A training that SIGTERM stopped after it saved a checkpoint.
+
+    The exit status is 143, as a shell reports it for a process that SIGTERM ended (128 + 15).
+    """
+
+
 @contextmanager
 def usage_errors(options: Mapping[str, str] | None = None) -> Iterator[None]:
     """Convert a `ValueError` to a `UsageError`.
@@ -79,7 +87,10 @@ def usage_errors(options: Mapping[str, str] | None = None) -> Iterator[None]:
 
 
 def run_main(program: str, main: Callable[[list[str]], None]) -> None:
-    """Run a command. If it fails, the exit status is 130 after an interrupt, 2 after a `UsageError`, and 1 otherwise.
+    """Run a command.
+
+    If it fails, the exit status is 130 after an interrupt, 143 after a SIGTERM that stopped a training with a
+    checkpoint, 2 after a `UsageError`, and 1 otherwise.
 
     An expected failure (option, file, missing package, memory, disk, network) is reported in one sentence, by only one
     of several processes. Other failures are printed with a traceback. `GEMOCLAP_TRACEBACK=1` shows all tracebacks.
@@ -123,6 +134,8 @@ def _report(program: str, error: BaseException) -> int:
         traceback.print_exception(error)
     if not expected or show or _is_reporting_process():
         print(f"{program}: {sentence}", file=sys.stderr, flush=True)
+    if isinstance(error, TerminatedError):
+        return 128 + signal.SIGTERM
     return 130 if interrupted else 2 if isinstance(error, UsageError) else 1
 
 

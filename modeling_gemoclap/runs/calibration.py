@@ -149,7 +149,7 @@ def _fold_logits(fold: Run) -> tuple[torch.Tensor, torch.Tensor]:
     """Return logits and labels of the development clips of a fold, from disk or by training."""
     path, key = fold.folder.with_suffix(".safetensors"), digest(fold.identity)
     if not all_gather_object(load_logits(path, key) is not None)[0]:
-        trainer, _ = fit(fold)
+        trainer, _ = fit(fold, resumable=False)
         logits, labels = uncalibrated_logits(trainer)
         if trainer.is_world_process_zero():
             save_logits(path, key, logits, labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from transformers import TrainingArguments, set_seed
 from transformers.integrations import unset_hf_deepspeed_config
@@ -17,7 +17,6 @@ from ..frozen_gemoclap import refuse_last_layers
 from ..objectives.audio_encoder import freeze_parts
 from ..training.arguments import DataArguments
 from ..training.augmentation import AUGMENTATIONS, Augmentation, log_mel_scale
-from ..training.checkpoints import relocate_best_checkpoint
 from ..training.clips import ClipDataset, ClipOptions, cache_folder, read_parts, refuse_different_clips
 from ..training.frozen import attach_frames
 from ..training.trainer import SpeechTrainer
@@ -25,30 +24,31 @@ from ..training.trainer_options import refuse_evaluation
 from .memory import explain_memory
 from .provenance import seen_speakers_note
 from .run import Run
+from .termination import checkpoint_on_sigterm
 
 logger = logging.get_logger(__name__)
 
 
-def fit(run: Run, checkpoint: str | None = None) -> tuple[SpeechTrainer, list[str]]:
+def fit(run: Run, checkpoint: str | None = None, resumable: bool = True) -> tuple[SpeechTrainer, list[str]]:
     """Train a run from its first step or from a checkpoint. Only checkpoints to resume from are saved.
 
     Args:
         run: The run.
         checkpoint: The `checkpoint-N` to resume from, or None.
+        resumable: Whether SIGTERM saves a checkpoint.
 
     Returns:
         The trainer, and the errors of the clips that were skipped.
 
     Raises:
         ValueError: If options contradict each other, or the clips do not suffice.
+        TerminatedError: After SIGTERM and a checkpoint.
         StepMemoryError: If a step does not fit into memory.
     """
     set_seed(run.training.seed)
     trainer, skipped = build_trainer(run, resumed=checkpoint is not None)
-    if checkpoint and run.training.load_best_model_at_end:
-        relocate_best_checkpoint(checkpoint, run.training.output_dir)
     run.on_training_start()
-    with explain_memory(trainer):
+    with explain_memory(trainer), checkpoint_on_sigterm(trainer) if resumable else nullcontext():
         trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, skipped
 

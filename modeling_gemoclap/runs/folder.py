@@ -18,6 +18,7 @@ from ..training.checkpoints import latest_complete_checkpoint
 from ..training.gather import refuse_differences, run_on_main_process
 from ..training.history import HISTORY
 from .identity import read_identity, refuse_another_run
+from .lock import is_empty, lock_folder, unlock_folder
 from .run import Run
 
 logger = logging.get_logger(__name__)
@@ -55,7 +56,7 @@ def contains_run(folder: Path) -> bool:
 
 
 class RunFolder:
-    """Context in which a run begins. An error before its first step, or Ctrl-C, restores the folder.
+    """Context of a run, which locks its folder. An error before its first step, or Ctrl-C, restores the folder.
 
     With `overwrite_output`, the files of the earlier run are moved to a backup when the new run begins, and removed
     when its training starts. The new run must not use checkpoints, calibration logits or frames of the earlier run,
@@ -66,11 +67,12 @@ class RunFolder:
         begin: Function that records the run in the folder, called on the main process. Returns whether the run is new.
 
     Raises:
-        ValueError: If `begin` raises it.
+        ValueError: If `begin` raises it, or another process is writing to the folder.
     """
 
     def __init__(self, run: Run, begin: Callable[[Run], bool]):
         self.run, self.begin, self.folder = run, begin, run.folder
+        self._lock = None
         self._main = run.training.process_index == 0
         self._new = self._training = False
 
@@ -83,6 +85,7 @@ class RunFolder:
     def __exit__(self, kind, error, trace) -> None:
         if error is not None and self._new and not self._training and self._main:
             self._restore()
+        self._unlock()
 
     def on_training_start(self) -> None:
         """Remove the backup of the overwritten run."""
@@ -91,22 +94,31 @@ class RunFolder:
         self._training = True
 
     def _begin(self) -> bool:
-        undo_interrupted_begin(self.folder)
-        if not self.run.training.overwrite_output:
-            return self.begin(self.run)
+        overwrite = self.run.training.overwrite_output
+        self._lock = lock_folder(self.folder)
         try:
-            back_up_run(self.folder)
+            undo_interrupted_begin(self.folder)
+            if overwrite:
+                back_up_run(self.folder)
             return self.begin(self.run)
         except BaseException:
-            self._restore()
+            if overwrite:
+                self._restore()
+            self._unlock()
             raise
 
     def _restore(self) -> None:
         if not (self.folder / PARTIAL_BACKUP).is_dir():  # otherwise the folder still has files of the earlier run
             remove_run(self.folder)
         restore_backup(self.folder)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+
+    def _unlock(self) -> None:
+        """Release the lock, and remove the folder if nothing else is in it."""
+        if self._lock is not None:
+            unlock_folder(self._lock)
+            self._lock = None
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
 
 def back_up_run(folder: Path) -> None:
@@ -229,7 +241,7 @@ def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
     if resume is True and checkpoint is None:
         _check_begun(folder, has_identity)
     in_folder = resume and not (checkpoint and Path(checkpoint).resolve().parent != folder.resolve())
-    if folder.is_dir() and any(folder.iterdir()) and not in_folder:
+    if not is_empty(folder) and not in_folder:
         _refuse_filled_folder(folder, arguments.overwrite_output)
     refuse_differences(Path(checkpoint).name if checkpoint else "none", "the checkpoint to resume from")
     return checkpoint

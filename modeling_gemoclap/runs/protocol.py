@@ -21,6 +21,7 @@ from ..training.gather import finish, release, run_on_main_process
 from ..training.trainer import SpeechTrainer
 from .folder import RunFolder, undo_interrupted_begin
 from .identity import read_identity, refuse_another_run, refuse_differing, refuse_earlier_layout
+from .lock import is_empty
 from .provenance import earlier_training_data, recipe_of_fold
 from .run import Run, objective_of
 from .selection import select_corpus, split, with_selection
@@ -178,7 +179,7 @@ def read_run_record(run: Run) -> dict:
     """
     folder, overwrite = run.folder, run.training.overwrite_output
     undo_interrupted_begin(folder)
-    path, empty = folder / "run.json", not folder.is_dir() or not any(folder.iterdir())
+    path, empty = folder / "run.json", is_empty(folder)
     specific = ("settings", "seed", "data_seed", "start")  # stored separately, or different in each fold
     identity = {name: value for name, value in run.identity.items() if name not in specific}
     record = {"corpus": run.train.name, "manifest_sha256": run.train.manifest_sha256}

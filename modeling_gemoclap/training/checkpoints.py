@@ -1,23 +1,146 @@
-"""Checkpoints to resume from: find the latest complete one, and check its files."""
+"""Checkpoints to resume from: record and check their files, find the latest complete one, remove old ones."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch.distributed as dist
+from transformers import TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..command_line.failures import DISK_FULL, INCOMPLETE_WRITE
 from ..corpora.files import read_object, write_json
-from .gather import all_gather_object
+from ..fingerprint import file_sha256
+from .gather import all_gather_object, is_distributed
 
 logger = logging.get_logger(__name__)
 SINGLE_PROCESS_STATE = "rng_state.pth"
+FILES = "checkpoint_files.json"  # size and SHA-256 of all files of a checkpoint; written last, removed first
+
+
+@contextmanager
+def whole_checkpoint(folder: Path, arguments: TrainingArguments, state: TrainerState) -> Iterator[None]:
+    """Record the files of a checkpoint after all processes have written them within this context.
+
+    Without this record a checkpoint is incomplete. Files that a killed run left in the folder are removed first, and
+    surplus checkpoints after the record is written.
+
+    Args:
+        folder: The `checkpoint-N`.
+        arguments: With `save_total_limit`, and `should_save`: whether this process writes the record.
+        state: State of the training.
+
+    Raises:
+        OSError: If a file cannot be written. The error names the folder, which is removed.
+    """
+    saves, limit = arguments.should_save, arguments.save_total_limit
+    if saves and folder.is_dir():
+        shutil.rmtree(folder)
+    _wait_for_others()
+    arguments.save_total_limit = None  # transformers would remove old checkpoints before this one is complete
+    try:
+        yield
+        _wait_for_others()
+        if saves:
+            record_files(folder)
+    except Exception as error:  # SafetensorError has no other base
+        raised = _writing_error(error, folder)
+        if saves:
+            shutil.rmtree(folder, ignore_errors=True)  # on a full disk, the part would leave no space for anything
+        raise raised from error
+    finally:
+        arguments.save_total_limit = limit
+    if saves:
+        remove_surplus_checkpoints(folder, limit, state)
+
+
+def _wait_for_others() -> None:
+    if is_distributed():
+        dist.barrier()
+
+
+def _writing_error(error: Exception, folder: Path) -> Exception:
+    """The error with the name of the folder, if it is one of the file system; torch and safetensors name no file."""
+    text = str(error)
+    if DISK_FULL.search(text) or INCOMPLETE_WRITE.search(text):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    if isinstance(error, OSError) and error.errno:
+        return OSError(error.errno, os.strerror(error.errno), error.filename or str(folder))
+    return error
+
+
+def record_files(folder: Path) -> None:
+    """Write all files of a checkpoint to the disk, then their sizes and SHA-256 to `checkpoint_files.json`.
+
+    Args:
+        folder: The `checkpoint-N`, complete.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILES)
+    for path in paths:
+        _flush_to_disk(path)
+    files = {path.relative_to(folder).as_posix(): [path.stat().st_size, file_sha256(path)] for path in paths}
+    write_json(folder / FILES, {"files": files})
+    for path in (folder / FILES, folder):
+        _flush_to_disk(path)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def damage_of(folder: str | Path) -> str | None:
+    """Compare a checkpoint with the record of its files.
+
+    Args:
+        folder: The `checkpoint-N`.
+
+    Returns:
+        What is wrong with it; None if all files are as they were written.
+    """
+    try:
+        recorded = read_object(Path(folder, FILES), files=dict)["files"]
+        recorded = {name: (int(size), str(sha256)) for name, (size, sha256) in recorded.items()}
+    except (OSError, ValueError, TypeError):
+        return f"{FILES}, which is written last, is missing or cannot be read"
+    for name, (size, sha256) in recorded.items():
+        path = Path(folder, name)
+        try:
+            present = path.stat().st_size
+            if present != size:
+                return f"{name} has {present} of {size} bytes"
+            if file_sha256(path) != sha256:
+                return f"{name} was changed after it was written"
+        except OSError as error:
+            return f"{name} is missing or cannot be read ({error.strerror})"
+    return None
+
+
+def checkpoints_in(folder: str | Path) -> list[Path]:
+    """The folders `checkpoint-N` of a run, complete or not, in the order of their steps."""
+    paths = [path for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
+    return sorted((path for path in paths if re.fullmatch(r"\d+", path.name.rpartition("-")[2])), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a `checkpoint-N`."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def latest_complete_checkpoint(folder: str | Path) -> str | None:
     """Find the newest complete `checkpoint-N` of a run.
 
-    A run that is killed while it saves leaves an incomplete checkpoint. `trainer_state.json` is written last.
+    A run that is killed while it saves, or a failure of the disk, leaves an incomplete checkpoint.
 
     Args:
         folder: The output folder of the run.
@@ -25,37 +148,86 @@ def latest_complete_checkpoint(folder: str | Path) -> str | None:
     Returns:
         The path of the checkpoint, or None if there is none.
     """
-    paths = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    for path in sorted(paths, key=lambda path: -int(path.name.rpartition("-")[2])):
-        try:
-            read_object(path / "trainer_state.json", global_step=int)
+    for path in reversed(checkpoints_in(folder)):
+        damage = damage_of(path)
+        if damage is None:
             return str(path)
-        except (OSError, ValueError):
-            logger.warning(f"{path} is incomplete and is ignored")
+        logger.warning(f"{path} is incomplete and is ignored: {damage}")
     return None
 
 
-def relocate_best_checkpoint(checkpoint: str, output_dir: str) -> None:
-    """Correct the stored path of the best checkpoint if the run was moved.
+def settle_checkpoints(checkpoint: str | Path, arguments: TrainingArguments, state: TrainerState) -> None:
+    """Before the first step of a resumed training, find its best checkpoint, and remove surplus checkpoints.
+
+    Args:
+        checkpoint: The checkpoint that it is resumed from.
+        arguments: With the present folder of the run, and `save_total_limit`.
+        state: State of the training; the path of its best checkpoint is corrected.
+
+    Raises:
+        ValueError: If the best checkpoint is missing or damaged.
+    """
+    relocate_best_checkpoint(state, arguments.output_dir)
+    if arguments.should_save and Path(checkpoint).resolve().parent == Path(arguments.output_dir).resolve():
+        remove_surplus_checkpoints(Path(checkpoint), arguments.save_total_limit, state)
+
+
+def remove_surplus_checkpoints(present: Path, limit: int | None, state: TrainerState) -> None:
+    """Remove the oldest checkpoints beside one, incomplete ones first. The best and later ones than it stay.
+
+    Args:
+        present: The checkpoint that was just saved or resumed from.
+        limit: `save_total_limit`: how many checkpoints stay; None or 0: all.
+        state: State of the training, with the path of the best checkpoint.
+    """
+    if not limit or limit < 0:
+        return
+    paths = sorted(checkpoints_in(present.parent), key=lambda path: (_is_recorded(path), step_of(path)))
+    kept = {Path(path).name for path in (present, state.best_model_checkpoint) if path}
+    later = {path.name for path in paths if _is_recorded(path) and step_of(path) > step_of(present)}
+    removable = [path for path in paths if path.name not in kept | later]
+    for path in removable[: max(0, len(paths) - max(limit, len(kept)))]:
+        (path / FILES).unlink(missing_ok=True)  # if the removal is interrupted, the checkpoint is incomplete
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_recorded(checkpoint: Path) -> bool:
+    return (checkpoint / FILES).is_file()
+
+
+def relocate_best_checkpoint(state: TrainerState, output_dir: str) -> None:
+    """Correct the path of the best checkpoint in the state of a resumed training if the run was moved.
 
     With a wrong path, transformers would keep the last checkpoint instead of the best.
 
     Args:
-        checkpoint: The checkpoint that the run is resumed from.
+        state: `TrainerState` of the training.
         output_dir: The present folder of the run.
 
     Raises:
-        ValueError: If the best checkpoint does not exist.
+        ValueError: If the best checkpoint is missing or damaged.
     """
-    path = Path(checkpoint, "trainer_state.json")
-    state = read_object(path)
-    best = state.get("best_model_checkpoint")
-    if best is None:
+    if state.best_model_checkpoint is None:
         return
-    present = Path(output_dir, Path(best).name)
-    if not present.is_dir():
-        raise ValueError(f"{present}, the best checkpoint so far, is missing: start anew with --overwrite_output true")
-    write_json(path, state | {"best_model_checkpoint": str(present)})
+    present = Path(output_dir, Path(state.best_model_checkpoint).name)
+    if damage := "no such folder" if not present.is_dir() else damage_of(present):
+        raise ValueError(
+            f"{present}, the best checkpoint so far, is missing or damaged ({damage}): start anew with "
+            f"--overwrite_output true"
+        )
+    state.best_model_checkpoint = str(present)
+
+
+def without_padding_state(processor) -> None:
+    """Remove the padding and truncation of the latest call from a tokenizer, whose files would depend on them.
+
+    Args:
+        processor: A processor, with or without a tokenizer. Each call of its tokenizer sets them anew.
+    """
+    tokenizer = getattr(getattr(processor, "tokenizer", None), "backend_tokenizer", None)
+    if tokenizer is not None:
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
 
 
 def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, scaled: bool, sharded: bool) -> None:
@@ -69,7 +241,7 @@ def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, 
         sharded: Whether DeepSpeed stores the optimizer state, which it checks itself.
 
     Raises:
-        ValueError: If a file is missing on any process. The message lists the missing files.
+        ValueError: If a file is missing on any process, or is not as it was written. The message names the files.
     """
     present = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
     random_state = f"rng_state_{process}.pth" if processes > 1 else SINGLE_PROCESS_STATE
@@ -79,7 +251,13 @@ def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, 
         missing.append("the optimizer state")
     missing = sorted({name for names in all_gather_object(missing) for name in names})
     if not missing:
-        return
+        damage = next(filter(None, all_gather_object(damage_of(folder))), None)
+        if damage is None:
+            return
+        raise ValueError(
+            f"{folder} is damaged: {damage}. Resume from another checkpoint: --resume_from_checkpoint true takes the "
+            f"latest complete one"
+        )
     states = sorted(name for name in present if name.startswith("rng_state"))
     saved_by = "one process" if states == [SINGLE_PROCESS_STATE] else f"{len(states)} processes"
     reason = f"; it was saved by {saved_by}" if states and random_state in missing else ""

@@ -1,8 +1,10 @@
-"""Checks that losses, gradients, weights, logits and metrics are finite."""
+"""What stops a training: numbers that are not finite, batches without a gradient, and SIGTERM."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..command_line.failures import TerminatedError
+from ..corpora.files import read_json
 from .gather import all_gather_object, is_distributed
 
 CLIP_INDEX = "clip_index"
 BROKEN_START = "before the first step: the initial weights are damaged."
+BATCHES = "batches.json"  # in every `checkpoint-N`: the batches so far, those without a comparison, sum of the losses
 MAX_NAMES = 40  # names in a message
 
 
@@ -39,6 +44,28 @@ class IndexedCollator:
         if not all(isinstance(example, dict) and "index" in example for example in examples):
             return batch
         return {**batch, CLIP_INDEX: torch.tensor([example["index"] for example in examples])}
+
+
+def with_lasting_workers(loader):
+    """Let the workers of a `DataLoader` ignore SIGTERM, which a cluster sends to all processes of a job.
+
+    The training stops them at its end. Without its workers it could not finish the step, nor save a checkpoint.
+
+    Args:
+        loader: The loader.
+
+    Returns:
+        The loader.
+    """
+    base = getattr(loader, "base_dataloader", loader)
+    base.worker_init_fn = partial(_start_worker, base.worker_init_fn)
+    return loader
+
+
+def _start_worker(start: Callable[[int], None] | None, number: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if start is not None:
+        start(number)
 
 
 def clip_names(dataset, indices: Iterable[int]) -> list[str]:
@@ -127,11 +154,13 @@ def refuse_metric_not_finite(metrics: dict[str, float], name: str | None) -> Non
 class FiniteGuard(TrainerCallback):
     """Callback that stops training before an optimizer step on a loss or gradient that is not finite.
 
-    All processes stop at the same step, since the result of the check is reduced over them. With fp16, the gradient
-    scaler skips steps whose gradients overflow and lowers its scale; such steps are accepted until the scale is 1.
-    The loss must be finite with fp16 too, since it is not scaled.
+    It also stops training, with a checkpoint, at the end of a step in which a process got a signal to stop. In both
+    cases all processes stop at the same step, since the result of the check is reduced over them. With fp16, the
+    gradient scaler skips steps whose gradients overflow and lowers its scale; such steps are accepted until the scale
+    is 1. The loss must be finite with fp16 too, since it is not scaled.
 
-    The check uses the norm that gradient clipping computes. A step costs one transfer of two numbers from the device.
+    The check uses the norm that gradient clipping computes. A step costs one transfer of three numbers from the
+    device.
 
     Args:
         accelerator: Accelerator of the trainer. Its `clip_grad_norm_` is wrapped to read the norm.
@@ -141,6 +170,9 @@ class FiniteGuard(TrainerCallback):
     def __init__(self, accelerator, dataset):
         self.accelerator, self.dataset = accelerator, dataset
         self.last_good: str | None = None  # the newest checkpoint of this run
+        self.loss_sum: float | torch.Tensor = 0.0  # of the batches so far, also of those before the run was resumed
+        self.stop_requested = False  # whether this process got a signal to stop
+        self._stopping = False  # whether any process did
         self._indices: list[torch.Tensor | None] = []
         self._losses: list[torch.Tensor] = []
         self._rows: list[tuple[torch.Tensor, ...]] = []
@@ -166,6 +198,7 @@ class FiniteGuard(TrainerCallback):
             rows: Outputs of the model, each `(batch, ...)`. They show which clips are not finite.
         """
         self._losses.append(loss.detach().float())
+        self.loss_sum = self.loss_sum + self._losses[-1]
         self._rows.append(rows)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
@@ -179,16 +212,28 @@ class FiniteGuard(TrainerCallback):
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else torch.as_tensor(norm)
         norm = norm.detach().float().to(args.device)
         losses = torch.stack(self._losses) if self._losses else norm[None].new_zeros(1)
-        flags = torch.stack([~losses.isfinite().all(), ~norm.isfinite().all()]).float()
+        stop = torch.tensor(self.stop_requested, device=args.device)
+        flags = torch.stack([~losses.isfinite().all(), ~norm.isfinite().all(), stop]).float()
         if is_distributed():
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        bad_loss, bad_norm = flags.tolist()
+        bad_loss, bad_norm, self._stopping = flags.tolist()
         if bad_loss or bad_norm and not self._scaler_skips():
             raise NotFiniteError(self._message(state, losses, norm, bool(bad_loss)))
 
+    def on_step_end(self, args, state, control, **kwargs):
+        """Request a checkpoint if a process got a signal to stop."""
+        if self._stopping:
+            control.should_save, args.save_only_model = True, False
+
     def on_save(self, args, state, control, **kwargs):
-        """Store the path of the checkpoint that was saved."""
+        """Store the path of the checkpoint that was saved, and end the training if it has to stop."""
         self.last_good = str(Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"))
+        if self._stopping:
+            raise TerminatedError(
+                f"stopped by SIGTERM after step {state.global_step} of {state.max_steps}: {self.last_good} is "
+                f"complete, and the run continues from it with --resume_from_checkpoint true (the run of a protocol "
+                f"with the same command)"
+            )
 
     def _scaler_skips(self) -> bool:
         """Whether the gradient scaler skips the step and can still lower its scale."""
@@ -229,6 +274,34 @@ class FiniteGuard(TrainerCallback):
             indices = indices.cpu()
             names += clip_names(self.dataset, (indices[affected] if affected.any() else indices).tolist())
         return names
+
+
+class ComparisonCheck(TrainerCallback):
+    """Stops training after the first epoch, before a checkpoint is saved, if no batch had a gradient.
+
+    Args:
+        trainer: The `SpeechTrainer`, whose counts of batches are continued when it is resumed.
+        guard: The guard, whose sum of losses is continued.
+    """
+
+    def __init__(self, trainer, guard: FiniteGuard):
+        self.trainer, self.guard = trainer, guard
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start to count, or read the counts of the checkpoint."""
+        path = Path(self.trainer.resumed_from or "", BATCHES)
+        counts = read_json(path) if self.trainer.resumed_from and path.is_file() else (0, 0, 0.0)
+        self.trainer.batches, self.trainer.idle_batches, self.guard.loss_sum = counts
+        self.from_start = not state.global_step
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Raise a `ValueError` after the first epoch if no batch had a comparison."""
+        batches, idle = self.trainer.batches, int(self.trainer.idle_batches)
+        if self.from_start and batches and idle == batches:
+            raise ValueError(
+                f"none of the {batches} batches of an epoch has a comparison, so that there is no gradient: "
+                f"{self.trainer.comparison}"
+            )
 
 
 def _gradient_norm(model: torch.nn.Module) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from transformers import TrainerCallback, set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
@@ -17,14 +17,23 @@ from ..fingerprint import IDENTITY
 from ..publishing.hub_trainer import HubTrainer
 from .arguments import DEFAULT_OPTIM
 from .card import CardText, TrainingFacts, development_of, write_model_card
-from .checkpoints import refuse_partial_checkpoint
+from .checkpoints import (
+    latest_complete_checkpoint,
+    refuse_partial_checkpoint,
+    settle_checkpoints,
+    whole_checkpoint,
+    without_padding_state,
+)
 from .clips import ClipDataset
 from .finite import (
+    BATCHES,
+    ComparisonCheck,
     FiniteGuard,
     IndexedCollator,
     refuse_logits_not_finite,
     refuse_metric_not_finite,
     refuse_weights_not_finite,
+    with_lasting_workers,
 )
 from .gather import all_gather_object, gather
 from .history import record_training, records_of, save_history, settle_history, stamp_weights
@@ -87,25 +96,8 @@ class _RecordTraining(TrainerCallback):
         main = trainer.is_world_process_zero()
         records = all_gather_object(records_of(trainer.train_dataset, trainer.eval_dataset) if main else None)[0]
         record_training(trainer.trained_model, records, trainer.resumed_from)
-
-
-class _CheckComparisons(TrainerCallback):
-    """Stops training after the first epoch, before a checkpoint is saved, if no batch had a gradient."""
-
-    def __init__(self, trainer: SpeechTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.batches = self.trainer.idle_batches = 0
-        self.from_start = not state.global_step
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        batches, idle = self.trainer.batches, int(self.trainer.idle_batches)
-        if self.from_start and batches and idle == batches:
-            raise ValueError(
-                f"none of the {batches} batches of an epoch has a comparison, so that there is no gradient: "
-                f"{self.trainer.comparison}"
-            )
+        if trainer.resumed_from:
+            settle_checkpoints(trainer.resumed_from, args, state)
 
 
 class SpeechTrainer(HubTrainer):
@@ -165,7 +157,7 @@ class SpeechTrainer(HubTrainer):
         self.commands: list[str] = []  # set by train.py; the model card names them
         self.args.logging_nan_inf_filter = False  # it logs NaN as 0 and costs a transfer from the device
         self._guard = FiniteGuard(self.accelerator, self.train_dataset)
-        for callback in (_SetEpoch(), _RecordTraining(self), self._guard, _CheckComparisons(self)):
+        for callback in (_SetEpoch(), _RecordTraining(self), self._guard, ComparisonCheck(self, self._guard)):
             self.add_callback(callback)
         self._terms: dict[str, torch.Tensor] = {}  # sums since the last log
         self._term_count = 0
@@ -177,16 +169,22 @@ class SpeechTrainer(HubTrainer):
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if is_lora(model) else model
 
+    def request_stop(self) -> None:
+        """Save a checkpoint at the end of this step, then raise a `TerminatedError`, in all processes."""
+        self._guard.stop_requested = True
+
     def _stamp(self) -> None:
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         stamp_weights(self.trained_model, complete=not sharded and not is_lora(self.model))
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         self._stamp()
+        without_padding_state(self.processing_class)
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save and re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name):
             save_history(self.trained_model, folder)
+            write_json(folder / BATCHES, [self.batches, int(self.idle_batches), float(self._guard.loss_sum)])
             if self.run_identity is not None:
                 write_json(folder / IDENTITY, self.run_identity)
 
@@ -224,7 +222,8 @@ class SpeechTrainer(HubTrainer):
         Batches without a gradient are reported.
         """
         point = resume_from_checkpoint or None
-        point = get_last_checkpoint(self.args.output_dir) if point is True else point
+        if point is True and (point := latest_complete_checkpoint(self.args.output_dir)) is None:
+            raise ValueError(f"{self.args.output_dir} has no complete checkpoint to resume from")
         if point is not None:
             scaled = getattr(self.accelerator, "scaler", None) is not None
             processes = (self.args.world_size, self.args.process_index)
@@ -234,7 +233,7 @@ class SpeechTrainer(HubTrainer):
         if point is None and self.model_init is None:
             settle_history(self.trained_model)
         try:
-            result = super().train(resume_from_checkpoint, *args, **kwargs)
+            result = super().train(point, *args, **kwargs)
         finally:
             self.trained_model.note_weights()
         self._stamp()
@@ -283,9 +282,11 @@ class SpeechTrainer(HubTrainer):
         self._rows = ()
         return loss
 
-    def _save_checkpoint(self, *args, **kwargs):
+    def _save_checkpoint(self, model, trial):
         refuse_weights_not_finite(self.model, "and are not saved: give a lower --learning_rate.")
-        super()._save_checkpoint(*args, **kwargs)
+        folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        with whole_checkpoint(folder, self.args, self.state):
+            super()._save_checkpoint(model, trial)
 
     def _determine_best_metric(self, metrics, trial):
         refuse_metric_not_finite(metrics, self.args.metric_for_best_model)  # NaN would never be the best
@@ -303,6 +304,8 @@ class SpeechTrainer(HubTrainer):
             for name, total in self._terms.items():
                 logs[name] = round(gather((total / self._term_count)[None]).mean().item(), 6)
             self._terms, self._term_count = {}, 0
+        if "train_loss" in logs and self.state.global_step:  # that of transformers has no step before a resumption
+            logs["train_loss"] = float(self._guard.loss_sum) / self.state.global_step
         if "train_loss" in logs and (idle := int(self.idle_batches)):
             logs["batches_without_comparison"] = idle
         super().log(logs, *args, **kwargs)
@@ -372,14 +375,14 @@ class SpeechTrainer(HubTrainer):
         collator = self.data_collator
         self.data_collator = IndexedCollator(collator)
         try:
-            return super().get_train_dataloader()
+            return with_lasting_workers(super().get_train_dataloader())
         finally:
             self.data_collator = collator
 
     def get_eval_dataloader(self, *args, **kwargs):
         """As `Trainer.get_eval_dataloader`, including the last clips."""
         with loading_for_evaluation(self.args):
-            return super().get_eval_dataloader(*args, **kwargs)
+            return with_lasting_workers(super().get_eval_dataloader(*args, **kwargs))
 
     def get_test_dataloader(self, *args, **kwargs):
         """As `Trainer.get_test_dataloader`, including the last clips."""

@@ -50,6 +50,9 @@ REFUSED = {
     "past_index": Refusal((-1,), _LANGUAGE),
     "include_num_input_tokens_seen": Refusal(("no", False), "a batch of audio has no tokens to count; leave it out"),
     "include_tokens_per_second": Refusal((False, None), "a batch of audio has no tokens to count; leave it out"),
+    "enable_jit_checkpoint": Refusal(
+        (False,), "a checkpoint is saved after SIGTERM anyway, by all processes at the same step; leave it out"
+    ),
     "auto_find_batch_size": Refusal(
         (False,),
         "the batch size is part of the objective; give a smaller --per_device_train_batch_size, or "

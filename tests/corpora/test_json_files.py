@@ -20,7 +20,7 @@ from modeling_gemoclap.objectives.initial_checkpoint import read_checkpoint_conf
 from modeling_gemoclap.runs.identity import read_identity
 from modeling_gemoclap.runs.provenance import initial_training_data
 from modeling_gemoclap.training.arguments import ModelArguments
-from modeling_gemoclap.training.checkpoints import latest_complete_checkpoint, relocate_best_checkpoint
+from modeling_gemoclap.training.checkpoints import FILES, latest_complete_checkpoint
 from modeling_gemoclap.training.history import history_of_checkpoint
 
 DEEP = "[" * 200_000 + "]" * 200_000
@@ -53,7 +53,6 @@ def test_errors_for_files_that_hold_no_object(content, tmp_path):
         "results.json": lambda: load_predictions(tmp_path),
         "answers.json": lambda: load_fold_if_valid(tmp_path, {}),
         "run_identity.json": lambda: read_identity(tmp_path),
-        "trainer_state.json": lambda: relocate_best_checkpoint(str(tmp_path), str(tmp_path)),
         "layers.json": lambda: refuse_other_results({"model": "x"}, tmp_path, name="layers.json"),
         "config.json": lambda: initial_training_data(ModelArguments(audio_model=str(tmp_path))),
     }.items():
@@ -89,10 +88,10 @@ def test_missing_fields_and_fields_of_the_wrong_type(tmp_path):
 
 
 def test_incomplete_training_checkpoints_are_ignored(tmp_path):
-    for number, content in enumerate(("{}", "[]", DEEP, '{"global_step": "x"}')):
-        damage(tmp_path / f"checkpoint-{number + 1}/trainer_state.json", content)
+    for number, content in enumerate(("{}", "[]", DEEP, '{"files": {"a": 3}}', '{"files": {"a": ["b", "c"]}}')):
+        damage(tmp_path / f"checkpoint-{number + 1}" / FILES, content)
     assert latest_complete_checkpoint(tmp_path) is None
-    damage(tmp_path / "checkpoint-1/trainer_state.json", '{"global_step": 1}')
+    damage(tmp_path / "checkpoint-1" / FILES, '{"files": {}}')
     assert latest_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
 
 

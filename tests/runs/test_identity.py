@@ -20,6 +20,7 @@ from modeling_gemoclap.runs.identity import CODE, initial_weights_of, read_ident
 from modeling_gemoclap.runs.recipe import recipe_of
 from modeling_gemoclap.runs.run import objective_of
 from modeling_gemoclap.training import clips as clips_module
+from modeling_gemoclap.training.checkpoints import record_files
 from modeling_gemoclap.training.clips import read_clips
 from modeling_gemoclap.training.frozen import attach_frames
 
@@ -141,6 +142,7 @@ def test_the_run_folder_of_an_earlier_version_is_refused(train, half_done, tmp_p
         identity = json.loads(path.read_text())
         identity.pop("layout")
         path.write_text(json.dumps(identity))
+    record_files(folder / "checkpoint-4")
     with pytest.raises(ValueError, match="written by an earlier version of this package.*cannot be resumed"):
         train(*options, "--resume_from_checkpoint", "true")
     earlier = tmp_path / "complete" / IDENTITY
@@ -199,6 +201,7 @@ def test_a_checkpoint_of_another_run_is_refused_in_any_folder(train, half_done, 
     ):
         train(*options, "--resume_from_checkpoint", "true")
     (folder / "checkpoint-8" / IDENTITY).unlink()
+    record_files(folder / "checkpoint-8")
     with pytest.raises(ValueError, match="checkpoint-8 has no run_identity.json, so its run is unknown"):
         train(*options, "--resume_from_checkpoint", "true")
     elsewhere = (*options[:-1], tmp_path / "new")

@@ -13,6 +13,7 @@ import torch
 from conftest import ROOT, TINY, TORCHRUN, run_script, worker_results
 
 from modeling_gemoclap import GEmoClapModel
+from modeling_gemoclap.training.checkpoints import record_files
 
 TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 AUDIO = {**TEXT, "num_mel_bins": 16, "conv_channels": [8, 8], "hidden_dropout": 0.0, "conv_dropout": 0.0}
@@ -146,7 +147,7 @@ def test_resuming_from_different_checkpoints_is_refused(tones, tmp_path):
     """Each node has its own folder."""
     for rank, step in ((0, 6), (1, 3)):
         (tmp_path / f"run-{rank}/checkpoint-{step}").mkdir(parents=True)
-        (tmp_path / f"run-{rank}/checkpoint-{step}/trainer_state.json").write_text('{"global_step": 1}')
+        record_files(tmp_path / f"run-{rank}/checkpoint-{step}")
     (tmp_path / "launch.py").write_text(SCRIPT_WITH_OPTIONS_OF_RANK)
     options = [f"--output_dir {tmp_path}/run-{rank}" for rank in (0, 1)]
     common = [*TINY, "--data_dir", tones, "--resume_from_checkpoint", "true"]

@@ -20,7 +20,7 @@ from modeling_gemoclap import GEmoClapModel, GEmoClapProcessor
 from modeling_gemoclap.encoding_gemoclap import ignores_padding
 from modeling_gemoclap.objectives.gemo_clap.build import build_tokenizer
 from modeling_gemoclap.towers_gemoclap import transformer_layers
-from modeling_gemoclap.training.checkpoints import latest_complete_checkpoint
+from modeling_gemoclap.training.checkpoints import FILES
 from modeling_gemoclap.training.lora import add_lora, load_adapter, save_adapter
 from modeling_gemoclap.training.optimizer import layerwise_groups
 
@@ -267,7 +267,7 @@ def kill_after(checkpoint, command, env):
     """Start a training and kill it when a checkpoint is complete."""
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not (checkpoint / "trainer_state.json").is_file():
+    while not (checkpoint / FILES).is_file():
         assert process.poll() is None, process.stderr.read().decode()[-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -329,13 +329,3 @@ def test_resumed_run_equals_uninterrupted_run(towers, tones, tmp_path, kind):
     assert all(torch.equal(first[name], second[name]) for name in first)
     state = json.loads((tmp_path / "killed/trainer_state.json").read_text())
     assert state["global_step"] == 24
-
-
-def test_latest_complete_checkpoint(tmp_path):
-    assert latest_complete_checkpoint(tmp_path) is None
-    state = '{"global_step": 1}'
-    for step, content in ((2, state), (10, state), (12, "{trunc"), (13, "{}"), (14, None), ("x", state)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if content is not None:
-            (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(content)
-    assert latest_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")

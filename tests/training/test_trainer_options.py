@@ -20,6 +20,7 @@ from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
 from modeling_gemoclap.objectives.speaker_clusters.trainer import SpeakerTrainer
 from modeling_gemoclap.objectives.two_stage.trainer import SupConTrainer
 from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
+from modeling_gemoclap.training.checkpoints import record_files
 from modeling_gemoclap.training.trainer_options import REFUSED, REFUSED_ACCELERATOR_FIELDS, refuse_options
 
 # Options that are applied, by the trainers of this package or by transformers.Trainer.
@@ -30,7 +31,7 @@ gradient_accumulation_steps max_grad_norm label_smoothing_factor bf16 fp16 tf32 
 activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs torch_compile
 torch_compile_backend torch_compile_mode torchdynamo torch_empty_cache_steps eval_strategy eval_steps eval_delay
 per_device_eval_batch_size eval_on_start eval_accumulation_steps save_only_model save_strategy save_steps
-save_on_each_node save_total_limit enable_jit_checkpoint load_best_model_at_end metric_for_best_model greater_is_better
+save_on_each_node save_total_limit load_best_model_at_end metric_for_best_model greater_is_better
 restore_callback_states_from_checkpoint full_determinism seed data_seed use_cpu no_cuda use_mps_device
 accelerator_config dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
 dataloader_prefetch_factor dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb
@@ -406,5 +407,8 @@ def test_newest_checkpoint_is_checked_in_python(make_model, make_processor, tmp_
     checkpoint = tmp_path / "checkpoint-1"
     checkpoint.mkdir()
     trainer.state.save_to_json(checkpoint / "trainer_state.json")
+    with pytest.raises(ValueError, match="has no complete checkpoint to resume from"):
+        trainer.train(resume_from_checkpoint=True)
+    record_files(checkpoint)
     with pytest.raises(ValueError, match="checkpoint-1: training cannot be resumed from it, because rng_state.pth"):
         trainer.train(resume_from_checkpoint=True)

@@ -29,6 +29,7 @@ from modeling_gemoclap.objectives.classifier import ClassifierTrainer
 from modeling_gemoclap.safety_gemoclap import EXTRACTORS, constructor_settings, encoder_extractor_class
 from modeling_gemoclap.towers_gemoclap import load_audio_tower, load_text_tower
 from modeling_gemoclap.training.card import TrainingFacts, write_model_card
+from modeling_gemoclap.training.checkpoints import record_files
 
 PAYLOAD = """
 import pathlib, transformers
@@ -405,6 +406,7 @@ def test_resuming_from_an_untrusted_folder_unpickles_nothing(make_model, make_pr
     ClassifierTrainer(model, arguments, processing_class=extractor, **data).train()
     mark = tmp_path / "mark"
     (tmp_path / "run/checkpoint-1" / file).write_bytes(pickle.dumps(Opens(str(mark))))
+    record_files(tmp_path / "run/checkpoint-1")
     arguments.max_steps = 2
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed") as refused:
         trainer = ClassifierTrainer(model, arguments, processing_class=extractor, **data)

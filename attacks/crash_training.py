@@ -1,0 +1,149 @@
+"""Trainings of tiny models in processes that are forked from this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from attack import ROOT
+from crash_content import log_of
+
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+TIMEOUT = 120.0  # seconds of a training that hangs
+OPTIONS = ("--config", str(ROOT / "tests/tiny.yaml"), "--num_train_epochs", "2", "--seed", "3", "--report_to", "none")
+OPTIONS += ("--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "2")
+OPTIONS += ("--logging_strategy", "steps", "--logging_steps", "2")  # every checkpoint follows an entry of the log
+NOISY = ("--max_seconds", "0.4", "--time_warp", "0.1", "--mel_warp", "0.1", "--projection_dropout", "0.2")
+TWO_CORPORA = "two corpora"
+VARIANTS = {  # what is trained: options, number of processes, corpus
+    "one process": ((*NOISY,), 1, "tones"),
+    "gradient caching": ((*NOISY, "--contrastive_chunk_size", "5"), 1, "tones"),
+    "streamed Parquet shards": ((*NOISY, "--dataloader_num_workers", "1"), 1, "shards"),
+    "the best epoch kept": ((*NOISY, "--dev_speakers", "03", "--select", "dev"), 1, "tones"),
+    "a classifier": (("--head", "classifier", "--max_seconds", "0.4"), 1, "tones"),
+    "two processes": ((*NOISY, "--per_device_train_batch_size", "6"), 2, "tones"),
+    "the first of two stages": (("--head", "supcon", "--per_device_train_batch_size", "8"), 1, TWO_CORPORA),
+}
+
+
+class Trainings:
+    """Trains in folders below one, from corpora and caches that all trainings share.
+
+    Args:
+        folder: An empty folder.
+    """
+
+    def __init__(self, folder: Path):
+        sys.path[:0] = [str(ROOT / "tests")]
+        from conftest import write_corpus
+
+        from modeling_gemoclap.command_line.failures import run_main
+        from modeling_gemoclap.corpora.shards import main as write_shards
+        from modeling_gemoclap.runs.train import main
+
+        self.folder, self._main, self._run_main, self.count = folder, main, run_main, 0
+        os.environ["HF_HOME"] = str(folder / "hf")
+        write_corpus(folder / "tones", clips=3)
+        write_corpus(folder / "others", clips=3, salt="x")
+        self.in_child(lambda: write_shards([str(folder / "tones"), str(folder / "shards")]), folder / "log")
+
+    def options(self, variant: str, *more: str) -> list[str]:
+        """The options of a variant; the output folder is `run` in the present folder of the process."""
+        options, _, corpus = VARIANTS[variant]
+        corpora, more = (
+            (("tones", "others"), more) if corpus == TWO_CORPORA else ((corpus,), ("--exclude_speakers", "04", *more))
+        )
+        data = ("--data_dir", *(str(self.folder / name) for name in corpora), "--output_dir", "run")
+        cache = () if "--feature_cache_dir" in more else ("--feature_cache_dir", str(self.folder / "features"))
+        return [*OPTIONS, *options, *data, *cache, *more]
+
+    def new_place(self) -> Path:
+        """A new empty folder for a training."""
+        self.count += 1
+        place = self.folder / f"place-{self.count}"
+        place.mkdir()
+        return place
+
+    def start(self, place: Path, variant: str, *more: str, before: Callable[[], None] | None = None) -> list[int]:
+        """Start the processes of a training in a folder, and return their ids. `before` is called in the first."""
+        processes = VARIANTS[variant][1]
+        sys.argv = ["train.py", *self.options(variant, *more)]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        pids = []
+        for rank in range(processes):
+            variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), **address}
+
+            def work(rank=rank, variables=variables if processes > 1 else {}):
+                os.environ.update(variables)
+                os.chdir(place)
+                if before is not None and not rank:
+                    before()
+                self._run_main("train.py", self._main)
+
+            pids.append(self._fork(work, place / f"log-{rank}"))
+        return pids
+
+    def wait(self, pids: list[int]) -> int:
+        """Wait for processes and return the exit status of the first that fails, or 0; a signal is negative.
+
+        If one fails, the others are ended, as a launcher does.
+        """
+        waiting, status, end = list(pids), 0, time.monotonic() + TIMEOUT
+        while waiting:
+            for pid in tuple(waiting):
+                done, code = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    waiting.remove(pid)
+                    status = status or os.waitstatus_to_exitcode(code)
+            if waiting and (time.monotonic() > end or status not in (0, 128 + signal.SIGTERM)):
+                late = time.monotonic() > end
+                for pid in waiting:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                if late:
+                    raise TimeoutError(f"a training hangs after {TIMEOUT:.0f} s")
+                break
+            time.sleep(0.005)
+        return status
+
+    def finish(self, place: Path, variant: str, *more: str) -> None:
+        """Resume the training in a folder until it is finished. One without a checkpoint is started again."""
+        for options in (("--resume_from_checkpoint", "true"), ()):
+            if self.wait(self.start(place, variant, *options, *more)) == 0:
+                return
+            log = log_of(place)
+            if "leave out --resume_from_checkpoint" not in log:
+                break
+        raise RuntimeError(f"it cannot be resumed: {log[-300:]}")
+
+    def in_child(self, work: Callable[[], None], log: Path) -> None:
+        """Do something in a process of its own, which prints to a file."""
+        if self.wait([self._fork(work, log)]):
+            raise RuntimeError(log.read_text()[-500:])
+
+    @staticmethod
+    def _fork(work: Callable[[], None], log: Path) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        status = 1
+        try:
+            work()
+            status = 0
+        except SystemExit as error:
+            status = int(error.code or 0)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)

@@ -1,0 +1,62 @@
+"""The answers of `gemoclap predict`, `gemoclap embed` and `evaluate.py`, as programs of their own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+from attack import ROOT
+from crash_training import Trainings
+from determinism_answers import Answers
+
+
+class Programs(Answers):
+    """Answers of one checkpoint; arguments as for `Answers`."""
+
+    def compare_command(self, processes: int, batch_size: int, **env: str) -> float:
+        """`gemoclap predict` and `gemoclap embed` of a folder with links to the recordings."""
+        place = self.folder / f"command-{processes}-{len(list(self.folder.iterdir()))}"
+        (place / "in").mkdir(parents=True)
+        for index in self.chance.sample(range(len(self.paths)), len(self.paths)):  # in any order in the folder
+            os.symlink(self.paths[index], place / "in" / f"{index:03d}{self.paths[index].suffix}")
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        start = [sys.executable, *(launcher if processes > 1 else []), "-m", "modeling_gemoclap"]
+        common = ["--model", self.model, "--batch-size", str(batch_size), "--device", "cpu", "--quiet"]
+        for command, output in (("predict", "out.csv"), ("embed", "out.npz")):
+            words = [*start, command, "in", "--output", output, *common]
+            variables = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+            done = subprocess.run(words, cwd=place, env=variables, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{command}: status {done.returncode}: {done.stderr[-300:]}")
+        with open(place / "out.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        key = next(iter(rows[0]))
+        scores = scores_of(sorted(rows, key=lambda row: row[key]), self.labels)
+        vectors = np.load(place / "out.npz")
+        names = [str(name) for name in vectors["files"]]
+        embeddings = vectors["embeddings"][np.argsort(names)]
+        found = np.concatenate([scores, embeddings], axis=1)
+        return self.refuse_difference(found, self.reference)
+
+    def compare_evaluation(self, trainings: Trainings) -> float:
+        """`evaluate.py` on the tones, in batches of 1 and of 16: the scores of `predictions.csv`."""
+        from modeling_gemoclap.command_line.shipped import shipped_checkpoint
+        from modeling_gemoclap.evaluation.command import main
+
+        tables = []
+        for size in ("1", "16"):
+            output = self.folder / f"evaluated-{size}"
+            words = ["--model", shipped_checkpoint(self.model), "--data_dir", str(trainings.folder / "tones")]
+            words += ["--output_dir", str(output), "--batch_size", size, "--device", "cpu"]
+            trainings.in_child(lambda words=words: main(words), self.folder / "log")
+            with open(output / "predictions.csv", newline="") as file:
+                tables.append(scores_of(list(csv.DictReader(file)), self.labels))
+        return self.refuse_difference(*tables)
+
+
+def scores_of(rows: list[dict], labels: list[str]) -> np.ndarray:
+    """The scores in the rows of a table, `(recordings, labels)`."""
+    return np.array([[float(row[f"score_{label}"]) for label in labels] for row in rows])

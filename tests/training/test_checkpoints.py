@@ -1,0 +1,239 @@
+"""Checkpoints to resume from: complete ones are recognised, and damaged ones passed over."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import TINY, TORCHRUN, run_script
+from safetensors.torch import load_file
+from transformers import TrainerState
+
+from modeling_gemoclap.command_line.failures import TerminatedError, failure_message
+from modeling_gemoclap.runs import termination
+from modeling_gemoclap.training.checkpoints import (
+    FILES,
+    damage_of,
+    latest_complete_checkpoint,
+    record_files,
+    remove_surplus_checkpoints,
+    settle_checkpoints,
+    whole_checkpoint,
+)
+from modeling_gemoclap.training.finite import with_lasting_workers
+
+OPTIONS = ("--exclude_speakers", "04", "--num_train_epochs", "2", "--save_strategy", "steps", "--save_steps", "2")
+OPTIONS += ("--max_seconds", "0.5", "--projection_dropout", "0.2")
+
+
+@pytest.fixture
+def steps(tmp_path):
+    """Creates complete checkpoints of some steps."""
+
+    def make(*numbers):
+        for number in numbers:
+            folder = tmp_path / f"checkpoint-{number}"
+            (folder / "part").mkdir(parents=True)
+            for name in ("optimizer.pt", "part/weights"):
+                (folder / name).write_bytes(b"content")
+            record_files(folder)
+        return tmp_path
+
+    return make
+
+
+def state_of(best=None):
+    return TrainerState(best_model_checkpoint=best and str(best))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "optimizer.pt has 0 of 7 bytes"),
+        (lambda path: path.write_bytes(b"conten"), "optimizer.pt has 6 of 7 bytes"),
+        (lambda path: path.write_bytes(b"c0ntent"), "optimizer.pt was changed after it was written"),
+        (lambda path: path.unlink(), "optimizer.pt is missing or cannot be read"),
+        (lambda path: (path.parent / FILES).unlink(), f"{FILES}, which is written last, is missing"),
+        (lambda path: (path.parent / FILES).write_text('{"files": {"optim'), f"{FILES}, which is written last"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over(steps, damage, message):
+    folder = steps(2, 10)
+    (folder / "checkpoint-x").mkdir()
+    assert latest_complete_checkpoint(folder) == str(folder / "checkpoint-10")
+    damage(folder / "checkpoint-10/optimizer.pt")
+    assert message in damage_of(folder / "checkpoint-10")
+    assert latest_complete_checkpoint(folder) == str(folder / "checkpoint-2")
+    shutil.rmtree(folder / "checkpoint-2")
+    assert latest_complete_checkpoint(folder) is None
+
+
+def test_the_oldest_checkpoints_are_removed_and_incomplete_ones_first(steps):
+    folder = steps(2, 4, 6, 8, 10, 12)
+    (folder / "checkpoint-10" / FILES).unlink()
+    remove_surplus_checkpoints(folder / "checkpoint-8", 0, state_of())
+    assert len(names(folder)) == 6
+    remove_surplus_checkpoints(folder / "checkpoint-8", 4, state_of())
+    assert names(folder) == ["checkpoint-12", "checkpoint-4", "checkpoint-6", "checkpoint-8"]
+    remove_surplus_checkpoints(folder / "checkpoint-8", 1, state_of("elsewhere/checkpoint-4"))
+    assert names(folder) == ["checkpoint-12", "checkpoint-4", "checkpoint-8"]  # 12 is later than the present one
+
+
+def test_old_checkpoints_stay_until_the_new_one_is_complete(steps):
+    folder = steps(2)
+    arguments = SimpleNamespace(should_save=True, save_total_limit=1)
+    with pytest.raises(KeyboardInterrupt), whole_checkpoint(folder / "checkpoint-4", arguments, state_of()):
+        assert arguments.save_total_limit is None  # transformers removes none
+        (folder / "checkpoint-4").mkdir()
+        raise KeyboardInterrupt
+    assert latest_complete_checkpoint(folder) == str(folder / "checkpoint-2") and arguments.save_total_limit == 1
+    with whole_checkpoint(folder / "checkpoint-4", arguments, state_of()):
+        assert not (folder / "checkpoint-4").exists()  # what the interrupted process left
+        (folder / "checkpoint-4").mkdir()
+    assert names(folder) == ["checkpoint-4"] and damage_of(folder / "checkpoint-4") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full ({})"),
+        (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), "the disk is full ({})"),
+        (Exception("I/O error: No space left on device (os error 28)"), "the disk is full ({})"),
+        (OSError(errno.EROFS, "Read-only file system", "a/file"), "a/file: Read-only file system"),
+        (OSError(errno.EIO, "x"), "{}: Input/output error"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_written_is_removed_and_named(steps, error, message):
+    folder = steps(2)
+    arguments = SimpleNamespace(should_save=True, save_total_limit=1)
+    with pytest.raises(OSError) as raised, whole_checkpoint(folder / "checkpoint-4", arguments, state_of()):
+        (folder / "checkpoint-4").mkdir()
+        raise error
+    assert failure_message(raised.value).startswith(message.format(folder / "checkpoint-4"))
+    assert names(folder) == ["checkpoint-2"]
+
+
+def test_the_best_checkpoint_is_found_after_a_move(steps):
+    folder = steps(2, 4)
+    arguments = SimpleNamespace(should_save=True, save_total_limit=1, output_dir=str(folder))
+    state = state_of("before/checkpoint-2")
+    settle_checkpoints(folder / "checkpoint-4", arguments, state)
+    assert state.best_model_checkpoint == str(folder / "checkpoint-2") and len(names(folder)) == 2
+    (folder / "checkpoint-2/optimizer.pt").write_bytes(b"part")
+    with pytest.raises(ValueError, match="checkpoint-2, the best checkpoint so far, is missing or damaged .*4 of 7"):
+        settle_checkpoints(folder / "checkpoint-4", arguments, state)
+
+
+# ---- trainings ------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def whole(tones, tmp_path_factory):
+    """A training of six steps with the checkpoints of its steps 2, 4 and 6."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    run_script("train.py", *TINY, *OPTIONS, "--data_dir", tones, "--output_dir", run)
+    return run
+
+
+def same_weights(first, second):
+    first, second = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def losses(run):
+    return json.loads((run / "trainer_state.json").read_text())["log_history"][-1]["train_loss"]
+
+
+def test_a_damaged_checkpoint_is_refused_by_name_and_passed_over(train, tones, whole, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "checkpoint-6/optimizer.pt").write_bytes((run / "checkpoint-6/optimizer.pt").read_bytes()[:-1])
+    options = (*OPTIONS, "--data_dir", tones, "--output_dir", run, "--resume_from_checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint-6 is damaged: optimizer.pt has \d+ of \d+ bytes. Resume from"):
+        train(*options, run / "checkpoint-6")
+    (run / "model.safetensors").unlink()
+    train(*options, "true")
+    assert same_weights(whole, run)
+    assert losses(run) == losses(whole)  # the mean of all steps, not only of those after step 4
+
+
+def test_a_run_that_is_resumed_after_its_last_step_has_the_same_files(train, tones, whole, tmp_path):
+    """The tokenizer, which no step has used, and the sample of the training clips, whose metadata have an order."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    train(*OPTIONS, "--data_dir", tones, "--output_dir", run, "--resume_from_checkpoint", "true")
+    for name in ("model.safetensors", "tokenizer.json", "training_clips.safetensors", "config.json"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_sigterm_saves_a_checkpoint_at_the_end_of_the_step(train, tones, whole, tmp_path, monkeypatch):
+    """Also with `--save_strategy no`; the training that continues has the same weights."""
+    run = tmp_path / "run"
+    options = (*OPTIONS, "--data_dir", tones, "--output_dir", run, "--save_only_model", "true")
+    options += ("--save_strategy", "no")
+    step = termination.SpeechTrainer.training_step
+
+    def terminated_step(trainer, *args, **kwargs):
+        if trainer.state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(termination.SpeechTrainer, "training_step", terminated_step)
+    with pytest.raises(TerminatedError, match=r"stopped by SIGTERM after step 3 of 6: \S*checkpoint-3 is complete"):
+        train(*options)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not (run / "model.safetensors").exists() and damage_of(run / "checkpoint-3") is None
+    train(*options, "--resume_from_checkpoint", "true")
+    assert same_weights(whole, run)
+
+
+class SignalHandlers(torch.utils.data.Dataset):
+    """Whether the process that reads it ignores SIGTERM."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_ignore_sigterm(workers):
+    loader = with_lasting_workers(torch.utils.data.DataLoader(SignalHandlers(), num_workers=workers))
+    assert [bool(ignores) for ignores in loader] == [bool(workers)] * 2
+
+
+TERMINATED = """
+import os, runpy, signal, sys
+sys.path.insert(0, os.getcwd())
+sys.argv = ["train.py", *sys.argv[1:]]
+from modeling_gemoclap.training.trainer import SpeechTrainer
+step = SpeechTrainer.training_step
+def training_step(trainer, *args, **kwargs):
+    if trainer.state.global_step == 2 and os.environ["RANK"] == "1" and "--resume_from_checkpoint" not in sys.argv:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(trainer, *args, **kwargs)
+SpeechTrainer.training_step = training_step
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_stops_both(tones, tmp_path):
+    (tmp_path / "script.py").write_text(TERMINATED)
+    options = (*TINY, *OPTIONS, "--data_dir", tones, "--per_device_train_batch_size", "6", "--output_dir")
+    run_script("train.py", *options, tmp_path / "whole", launcher=TORCHRUN)
+    run = tmp_path / "run"
+    done = run_script(tmp_path / "script.py", *options, run, launcher=TORCHRUN, check=False)
+    assert done.returncode and re.search(r"stopped by SIGTERM after step 3 of 6: \S*checkpoint-3", done.stderr)
+    assert "exitcode  : 143" in done.stderr and damage_of(run / "checkpoint-3") is None
+    run_script(tmp_path / "script.py", *options, run, "--resume_from_checkpoint", "true", launcher=TORCHRUN)
+    assert same_weights(tmp_path / "whole", run)
