@@ -166,4 +166,4 @@ def load_fold_if_valid(folder: Path, made_of: dict) -> FoldPredictions | None:
 def load_fold(folder: Path) -> FoldPredictions:
     """Load the predictions of a fold."""
     record = read_object(folder / RECORD, **RECORD_FIELDS)
-    return FoldPredictions(read_rows(folder / PREDICTIONS), np.load(folder / EMBEDDINGS), record)
+    return FoldPredictions(read_rows(folder / PREDICTIONS), np.load(folder / EMBEDDINGS, allow_pickle=False), record)
