@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from ..command_line.terminal import printable
+from ..command_line.terminal import without_control
 from ..corpora.files import write_atomically
 from .segments import Segment
 
@@ -85,7 +85,7 @@ def _clock(seconds: float, mark: str) -> str:
 
 def _on_one_line(text: str) -> str:
     """A label or name without line breaks and control characters, which would begin another cue or row."""
-    return printable(" ".join(text.split()))
+    return without_control(" ".join(text.split()))
 
 
 def _words(text: str) -> str:
@@ -130,7 +130,7 @@ def _rttm(segments: list[Segment], facts: TimelineFacts) -> str:
 
 
 def _one_word(text: str) -> str:
-    return printable("_".join(text.split())) or NO_SPEAKER
+    return without_control("_".join(text.split())) or NO_SPEAKER
 
 
 def _textgrid(segments: list[Segment], facts: TimelineFacts) -> str:

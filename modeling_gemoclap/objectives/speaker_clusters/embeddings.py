@@ -162,7 +162,7 @@ def _x_vector(source: str, device: str) -> _SpeakerModel:
 def _embed_all(corpus: Corpus, model: _SpeakerModel, path: Path) -> tuple[list[np.ndarray | None], list[str]]:
     """Return the embedding of each clip, or None, and the errors. New embeddings are written to the cache."""
     keys, paths = corpus.file_states().decode().splitlines(), corpus.clips["path"]
-    cached = dict(zip(*(np.load(path)[name] for name in ("keys", "values")), strict=True)) if path.is_file() else {}
+    cached = _read_cache(path)
     reader, embeddings, errors, new = GEmoClapFeatureExtractor(sampling_rate=model.sampling_rate), [], [], 0
     for key, recording in zip(keys, tqdm(paths, desc="speaker embeddings"), strict=True):
         try:
@@ -179,6 +179,15 @@ def _embed_all(corpus: Corpus, model: _SpeakerModel, path: Path) -> tuple[list[n
     if new:
         _save_cache(path, cached)
     return embeddings, errors
+
+
+def _read_cache(path: Path) -> dict[str, np.ndarray]:
+    """The embeddings by key; empty if there is no file, or one that cannot be read: it is then written again."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(zip(file["keys"].tolist(), file["values"], strict=True))
+    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile):
+        return {}
 
 
 def _save_cache(path: Path, cached: dict[str, np.ndarray]) -> None:
