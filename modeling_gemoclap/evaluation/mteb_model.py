@@ -42,9 +42,8 @@ class GEmoClapEncoder:
         from transformers import AutoModel, AutoProcessor
 
         if checkpoint is None and not revision:
-            raise ValueError(
-                f"{model_name}: its code is run, so give the revision, the hash of a commit that you have read"
-            )
+            raise ValueError(f"{model_name}: its code is run, so give as revision the hash of a commit that you read")
+
         source, where = checkpoint or model_name, {} if checkpoint else {"revision": revision}
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = AutoModel.from_pretrained(source, trust_remote_code=True, **where).eval().to(self.device)
