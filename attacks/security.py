@@ -12,14 +12,13 @@ import random
 import tempfile
 from pathlib import Path
 
-from attack import Attack, parse_options
-
 import security_bombs
 import security_loading
 import security_markup
 import security_paths
 import security_pickles
 import security_service
+from attack import Attack, parse_options
 
 PARTS = (security_pickles, security_loading, security_paths, security_bombs, security_markup, security_service)
 RANDOM = (security_paths, security_markup)  # parts with random cases

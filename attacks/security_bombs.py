@@ -25,6 +25,8 @@ MIB = 2**20
 LIMIT = 2048  # MiB of addresses that a case may use beyond what the process has
 ALLOWED = 96  # MiB of memory that a case may use
 SECONDS = 60
+
+
 def cases(place: Path, small: bool) -> dict[str, dict[str, Callable[[], object]]]:
     """By kind and name, what reads a file; it must raise an error, or give a short answer."""
 
@@ -52,9 +54,9 @@ def cases(place: Path, small: bool) -> dict[str, dict[str, Callable[[], object]]
         "an array of 4 TB": lambda: read_embeddings(npz(place / "more.npz", (10**9, 1000), 0), empty),
     }
     json_files = ("config.json", "tokenizer.json", "processor_config.json", "tokenizer_config.json")
+    deep_files = {name: checkpoint(place / f"deep-{name}", name, deep) for name in json_files}
     found["JSON that is nested 200,000 levels deep"] = {
-        name: lambda path=checkpoint(place / f"deep-{name}", name, deep): load_pipeline(str(path), "cpu")
-        for name in json_files
+        name: lambda path=path: load_pipeline(str(path), "cpu") for name, path in deep_files.items()
     }
     bomb = place / "bomb.npz"
     npz(bomb, (2**26, 8), 2**28 + 2**24 if small else 2**31)

@@ -20,9 +20,9 @@ CONNECTED = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.send
 WRITES = ("os.remove", "os.rename", "os.rmdir", "os.chmod", "os.symlink", "os.link", "shutil.rmtree", "os.truncate")
 ADDRESS = os.environ.get("ALLOWED_ADDRESS")  # such as `('127.0.0.1', 8000)`
 LIBRARIES = ("ctypes.dlopen",)
-# Of the system: random numbers, the processor, the machine's limits, time zones, and what the loader of libraries reads.
+# Of the system: random numbers, the processor, and what the process itself uses.
 SYSTEM = ("/dev/null", "/dev/urandom", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat")
-SYSTEM += ("/sys/devices/system/cpu", "libc.so.6")  # the second is a name without a folder
+SYSTEM += ("/sys/devices/system/cpu", "libc.so.6")  # the last is a name without a folder
 
 
 def installed_roots() -> list[str]:

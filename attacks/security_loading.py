@@ -13,7 +13,7 @@ from attack import ROOT, Attack
 from security_pickles import copy_checkpoint
 
 CHILD = Path(__file__).with_name("security_child.py")
-OWN_CODE = '''
+OWN_CODE = """
 import os, socket, subprocess
 open("/etc/hostname").close()
 subprocess.run(["true"])
@@ -21,7 +21,7 @@ try:
     socket.create_connection(("127.0.0.1", 9), timeout=1)
 except OSError:
     pass
-'''
+"""
 REPOSITORY = "stranger/model"
 
 

@@ -101,7 +101,9 @@ def _plain(text: str) -> str:
 def _vtt(segments: list[Segment], facts: TimelineFacts) -> str:
     parts = ["WEBVTT\n"]
     for segment in segments:
-        voice = f"<v {_words(segment.speaker)}>" if segment.speaker else ""
+        # "--" before the end of the tag would be an arrow, which makes a line one of times.
+        speaker = _words(segment.speaker or "").replace("--", "\N{HYPHEN}\N{HYPHEN}")
+        voice = f"<v {speaker}>" if speaker else ""
         parts.append(f"{_cue(segment, '.')}\n{voice}{_words(segment.label)} ({segment.score:.2f})\n")
     return "\n".join(parts)
 

@@ -27,7 +27,8 @@ SAVE_INTERVAL = 500  # new embeddings between writes of the cache, so that a kil
 LIBRARIES = (*AUDIO_LIBRARIES, "torch", "librosa", "Resemblyzer", "scipy", "webrtcvad-wheels")
 LARGE_ARRAY = 2**28  # bytes
 MOST_COMPRESSED = 200  # how often smaller than its bytes a large array of embeddings or names is in a .npz file
-NOT_READABLE = (OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError, BadZipFile, MemoryError)
+NOT_READABLE = (OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError)
+NOT_READABLE += (BadZipFile, MemoryError)
 INSTALL = "make speaker-extra (or, outside of .venv, its two pip lines)"  # installs Resemblyzer
 
 
