@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import psutil
 from attack import ROOT, Attack
+from security_floods import KINDS
 from security_payloads import CONTROL
-from security_requests import CLIP, HEALTH, KINDS, Request, send
+from security_requests import CLIP, HEALTH, Request, send
 from service_process import service
 
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
