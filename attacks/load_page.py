@@ -8,7 +8,7 @@ import json
 import os
 import random
 import re
-import subprocess  # nosec B404: starts the page
+import subprocess
 import sys
 import time
 import uuid
@@ -35,7 +35,7 @@ def page(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
     command = [sys.executable, "-m", "modeling_gemoclap", "page", "--model", "compact"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "GRADIO_SERVER_PORT": ""}
     environment.pop("GRADIO_SERVER_PORT")
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)  # nosec B603
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         yield psutil.Process(process.pid), re.search(r"http://[^\s]+?(?=/? )", process.stdout.readline())[0]
     finally:
@@ -92,7 +92,7 @@ class Visitor:
         """Upload, wait for room in the queue, and wait for the answer."""
         path = await self.upload(data)
         while not await self.join(path):
-            await asyncio.sleep(random.uniform(0.5, 2))  # nosec B311
+            await asyncio.sleep(random.uniform(0.5, 2))
         return await self.result(leave)
 
 
@@ -112,7 +112,7 @@ async def _round(address: str, clips: list[bytes], quiet: list[str], stay: int, 
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=300) as client:
         config = (await client.get("/config")).json()
-        numbers = [random.randrange(len(clips)) for _ in range(stay + leave)]  # nosec B311
+        numbers = [random.randrange(len(clips)) for _ in range(stay + leave)]
         visits = [Visitor(client, config).analyse(clips[n], place >= stay) for place, n in enumerate(numbers)]
         answers = await asyncio.gather(*visits, return_exceptions=True)
     failed = [repr(answer)[:200] for answer in answers if isinstance(answer, BaseException)]

@@ -27,7 +27,7 @@ RANDOM = (security_paths, security_markup)  # parts with random cases
 def main() -> None:
     """Run the fixed cases of all parts, then random cases."""
     attack = Attack("security", parse_options(__doc__))
-    numbers = random.Random(attack.options.seed)  # nosec B311: cases, no secrets
+    numbers = random.Random(attack.options.seed)
     with tempfile.TemporaryDirectory(prefix="attack-") as folder:
         for part in PARTS:
             place = Path(folder, part.__name__)

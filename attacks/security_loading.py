@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess  # nosec B404: starts Python on a file of this folder
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def load(place: Path, trusted: bool, checkpoint: str, **variables: str) -> dict[
     environment |= {"PYTHONPATH": str(ROOT)} | variables
     words = ["trusted" if trusted else "untrusted", checkpoint, home, temporary]
     command = [sys.executable, CHILD, *map(str, words)]
-    done = subprocess.run(  # nosec B603
+    done = subprocess.run(
         command, cwd=place, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300
     )
     assert done.returncode == 0, done.stderr[-600:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle  # nosec B403: the attack writes pickles; nothing here reads one
+import pickle  # to write some; none is read  # nosec B403
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,8 +46,7 @@ def copy_checkpoint(folder: Path) -> Path:
 
 
 def _weights(folder: Path, content: bytes) -> None:
-    copy_checkpoint(folder)
-    (folder / "model.safetensors").unlink()
+    (copy_checkpoint(folder) / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(content)
 
 
@@ -92,14 +91,14 @@ def cases(place: Path, mark: Path) -> dict[str, Callable[[], object]]:
     raw, saved = pickle.dumps(Opens(mark)), _torch_file(mark, place)
     yaml = f"a: !!python/object/apply:os.system ['touch {mark}']\n".encode()
     named = _array_file(mark, "keys", shapes=np.ones((1, 2)), num_valid=np.ones(1))
-    empty = Dataset.from_dict({})
+    empty, cached = Dataset.from_dict({}), _array_file(mark, "keys", "values")
     found = {
         "weights, plain": lambda: load_pipeline(str(place / "plain"), "cpu"),
         "weights of torch.save": lambda: load_pipeline(str(place / "saved"), "cpu"),
         "config.json": lambda: load_config(str(_checkpoint_with(place / "config", "config.json", raw))),
         "tokenizer.json": lambda: load_pipeline(str(_checkpoint_with(place / "tokens", "tokenizer.json", raw)), "cpu"),
         "training_args.bin": lambda: load_pipeline(
-            str(_checkpoint_with(place / "arguments", "training_args.bin", raw)), "cpu"
+            str(_checkpoint_with(place / "a", "training_args.bin", raw)), "cpu"
         ),
         "training_clips.safetensors": lambda: load_training_clips(
             _checkpoint_with(place / "clips", "training_clips.safetensors", raw)
@@ -109,9 +108,7 @@ def cases(place: Path, mark: Path) -> dict[str, Callable[[], object]]:
         ),
         "speaker embeddings, npy": lambda: embeddings.read_embeddings(_file(place, "s.npy", _npy(mark)), empty),
         "speaker embeddings, plain": lambda: embeddings.read_embeddings(_file(place, "raw.npz", raw), empty),
-        "cache of speakers": lambda: embeddings._read_cache(
-            _file(place, "c.npz", _array_file(mark, "keys", "values"))
-        ),
+        "cache of speakers": lambda: embeddings._read_cache(_file(place, "c.npz", cached)),
         "index of frozen frames": lambda: _frozen(_file(place, f"frames/part-0/{frozen.INDEX}", named)),
         "embeddings of a fold": lambda: load_fold(_part_of_fold(place / "fold", mark)),
         "cache of a probe": lambda: features._read(_file(place, "layers.safetensors", raw)),

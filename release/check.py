@@ -3,8 +3,8 @@
     python release/check.py [--tag v0.1.0]
 
 `make release-check` runs this. The wheel and the source distribution are each installed into a new environment with
-the pins of constraints.txt, and must predict there in an empty folder, without the repository. `release/bill.py` writes
-the bills of dependencies beside them.
+the pins of constraints.txt, and must predict there in an empty folder, without the repository. `release/bill.py`
+writes the bills of dependencies beside them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import errno
 import os
-import pickle
+import pickle  # for the name of an error  # nosec B403
 import re
 import shlex
 import subprocess
