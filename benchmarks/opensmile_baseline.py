@@ -70,7 +70,7 @@ def functionals(corpus: Corpus, name: str, cache: Path) -> dict[str, np.ndarray]
         values = np.stack([smile.process_file(path).to_numpy()[0] for path in corpus.clips["path"]])
         cache.parent.mkdir(parents=True, exist_ok=True)
         np.savez(cache, file_name=np.array(corpus.clips["file_name"]), values=values.astype(np.float32))
-    arrays = np.load(cache)
+    arrays = np.load(cache, allow_pickle=False)
     return dict(zip(arrays["file_name"], arrays["values"], strict=True))
 
 

@@ -69,7 +69,7 @@ def load(path: Path, rows: int) -> dict:
     before = peak_mib()
     seconds = seconds_of(lambda: Index(path))
     peak = peak_mib() - before
-    plain = seconds_of(lambda: np.load(path.with_suffix(".npy")))
+    plain = seconds_of(lambda: np.load(path.with_suffix(".npy"), allow_pickle=False))
     return {"seconds": seconds, "plain": plain, "peak": peak}
 
 

@@ -9,82 +9,24 @@ otherwise synthetic tones of 0.5 to 8 s.
 from __future__ import annotations
 
 import asyncio
-import io
-import os
 import random
-import re
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import psutil
-import soundfile
 from documents import render, write_section
-from harness import RATE, ROOT, parser_of
+from harness import parser_of
 from service_clients import TOLERANCE, run_round, send_zeros
+from service_process import header_of_a_pipe, peak_during, recordings, service
 
 from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.inference.predictions import PredictionOptions, predict
 
 LARGE = 2 * 2**30
 OPTIONS = ("--upload-timeout", "4", "--max-concurrent-requests", "128")
-
-
-def synthetic(seed: int) -> bytes:
-    """A noisy tone of 0.5 to 8 s, as FLAC."""
-    numbers = np.random.default_rng(seed)
-    times = np.arange(int(numbers.uniform(0.5, 8) * RATE)) / RATE
-    wave = 0.2 * np.sin(2 * np.pi * numbers.uniform(100, 900) * times) + 0.02 * numbers.standard_normal(len(times))
-    file = io.BytesIO()
-    soundfile.write(file, wave, RATE, format="FLAC")
-    return file.getvalue()
-
-
-def recordings(count: int) -> tuple[list[bytes], str]:
-    """The recordings, and what they are."""
-    folder = os.environ.get("GEMOCLAP_CORPORA")
-    if not folder:
-        return [synthetic(seed) for seed in range(count)], "synthetic tones of 0.5 to 8 s"
-    paths = sorted(path for path in Path(folder).rglob("*.*") if path.suffix in (".flac", ".wav"))
-    return [path.read_bytes() for path in random.sample(paths, count)], "clips of Emo-DB, RAVDESS and nEMO"
-
-
-@contextmanager
-def service(model: str, folder: str):
-    """The process and the address of the service, whose temporary files are in `folder`."""
-    command = [sys.executable, "-m", "modeling_gemoclap", "serve", "--model", model, "--port", "0", *OPTIONS]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": folder}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
-    try:
-        yield psutil.Process(process.pid), re.search(r"http://\S+", process.stdout.readline())[0]
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0, "the service did not end by itself"
-
-
-def peak_during(process: psutil.Process, call) -> tuple:
-    """The result of a call, and the peak of a process's memory above that before it, in MiB."""
-    before, done, samples = process.memory_info().rss, threading.Event(), []
-
-    def sample():
-        while not done.is_set():
-            samples.append(process.memory_info().rss)
-            time.sleep(0.005)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        result = call()
-    finally:
-        done.set()
-        thread.join()
-    return result, (max(samples) - before) / 2**20
 
 
 def measure_round(process: psutil.Process, address: str, clips: list, options) -> dict:
@@ -118,7 +60,7 @@ def main() -> None:
     random.seed(0)
     data, kind = recordings(160)
     pipe, bare, rounds = load_pipeline(options.model, "cpu"), [], []
-    with tempfile.TemporaryDirectory() as folder, service(options.model, folder) as (process, address):
+    with tempfile.TemporaryDirectory() as folder, service(options.model, folder, *OPTIONS) as (process, address):
         with httpx.Client(base_url=address, timeout=60) as client:
             quiet = [client.post("/predict", files={"file": clip}).json()["scores"] for clip in data]
         for _ in range(options.rounds):
@@ -135,15 +77,6 @@ def main() -> None:
     assert large[0] == (413, "upload_too_large") and long[0] == (413, "audio_too_long") and not left
     values = {"bare": bare, "rounds": rounds, "kind": kind, "difference": difference, "options": options}
     write_section("python benchmarks/service_load.py", render("service_load", **values, large=large[1], long=long[1]))
-
-
-def header_of_a_pipe() -> bytes:
-    """The header of a WAV that does not tell its length."""
-    file = io.BytesIO()
-    soundfile.write(file, np.zeros(1), RATE, format="WAV")
-    header = bytearray(file.getvalue()[:44])
-    header[4:8] = header[40:44] = b"\xff" * 4
-    return bytes(header)
 
 
 if __name__ == "__main__":

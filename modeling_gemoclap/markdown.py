@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+MARKUP = re.compile(r"([\\`*|<>\[\]]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|~(?=~))")
 LINE_BREAKS = re.compile(r"[\r\n\t\f\v\x1c-\x1e\x85\u2028\u2029]+")
 
 
 def as_text(value: str) -> str:
     """Escape text for a paragraph or a table cell; the result is a single line."""
-    value = re.sub(r"([\\`*|<>\[\]])", r"\\\1", LINE_BREAKS.sub(" ", value))
+    value = MARKUP.sub(r"\\\1", LINE_BREAKS.sub(" ", value))
     return re.sub(r"^(\s*)([#+=~-])", r"\1\\\2", value)  # starts of headings, lists, rules and fences
 
 

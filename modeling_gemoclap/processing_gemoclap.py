@@ -25,7 +25,7 @@ class GEmoClapProcessor(ProcessorMixin):
         tokenizer: The text tower's tokenizer.
 
     Example:
-        >>> processor = AutoProcessor.from_pretrained("gemo-clap", trust_remote_code=True)
+        >>> processor = AutoProcessor.from_pretrained("runs/sl", trust_remote_code=True)
         >>> inputs = processor(audio="clip.wav", text=["this person is feeling angry", "this person is feeling sad"])
         >>> model(**inputs).logits_per_audio.shape
         torch.Size([1, 2])

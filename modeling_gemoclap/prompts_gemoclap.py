@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+# Control characters, halves of surrogate pairs, and marks that reverse the order of text on a screen. They are in no
+# word, and a label with them could change what a terminal or a subtitle shows. Joiners, as in Persian, are allowed.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
 # Canonical emotion -> (its word in prompts, its aliases in corpora and common usage).
 EMOTION_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "angry": ("angry", ("anger", "ang", "mad")),
@@ -60,7 +64,8 @@ def parse_words(name: str, words) -> list[str]:
         The words with normalised whitespace.
 
     Raises:
-        ValueError: If `words` is not a collection of words, or if a word is empty or contains braces.
+        ValueError: If `words` is not a collection of words, or if a word is empty, or contains braces or `CONTROL`
+            characters.
     """
     if hasattr(words, "tolist"):  # arrays, tensors, series
         words = words.tolist()
@@ -74,7 +79,13 @@ def parse_words(name: str, words) -> list[str]:
             raise ValueError(f"{name}: {word!r} is not a word; give a list of words")
         if set(word) & set("{}"):
             raise ValueError(f"{name}: {word!r} contains braces, which belong in a template: give only the word")
-    return [" ".join(word.split()) for word in words]
+    return [_without_control(name, " ".join(word.split())) for word in words]
+
+
+def _without_control(name: str, text: str) -> str:
+    if CONTROL.search(text):
+        raise ValueError(f"{name}: {text[:80]!r} contains a control character: remove it")
+    return text
 
 
 def check_words(name: str, words) -> list[str]:
@@ -144,7 +155,8 @@ def check_templates(name: str, templates, fields: tuple[str, ...]) -> list[str]:
     """Convert one template or several distinct templates to a list.
 
     Raises:
-        ValueError: If there are no templates, if a template lacks a field, or if a template is repeated.
+        ValueError: If there are no templates, if a template lacks a field, is repeated, or contains `CONTROL`
+            characters.
     """
     if not hasattr(templates, "__iter__"):
         raise ValueError(f"{name}={templates!r} is neither a template nor a list of templates")
@@ -155,6 +167,7 @@ def check_templates(name: str, templates, fields: tuple[str, ...]) -> list[str]:
         missing = [field for field in fields if field not in template]
         if missing:
             raise ValueError(f"{name}: the template {template!r} lacks {' and '.join(missing)}")
+        _without_control(name, " ".join(template.split()))
     plain = [" ".join(template.casefold().split()) for template in templates]
     if repeated := [template for index, template in enumerate(templates) if plain[index] in plain[:index]]:
         raise ValueError(f"{name} has the template {repeated[0]!r} twice, up to case and whitespace: give it once")

@@ -82,8 +82,12 @@ def is_one_recording(audio) -> bool:
 
 
 def _path_name(path) -> str:
-    """A path in messages, without the beginning of a long one: it may be the content of a file, given by mistake."""
+    """A path in messages, without the beginning of a long one: it may be the content of a file, given by mistake.
+
+    Control characters are replaced: a name of a file must not write escape sequences to a terminal or a log.
+    """
     path = os.fsdecode(path)
+    path = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in path)
     return path if len(path) <= MAX_NAME else f"...{path[-MAX_NAME:]}"
 
 

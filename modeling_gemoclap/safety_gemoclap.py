@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import numbers
-import pickle
+import pickle  # for the name of an error  # nosec B403
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -3,7 +3,8 @@
     python release/check.py [--tag v0.1.0]
 
 `make release-check` runs this. The wheel and the source distribution are each installed into a new environment with
-the pins of constraints.txt, and must predict there in an empty folder, without the repository.
+the pins of constraints.txt, and must predict there in an empty folder, without the repository. `release/bill.py`
+writes the bills of dependencies beside them.
 """
 
 from __future__ import annotations
@@ -104,6 +105,8 @@ def check_installation(distribution: Path, version: str) -> None:
                 sys.exit(f"{distribution.name}: {model} does not predict: {answer}")
         code = "from modeling_gemoclap import GEmoClap; print(GEmoClap.from_pretrained().encode_text('a voice').shape)"
         print(run(programs / "python", "-c", code, cwd=empty))
+        if distribution.suffix == ".whl":  # the environment has the package and what it needs, and nothing else
+            print(run(sys.executable, ROOT / "release/bill.py", "--base", programs / "python"))
 
 
 def main() -> None:

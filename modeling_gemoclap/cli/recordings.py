@@ -11,6 +11,7 @@ import typer
 
 from ..command_line.failures import usage_errors
 from ..command_line.hints import hint, words_of_model
+from ..command_line.terminal import printable_lines
 from .common import (
     BatchSize,
     Device,
@@ -100,9 +101,9 @@ def predict(
     if not processes.is_main:
         return 0
     if not quiet or predictor.errors or predictor.rejected:
-        print(predictor.summary(), file=sys.stderr)
+        print(printable_lines(predictor.summary()), file=sys.stderr)
     if page and not quiet:
-        print(page.summary(), file=sys.stderr)
+        print(printable_lines(page.summary()), file=sys.stderr)
     hint(f"gemoclap info {words_of_model(model, revision)}  (what it was trained on, which words it knows)", quiet)
     return 1 if predictor.errors else 0
 
@@ -144,7 +145,7 @@ def embed(
     if not processes.is_main:
         return 0
     if not quiet or errors:
-        print(summary, file=sys.stderr)
+        print(printable_lines(summary), file=sys.stderr)
     code = f"import numpy; print(numpy.load({output!r})['embeddings'].shape)"
     hint(shlex.join(["python", "-c", code]), quiet)
     return 1 if errors else 0

@@ -10,6 +10,7 @@ import typer
 
 from ..command_line.failures import UsageError, usage_errors
 from ..command_line.hints import hint
+from ..command_line.terminal import printable_lines
 from .common import BatchSize, Device, Model, Quiet, Revision, command, show_no_loading
 from .recordings import Format
 
@@ -41,7 +42,7 @@ def index(
         pipe = load_pipeline(model, device, revision)
     report = build_index(pipe, folder, output, IndexOptions(batch_size, restart, quiet))
     if not quiet or report.errors:
-        print(report.summary(), file=sys.stderr)
+        print(printable_lines(report.summary()), file=sys.stderr)
     has_texts = hasattr(pipe.model, "text_model")
     query = shlex.quote("a sad voice") if has_texts else "--like RECORDING"
     hint(f"gemoclap search {query} --index {shlex.quote(output)}", quiet)

@@ -12,6 +12,7 @@ import typer
 
 from ..command_line.failures import UsageError, usage_errors
 from ..command_line.hints import hint, words_of_model
+from ..command_line.terminal import printable_lines
 from .common import (
     BatchSize,
     Device,
@@ -128,7 +129,7 @@ def timeline(
         run = TimelineRun(load_pipeline(model, device, revision), model, name, options, outputs)
         run.run(turns)
     if not quiet or run.error:
-        print(run.summary(), file=sys.stderr)
+        print(printable_lines(run.summary()), file=sys.stderr)
     again = f"gemoclap timeline {shlex.quote(recording)} --model {words_of_model(model, revision)}"
     next_step = "--output timeline.vtt  (subtitles; .TextGrid for Praat)" if run.segments else "--threshold 0.3"
     hint(f"{again} {next_step}", bool(quiet or output or run.error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import errno
 import os
-import pickle
+import pickle  # for the name of an error  # nosec B403
 import re
 import shlex
 import signal
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from .kernel_cache import limit_kernel_cache
+from .terminal import printable_lines
 
 TRACEBACK_VARIABLE = "GEMOCLAP_TRACEBACK"
 FILES_KEPT = "files written so far are kept"
@@ -133,7 +134,7 @@ def _report(program: str, error: BaseException) -> int:
     if not expected or (show and not interrupted):
         traceback.print_exception(error)
     if not expected or show or _is_reporting_process():
-        print(f"{program}: {sentence}", file=sys.stderr, flush=True)
+        print(printable_lines(f"{program}: {sentence}"), file=sys.stderr, flush=True)
     if isinstance(error, TerminatedError):
         return 128 + signal.SIGTERM
     return 130 if interrupted else 2 if isinstance(error, UsageError) else 1

@@ -60,7 +60,8 @@ def read_yaml(path: str | Path) -> dict:
         ValueError: If the file is not valid YAML in UTF-8, is not a mapping, or has a duplicate key.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=_TextLoader)
+        text = Path(path).read_text(encoding="utf-8-sig")
+        values = yaml.load(text, Loader=_TextLoader)  # it makes text alone  # nosec B506
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from None
     except RecursionError:

@@ -17,6 +17,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
+from ..command_line.terminal import printable
 from ..fingerprint import file_sha256
 from ..prompts_gemoclap import EMOTION_WORDS, canonical_emotion
 from .layout import KnownCorpus
@@ -290,7 +291,7 @@ def load_corpus(
     folder = Path(os.path.expanduser(data_dir))
     known, checked, places, notes, in_shards = read_folder(folder, name, emotions)
     for note in notes:
-        logger.warning(f"{folder}: {note}")
+        logger.warning(printable(f"{folder}: {note}"))
     folder, sha256 = folder.resolve(), table_sha256(checked)
     unlabelled_sha256 = sha256 if unlabelled else table_sha256(_without_emotions(checked))
     columns = {column: checked[column] for column in checked.column_names} | places

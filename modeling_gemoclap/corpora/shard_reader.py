@@ -112,6 +112,10 @@ def _labels_of(
 ) -> tuple[pa.Table, list[str | None] | None, bool]:
     """The labels and places of a shard, the paths in `audio` if it has no `file_name`, and whether they are files."""
     schema, needed = file.schema_arrow, [name for name in COLUMNS[1:] if name != "emotion" or not unlabelled]
+    if file.metadata.num_rows > (size := path.stat().st_size):  # repeated values take no space in Parquet
+        raise ManifestError(
+            f"{path}: {file.metadata.num_rows:,} rows in {size:,} bytes cannot be recordings; get the file again"
+        )
     if missing := [name for name in needed if name not in schema.names]:
         hint = rename_hint(missing, schema.names)
         raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {', '.join(schema.names)}{hint}")
@@ -228,7 +232,7 @@ class ShardReader:
     """
 
     def __init__(self, folder: str | Path, groups: int = GROUPS_AT_A_TIME + 2):
-        self.paths = shards_in(Path(folder))
+        self.folder, self.paths = Path(folder), shards_in(Path(folder))
         self.groups = groups
         self._cache: OrderedDict[tuple[int, int], tuple[AudioColumn, pa.Table]] = OrderedDict()
 
@@ -246,7 +250,7 @@ class ShardReader:
             the clip as `path`; or only the `path` of an audio file.
 
         Raises:
-            ManifestError: If the shard can no longer be read.
+            ManifestError: If the shard can no longer be read, or if a relative path leads out of the corpus folder.
         """
         path, key = self.paths[place["shard"]], (place["shard"], place["group"])
         if key not in self._cache:
@@ -257,4 +261,14 @@ class ShardReader:
                 self._cache[key] = audio, file.read_row_group(key[1], columns=audio.columns)
         self._cache.move_to_end(key)
         audio, table = self._cache[key]
-        return audio.recording(table, place["row"], path.parent, f"{path}, {place['file_name']}")
+        recording = audio.recording(table, place["row"], path.parent, f"{path}, {place['file_name']}")
+        if recording.keys() == {"path"}:
+            self._refuse_outside(recording["path"], path, place)
+        return recording
+
+    def _refuse_outside(self, recording: str, shard: Path, place: dict) -> None:
+        """Refuse a path with `..` that leaves the corpus folder; `check_rows` sees the column `file_name` alone."""
+        inside = Path(os.path.abspath(recording)).is_relative_to(os.path.abspath(self.folder))
+        if ".." in Path(recording).parts and not inside:
+            name = f"{shard}, {place['file_name']}"
+            raise ManifestError(f"{name}: its path in the column audio leads out of the corpus folder; correct it")

@@ -5,6 +5,7 @@ python -m modeling_gemoclap.corpora.shards CORPUS FOLDER
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -18,8 +19,10 @@ if __name__ == "__main__":
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 from datasets import Dataset
 
+from ..audio_files_gemoclap import ffmpeg_demuxer
 from .manifest import Corpus, load_corpus
 from .shard_reader import CORPUS_NOTE, RESERVED_COLUMNS, shards_in
 from .tables import COLUMNS, ManifestError
@@ -94,8 +97,24 @@ def _schema(corpus: Corpus) -> pa.Schema:
 def _write_shard(clips: Dataset, path: Path, clips_per_group: int, schema: pa.Schema) -> None:
     with pq.ParquetWriter(path, schema) as writer:
         for rows in clips.iter(batch_size=clips_per_group):
-            audio = [{"bytes": Path(path).read_bytes(), "path": Path(path).name} for path in rows["path"]]
+            audio = [{"bytes": _read_recording(path), "path": Path(path).name} for path in rows["path"]]
             writer.write_batch(pa.record_batch([*(rows[name] for name in schema.names[:-1]), audio], schema))
+
+
+def _read_recording(path: str) -> bytes:
+    """The bytes of a recording. A file of another kind, to which a link may lead, is not copied into a shard.
+
+    Raises:
+        ManifestError: If it is not an audio file. Whether it can be decoded to its end is not checked.
+    """
+    content = Path(path).read_bytes()
+    try:
+        if ffmpeg_demuxer(content) is None:
+            soundfile.info(io.BytesIO(content))
+    except Exception:  # of libsndfile, or of a damaged header
+        message = "not an audio file, so it is not copied into a shard; repair it, or remove its row from metadata.csv"
+        raise ManifestError(f"{path}: {message}") from None
+    return content
 
 
 def main(argv: list[str]) -> None:

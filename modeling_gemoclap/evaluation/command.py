@@ -17,6 +17,7 @@ from pathlib import Path
 from ..command_line.commands import command_words, publishable_command
 from ..command_line.parser import RaisingParser, expanded, number, switch
 from ..command_line.ranges import COUNT, SEED, Range
+from ..command_line.terminal import printable_lines
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> Path | None:
     evaluate = actions.evaluate_run if of_run else actions.evaluate_checkpoint
     record, rows, figures, output_dir = evaluate(arguments, command)
     write_report(record, rows, figures, output_dir)
-    print(f"\n{record['corpus']}, {record['protocol']}\n\n{as_table(record)}\n")
-    print("\n".join(remarks(record) + [f"  {error}" for error in record["skipped"]]))
+    print(printable_lines(f"\n{record['corpus']}, {record['protocol']}\n\n{as_table(record)}\n"))
+    print(printable_lines("\n".join(remarks(record) + [f"  {error}" for error in record["skipped"]])))
     print(f"\nReport: {output_dir / 'report.html'}; confusion matrix: {output_dir / 'confusion_matrix.png'}")
     return None if of_run else output_dir / "results.json"

@@ -27,6 +27,9 @@ class GEmoClapEncoder:
         device: Device of the model; None selects a GPU if there is one.
         checkpoint: Folder of a checkpoint, which is loaded instead of `model_name`.
 
+    Raises:
+        ValueError: If neither a revision nor a folder is given: the code of the checkpoint is run.
+
     Example:
         >>> model = GEmoClapEncoder("me/gemoclap-base", "v1")
         >>> mteb.evaluate(model, mteb.get_task("RavdessZeroshot"))
@@ -37,6 +40,9 @@ class GEmoClapEncoder:
     ):
         import torch
         from transformers import AutoModel, AutoProcessor
+
+        if checkpoint is None and not revision:
+            raise ValueError(f"{model_name}: its code is run, so give as revision the hash of a commit that you read")
 
         source, where = checkpoint or model_name, {} if checkpoint else {"revision": revision}
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -164,6 +164,15 @@ def load_fold_if_valid(folder: Path, made_of: dict) -> FoldPredictions | None:
 
 
 def load_fold(folder: Path) -> FoldPredictions:
-    """Load the predictions of a fold."""
+    """Load the predictions of a fold.
+
+    Raises:
+        ValueError: If a file is damaged.
+    """
     record = read_object(folder / RECORD, **RECORD_FIELDS)
-    return FoldPredictions(read_rows(folder / PREDICTIONS), np.load(folder / EMBEDDINGS), record)
+    try:
+        embeddings = np.load(folder / EMBEDDINGS, allow_pickle=False)
+    except (EOFError, ValueError) as error:
+        message = f"cannot be read ({error}); delete the folder, and evaluate again"
+        raise ValueError(f"{folder / EMBEDDINGS}: {message}") from None
+    return FoldPredictions(read_rows(folder / PREDICTIONS), embeddings, record)

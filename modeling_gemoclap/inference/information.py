@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 
+from ..command_line.terminal import printable
 from ..configuration_gemoclap import GEmoClapConfig
 from ..fingerprint import code_sha256, weight_files
 from .loading import checkpoint_folder, load_config
@@ -49,9 +50,9 @@ def describe(model: str, revision: str | None = None, files: bool = False) -> st
         "weights": f"{sum(path.stat().st_size for path in weights) / 1e6:.1f} MB" if weights else "not downloaded",
         "folder": str(folder),
     }
-    hashes = [f"{digest}  {name}" for name, digest in code_sha256(folder).items()]
+    hashes = [f"{digest}  {printable(name)}" for name, digest in code_sha256(folder).items()]
     lines["code SHA-256"] = _combined(hashes)
-    text = [f"{name + ':':<14}{value}" for name, value in lines.items()]
+    text = [f"{name + ':':<14}{printable(value)}" for name, value in lines.items()]
     return "\n".join(text + [f"  {line}" for line in hashes] * files)
 
 

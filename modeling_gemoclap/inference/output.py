@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ..command_line.failures import UsageError, usage_errors
 from ..command_line.places import refuse_unwritable
+from ..command_line.terminal import printable
 from ..corpora.files import read_object, write_atomically, write_json
 from ..fingerprint import differences
 from .predictions import NONE_OF_THESE, Prediction
@@ -129,11 +130,6 @@ class Rows:
     def _table_line(self, name: str, labels: list[str], *cells: str) -> str:
         cells = (*(f"{label:<{self.label_width}}" for label in labels), *cells)
         return "  ".join([name_cell(name, self.width), *cells]).rstrip() + "\n"
-
-
-def printable(text: str) -> str:
-    """A text, such as the name of a file, with a replacement for each character that cannot be shown."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def name_cell(name: str, width: int) -> str:

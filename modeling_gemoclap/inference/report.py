@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..command_line.places import refuse_unwritable
+from ..command_line.terminal import printable
 from ..corpora.files import write_atomically
 from ..fingerprint import TRAINING_CLIPS
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
@@ -19,7 +20,6 @@ from .classifier import AudioClassifier
 from .findings import NAMES, Background, ReportRow, findings, measure_of, median_of, number_text
 from .loading import checkpoint_folder
 from .observations import observe
-from .output import printable
 from .predictions import Prediction, PredictionOptions, extractor_of, why_only_ranks
 
 MOST_ROWS = 1000  # recordings that the page lists, and as many that cannot be used

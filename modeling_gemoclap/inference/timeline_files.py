@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from ..command_line.terminal import without_control
 from ..corpora.files import write_atomically
 from .segments import Segment
 
@@ -82,20 +83,27 @@ def _clock(seconds: float, mark: str) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{mark}{milliseconds % 1000:03d}"
 
 
+def _on_one_line(text: str) -> str:
+    """A label or name without line breaks and control characters, which would begin another cue or row."""
+    return without_control(" ".join(text.split()))
+
+
 def _words(text: str) -> str:
     """A label or name on one line, with markup escaped: players of WebVTT interpret it."""
-    return escape(" ".join(text.split()), quote=False)
+    return escape(_on_one_line(text), quote=False)
 
 
 def _plain(text: str) -> str:
     """A label or name on one line, without markup, for which SRT has no escape."""
-    return " ".join(text.split()).translate(str.maketrans("<>{}", "‹›()"))
+    return _on_one_line(text).translate(str.maketrans("<>{}", "‹›()"))
 
 
 def _vtt(segments: list[Segment], facts: TimelineFacts) -> str:
     parts = ["WEBVTT\n"]
     for segment in segments:
-        voice = f"<v {_words(segment.speaker)}>" if segment.speaker else ""
+        # "--" before the end of the tag would be an arrow, which makes a line one of times.
+        speaker = _words(segment.speaker or "").replace("--", "\N{HYPHEN}\N{HYPHEN}")
+        voice = f"<v {speaker}>" if speaker else ""
         parts.append(f"{_cue(segment, '.')}\n{voice}{_words(segment.label)} ({segment.score:.2f})\n")
     return "\n".join(parts)
 
@@ -124,7 +132,7 @@ def _rttm(segments: list[Segment], facts: TimelineFacts) -> str:
 
 
 def _one_word(text: str) -> str:
-    return "_".join(text.split()) or NO_SPEAKER
+    return without_control("_".join(text.split())) or NO_SPEAKER
 
 
 def _textgrid(segments: list[Segment], facts: TimelineFacts) -> str:
@@ -162,7 +170,7 @@ def _intervals(segments: list[Segment], end: float) -> list[tuple[float, float, 
 
 
 def _quoted(text: str) -> str:
-    return '"' + " ".join(text.split()).replace('"', '""') + '"'
+    return '"' + _on_one_line(text).replace('"', '""') + '"'
 
 
 WRITERS: dict[str, Callable[[list[Segment], TimelineFacts], str]] = {

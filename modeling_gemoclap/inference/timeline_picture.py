@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..command_line.terminal import printable
 from ..corpora.files import write_atomically
-from .output import printable
 from .segments import Segment
 
 if TYPE_CHECKING:

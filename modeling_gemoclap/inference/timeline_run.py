@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from ..audio_headers_gemoclap import AudioError
 from ..command_line.places import refuse_unwritable
-from .output import prepare_stdout, printable
+from ..command_line.terminal import printable
+from .output import prepare_stdout
 from .predictions import NONE_OF_THESE, extractor_of
 from .recordings import read_input
 from .segments import Segment, TimelineOptions

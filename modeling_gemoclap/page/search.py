@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..inference.output import printable
+from ..command_line.terminal import printable
 from .analysis import NAME, PageModel, read_recording
 
 if TYPE_CHECKING:  # it needs pyarrow, and the page without an index does not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ def load_snippet(repo: str, commit: str, architecture: str = CONTRASTIVE) -> str
     """
     if not COMMIT_HASH.fullmatch(commit):
         raise ValueError(f"{commit!r} is not the hash of a commit (40 hexadecimal digits): give CommitInfo.oid")
-    options = f'"{repo}", revision="{commit}", trust_remote_code=True'
+    options = f'{json.dumps(repo)}, revision="{commit}", trust_remote_code=True'
     model = AUTO_MODELS[architecture]
     processor = "AutoProcessor" if architecture == CONTRASTIVE else "AutoFeatureExtractor"
     return (

@@ -33,7 +33,7 @@ DESCRIPTION = (
     "options are fields of the form or parameters of the query. Recordings are deleted when the request ends."
 )
 REASONS = {
-    400: "The multipart form is malformed.",
+    400: "The request or its multipart form is malformed.",
     408: "The upload is too slow.",
     413: "The upload, the recording or the options are too large.",
     415: "The body is neither a form nor a recording.",
@@ -76,6 +76,7 @@ def create_app(pipe: Pipe, identity: ModelIdentity, limits: ServiceLimits | None
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the client's Host
         lifespan=lifespan,
         responses={500: {"model": ErrorResponse, "description": REASONS[500]}},
     )

@@ -121,6 +121,28 @@ class UnexpectedErrors:
             await error_response(Request(scope), failure)(scope, receive, send)
 
 
+class OneLength:
+    """Middleware that refuses a request with two lengths, of which a proxy in front may use the other.
+
+    Its body would end at another place for the proxy, and the rest would be taken for a request of another client.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, or refuse the request and close its connection."""
+        names = {name for name, _ in scope["headers"]} if scope["type"] == "http" else set()
+        if not {b"content-length", b"transfer-encoding"} <= names:
+            return await self.app(scope, receive, send)
+        message = "the request has both Content-Length and Transfer-Encoding: send one of them"
+        error = ServiceError(400, "malformed_request", message)
+        await error_response(Request(scope), error)(scope, receive, send)
+
+
 def _message_of(request: Request, error: HTTPException) -> str:
     """The message of an error that the framework raises, with what to do."""
     text, allowed = str(error.detail), (error.headers or {}).get("Allow")
@@ -152,3 +174,4 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(ClientGone, gone)
     app.add_middleware(UnexpectedErrors)
+    app.add_middleware(OneLength)

@@ -185,9 +185,22 @@ def _open_array(source, sampling_rate: int | None, name: str) -> Blocks:
     return Blocks(name, rate, len(frames) / rate, iter([frames]))
 
 
+class _Lenient:
+    """A file that ignores invalid seeks, which damaged files cause in a callback that cannot raise an exception."""
+
+    def __init__(self, file):
+        self._file, self.read, self.readinto, self.tell = file, file.read, file.readinto, file.tell
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return self._file.tell()
+
+
 def _sound(source) -> soundfile.SoundFile:
     """Open for sequential reading: soundfile would seek in streams of unknown length and GSM, which fails."""
-    sound = soundfile.SoundFile(source)
+    sound = soundfile.SoundFile(_Lenient(source))
     sound.seekable = lambda: False
     return sound
 

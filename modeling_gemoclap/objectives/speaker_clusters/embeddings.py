@@ -25,6 +25,10 @@ from ...towers_gemoclap import load_complete_model
 RESEMBLYZER = "resemblyzer"
 SAVE_INTERVAL = 500  # new embeddings between writes of the cache, so that a killed run loses few
 LIBRARIES = (*AUDIO_LIBRARIES, "torch", "librosa", "Resemblyzer", "scipy", "webrtcvad-wheels")
+LARGE_ARRAY = 2**28  # bytes
+MOST_COMPRESSED = 200  # how often smaller than its bytes a large array of embeddings or names is in a .npz file
+NOT_READABLE = (OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError)
+NOT_READABLE += (BadZipFile, MemoryError)
 INSTALL = "make speaker-extra (or, outside of .venv, its two pip lines)"  # installs Resemblyzer
 
 
@@ -83,8 +87,9 @@ def read_embeddings(path: Path, corpus: Corpus) -> np.ndarray:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
+            _refuse_bomb(file)
             names, values = file["file_name"].astype(str), np.asarray(file["embeddings"], dtype=np.float32)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError, BadZipFile) as error:
+    except NOT_READABLE as error:
         raise ValueError(f"{path}: cannot be read ({error}); give a .npz file with embeddings and file_name") from None
     if values.ndim != 2 or not values.shape[1] or names.shape != values.shape[:1]:
         raise ValueError(f"{path}: {values.shape} embeddings of {names.shape} file names; give a row for each name")
@@ -98,6 +103,13 @@ def read_embeddings(path: Path, corpus: Corpus) -> np.ndarray:
     if missing := [name for name in clips if name not in rows]:
         raise ValueError(f"{path}: no embedding of {len(missing)} clips of {corpus.name}, first {missing[0]}")
     return values[[rows[name] for name in clips]]
+
+
+def _refuse_bomb(file) -> None:
+    """Refuse an array that expands to far more bytes than embeddings and names do, before memory is allocated."""
+    for member in file.zip.infolist():
+        if member.file_size > max(LARGE_ARRAY, MOST_COMPRESSED * member.compress_size):
+            raise ValueError(f"{member.filename} expands to {member.file_size:,} bytes")
 
 
 @dataclass
@@ -162,7 +174,7 @@ def _x_vector(source: str, device: str) -> _SpeakerModel:
 def _embed_all(corpus: Corpus, model: _SpeakerModel, path: Path) -> tuple[list[np.ndarray | None], list[str]]:
     """Return the embedding of each clip, or None, and the errors. New embeddings are written to the cache."""
     keys, paths = corpus.file_states().decode().splitlines(), corpus.clips["path"]
-    cached = dict(zip(*(np.load(path)[name] for name in ("keys", "values")), strict=True)) if path.is_file() else {}
+    cached = _read_cache(path)
     reader, embeddings, errors, new = GEmoClapFeatureExtractor(sampling_rate=model.sampling_rate), [], [], 0
     for key, recording in zip(keys, tqdm(paths, desc="speaker embeddings"), strict=True):
         try:
@@ -179,6 +191,15 @@ def _embed_all(corpus: Corpus, model: _SpeakerModel, path: Path) -> tuple[list[n
     if new:
         _save_cache(path, cached)
     return embeddings, errors
+
+
+def _read_cache(path: Path) -> dict[str, np.ndarray]:
+    """The embeddings by key; empty if there is no file, or one that cannot be read: it is then written again."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(zip(file["keys"].tolist(), file["values"], strict=True))
+    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile):
+        return {}
 
 
 def _save_cache(path: Path, cached: dict[str, np.ndarray]) -> None:

@@ -1,0 +1,147 @@
+"""What SECURITY.md promises of the source: nothing is unpickled or evaluated, and code of others is pinned."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = [path for part in ("demo", "web", "release", "benchmarks", "attacks") for path in (ROOT / part).glob("*.py")]
+FILES = sorted([*(ROOT / "modeling_gemoclap").rglob("*.py"), *SCRIPTS, *ROOT.glob("*.py")])
+MODULES = {"pickle", "cPickle", "marshal", "shelve", "joblib", "dill", "cloudpickle"}
+CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load_all", "yaml.unsafe_load"}
+CALLS |= {"joblib.load", "pandas.read_pickle", "pd.read_pickle", "torch.jit.load", "torch.hub.load", "input"}
+# `import pickle` for the name of its error, and to write hostile pickles.
+PICKLE = {"safety_gemoclap.py", "failures.py", "security_pickles.py"}
+PROMISE = re.compile(r"^\| .+ \| `(tests/[^`:]+)(?:::(\w+))?`", re.M)
+
+
+def name_of(node):
+    """The dotted name of a function that is called."""
+    if isinstance(node, ast.Attribute):
+        return f"{name_of(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def problems(tree, file):
+    """The calls and imports in a source that could run code from data."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            modules = {alias.name for alias in node.names} if isinstance(node, ast.Import) else {node.module}
+            if modules & MODULES and file not in PICKLE:
+                yield f"import of {modules & MODULES}"
+        if not isinstance(node, ast.Call):
+            continue
+        name, options = name_of(node.func), {each.arg: each.value for each in node.keywords}
+        given = {key: getattr(value, "value", None) for key, value in options.items()}
+        if name in CALLS or name.startswith(tuple(f"{module}.load" for module in MODULES)):
+            yield name
+        if name == "torch.load" and given.get("weights_only") is not True:
+            yield "torch.load without weights_only=True"
+        if name in ("np.load", "numpy.load") and given.get("allow_pickle") is not False:
+            yield "np.load without allow_pickle=False"
+        if name == "yaml.load" and getattr(options.get("Loader"), "id", "") != "_TextLoader":
+            yield "yaml.load"
+        if given.get("shell") is True or name in ("subprocess.getoutput", "subprocess.getstatusoutput"):
+            yield f"{name} with a shell"
+
+
+def test_nothing_unpickles_evaluates_or_starts_a_shell():
+    assert len(FILES) > 200
+    found = {f"{path.name}: {each}" for path in FILES for each in problems(ast.parse(path.read_text()), path.name)}
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import pickle", "from marshal import loads", "eval('1')", "torch.load(p)", "torch.load(p, weights_only=False)"]
+    + ["np.load(p)", "numpy.load(p, allow_pickle=True)", "yaml.load(t, Loader=yaml.Loader)", "os.system('x')"]
+    + ["subprocess.run('x', shell=True)", "pd.read_pickle(p)", "exec(code)"],
+)
+def test_the_search_finds(code):
+    assert list(problems(ast.parse(code), "x.py"))
+
+
+# ---- documents ------------------------------------------------------------------------------------------------------
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "space").glob("*.md")]
+DOCUMENTS += [*(ROOT / "checkpoints").glob("*/README.md"), *(ROOT / "benchmarks/templates").glob("*.md")]
+BLOCK = re.compile(r"^ *```python\n(.*?)^ *```", re.M | re.S)
+LOCAL = re.compile(r"(checkpoints|runs)/[\w.-]+|gemoclap-(base|compact)")  # folders that the documents name
+LOCAL_NAMES = {"FOLDER", "MODEL", "folder"}
+
+
+def unpinned(code):
+    """The calls in a block of code that run code of the Hub whose commit is not given."""
+    indent = min((len(line) - len(line.lstrip()) for line in code.splitlines() if line.strip()), default=0)
+    tree = ast.parse("\n".join(line[indent:] for line in code.splitlines()))
+    for node in ast.walk(tree):
+        options = {each.arg: each.value for each in node.keywords} if isinstance(node, ast.Call) else {}
+        if not getattr(options.get("trust_remote_code"), "value", False):
+            continue
+        place = options.get("model") or node.args[-1]
+        is_local = getattr(place, "id", "") in LOCAL_NAMES or LOCAL.fullmatch(str(getattr(place, "value", "")))
+        revision = getattr(options.get("revision"), "value", None)
+        if revision in ("main", "master", "HEAD", "") or (revision is None and not is_local):
+            yield ast.unparse(node)
+
+
+def test_documents_pin_the_code_that_they_run():
+    blocks = [(path, code) for path in DOCUMENTS for code in BLOCK.findall(path.read_text(encoding="utf-8"))]
+    with_code = [(path, code) for path, code in blocks if "trust_remote_code" in code]
+    assert len(with_code) >= 10
+    assert not [(path.name, call) for path, code in with_code for call in unpinned(code)]
+    assert list(unpinned('pipeline("task", model="NAME/MODEL", trust_remote_code=True)'))
+    assert list(unpinned('AutoModel.from_pretrained("NAME/MODEL", revision="main", trust_remote_code=True)'))
+    for path, code in with_code:
+        if "revision" in code:
+            text = path.read_text(encoding="utf-8")
+            assert re.search(r"hash of a commit|commit", text), f"{path}: what is the revision?"
+
+
+@pytest.mark.parametrize("name", ["base", "compact"])
+def test_notebooks_and_docstrings_pin_the_code_that_they_run(name):
+    content = json.loads((ROOT / f"checkpoints/gemoclap-{name}/notebook.ipynb").read_text(encoding="utf-8"))
+    code = "\n".join("".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code")
+    assert "str(Path.cwd())" in code and 'add "revision": the hash of a commit' in code
+    for path in (ROOT / "modeling_gemoclap").rglob("*.py"):
+        for example in re.findall(r">>> (.*trust_remote_code=True\))", path.read_text(encoding="utf-8")):
+            assert not list(unpinned(example)), path
+
+
+# ---- SECURITY.md and bandit -----------------------------------------------------------------------------------------
+def test_every_promise_has_a_test():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = PROMISE.findall(text)
+    assert len(rows) >= 12
+    for file, name in rows:
+        assert (ROOT / file).is_file(), file
+        assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+
+
+def test_every_exception_of_bandit_has_a_reason():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    before, _, section = text.partition("[tool.bandit]")
+    skipped = set(re.findall(r'"(B\d+)"', section.partition("\n\n")[0]))
+    assert skipped and skipped <= set(re.findall(r"^# (B\d+):", before, re.M))
+    for path in FILES:
+        for line in re.findall(r".*# nosec.*", path.read_text(encoding="utf-8")):
+            assert re.search(r"  # \w.+  # nosec B\d+$", line), f"{path.name}: {line}"
+
+
+@pytest.mark.slow
+def test_bandit_finds_nothing():
+    pytest.importorskip("bandit")
+    names = (
+        "modeling_gemoclap",
+        "attacks",
+        "demo",
+        "web",
+        "release",
+        *sorted(path.name for path in ROOT.glob("*.py")),
+    )
+    command = [sys.executable, "-m", "bandit", "-q", "-c", "pyproject.toml", "-r", *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
