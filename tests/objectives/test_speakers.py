@@ -111,6 +111,24 @@ def test_cluster_info_nce_by_hand():
     assert pairs == 2 and (total / pairs).item() == pytest.approx(np.log(1 + (1 + 1 / np.e) / np.e), rel=1e-6)
 
 
+def test_cluster_info_nce_without_pairs():
+    """The second value is a divisor, so it is 1 where there are no pairs."""
+    values = torch.eye(3, requires_grad=True)
+    total, pairs = cluster_info_nce(values, values, torch.zeros(3), torch.tensor([0, 1, 2]))
+    total.backward()
+    assert (total.item(), pairs.item()) == (0, 1) and not values.grad.any()
+
+
+def test_cluster_info_nce_of_the_default_temperature_and_on_another_device():
+    """A wrong device is an error also on the device `meta`."""
+    torch.manual_seed(1)
+    values, speakers, clusters = torch.randn(6, 4), torch.zeros(6), torch.tensor([0, 0, 1, 1, 2, 2])
+    given = cluster_info_nce(values, values, speakers, clusters, 0.1, 0)
+    assert torch.equal(torch.stack(cluster_info_nce(values, values, speakers, clusters)), torch.stack(given))
+    tensors = [tensor.to("meta") for tensor in (values, values, speakers, clusters)]
+    assert [value.device.type for value in cluster_info_nce(*tensors)] == ["meta", "meta"]
+
+
 def test_gradient_reversal():
     values = torch.tensor([1.0, -2.0], requires_grad=True)
     reversed_values = reverse_gradient(values, 0.3)
