@@ -86,9 +86,7 @@ def test_the_code_is_written_for_the_oldest_python():
     """Syntax, and modules that came later."""
     oldest = tuple(map(int, VERSIONS[0].split(".")))
     files = [
-        path
-        for part in ("modeling_gemoclap", "tests", "benchmarks", "demo", "attacks")
-        for path in (ROOT / part).rglob("*.py")
+        path for part in ("modeling_gemoclap", "tests", "benchmarks", "demo", "attacks") for path in (ROOT / part).rglob("*.py")
     ]
     for path in [*files, *ROOT.glob("*.py"), *ROOT.glob("web/*.py")]:
         tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=oldest)
