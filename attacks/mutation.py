@@ -31,7 +31,6 @@ PROTOCOLS = ("tests/corpora/test_protocols.py",)
 STATISTICS = ("tests/evaluation/test_statistics.py",)
 SAMPLERS = (
     "tests/training/test_samplers.py",
-    "tests/training/test_batches_by_length.py",
     "tests/corpora/test_shards.py::test_only_the_last",
     "tests/corpora/test_shards.py::test_each_worker",
 )
