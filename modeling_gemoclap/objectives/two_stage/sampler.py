@@ -61,7 +61,7 @@ class SupConSampler(StepSampler):
         self, emotions: list[int], sampling: CorpusSampling, batch_size: int, processes: int = 1, seed: int = 0
     ):
         labelled = sum(emotion >= 0 for emotion in emotions)
-        super().__init__(len(emotions), batch_size, -(-labelled // batch_size), seed)
+        super().__init__(len(emotions), batch_size, -(-labelled // max(1, batch_size)), seed)
         self.processes = processes
         self.cross_corpus_negatives = sampling.negatives == "emotion_or_corpus"
         labels, corpora = np.asarray(emotions), np.asarray(sampling.corpora)
