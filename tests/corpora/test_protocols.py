@@ -212,7 +212,7 @@ def test_check_protocol_returns_the_protocol():
     assert check_protocol(protocol, corpus_of(EMODB)) is protocol
 
 
-# ---- exact divisions, which published figures depend on --------------------------------------------------------------
+# ---- exact divisions, which published figures depend on ------------------------------------------------------------
 SIX = {"a": "female", "b": "", "c": "male", "d": "", "e": "", "f": "male"}
 
 
