@@ -2,9 +2,8 @@
 
 The operators are mutmut's (`mutmut.mutation.mutators`): numbers, strings, comparisons, arithmetic, arguments,
 assignments, branches. mutmut itself does not fit: it copies the project, replaces each function by a trampoline,
-leaves out functions with decorators and all that is outside of functions, and starts pytest for each mutant. Here,
-the code object of the function is replaced in memory, in a process of its own (`mutation_runner.py`). No file is
-changed, so that tests which read or hash the sources do not kill a mutant by that.
+leaves out functions with decorators and what is outside of functions. Here, the code object of the function is
+replaced in memory, in a process of its own. No file is changed, so tests that hash the sources kill no mutant.
 """
 
 from __future__ import annotations
@@ -105,17 +104,9 @@ def mutants_of(module: str) -> Iterator[Mutant]:
 
 
 def changed_lines(before: str, after: str, start: int, rest: int) -> tuple[str, str]:
-    """The lines in which two texts differ, stripped and joined by blanks.
-
-    Args:
-        before: The first text.
-        after: The second.
-        start: Number of characters at the beginning that are equal.
-        rest: Number of characters at the end that are equal.
-    """
+    """The changed lines of two texts that agree in `start` characters at the beginning and `rest` at the end."""
     first = before.rfind("\n", 0, start) + 1
-    last = before.find("\n", len(before) - rest)
-    rest = len(before) - last
+    rest = len(before) - before.find("\n", len(before) - rest)
     return tuple(" ".join(map(str.strip, text[first : len(text) - rest].splitlines())) for text in (before, after))
 
 

@@ -1,30 +1,24 @@
 """Runs tests against mutants: pytest collects once, and a process is forked for each mutant.
 
-Tests begin with those that killed mutants last. The limit is processor time, so that a busy machine does not make
-mutants time out.
+Tests begin with those that killed mutants last.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import mutants
 import pytest
 from attack import ROOT
+from mutation_process import forked
 
-LIMIT = 5.0  # seconds of processor time of a test, and five times what it needs without mutants
-WALL = 180  # seconds of a mutant, for tests that wait
-MEMORY = 3 * 2**30  # bytes that a mutant may allocate beyond what is loaded
 SLOW_TEST = 2.5  # seconds: longer tests are left out
 KILLED, TIMEOUT, SURVIVED = "killed", "timeouts", "survived"
 
@@ -59,7 +53,7 @@ class Runner:
         """The tests whose names begin so, shortest first, except those that take long. They pass without mutants."""
         if prefixes not in self.orders:
             items = [item for item in self.items if item.nodeid.startswith(prefixes)]
-            with _forked(self, items, None) as answer:
+            with forked(self, items, None) as answer:
                 if "failed" in answer or "seconds" not in answer:
                     raise RuntimeError(f"{answer.get('failed', prefixes)} fails without mutants: {answer.get('why')}")
                 self.seconds |= answer["seconds"]
@@ -70,19 +64,24 @@ class Runner:
     def judge(self, mutant: mutants.Mutant, prefixes: tuple[str, ...]) -> str:
         """Run tests against a mutant: `KILLED`, `TIMEOUT` or `SURVIVED`."""
         items = self.tests_of(prefixes)
-        with _forked(self, items, mutant) as answer:
+        with forked(self, items, mutant) as answer:
+            if "not made" in answer:
+                raise RuntimeError(f"{mutant.key} cannot be put in place: {answer['not made']}")
             if "failed" in answer:
-                [killer] = [item for item in items if item.nodeid == answer["failed"]]
-                items.remove(killer)
-                items.insert(0, killer)
+                items.sort(key=lambda item: item.nodeid != answer["failed"])  # stable
                 return KILLED
             if "seconds" in answer:
                 return SURVIVED
             return TIMEOUT if answer["signal"] in (signal.SIGPROF, signal.SIGKILL) else KILLED
 
 
-def run(files: list[str], work: Callable[[Runner], None]) -> None:
+def run(files: list[str], work: Callable[[Runner], None], root: Path = ROOT) -> None:
     """Collect the quick tests of files, and do the work.
+
+    Args:
+        files: The files, relative to `root`.
+        work: Called with the runner.
+        root: The folder that pytest runs in.
 
     Raises:
         RuntimeError: If pytest cannot collect, or tests fail without mutants.
@@ -103,7 +102,7 @@ def run(files: list[str], work: Callable[[Runner], None]) -> None:
 
     folder = os.getcwd()
     try:
-        os.chdir(ROOT)
+        os.chdir(root)
         status = pytest.main([*options, *files], plugins=[Runner(guarded)])
     finally:
         os.chdir(folder)
@@ -112,63 +111,3 @@ def run(files: list[str], work: Callable[[Runner], None]) -> None:
         raise failures[0]
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError(f"pytest ended with {status!r}: see its output above")
-
-
-@contextmanager
-def _forked(runner: Runner, items: list[pytest.Item], mutant: mutants.Mutant | None) -> Iterator[dict]:
-    """Run tests in a forked process, and remove its files. Yields what it wrote, and the signal that ended it."""
-    scratch = Path(tempfile.mkdtemp())
-    process = os.fork()
-    if not process:
-        try:
-            os.setsid()
-            _child(runner, items, mutant, scratch)
-        finally:
-            os._exit(2)
-    try:
-        deadline, ended, status = time.monotonic() + WALL, 0, 0
-        pause = 0.002
-        while not ended and time.monotonic() < deadline:
-            time.sleep(pause)
-            pause = min(0.05, 1.2 * pause)
-            ended, status = os.waitpid(process, os.WNOHANG)
-        _kill_group(process)
-        if not ended:
-            status = os.waitpid(process, 0)[1]
-        result = scratch / "result.json"
-        yield (json.loads(result.read_text()) if result.exists() else {}) | {"signal": os.WTERMSIG(status)}
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _kill_group(process: int) -> None:
-    """End what a mutant started and left behind."""
-    try:
-        os.killpg(process, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
-def _child(runner: Runner, items: list[pytest.Item], mutant: mutants.Mutant | None, scratch: Path) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    runner.result = scratch / "result.json"
-    items[0].config._tmp_path_factory._basetemp = (scratch / "tmp").resolve()
-    (scratch / "tmp").mkdir()
-    limit = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    seconds, following = {}, [*items[1:], None]
-    try:
-        if mutant:
-            mutants.put_in_place(mutant)
-        for item, next_item in zip(items, following, strict=True):
-            before = time.process_time()
-            signal.setitimer(signal.ITIMER_PROF, LIMIT + 5 * runner.seconds.get(item.nodeid, 60))
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=next_item)
-            seconds[item.nodeid] = time.process_time() - before
-    except BaseException as error:  # a mutant may end pytest itself
-        runner.result.write_text(json.dumps({"failed": items[0].nodeid, "why": repr(error)}))
-        os._exit(1)
-    runner.result.write_text(json.dumps({"seconds": seconds}))
-    os._exit(0)
