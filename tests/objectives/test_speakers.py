@@ -262,6 +262,21 @@ def test_composition_of_the_first_steps_of_a_seed(batch, seed, epoch, expected):
     }
 
 
+def test_composition_of_single_groups_prefers_no_cluster():
+    """Each pair of clusters occurs if each speaker occurs once in a step, also if one cluster has more clips."""
+    sampler = SpeakerClusterSampler([0] * 13, [0] * 2 + [1] * 2 + [2] * 9, 4)
+    steps = [clip % 13 for epoch in range(6) for clip in (sampler.set_epoch(epoch), *sampler)[1:]]
+    small = [max(steps[start : start + 4]) < 4 for start in range(0, len(steps), 4)]
+    assert 0 < sum(small) < len(small)
+
+
+@pytest.mark.parametrize(
+    ("halves", "expected"), [([1, 1], 1), ([3, 1], 1), ([3, 1, 1], 2), ([2, 2, 1], 2), ([2, 2, 2], 3), ([4], 0)]
+)
+def test_composition_needs_two_clusters_for_each_group(halves, expected):
+    assert SpeakerClusterSampler._max_groups(halves) == expected
+
+
 def test_composition_with_defaults():
     given = SpeakerClusterSampler(**POOLS, batch_size=8, processes=1, seed=0, group_size=4)
     assert list(SpeakerClusterSampler(**POOLS, batch_size=8)) == list(given)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_gemoclap.objectives.two_stage.sampler import CorpusSampling, SupConSampler
+from modeling_gemoclap.objectives.two_stage.sampler import CorpusSampling, SupConSampler, _split_evenly
 
 
 @st.composite
@@ -212,6 +212,9 @@ def test_corpora_that_have_too_few_clips():
     text = "corpus 1 has too few clips that are not emotion 0: a step of 8 needs 2 as negatives; give a smaller batch"
     assert error_of([0] * 4 + [1] * 4 + [0] * 8, [0] * 8 + [1] * 8, 8) == text
     assert SupConSampler([0] * 4 + [1] * 4 + [0] * 8 + [1] * 2, CorpusSampling([0] * 8 + [1] * 10), 8).steps == 3
+    # Corpus 1 has no other emotion than 1; it has enough negatives where emotion 0 is positive.
+    text = "corpus 1 has too few clips that are not emotion 1: a step of 8 needs 2 as negatives; give a smaller batch"
+    assert error_of([0] * 4 + [1] * 6, [0] * 8 + [1] * 2, 8) == text
     assert error_of([0] * 4, [0, 0, 1, 1], 4) == (
         "positives and negatives need two or more emotions: corpus 0 has emotion 0; corpus 1 has emotion 0"
     )
@@ -226,3 +229,8 @@ def test_negatives_suffice_if_positives_come_from_other_corpora():
     assert error_of(labels, corpora, 8, "emotion_or_corpus").startswith("corpus 1 has too few clips that are not emo")
     labels, corpora = [0] * 8 + [1] * 4 + [2] * 4 + [3] * 2, [0] * 12 + [1] * 4 + [0] * 2
     assert error_of(labels, corpora, 8, "emotion_or_corpus").startswith("the corpora share no emotion")
+
+
+@pytest.mark.parametrize(("total", "parts", "expected"), [(4, 3, [2, 1, 1]), (5, 3, [2, 2, 1]), (6, 3, [2, 2, 2])])
+def test_positives_are_divided_equally(total, parts, expected):
+    assert _split_evenly(total, parts) == expected and all(type(part) is int for part in _split_evenly(total, parts))

@@ -140,11 +140,12 @@ def test_lengths_that_are_of_no_use(make_model):
     lengths = np.array([3, 5, 4])
     assert lengths_of(SimpleNamespace(lengths=lengths, frames=None), config) is lengths
     assert lengths_of(SimpleNamespace(lengths=lengths, frames=["stored"]), fixed) is lengths
-    with pytest.raises(ValueError) as error:
-        lengths_of(SimpleNamespace(lengths=None), config)
-    assert str(error.value) == (
-        "--batch_by_length true: the lengths of the clips are unknown before training; leave it out"
-    )
+    for unknown in (SimpleNamespace(lengths=None), SimpleNamespace()):
+        with pytest.raises(ValueError) as error:
+            lengths_of(unknown, config)
+        assert str(error.value) == (
+            "--batch_by_length true: the lengths of the clips are unknown before training; leave it out"
+        )
     with pytest.raises(ValueError) as error:
         lengths_of(SimpleNamespace(lengths=lengths, frames=None), fixed)
     assert str(error.value) == (
