@@ -1,6 +1,6 @@
 """Runs tests against mutants: pytest collects once, and a process is forked for each mutant.
 
-Tests begin with those that killed mutants last.
+The tests that killed other mutants of a function run first, then the shortest.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Runner:
         self.items: list[pytest.Item] = []
         self.seconds: dict[str, float] = {}
         self.orders: dict[tuple[str, ...], list[pytest.Item]] = {}
+        self.killers: dict[tuple[str, str], list[str]] = {}
         self.result: Path | None = None  # in the forked process: where the name of a failed test is written
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -63,12 +64,14 @@ class Runner:
 
     def judge(self, mutant: mutants.Mutant, prefixes: tuple[str, ...]) -> str:
         """Run tests against a mutant: `KILLED`, `TIMEOUT` or `SURVIVED`."""
-        items = self.tests_of(prefixes)
+        killers = self.killers.setdefault((mutant.module, mutant.function), [])
+        ranks = {name: rank for rank, name in enumerate(killers)}
+        items = sorted(self.tests_of(prefixes), key=lambda item: ranks.get(item.nodeid, len(ranks)))  # stable
         with forked(self, items, mutant) as answer:
             if "not made" in answer:
                 raise RuntimeError(f"{mutant.key} cannot be put in place: {answer['not made']}")
             if "failed" in answer:
-                items.sort(key=lambda item: item.nodeid != answer["failed"])  # stable
+                killers[:] = [answer["failed"], *(name for name in killers if name != answer["failed"])]
                 return KILLED
             if "seconds" in answer:
                 return SURVIVED

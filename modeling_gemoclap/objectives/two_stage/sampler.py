@@ -123,9 +123,8 @@ class SupConSampler(StepSampler):
         needed = self.batch_size // (2 * len(self.corpora))
         for corpus in self.corpora:
             counts = {emotion: len(pool) for (owner, emotion), pool in self.pools.items() if owner == corpus}
-            for emotion, corpora in self.corpora_of_emotion.items():
-                negatives = sum(counts.values()) - counts.get(emotion, 0)
-                if negatives < needed and (not self.cross_corpus_negatives or corpus in corpora):
+            for emotion in self.corpora_of_emotion:
+                if sum(counts.values()) - counts.get(emotion, 0) < needed:
                     raise ValueError(
                         f"{self.corpus_names[corpus]} has too few clips that are not {self.emotion_names[emotion]}: a "
                         f"step of {self.batch_size} needs {needed} as negatives; give a smaller batch"
