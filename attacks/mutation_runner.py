@@ -19,7 +19,7 @@ import pytest
 from attack import ROOT
 from mutation_process import forked
 
-SLOW_TEST = 2.5  # seconds: longer tests are left out
+SLOW_TEST = 1.0  # seconds: longer tests are left out
 KILLED, TIMEOUT, SURVIVED = "killed", "timeouts", "survived"
 
 
