@@ -290,6 +290,7 @@ def test_other_protocols_have_no_seed():
     sessions = dict(zip(SIX, ["2", "1", "2", "3", "1", "3"], strict=True))
     protocol = protocol_of("leave-one-session-out", corpus_of(SIX, sessions=sessions), 7)
     assert (protocol.folds, protocol.seed) == ([["b", "e"], ["a", "c"], ["d", "f"]], None)
+    assert (protocol.name, protocol.corpus) == ("leave-one-session-out", "made")
     protocol = protocol_of("leave-one-speaker-out", corpus_of(SIX), 7)
     assert (protocol.folds, protocol.seed) == ([[speaker] for speaker in "abcdef"], None)
     assert (protocol.name, protocol.corpus, protocol.by) == ("leave-one-speaker-out", "made", "speaker_id")
