@@ -283,7 +283,6 @@ class ShardSampler(Sampler[int]):
     ):
         self.groups = np.asarray(groups)
         self.batch_size = batch_size
-        self.processes = processes
         self.parts = processes * workers
         self.seed = seed
         self.window = self.groups_at_a_time * len(self.groups) // len(np.unique(self.groups))

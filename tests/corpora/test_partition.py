@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,13 @@ from trees import TREES, emodb_tree
 
 from modeling_gemoclap.corpora.catalogue import CORPORA
 from modeling_gemoclap.corpora.manifest import ManifestError, load_corpus, mix
-from modeling_gemoclap.corpora.partition import published_speakers, similar_ids
+from modeling_gemoclap.corpora.partition import (
+    check_partition,
+    notes_on_ids,
+    published_speakers,
+    rows_by_corpus,
+    similar_ids,
+)
 
 HEAD = ["file_name", "emotion", "gender", "speaker_id"]
 
@@ -261,3 +268,126 @@ def test_shards_are_checked(rows_of, tmp_path):
         for unlabelled in (False, True):
             with pytest.raises(ManifestError, match=r"a.parquet, row \d+ of group 0: speaker_id 'x' stands for two"):
                 load_corpus(folder, unlabelled=unlabelled)
+
+
+# ---- tables in memory -----------------------------------------------------------------------------------------------
+SAME, OTHER = ("03a01Fa.wav", "03a01Wa.wav"), "08a01Wa.wav"  # speakers 03 and 08 of Emo-DB
+
+
+def table_of(*rows):
+    """A manifest in two chunks, of file, speaker and, if given, session."""
+    names = ("file_name", "speaker_id", "session")[: len(rows[0])]
+    parts = [
+        pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in part]) for part in (rows[:1], rows[1:])
+    ]
+    return pa.concat_tables(parts) if rows[1:] else parts[0]
+
+
+def error_of(*rows):
+    with pytest.raises(ManifestError) as error:
+        check_partition(table_of(*rows), lambda row: f"place {row}")
+    return str(error.value)
+
+
+def test_rows_of_each_corpus():
+    table = table_of(("mine.wav", "x"), (SAME[0], "a"), ("1001_DFA_ANG_XX.wav", "b"), (SAME[1], "a"))
+    rows = check_partition(table, str)
+    assert list(rows) == list(CORPORA.values())
+    assert {corpus.name: found for corpus, found in rows.items() if found} == {"emodb": [1, 3], "cremad": [2]}
+    assert rows_by_corpus(pa.array(["03a01Xa.wav", SAME[0]]))[CORPORA["emodb"]] == [1], "X is no emotion"
+    names = pa.chunked_array([["mine.wav"], [SAME[0]]]).dictionary_encode()
+    table = pa.table({"file_name": names, "speaker_id": ["x", "a"]})
+    assert check_partition(table, str)[CORPORA["emodb"]] == [1], "columns may be encoded as a dictionary"
+    assert published_speakers(table) == {"emodb": {"03": "a"}}
+
+
+def test_the_message_about_a_split_speaker():
+    assert error_of(("mine.wav", "a"), (SAME[0], "a"), (OTHER, "c"), (SAME[1], "b")) == (
+        "place 3: speaker_id is 'b' for 03a01Wa.wav, but 'a' for 03a01Fa.wav; by their names, both recordings belong "
+        "to speaker 03 of Emo-DB, which would be in the training part and in the test part: give each speaker one "
+        "id, such as 03, or rename recordings that are not Emo-DB's"
+    )
+
+
+def test_the_message_about_merged_speakers():
+    assert error_of((SAME[0], "a"), (SAME[1], "a"), (OTHER, "a")) == (
+        "place 2: speaker_id 'a' stands for two speakers by the names of the recordings, 03 of Emo-DB (03a01Fa.wav) "
+        "and 08 of Emo-DB (08a01Wa.wav): give each speaker a separate id, such as 08, or rename recordings that are "
+        "not Emo-DB's"
+    )
+
+
+def test_messages_about_sessions():
+    rows = [("Ses01F_impro01_F000.wav", "a", "s"), ("Ses01F_impro01_M000.wav", "b", "t")]
+    assert error_of(*rows) == (
+        "place 1: session is 't' for Ses01F_impro01_M000.wav, but 's' for Ses01F_impro01_F000.wav; by their names, "
+        "both recordings belong to session 01 of IEMOCAP, which would be in the training part and in the test part: "
+        "give each session one id, such as 01, or rename the column, or rename recordings that are not IEMOCAP's"
+    )
+    rows[1] = ("Ses02F_impro01_M000.wav", "b", "s")
+    assert error_of(*rows) == (
+        "place 1: session 's' stands for two sessions by the names of the recordings, 01 of IEMOCAP "
+        "(Ses01F_impro01_F000.wav) and 02 of IEMOCAP (Ses02F_impro01_M000.wav): give each session a separate id, "
+        "such as 02, or rename the column, or rename recordings that are not IEMOCAP's"
+    )
+
+
+def test_rows_without_a_session_and_names_without_one_are_not_compared():
+    """Later rows are still checked."""
+    empty = [("Ses01F_impro01_F000.wav", "a", ""), ("Ses02F_impro01_M000.wav", "b", "")]
+    check_partition(table_of(*empty), str)
+    assert "stands for two sessions" in error_of(
+        *empty, ("Ses01F_impro02_F000.wav", "a", "s"), ("Ses02F_impro02_M000.wav", "b", "s")
+    )
+    check_partition(table_of((SAME[0], "a", "s"), (SAME[1], "a", "t"), (OTHER, "b", "s")), str)
+
+
+def test_the_same_id_in_two_corpora_is_an_error():
+    text = error_of((SAME[0], "a"), ("1001_DFA_ANG_XX.wav", "a"))
+    assert "1001 of CREMA-D (1001_DFA_ANG_XX.wav) and 03 of Emo-DB (03a01Fa.wav)" in text
+
+
+def notes_of(*rows):
+    table = table_of(*rows)
+    return notes_on_ids(table, rows_by_corpus(table["file_name"].combine_chunks()))
+
+
+def test_notes_by_hand():
+    assert notes_of(("a.wav", "1"), ("b.wav", "01"), ("c.wav", "Ann"), ("d.wav", "ann")) == [
+        "speaker_id: '01' and '1'; 'Ann' and 'ann' are taken for different speakers; correct the manifest if they are "
+        "not"
+    ]
+    assert notes_of(("a.wav", "x", "1"), ("b.wav", "x", "01")) == [
+        "session: '01' and '1' are taken for different sessions; correct the manifest if they are not"
+    ]
+    many = [(f"{number}{form}.wav", f"s{form}{number}") for number in range(1, 8) for form in ("", "0")]
+    assert notes_of(*many)[0].count(" and ") == 5, "the first five"
+    assert notes_of(("a.wav", "1"), ("b.wav", "2")) == []
+
+
+def test_notes_on_swapped_ids_by_hand():
+    names = ("03a01Fa.wav", "08a01Fa.wav", "09a01Fa.wav", "10a01Fa.wav")
+    swapped = "speaker_id has Emo-DB's own ids for other speakers than the names of its recordings do, first {} for {}"
+    ids = ("03", "09", "10", "08")
+    assert notes_of(*zip(names, ids, strict=True)) == [swapped.format("'09'", "speaker 08")]
+    assert notes_of(*zip(names, ("03", "08", "x", "y"), strict=True)) == []
+    assert notes_of(*zip(names, ("08", "w", "x", "y"), strict=True)) == [swapped.format("'08'", "speaker 03")]
+    assert notes_of(*zip(names, ("11", "w", "x", "y"), strict=True)) == [], "11 has no recordings here"
+
+
+def test_published_speakers_by_hand():
+    table = table_of((SAME[0], "a"), (OTHER, "b"), ("mine.wav", "me"), ("1001_DFA_ANG_XX.wav", "c"))
+    assert published_speakers(table) == {"emodb": {"03": "a", "08": "b"}, "cremad": {"1001": "c"}}
+    assert published_speakers(table_of(("mine.wav", "me"))) == {}
+    bare = table_of(("0001_000351.wav", "a"), ("mine.wav", "b"))
+    assert published_speakers(bare) == {} and published_speakers(bare, CORPORA["esd"]) == {"esd": {"0001": "a"}}
+
+
+def test_ids_that_look_alike_by_hand():
+    assert similar_ids(["B01", "b1", "c"]) == [["B01", "b1"]]
+    assert similar_ids(["\uff22_1", "b 1", "b__-1"]) == [["b 1", "b__-1", "\uff22_1"]], "NFKC, and any separators"
+    assert similar_ids(["stra\u00dfe", "STRASSE"]) == [["STRASSE", "stra\u00dfe"]], "casefold"
+    assert similar_ids(["_", "-", "", " "]) == [], "nothing but separators"
+    assert similar_ids(["_a", "a-"]) == [["_a", "a-"]]
+    assert similar_ids(["10", "1", "1001", "101"]) == [] and similar_ids(["a0", "a00"]) == [["a0", "a00"]]
+    assert similar_ids(["b", "a", "B", "A"]) == [["A", "a"], ["B", "b"]], "sorted"

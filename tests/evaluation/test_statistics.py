@@ -9,9 +9,14 @@ import scipy.stats
 import sklearn.metrics
 import torch
 from simulated_speakers import CASES
+from transformers import EvalPrediction
 
 from modeling_gemoclap.evaluation.comparison import as_text, compare, signed_rank_p
+from modeling_gemoclap.evaluation.metrics import war_uar, war_uar_of_scores
 from modeling_gemoclap.evaluation.statistics import (
+    BINS,
+    LEVEL,
+    Estimate,
     Predictions,
     calibration,
     estimate,
@@ -21,6 +26,7 @@ from modeling_gemoclap.evaluation.statistics import (
     leaving_out,
     mean_scores,
     over_folds,
+    recall_intervals,
     recorded_counts,
     scores_of,
     speaker_confusions,
@@ -28,7 +34,7 @@ from modeling_gemoclap.evaluation.statistics import (
     uar_of,
     war_of,
 )
-from modeling_gemoclap.intervals import interval_text
+from modeling_gemoclap.intervals import FEWEST_SPEAKERS, enough_speakers, interval_text, why_no_interval
 from modeling_gemoclap.runs.calibration import temperature_of
 
 LABELS = ["angry", "happy", "sad"]
@@ -334,3 +340,236 @@ def test_unpaired_runs_are_refused():
     alone = run.where(run.speakers == "00")
     with pytest.raises(ValueError, match="one speaker"):
         compare([alone], [alone])
+
+
+# ---- by hand --------------------------------------------------------------------------------------------------------
+def test_metrics_by_hand():
+    found = war_uar(["sad", "sad", "calm", "sad"], ["sad", "sad", "sad", "happy"])
+    assert found == {"war": 0.5, "uar": pytest.approx(1 / 3), "recall": {"happy": 0.0, "sad": pytest.approx(2 / 3)}}
+    assert list(found["recall"]) == ["happy", "sad"], "sorted, and only classes that occur"
+    found = war_uar([2, 0, 0], [2, 0, 1])
+    assert found == {"war": pytest.approx(2 / 3), "uar": pytest.approx(2 / 3), "recall": {0: 1.0, 1: 0.0, 2: 1.0}}
+    assert all(type(found[name]) is float for name in ("war", "uar")) and type(found["recall"][0]) is float
+    with pytest.raises(ValueError):
+        war_uar(["sad"], [0])
+
+
+def test_metrics_for_a_trainer():
+    scores = np.array([[3.0, 1, 2], [0, 2, 1], [0, 1, 5], [9, 0, 0], [0, 4, 3]])
+    found = war_uar_of_scores(EvalPrediction(scores, np.array([0, 0, 2, -100, 2])))
+    # known clips 0, 1, 2 and 4: predicted 0, 1, 2 and 1; recalls 1/2 and 1/2
+    assert found == {"war": 0.5, "uar": 0.5}
+    found = war_uar_of_scores(EvalPrediction(scores, np.array([0, 1, -1, 1, 1])))
+    assert found == {"war": 0.75, "uar": pytest.approx((1 + 2 / 3) / 2)}
+
+
+def test_the_metric_describes_itself():
+    """The fields that `evaluate` shows."""
+    from conftest import ROOT
+
+    import evaluate
+
+    info = evaluate.load(str(ROOT / "modeling_gemoclap/evaluation/war_uar"))
+    assert info.description.strip().startswith("Weighted average recall (WAR) is accuracy. Unweighted")
+    assert info.citation.strip().startswith("@inproceedings{schuller2009interspeech")
+    assert "predictions: Predicted classes" in info.inputs_description
+    kinds = [{name: value.dtype for name, value in features.items()} for features in info.features]
+    assert kinds == [{"predictions": kind, "references": kind} for kind in ("string", "int64")]
+
+
+def test_selections_keep_all_columns():
+    run = predictions_of([0, 1, 2], [0, 2, 2], "abc", ["female", "male", ""], [0.5, 0.6, 0.7], [4, 5, 6])
+    for selection in (np.array([False, True, True]), [1, 2], slice(1, None)):
+        part = run.where(selection)
+        assert part.labels is run.labels and len(part) == 2
+        assert part.files.tolist() == ["1.wav", "2.wav"] and part.speakers.tolist() == ["b", "c"]
+        assert part.genders.tolist() == ["male", ""] and part.folds.tolist() == [5, 6]
+        assert part.truth.tolist() == [1, 2] and part.predicted.tolist() == [2, 2]
+        assert part.scores.tolist() == run.scores[1:].tolist()
+    assert run.confusion().tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1]], "rows are true emotions"
+    assert run.confusion().dtype == int
+
+
+def test_scores_by_hand():
+    # angry: 1 of 2, happy: 2 of 2; one angry clip was taken for sad, which does not occur
+    run = predictions_of([0, 0, 1, 1], [0, 2, 1, 1], "aabb")
+    found = scores_of(run)
+    assert found == {
+        "war": 0.75,
+        "uar": 0.75,
+        "recall": {"angry": 0.5, "happy": 1.0},
+        "macro_f1": pytest.approx(5 / 6),
+    }
+    assert type(found["macro_f1"]) is float
+    other = predictions_of([0, 0, 1, 1], [0, 0, 2, 2], "aabb")  # F1 of happy is 0
+    assert scores_of(other)["macro_f1"] == 0.5
+    assert mean_scores([run, other]) == {
+        "uar": 0.625,
+        "war": 0.625,
+        "macro_f1": pytest.approx((5 / 6 + 1 / 2) / 2),
+        "recall": {"angry": 0.75, "happy": 0.5},
+    }
+
+
+def test_folds_of_several_seeds_by_hand():
+    first = predictions_of([0, 1, 0, 1], [0, 1, 0, 0], "aabb", folds=[3, 3, 7, 7])  # 1 and 0.5
+    second = predictions_of([0, 1, 0, 1], [0, 2, 1, 0], "aabb", folds=[3, 3, 7, 7])  # 0.5 and 0
+    figures = {"mean": 0.5, "std": pytest.approx(np.std([1, 0.5, 0.5, 0], ddof=1))}
+    assert over_folds([first, second]) == {"uar": figures, "war": figures}
+    single = predictions_of([0, 0, 0, 1], [0, 0, 0, 0], "aabb")
+    assert over_folds([single]) == {"uar": {"mean": 0.5, "std": 0.0}, "war": {"mean": 0.75, "std": 0.0}}
+    assert type(over_folds([single])["uar"]["mean"]) is float
+
+
+def test_counts_of_speakers_by_hand():
+    first = predictions_of([0, 1, 0, 2], [0, 1, 1, 2], ["b", "a", "b", "a"])
+    second = predictions_of([0, 1, 0, 2], [2, 1, 0, 2], ["b", "a", "b", "a"])
+    kept = speaker_confusions([first, second])
+    assert kept == {
+        "a": [["0 0 0", "0 1 0", "0 0 1"]] * 2,
+        "b": [["1 1 0", "0 0 0", "0 0 0"], ["1 0 1", "0 0 0", "0 0 0"]],
+    }
+    assert all(type(speaker) is str for speaker in kept)
+    counts = recorded_counts(kept)
+    assert counts.shape == (2, 2, 3, 3) and counts.dtype == int
+    assert counts[1, 1].tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 0]], "the second seed of b"
+    assert counts.tolist() == speaker_counts([first, second], np.array(["a", "b"])).tolist()
+    assert uar_of(counts[:, 0]).tolist() == [1, 1] and uar_of(counts[:, 1]).tolist() == [0.5, 0.5]
+    assert war_of(counts.sum(1)).tolist() == [0.75, 0.75]
+    uneven = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])
+    assert uar_of(uneven) == pytest.approx((3 / 4 + 1 / 2) / 2) and war_of(uneven) == pytest.approx(4 / 6)
+
+
+def test_estimates_by_hand():
+    first, second = Estimate(0.7, 0.3, 4), Estimate(0.4, 0.4, 9)
+    difference = first.minus(second)
+    assert (difference.value, difference.error) == (pytest.approx(0.3), pytest.approx(0.5))
+    # Welch and Satterthwaite: (0.09 + 0.16)^2 / (0.09^2 / 4 + 0.16^2 / 9)
+    assert difference.freedom == pytest.approx(0.0625 / (0.0081 / 4 + 0.0256 / 9))
+    assert Estimate(0.7, 0.0, 4).minus(Estimate(0.4, 0.0, 9)).freedom == 13
+    assert Estimate(0.7, 0.3, 4).minus(Estimate(0.4, 0.0, 9)).freedom == pytest.approx(4)
+    reach = scipy.stats.t.ppf(0.975, 4) * 0.3
+    assert LEVEL == 0.95 and first.interval() == pytest.approx([0.7 - reach, 0.7 + reach])
+    assert all(type(bound) is float for bound in first.interval() + first.share_interval())
+    assert Estimate(0.7, 0.0, 4).interval() is None and Estimate(0.7, 0.0, 4).share_interval() is None
+    assert Estimate(1.0, 0.1, 4).share_interval() is None and Estimate(0.0, 0.1, 4).share_interval() is None
+    odds, reach = np.log(0.7 / 0.3), scipy.stats.t.ppf(0.975, 4) * 0.3 / (0.7 * 0.3)
+    bounds = [1 / (1 + np.exp(-bound)) for bound in (odds - reach, odds + reach)]
+    assert first.share_interval() == pytest.approx(bounds)
+
+
+def test_the_jackknife_by_hand():
+    found = jackknifed(np.float64(0.6), np.array([0.5, 0.7, 0.6]))
+    assert (found.value, found.freedom) == (0.6, 2) and found.error == pytest.approx(np.sqrt(2 / 3 * 0.02))
+    assert type(found.value) is float and type(found.error) is float
+    assert jackknifed(0.6, np.array([0.5, 0.5 + 4e-13])).error == 0, "a difference by rounding is none"
+    assert jackknifed(0.6, np.array([0.5, 0.5 + 4e-12])).error > 0
+    # two seeds, two speakers, two labels; without the first speaker, WAR is 1/2 and 1, without the second 1 and 1/2
+    counts = np.array([[[[1, 0], [0, 1]], [[1, 0], [1, 0]]], [[[0, 1], [0, 1]], [[1, 0], [0, 1]]]])
+    assert leaving_out(counts, war_of).tolist() == [0.75, 0.75]
+    counts = np.array([[[[4, 0], [0, 0]], [[1, 1], [0, 0]], [[0, 2], [0, 0]]]])
+    assert leaving_out(counts, war_of).tolist() == [1 / 4, 4 / 6, 5 / 6]
+    found = estimate(counts, war_of)
+    assert found.value == 5 / 8 and found.error == pytest.approx(np.sqrt(2 * np.var([1 / 4, 4 / 6, 5 / 6])))
+    assert estimate(np.concatenate([counts, counts[..., ::-1]]), war_of).value == 0.5, "the mean over seeds"
+
+
+def test_intervals_name_their_method():
+    enough, few = random_run(0, speakers=5), random_run(0, clips=40, speakers=4)
+    assert intervals([few]) == {"uar": None, "war": None, "method": None}
+    found = intervals([enough])
+    assert set(found) == {"uar", "war", "method"} and found["method"] == "t over speakers"
+    assert found["uar"] != found["war"]
+
+
+def test_intervals_of_recalls():
+    """Six speakers have angry, five happy, four sad; label calm does not occur."""
+    rows = [(0, s) for s in "abcdef" * 2] + [(1, s) for s in "abcde" * 2] + [(2, s) for s in "abcd" * 2]
+    truth, speakers = zip(*rows, strict=True)
+    labels = ["angry", "happy", "sad", "calm"]
+    generator = np.random.default_rng(3)
+    runs = []
+    for _ in range(2):
+        predicted = np.where(generator.random(len(rows)) < 0.6, truth, 3)
+        runs.append(predictions_of(truth, predicted, speakers, labels=labels))
+    found = recall_intervals(runs)
+    assert {label: entry["speakers"] for label, entry in found.items()} == {"angry": 6, "happy": 5, "sad": 4}
+    assert found["sad"]["interval"] is None
+    for index, label in enumerate(["angry", "happy"]):
+        without = []
+        names = sorted({speaker for truth, speaker in rows if truth == index})
+        for left_out in names:
+            parts = [run.where((run.truth == index) & (run.speakers != left_out)) for run in runs]
+            without.append(np.mean([(part.predicted == index).mean() for part in parts]))
+        pooled = np.mean([(run.predicted == index)[run.truth == index].mean() for run in runs])
+        expected = jackknifed(pooled, np.array(without)).share_interval()
+        assert found[label]["interval"] == pytest.approx(expected)
+
+
+def test_fairness_by_hand():
+    """Two women and one man: no intervals. The UAR of a gender is over the emotions that occur for it."""
+    run = predictions_of([0, 1, 0, 1, 0, 0], [0, 1, 0, 0, 0, 2], "aabbcc", ["female"] * 4 + ["male"] * 2)
+    assert fairness([run]) == {
+        "uar_female": 0.75,
+        "uar_male": 0.5,
+        "interval_female": None,
+        "interval_male": None,
+        "gap": 0.25,
+        "gap_interval": None,
+        "method": None,
+        "num_female": 2,
+        "num_male": 1,
+    }
+    other = predictions_of([0, 1, 0, 1, 0, 0], [0, 1, 0, 1, 0, 0], "aabbcc", run.genders)
+    both = fairness([run, other])
+    assert (both["uar_female"], both["uar_male"], both["gap"]) == (0.875, 0.75, 0.125)
+    assert fairness([run.where(run.genders == "female")]) is None
+    assert fairness([run.where(run.genders == "male")]) is None
+
+
+def test_fairness_equals_separate_evaluations():
+    run = random_run(4, clips=480, speakers=12)
+    found = fairness([run])
+    women, men = (run.where(run.genders == gender) for gender in ("female", "male"))
+    assert (found["num_female"], found["num_male"], found["method"]) == (6, 6, "t over speakers")
+    for name, part in (("female", women), ("male", men)):
+        assert found[f"uar_{name}"] == pytest.approx(scores_of(part)["uar"])
+        assert found[f"interval_{name}"] == pytest.approx(intervals([part])["uar"])
+    run.genders = np.where(np.isin(run.speakers, ["00", "01", "02", "03"]), "male", "female")
+    few = fairness([run])
+    assert few["interval_male"] is None and few["interval_female"] and few["method"] is few["gap_interval"] is None
+    run.genders = np.where(np.isin(run.speakers, ["00", "01", "02", "03"]), "female", "male")
+    few = fairness([run])
+    assert few["interval_female"] is None and few["interval_male"] and few["gap_interval"] is None
+
+
+def test_the_bins_of_calibration():
+    """15 bins, each with its upper bound; scores of 0 and 1 are in the first and the last bin."""
+    assert BINS == 15
+    confidence = [1.0, 14 / 15, 14 / 15 + 1e-9, 0.5, 0.5 + 1 / 30 + 1e-9, 0.34]
+    run = predictions_of([0] * 6, [0, 0, 1, 0, 0, 1], "aaaaaa", confidence=confidence)
+    found = calibration([run])
+    assert set(found) == {"ece", "confidence", "accuracy", "bins"}
+    assert [(one["n"], one["accuracy"]) for one in found["bins"]] == [(1, 0.0), (1, 1.0), (1, 1.0), (1, 1.0), (2, 0.5)]
+    assert [one["confidence"] for one in found["bins"]] == pytest.approx(
+        [0.34, 0.5, 0.5 + 1 / 30, 14 / 15, (1 + 14 / 15) / 2], abs=1e-8
+    )
+    gaps = [0.34, 0.5, 0.5 - 1 / 30, 1 / 15, 2 * ((1 + 14 / 15) / 2 - 0.5)]
+    assert found["ece"] == pytest.approx(sum(gaps) / 6, abs=1e-8)
+    assert found["confidence"] == pytest.approx(np.mean(confidence)) and found["accuracy"] == pytest.approx(4 / 6)
+    assert all(type(found[name]) is float for name in ("ece", "confidence", "accuracy"))
+    assert all(type(value) in (int, float) for one in found["bins"] for value in one.values())
+    both = calibration([run, predictions_of([0, 1], [0, 0], "aa", confidence=[0.9, 0.9])])
+    assert sum(one["n"] for one in both["bins"]) == 8 and both["accuracy"] == pytest.approx(5 / 8), "all seeds"
+    zero = run.where([0])
+    zero.scores = np.zeros((1, 3))
+    assert calibration([zero])["bins"] == [{"n": 1, "confidence": 0.0, "accuracy": 1.0}]
+
+
+def test_texts_of_intervals():
+    assert FEWEST_SPEAKERS == 5 and enough_speakers(5) and not enough_speakers(4)
+    assert interval_text([0.1234, 0.5], 9) == "12.3 to 50.0"
+    assert interval_text([-0.01, 0.5], 9, 9, sign="+") == "-1.0 to +50.0"
+    assert interval_text(None, 4) == why_no_interval(4) == "no interval below 5 speakers"
+    assert why_no_interval(5, 4) == why_no_interval(4, 5) == "no interval below 5 speakers of each gender"
+    assert why_no_interval(5) == why_no_interval(5, 6) == "no interval: the speakers do not differ"

@@ -111,6 +111,24 @@ def test_cluster_info_nce_by_hand():
     assert pairs == 2 and (total / pairs).item() == pytest.approx(np.log(1 + (1 + 1 / np.e) / np.e), rel=1e-6)
 
 
+def test_cluster_info_nce_without_pairs():
+    """The second value is a divisor, so it is 1 where there are no pairs."""
+    values = torch.eye(3, requires_grad=True)
+    total, pairs = cluster_info_nce(values, values, torch.zeros(3), torch.tensor([0, 1, 2]))
+    total.backward()
+    assert (total.item(), pairs.item()) == (0, 1) and not values.grad.any()
+
+
+def test_cluster_info_nce_of_the_default_temperature_and_on_another_device():
+    """A wrong device is an error also on the device `meta`."""
+    torch.manual_seed(1)
+    values, speakers, clusters = torch.randn(6, 4), torch.zeros(6), torch.tensor([0, 0, 1, 1, 2, 2])
+    given = cluster_info_nce(values, values, speakers, clusters, 0.1, 0)
+    assert torch.equal(torch.stack(cluster_info_nce(values, values, speakers, clusters)), torch.stack(given))
+    tensors = [tensor.to("meta") for tensor in (values, values, speakers, clusters)]
+    assert [value.device.type for value in cluster_info_nce(*tensors)] == ["meta", "meta"]
+
+
 def test_gradient_reversal():
     values = torch.tensor([1.0, -2.0], requires_grad=True)
     reversed_values = reverse_gradient(values, 0.3)
@@ -193,12 +211,84 @@ def test_an_epoch_is_a_function_of_seed_and_number(seed, epoch):
         ({"group_size": 5}, "must be even"),
         ({"clusters": [0] * 20}, "the speakers have clips for 0"),
         ({"batch_size": 40}, "has 10 groups, and the speakers have clips for 5"),
+        (
+            {"group_size": 2},
+            "^group_size 2 must be even and at least 4: two or more clips of each of two clusters$",
+        ),
+        (
+            {"batch_size": 24},
+            "^a step of 24 clips has 6 groups, and the speakers have clips for 5: a group is 2 clips of each of two "
+            "clusters of one speaker; give a smaller batch$",
+        ),
+        ({"batch_size": 0}, "^a batch of 0 cannot be divided into groups of 4 clips; give 4$"),
+        ({"batch_size": 1}, "^a batch of 1 cannot be divided into groups of 4 clips; give 4$"),
+        ({"batch_size": 11, "processes": 2}, "^a batch of 11 cannot be divided into groups of 4 clips; give 8$"),
+        ({"batch_size": 28, "group_size": 6, "processes": 3}, "cannot be divided into groups of 6 clips; give 36$"),
     ],
 )
 def test_invalid_arguments_of_the_sampler(options, message):
     values = {"speakers": [0] * 20, "clusters": [0] * 10 + [1] * 10, "batch_size": 8} | options
     with pytest.raises(ValueError, match=message):
         SpeakerClusterSampler(**values)
+
+
+# Clusters of 4 and 5 clips, of 3, 2 and 2, of 2 and 1 (unusable), and two clips of no cluster beside 2 and 2.
+POOLS = {
+    "speakers": [0] * 9 + [1] * 7 + [2] * 3 + [3] * 6,
+    "clusters": [0] * 4 + [1] * 5 + [0, 0, 0, 1, 1, 2, 2] + [0, 0, 1] + [-1] * 2 + [1, 1, 2, 2],
+}
+
+
+@pytest.mark.parametrize(
+    ("batch", "seed", "epoch", "expected"),
+    [
+        (8, 0, 0, [2, 3, 8, 5, 11, 9, 15, 14, 23, 24, 22, 21, 13, 12, 10, 36]),
+        (8, 0, 1, [2, 0, 7, 5, 21, 22, 23, 24, 13, 12, 9, 10, 48, 49, 47, 46]),
+        (12, 3, 0, [15, 14, 13, 12, 22, 21, 24, 23, 2, 3, 5, 7, 46, 47, 49, 48]),
+        (4, 1, 1, [15, 14, 13, 12, 21, 22, 24, 23, 7, 8, 3, 2, 39, 40, 10, 9]),
+    ],
+)
+def test_composition_of_the_first_steps_of_a_seed(batch, seed, epoch, expected):
+    """Another order would change what a published seed trains on, and what a resumed run draws."""
+    sampler = SpeakerClusterSampler(**POOLS, batch_size=batch, seed=seed)
+    sampler.set_epoch(epoch)
+    drawn = list(sampler)
+    assert drawn[:16] == expected and len(drawn) == len(sampler) == -(-20 // batch) * batch
+    assert sampler.num_unused == 5
+    assert {speaker: [pool.tolist() for pool in pools] for speaker, pools in sampler.pools.items()} == {
+        0: [[0, 1, 2, 3], [4, 5, 6, 7, 8]],
+        1: [[9, 10, 11], [12, 13], [14, 15]],
+        3: [[21, 22], [23, 24]],
+    }
+
+
+def test_composition_of_single_groups_prefers_no_cluster():
+    """Each pair of clusters occurs if each speaker occurs once in a step, also if one cluster has more clips."""
+    sampler = SpeakerClusterSampler([0] * 13, [0] * 2 + [1] * 2 + [2] * 9, 4)
+    steps = [clip % 13 for epoch in range(6) for clip in (sampler.set_epoch(epoch), *sampler)[1:]]
+    small = [max(steps[start : start + 4]) < 4 for start in range(0, len(steps), 4)]
+    assert 0 < sum(small) < len(small)
+
+
+@pytest.mark.parametrize(
+    ("halves", "expected"), [([1, 1], 1), ([3, 1], 1), ([3, 1, 1], 2), ([2, 2, 1], 2), ([2, 2, 2], 3), ([4], 0)]
+)
+def test_composition_needs_two_clusters_for_each_group(halves, expected):
+    assert SpeakerClusterSampler._max_groups(halves) == expected
+
+
+def test_composition_with_defaults():
+    given = SpeakerClusterSampler(**POOLS, batch_size=8, processes=1, seed=0, group_size=4)
+    assert list(SpeakerClusterSampler(**POOLS, batch_size=8)) == list(given)
+
+
+def test_composition_of_steps_that_need_all_clips():
+    """Four groups of 16 clips: two speakers occur twice, and the clusters with most clips left are chosen."""
+    speakers, clusters = [0] * 8 + [1] * 8, [0, 0, 0, 0, 1, 1, 2, 2] * 2
+    sampler = SpeakerClusterSampler(speakers, clusters, 16)
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        assert sorted(clip % 16 for clip in sampler) == list(range(16))
 
 
 # ---- embeddings and clusters ----------------------------------------------------------------------------------------

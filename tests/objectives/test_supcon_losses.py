@@ -99,3 +99,16 @@ def test_the_printed_form_would_push_positives_apart():
 
     before = mean_cosine(positives).item()
     assert after_a_step(printed) < before < after_a_step(lambda p: info_nce(p, p, negatives))
+
+
+def test_the_settings_of_the_paper():
+    torch.manual_seed(1)
+    positives, negatives = torch.randn(2, 6, 4)
+    assert torch.equal(info_nce(positives, positives, negatives), info_nce(positives, positives, negatives, 0.07, 0))
+    assert torch.equal(cosine_margin(positives, negatives), cosine_margin(positives, negatives, 0.5, 0.4))
+
+
+def test_no_tensor_is_made_on_another_device():
+    """A wrong device is an error also on the device `meta`."""
+    clips = torch.empty(4, 3, device="meta")
+    assert info_nce(clips, clips, clips).device.type == cosine_margin(clips, clips).device.type == "meta"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_gemoclap.objectives.two_stage.sampler import CorpusSampling, SupConSampler
+from modeling_gemoclap.objectives.two_stage.sampler import CorpusSampling, SupConSampler, _split_evenly
 
 
 @st.composite
@@ -149,3 +149,88 @@ def test_the_map_in_the_error_message_is_valid_json():
     with pytest.raises(ValueError) as error:
         SupConSampler([0, 1, 2, 3] * 20, CorpusSampling([0, 0, 1, 1] * 20), 8)
     assert json.loads(str(error.value).rpartition("--emotion_map '")[2].rstrip("'"))
+
+
+# Two corpora: 5, 6 and 4 clips of emotions 0 to 2, two of no emotion; and 6 and 5 clips of emotions 0 and 1.
+LABELS, CORPORA = [0] * 5 + [1] * 6 + [2] * 4 + [-1] * 2 + [0] * 6 + [1] * 5, [0] * 17 + [1] * 11
+
+
+@pytest.mark.parametrize(
+    ("negatives", "processes", "seed", "epoch", "expected"),
+    [
+        ("emotion", 1, 0, 0, [8, 25, 27, 6, 14, 21, 20, 3, 4, 17, 19, 1, 13, 26, 11, 23]),
+        ("emotion", 1, 0, 1, [10, 26, 9, 24, 20, 2, 4, 17, 0, 19, 3, 21, 37, 38, 25, 54]),
+        ("emotion", 2, 5, 0, [11, 12, 8, 21, 14, 13, 3, 20, 39, 42, 1, 6, 41, 40, 27, 18]),
+        ("emotion_or_corpus", 1, 0, 0, [27, 26, 25, 23, 21, 9, 5, 19, 54, 55, 51, 24, 8, 17, 22, 2]),
+        ("emotion_or_corpus", 2, 5, 1, [12, 13, 4, 25, 11, 14, 21, 5, 41, 40, 53, 2, 42, 39, 7, 22]),
+    ],
+)
+def test_the_first_steps_of_a_seed(negatives, processes, seed, epoch, expected):
+    """Another order would change what a published seed trains on, and what a resumed run draws."""
+    sampler = SupConSampler(LABELS, CorpusSampling(CORPORA, negatives), 8, processes, seed)
+    sampler.set_epoch(epoch)
+    assert list(islice(sampler, 16)) == expected
+    assert len(sampler) == 32, "26 clips with an emotion fill four steps"
+
+
+def test_defaults_are_one_process_seed_0_and_negatives_of_another_emotion():
+    sampling = CorpusSampling(CORPORA)
+    assert (sampling.negatives, sampling.corpus_names, sampling.emotion_names) == ("emotion", None, None)
+    given = SupConSampler(LABELS, CorpusSampling(CORPORA, "emotion"), 8, processes=1, seed=0)
+    assert list(SupConSampler(LABELS, sampling, 8)) == list(given)
+    sampler = SupConSampler(LABELS, sampling, 8, 1, 0)
+    assert sampler.corpus_names == ["corpus 0", "corpus 1"]
+    assert sampler.emotion_names == ["emotion 0", "emotion 1", "emotion 2"]
+
+
+def error_of(labels, corpora, batch, negatives="emotion", processes=1):
+    with pytest.raises(ValueError) as error:
+        SupConSampler(labels, CorpusSampling(corpora, negatives), batch, processes)
+    return str(error.value)
+
+
+def test_batch_sizes_that_cannot_be_divided():
+    text = "a batch of {} cannot be divided: positives and negatives of 2 corpora need a multiple of {}; give {} as"
+    for batch, nearest in ((2, 4), (5, 4), (7, 8)):
+        assert error_of(LABELS, CORPORA, batch) == text.format(batch, 4, nearest) + " the batch size"
+    assert error_of(LABELS, CORPORA, 0) == text.format(0, 4, 4) + " the batch size"
+    assert error_of(LABELS, CORPORA, 12, processes=2) == (
+        text.format(12, 8, "16 (8 for each of 2 processes)") + " the batch size"
+    )
+
+
+def test_corpora_that_have_too_few_clips():
+    remedy = (
+        ": give a smaller batch, leave the emotion out (--emotions with --drop_other_emotions true), or, if corpora "
+        'use different words for an emotion, map them by --emotion_map \'{"word": "emotion"}\''
+    )
+    needs = "corpus {} has {} clips of emotion {}, and a step of {} needs {} different ones as positives"
+    assert error_of(LABELS, CORPORA, 12) == needs.format(0, 4, 2, 12, 6) + remedy, "emotion 2 is in corpus 0 alone"
+    assert error_of(LABELS, CORPORA, 12, "emotion_or_corpus") == needs.format(0, 5, 0, 12, 6) + remedy
+    few = [0, 1, 1, 1, 0, 0, 1, 1]
+    assert error_of(few, [0] * 4 + [1] * 4, 4) == needs.format(0, 1, 0, 4, 2) + remedy, "two, even if one suffices"
+    text = "corpus 1 has too few clips that are not emotion 0: a step of 8 needs 2 as negatives; give a smaller batch"
+    assert error_of([0] * 4 + [1] * 4 + [0] * 8, [0] * 8 + [1] * 8, 8) == text
+    assert SupConSampler([0] * 4 + [1] * 4 + [0] * 8 + [1] * 2, CorpusSampling([0] * 8 + [1] * 10), 8).steps == 3
+    # Corpus 1 has no other emotion than 1; it has enough negatives where emotion 0 is positive.
+    text = "corpus 1 has too few clips that are not emotion 1: a step of 8 needs 2 as negatives; give a smaller batch"
+    assert error_of([0] * 4 + [1] * 6, [0] * 8 + [1] * 2, 8) == text
+    assert error_of([0] * 4, [0, 0, 1, 1], 4) == (
+        "positives and negatives need two or more emotions: corpus 0 has emotion 0; corpus 1 has emotion 0"
+    )
+    assert error_of([0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 1, 1], 4).startswith(
+        "the corpora share no emotion: corpus 0 has emotion 0, emotion 1; corpus 1 has emotion 2; if corpora use"
+    )
+
+
+def test_negatives_suffice_if_positives_come_from_other_corpora():
+    """With `emotion_or_corpus`, negatives of a corpus without the emotion may have any emotion."""
+    labels, corpora = [0] * 8 + [1] * 4 + [0] * 4, [0] * 12 + [1] * 4
+    assert error_of(labels, corpora, 8, "emotion_or_corpus").startswith("corpus 1 has too few clips that are not emo")
+    labels, corpora = [0] * 8 + [1] * 4 + [2] * 4 + [3] * 2, [0] * 12 + [1] * 4 + [0] * 2
+    assert error_of(labels, corpora, 8, "emotion_or_corpus").startswith("the corpora share no emotion")
+
+
+@pytest.mark.parametrize(("total", "parts", "expected"), [(4, 3, [2, 1, 1]), (5, 3, [2, 2, 1]), (6, 3, [2, 2, 2])])
+def test_positives_are_divided_equally(total, parts, expected):
+    assert _split_evenly(total, parts) == expected and all(type(part) is int for part in _split_evenly(total, parts))

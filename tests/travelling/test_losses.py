@@ -9,16 +9,20 @@ import torch
 
 from modeling_gemoclap.losses_gemoclap import (
     ContrastiveBatch,
+    ContrastiveTerm,
     LossSettings,
+    classification_loss,
     contrastive_loss,
     emo_clap_loss,
     kl_contrastive,
+    known_labels,
     loss_floor,
     match_matrix,
     ml_gemo_clap_loss,
     objective_terms,
     similarity_logits,
     sl_gemo_clap_loss,
+    soft_label_matrix,
     soft_targets,
     target_entropy,
 )
@@ -243,3 +247,132 @@ def test_loss_is_computed_in_float32():
         audio.bfloat16(), audio.bfloat16(), torch.tensor(5.0), torch.tensor(5.0), torch.tensor([0, 1, 0, 1])
     )
     assert loss.dtype == torch.float32
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+CLASSES = ["angry", "happy", "sad"]
+
+
+def test_labels_of_unknown_classes():
+    assert known_labels("emotion_labels", None, CLASSES) is None
+    assert known_labels("emotion_labels", torch.tensor([0, -100, 2, -1]), CLASSES).tolist() == [0, -1, 2, -1]
+    with pytest.raises(ValueError) as error:
+        known_labels("emotion_labels", torch.tensor([5, 0, 3, 3]), CLASSES)
+    assert str(error.value) == (
+        "emotion_labels has 3, but there are 3 classes, 0 to 2: angry, happy, sad; give a negative label where it is "
+        "unknown"
+    )
+
+
+def test_classification_by_hand():
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4], [0.6, 0.2, 0.2]]))
+    loss = classification_loss(logits, torch.tensor([0, 1, -100, -1]), CLASSES)
+    assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.2)) / 2)
+    assert classification_loss(logits[:1], torch.tensor([2]), CLASSES).item() == pytest.approx(math.log(4))
+    without = classification_loss(logits.requires_grad_(), torch.full((4,), -1), CLASSES)
+    assert without.item() == 0 and without.requires_grad
+    with pytest.raises(ValueError, match="^labels has 3, but there are 3 classes"):
+        classification_loss(logits, torch.tensor([0, 1, 2, 3]), CLASSES)
+
+
+def test_the_settings_of_the_paper():
+    assert LossSettings() == (0.9, "cross", "softmax")
+    rng = torch.Generator().manual_seed(7)
+    audio, text, gender_text = (torch.nn.functional.normalize(torch.randn(6, 5, generator=rng), dim=-1) for _ in "123")
+    labels = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([0, 1, 1, 0, 0, 1])
+    scales, given = (torch.tensor(4.0), torch.tensor(6.0)), {"similarity": "cross", "targets": "softmax"}
+    assert torch.equal(
+        emo_clap_loss(audio, text, *scales, labels[0]), emo_clap_loss(audio, text, *scales, labels[0], **given)
+    )
+    tensors = audio, text, gender_text, *scales, *labels
+    assert torch.equal(ml_gemo_clap_loss(*tensors), ml_gemo_clap_loss(*tensors, alpha=0.9, **given))
+    tensors = audio, text, *scales, *labels
+    assert torch.equal(sl_gemo_clap_loss(*tensors), sl_gemo_clap_loss(*tensors, alpha=0.9, **given))
+    matrix = soft_label_matrix(*labels)
+    assert torch.equal(matrix, soft_label_matrix(*labels, 0.9)) and matrix.dtype == torch.float32
+    assert matrix[0].tolist() == pytest.approx([1, 0, 0, 1, 0.1, 0]), "the same emotion and gender, or gender alone"
+    assert torch.equal(soft_targets(matrix), soft_targets(matrix, "softmax"))
+
+
+@pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
+def test_the_rows_of_two_processes_give_the_loss_of_the_batch(objective):
+    rng = np.random.default_rng(8)
+    embeds = [torch.tensor(unit(rng, len(EMOTIONS))) for _ in range(3)]
+    labels = torch.tensor(EMOTIONS), torch.tensor(GENDERS)
+    scale = torch.tensor(5.0, dtype=torch.float64)
+    batch = ContrastiveBatch(*embeds[:2], scale, scale, *labels, embeds[2])
+    settings = LossSettings(alpha=0.6, targets="row")
+    complete = objective_terms(objective, batch, settings)
+    halves = [objective_terms(objective, batch, settings, rows) for rows in (slice(0, 3), slice(3, None))]
+    for measure in (contrastive_loss, loss_floor):
+        assert sum(map(measure, halves)).item() == pytest.approx(measure(complete).item(), rel=1e-12)
+        assert measure(halves[0]).item() != pytest.approx(measure(complete).item(), rel=0.05)
+    for term, first, second in zip(complete, *halves, strict=True):
+        assert torch.equal(term.targets, torch.cat([first.targets, second.targets]))
+        assert len(first.logits) < len(term.logits) == term.total_rows == first.total_rows == second.total_rows
+
+
+def test_without_gender_labels_sl_is_emo():
+    rng = np.random.default_rng(9)
+    audio, text = (torch.tensor(unit(rng, 6)) for _ in range(2))
+    scale = torch.tensor(5.0, dtype=torch.float64)
+    batch = ContrastiveBatch(audio, text, scale, scale, torch.tensor([0, 1, 2, 0, -1, 1]))
+    assert batch.gender_labels is None and batch.gender_text_embeds is None
+    emo, sl = (contrastive_loss(objective_terms(name, batch, LossSettings())).item() for name in ("emo", "sl"))
+    assert emo == sl
+
+
+def test_targets_are_computed_in_the_precision_of_the_loss():
+    """Targets of float32 are those of a computation in float32; other bits would change published training runs."""
+    rng = torch.Generator().manual_seed(10)
+    audio, text = (torch.nn.functional.normalize(torch.randn(8, 5, generator=rng), dim=-1) for _ in range(2))
+    labels = torch.tensor(EMOTIONS).abs(), torch.tensor(GENDERS).abs()
+    batch = ContrastiveBatch(audio, text, torch.tensor(5.0), torch.tensor(5.0), *labels)
+    for alpha in np.linspace(0.01, 0.99, 50).tolist():
+        [term, _] = objective_terms("sl", batch, LossSettings(alpha, targets="row"))
+        assert torch.equal(term.targets, soft_targets(soft_label_matrix(*labels, alpha), "row"))
+    double = kl_contrastive(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]], dtype=torch.float64))
+    assert double.dtype == torch.float32 and double.item() == pytest.approx(math.log(2))
+
+
+def test_entropy_and_weights_by_hand():
+    assert target_entropy(torch.tensor([[0.25, 0.75]])).item() == pytest.approx(
+        -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    )
+    assert target_entropy(torch.ones(1, 1)).item() == 0 and target_entropy(torch.ones(0, 3)).item() == 0
+    logits, targets = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    assert contrastive_loss([ContrastiveTerm(3.0, logits, targets, 1)]).item() == pytest.approx(3 * math.log(2))
+    terms = [ContrastiveTerm(2.0, logits, targets, 4), ContrastiveTerm(1.0, logits, targets, torch.tensor(2))]
+    assert contrastive_loss(terms).item() == pytest.approx((2 / 4 + 1 / 2) * math.log(2))
+    even = torch.tensor([[0.5, 0.5]])
+    assert loss_floor([ContrastiveTerm(2.0, logits, even, 4)]).item() == pytest.approx(2 / 4 * math.log(2))
+    none = ContrastiveTerm(1.0, torch.zeros(0, 2), torch.zeros(0, 2), 0)
+    assert contrastive_loss([none]).item() == 0
+
+
+def test_no_tensor_is_made_on_another_device():
+    """A wrong device is an error also on the device `meta`."""
+    matrix = torch.empty(2, 2, device="meta")
+    for total in (2, torch.empty((), device="meta")):
+        assert contrastive_loss([ContrastiveTerm(1.0, matrix, matrix, total)]).device.type == "meta"
+        [weighted] = [ContrastiveTerm(1.0, matrix, matrix, total)]
+        assert loss_floor([weighted]).device.type == "meta"
+
+
+def test_errors_name_what_is_unknown():
+    scale, embeds, labels = torch.tensor(1.0), torch.eye(2), torch.tensor([0, 1])
+    batch = ContrastiveBatch(embeds, embeds, scale, scale, labels, labels)
+    with pytest.raises(ValueError) as error:
+        objective_terms("all", batch, LossSettings())
+    assert str(error.value) == "objective='all' is unknown; choose 'emo', 'ml' or 'sl'"
+    with pytest.raises(ValueError) as error:
+        objective_terms("ml", batch, LossSettings())
+    assert str(error.value) == (
+        "objective 'ml' needs the gender prompts: pass gender_input_ids and gender_attention_mask"
+    )
+    with pytest.raises(ValueError) as error:
+        similarity_logits(embeds, embeds, scale, scale, "cosine")
+    assert str(error.value) == "similarity='cosine' is unknown; choose 'cross', 'intra' or 'both'"
+    with pytest.raises(ValueError) as error:
+        soft_targets(embeds, "flat")
+    assert str(error.value) == "targets='flat' is unknown; choose 'softmax' or 'row'"

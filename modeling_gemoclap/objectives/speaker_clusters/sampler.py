@@ -43,7 +43,7 @@ class SpeakerClusterSampler(StepSampler):
             raise ValueError(
                 f"group_size {group_size} must be even and at least 4: two or more clips of each of two clusters"
             )
-        if batch_size % (group_size * processes):
+        if batch_size < 1 or batch_size % (group_size * processes):
             nearest = max(1, round(batch_size / (group_size * processes))) * group_size * processes
             raise ValueError(
                 f"a batch of {batch_size} cannot be divided into groups of {group_size} clips; give {nearest}"

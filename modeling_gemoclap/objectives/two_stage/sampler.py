@@ -61,7 +61,7 @@ class SupConSampler(StepSampler):
         self, emotions: list[int], sampling: CorpusSampling, batch_size: int, processes: int = 1, seed: int = 0
     ):
         labelled = sum(emotion >= 0 for emotion in emotions)
-        super().__init__(len(emotions), batch_size, -(-labelled // batch_size), seed)
+        super().__init__(len(emotions), batch_size, -(-labelled // max(1, batch_size)), seed)
         self.processes = processes
         self.cross_corpus_negatives = sampling.negatives == "emotion_or_corpus"
         labels, corpora = np.asarray(emotions), np.asarray(sampling.corpora)
@@ -123,9 +123,8 @@ class SupConSampler(StepSampler):
         needed = self.batch_size // (2 * len(self.corpora))
         for corpus in self.corpora:
             counts = {emotion: len(pool) for (owner, emotion), pool in self.pools.items() if owner == corpus}
-            for emotion, corpora in self.corpora_of_emotion.items():
-                negatives = sum(counts.values()) - counts.get(emotion, 0)
-                if negatives < needed and (not self.cross_corpus_negatives or corpus in corpora):
+            for emotion in self.corpora_of_emotion:
+                if sum(counts.values()) - counts.get(emotion, 0) < needed:
                     raise ValueError(
                         f"{self.corpus_names[corpus]} has too few clips that are not {self.emotion_names[emotion]}: a "
                         f"step of {self.batch_size} needs {needed} as negatives; give a smaller batch"
