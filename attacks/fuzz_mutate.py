@@ -22,13 +22,13 @@ def damage(data: bytes, dice: random.Random, header: int | None = None) -> bytes
         dice: The source of chance.
         header: Bytes at the start in which half of the damage is done; None: a tenth of the file, at least 64.
     """
-    data = bytearray(data)
+    limit, data = max(2**20, 2 * len(data)), bytearray(data)
     for _ in range(dice.choice((1, 1, 1, 2, 3, 5))):
         if not data:
             return bytes(dice.randbytes(dice.randrange(64)))
         size = min(len(data), (header or max(64, len(data) // 10)) if dice.random() < 0.5 else len(data))
         _DAMAGES[dice.randrange(len(_DAMAGES))](data, dice.randrange(size), dice)
-    return bytes(data[: 2**20])
+    return bytes(data[:limit])
 
 
 def _flip(data: bytearray, at: int, dice) -> None:

@@ -62,7 +62,7 @@ def read_yaml(path: str | Path) -> dict:
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=_TextLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from None
+        raise ValueError(f"{path}: not YAML: {_yaml_reason(error)}") from None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply for a configuration") from None
     except UnicodeDecodeError as error:
@@ -71,6 +71,17 @@ def read_yaml(path: str | Path) -> dict:
         kind = {"list": "a list"}.get(type(values).__name__, "text")
         raise ValueError(f"{path}: a configuration must be a mapping of fields to values, not {kind}")
     return values or {}
+
+
+def _yaml_reason(error: yaml.YAMLError) -> str:
+    """What is wrong and in which line, as one sentence."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        return f"{place}{error.problem}{f' ({error.context})' if error.context else ''}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"the character #x{int(error.character):04x} at position {error.position} is not allowed"
+    return " ".join(str(error).split())
 
 
 def typed(value, keys: bool = False):

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.catalogue import CORPORA
-from ..corpora.checkpoint_files import check_checkpoint_files
+from ..corpora.checkpoint_files import check_checkpoint_files, damage_is_named
 from ..corpora.files import read_object, write_atomically
 from ..corpora.provenance import SUPERVISED, TEACHER
 from ..fingerprint import TRAINING_CLIPS, code_sha256
@@ -141,7 +141,8 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
     names = [name for name in content.get("architectures") or [] if name in ARCHITECTURES]
     if content.get("model_type") != GEmoClapConfig.model_type or not names:
         raise ValueError(f"{folder}: not a checkpoint of train.py, but a {content.get('model_type')!r} model")
-    config = GEmoClapConfig.from_pretrained(folder)
+    with damage_is_named(folder, "config.json"):
+        config = GEmoClapConfig.from_pretrained(folder)
     return Checkpoint(folder, names[0], config, _sampling_rate(folder), load_facts(folder), name)
 
 
