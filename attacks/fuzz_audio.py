@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import random
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
 
 import fuzz_mutate
+import fuzz_structure
 import numpy as np
 import soundfile
-from fuzz_judge import BrokenPromise
 
 RATE = 16000
 CONTAINERS = {  # kind: pairs of libsndfile's format and encoding
@@ -26,8 +23,21 @@ CONTAINERS = {  # kind: pairs of libsndfile's format and encoding
     "FLAC": [("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("FLAC", "PCM_S8")],
     "OGG": [("OGG", "VORBIS"), ("OGG", "OPUS")],
     "MP3": [("MP3", "MPEG_LAYER_III")],
-    "rarer containers": [("NIST", "PCM_16"), ("VOC", "PCM_16"), ("IRCAM", "PCM_16"), ("SVX", "PCM_16"), ("PAF", "PCM_16")]
-    + [("MAT4", "DOUBLE"), ("MAT5", "FLOAT"), ("PVF", "PCM_16"), ("HTK", "PCM_16"), ("AVR", "PCM_16"), ("SDS", "PCM_16")]
+    "rarer containers": [
+        ("NIST", "PCM_16"),
+        ("VOC", "PCM_16"),
+        ("IRCAM", "PCM_16"),
+        ("SVX", "PCM_16"),
+        ("PAF", "PCM_16"),
+    ]
+    + [
+        ("MAT4", "DOUBLE"),
+        ("MAT5", "FLOAT"),
+        ("PVF", "PCM_16"),
+        ("HTK", "PCM_16"),
+        ("AVR", "PCM_16"),
+        ("SDS", "PCM_16"),
+    ]
     + [("WVE", "ALAW"), ("XI", "DPCM_16"), ("MPC2K", "PCM_16")],
 }
 BY_FFMPEG = {"webm": ("-c:a", "libopus"), "mp4": ("-c:a", "aac"), "adts": ("-c:a", "aac"), "asf": ("-c:a", "wmav2")}
@@ -84,7 +94,7 @@ def seeds_by_ffmpeg() -> list[bytes]:
 def damage(data: bytes, dice: random.Random) -> bytes:
     """Damage a recording: half of the files with chunks by their chunks, and most Ogg files with right checksums."""
     if data[:4] in WITH_CHUNKS and dice.random() < 0.5:
-        return fuzz_mutate.damage_chunks(data, dice)
+        return fuzz_structure.damage_chunks(data, dice)
     damaged = fuzz_mutate.damage(data, dice, header=96)
     return _with_checksums(damaged) if data[:4] == b"OggS" and dice.random() < 0.8 else damaged
 
@@ -103,80 +113,3 @@ def _with_checksums(data: bytes) -> bytes:
         pages.append(bytes(page))
         position += size
     return b"".join(pages) + data[position:]
-
-
-# ---- promises -------------------------------------------------------------------------------------------------------
-@functools.cache
-def _extractor():
-    from modeling_gemoclap import GEmoClapFeatureExtractor
-
-    return GEmoClapFeatureExtractor(feature_type="log_mel")
-
-
-def decode(path: Path) -> None:
-    """Decode a recording at once and in blocks, and compute features.
-
-    Raises:
-        BrokenPromise: If features are empty or not finite, or if the two readers disagree.
-    """
-    from modeling_gemoclap import AudioError
-    from modeling_gemoclap.inference.streaming.files import open_recording
-    from modeling_gemoclap.inference.streaming.signal import check_samples
-    from modeling_gemoclap.recordings_gemoclap import read_audio
-
-    recording, error = None, None
-    try:
-        recording, rate = read_audio(str(path))
-    except AudioError as refusal:
-        error = refusal
-    frames, error_of_stream = 0, None
-    try:
-        stream = open_recording(str(path))
-        for block in stream.blocks:
-            check_samples(block, path.name)
-            frames += len(block)
-    except AudioError as refusal:
-        error_of_stream = refusal
-    if recording is not None and (error_of_stream or (frames, stream.rate) != (len(recording), rate)):
-        raise BrokenPromise(f"{len(recording)} samples at {rate} Hz at once, in blocks {error_of_stream or frames}")
-    if error and error_of_stream is None and frames:
-        raise BrokenPromise(f"{frames} samples in blocks, at once: {error}")
-    if error:
-        raise error
-    features = _extractor().features(_extractor().load_speech(str(path)))
-    if not features.size or not np.isfinite(features).all():
-        raise BrokenPromise(f"features {features.shape} that are not finite or empty")
-
-
-@functools.cache
-def pipe_of(model: str):
-    """The pipeline of a checkpoint, loaded once."""
-    from modeling_gemoclap.inference.loading import load_pipeline
-
-    return load_pipeline(model, "cpu")
-
-
-def predict(path: Path) -> None:
-    """Predict the emotion of a recording.
-
-    Raises:
-        BrokenPromise: If the scores are not finite or do not sum to 1.
-    """
-    from modeling_gemoclap.inference.predictions import PredictionOptions, predict
-
-    [answer] = predict(pipe_of("compact"), [str(path)], PredictionOptions(gender=True))
-    total = sum(answer.scores.values())
-    if not (abs(total - 1) < 1e-3 and answer.label in answer.scores and np.isfinite(answer.score)):
-        raise BrokenPromise(f"scores sum to {total}, label {answer.label}")
-
-
-def without_ffmpeg(run: Callable[[Path], None]) -> Callable[[Path], None]:
-    """The same promise on a machine without ffmpeg, whose start takes longer than decoding."""
-
-    def run_without(path: Path) -> None:
-        from modeling_gemoclap import audio_files_gemoclap
-
-        audio_files_gemoclap.find_ffmpeg = lambda: None
-        run(path)
-
-    return run_without

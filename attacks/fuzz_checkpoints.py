@@ -1,19 +1,13 @@
-"""The files of checkpoints and runs, recipes and uploads, and what must hold for damaged ones."""
+"""The files of checkpoints, and what must hold for damaged ones."""
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import io
-import json
-import random
 import shutil
 from pathlib import Path
 
 import numpy as np
-from fuzz_audio import RATE, encoded, pipe_of, wave
+from fuzz_audio import RATE, wave
 from fuzz_judge import BrokenPromise
-from fuzz_mutate import VALUES, damage
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPACT = ROOT / "checkpoints" / "gemoclap-compact"
@@ -52,7 +46,9 @@ def extract(path: Path) -> None:
     load_config(str(path.parent))
     processor = load_processor(str(path.parent))
     try:
-        features = processor.feature_extractor({"array": wave(0.5, 1)[:, 0], "sampling_rate": RATE}, return_tensors="np")
+        features = processor.feature_extractor(
+            {"array": wave(0.5, 1)[:, 0], "sampling_rate": RATE}, return_tensors="np"
+        )
     except AudioError as error:  # of a minimum length, for example
         raise AudioError(f"{path}: {error}") from None
     for name, values in features.items():
@@ -88,60 +84,9 @@ def read_training_clips(path: Path) -> None:
         raise BrokenPromise(f"ranges {ranges}")
 
 
-# ---- runs -----------------------------------------------------------------------------------------------------------
 def read_card_facts(path: Path) -> None:
     """Read the facts of a model card, and render the card."""
     from modeling_gemoclap.publishing.card import card_content, read_checkpoint
 
     if "Results" not in card_content(read_checkpoint(path.parent), []) and not path.is_file():
         raise BrokenPromise("no card")
-
-
-RECIPE = b"""head: contrastive
-data_dir: corpus
-output_dir: runs/x
-emotions: [angry, happy, sad]
-num_train_epochs: 3
-learning_rate: 1e-4
-audio_config: {hidden_size: 32, num_hidden_layers: 1}
-emotion_map: '{"wut": "angry"}'
-per_device_train_batch_size: 8
-bf16: false
-cells: &cells [{name: a, alpha: 0.9}]
-"""
-YAML_PARTS = (b"&a [*a]", b"!!python/object/apply:os.system [id]", b"!!binary YQ==", b"{a: &x [l, l], b: *x}", b"? [1]")
-YAML_PARTS += (b"- - - -", b"<<: *cells", b"[" * 500, b"'", b"0x1F", b"1_000", b"2001-01-01", b"no", b"~", b"\t", b"|\n  x")
-BOMB = b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
-    b"%c: &%c [%s]\n" % (ord("a") + level, ord("a") + level, b",".join([b"*%c" % (ord("a") + level - 1)] * 10))
-    for level in range(1, 12)
-)
-RECIPE_SEEDS = [RECIPE.replace(b"cells: &cells [{name: a, alpha: 0.9}]\n", b""), b"head: classifier\nseed: 1\n", BOMB]
-
-
-def damage_recipe(data: bytes, dice: random.Random) -> bytes:
-    """Damage a recipe: its bytes, its values or its structure."""
-    if dice.random() < 0.3:
-        return damage(data, dice)
-    lines = data.split(b"\n")
-    for _ in range(dice.choice((1, 1, 2))):
-        at = dice.randrange(len(lines))
-        name, _, value = lines[at].partition(b": ")
-        word = str(dice.choice(VALUES)).encode(errors="replace")
-        new = dice.choice((*YAML_PARTS, word, value * 2, b"[%s, %s]" % (value, word)))
-        lines[at] = dice.choice((b"%s: %s" % (name, new), new, lines[at] + b"\n" + lines[at], b"  " + lines[at]))
-    return b"\n".join(lines)
-
-
-def read_recipe(path: Path) -> None:
-    """Check a recipe as `train.py` does before it reads any clip."""
-    from modeling_gemoclap.runs.recipe import check_recipe
-
-    check_recipe(["--config", str(path)], str(path))
-
-
-def read_grid(path: Path) -> None:
-    """Read the cells of a grid."""
-    from modeling_gemoclap.runs.grid import cells_of
-
-    if not cells_of(str(path))[1]:
-        raise BrokenPromise("no cells")

@@ -22,12 +22,12 @@ class TooSlow(BaseException):
     """The time of an input is over. It is no `Exception`, so that no handler of the package takes it."""
 
 
-def judge(run: Callable[[], object], name: str, size: int = 0) -> tuple[str, str, str]:
+def judge(run: Callable[[], object], names: tuple[str, ...], size: int = 0) -> tuple[str, str, str]:
     """Run one input and check the promise.
 
     Args:
         run: Raises an error of the package for an input that cannot be used.
-        name: A word that the error must contain, such as the name of the file.
+        names: Words of which the error must contain one, such as the name of the file.
         size: Bytes of the input, which extend the limit of memory.
 
     Returns:
@@ -45,7 +45,7 @@ def judge(run: Callable[[], object], name: str, size: int = 0) -> tuple[str, str
         verdict, message, place = "broken", f"more than {SECONDS} s of processor time", _place(error)
     except Exception as error:
         place, message = _place(error), failure_message(error) or ""
-        reason = _why_no_refusal(error, message, name)
+        reason = _why_no_refusal(error, message, names)
         verdict = "broken" if reason else "refused"
         message = f"{reason}: {type(error).__name__}: {error}"[:600] if reason else message
     finally:
@@ -56,7 +56,7 @@ def judge(run: Callable[[], object], name: str, size: int = 0) -> tuple[str, str
     return verdict, message, place
 
 
-def _why_no_refusal(error: Exception, message: str, name: str) -> str | None:
+def _why_no_refusal(error: Exception, message: str, names: tuple[str, ...]) -> str | None:
     """Why an error breaks the promise; None if it keeps it."""
     if isinstance(error, BrokenPromise):
         return "wrong answer"
@@ -64,8 +64,8 @@ def _why_no_refusal(error: Exception, message: str, name: str) -> str | None:
         return "out of memory"
     if not message:
         return "would be reported as a bug"
-    if name not in message:
-        return f"the message does not name {name}"
+    if not any(name in message for name in names):
+        return f"the message does not name {names[0]}"
     if len(message) > LONGEST_MESSAGE or "\n" in message or re.search(r"object at 0x|Traceback", message):
         return f"the message is not one sentence ({len(message)} characters)"
     return None

@@ -49,7 +49,7 @@ def _check_numbers(values: dict) -> None:
         ValueError: If a number is out of range.
     """
     checks = (
-        ("a whole number from 1 to 1024", lambda n: isinstance(n, numbers.Integral) and 1 <= n <= 1024, "num_mel_bins"),
+        ("an integer from 1 to 1024", lambda n: isinstance(n, numbers.Integral) and 1 <= n <= 1024, "num_mel_bins"),
         ("a number of at least 0.001 and at most 1", lambda n: 0.001 <= n <= 1, "frame_seconds hop_seconds"),
         ("a finite number above 0", lambda n: 0 < n < np.inf, "max_seconds max_frequency"),
         ("a number of at least 1e-6 and at most 1e6", lambda n: 1e-6 <= n <= 1e6, "log_mel_std"),

@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from ..audio_headers_gemoclap import error_summary
 from .files import read_object, require
 
 FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json")
 LISTS_OR_NULL = ("emotions", "genders", "architectures", "known_words", "training_data")
-
-
-@contextmanager
-def damage_is_named(name: str | Path, files: str) -> Iterator[None]:
-    """Name the checkpoint and its files in the errors that libraries raise for damaged content.
-
-    transformers, tokenizers and huggingface_hub raise errors of any type for a file that is valid JSON but has other
-    fields or values than they expect. Errors of missing packages, memory and devices are not changed, nor are messages
-    of one line that name the checkpoint.
-
-    Args:
-        name: Name or path of the checkpoint.
-        files: The files that are read, in messages.
-
-    Raises:
-        ValueError: If one of them cannot be used.
-    """
-    try:
-        yield
-    except (ImportError, MemoryError, RuntimeError):
-        raise
-    except Exception as error:
-        if isinstance(error, (OSError, ValueError)) and str(name) in str(error) and "\n" not in str(error).strip():
-            raise
-        raise ValueError(
-            f"{name}: {files} cannot be used ({error_summary(error)}); download or create the file again"
-        ) from error
 
 
 def check_checkpoint_files(name: str | Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from ..configuration_gemoclap import GEmoClapConfig
-from ..corpora.checkpoint_files import damage_is_named
+from ..corpora.files import damage_is_named
 from ..fingerprint import code_sha256, weight_files
 from .loading import checkpoint_folder, load_config
 

@@ -12,7 +12,8 @@ from ..command_line.kernel_cache import limit_kernel_cache
 from ..command_line.places import refuse_missing_device
 from ..command_line.shipped import shipped_checkpoint
 from ..configuration_gemoclap import GEmoClapConfig
-from ..corpora.checkpoint_files import check_checkpoint_files, damage_is_named
+from ..corpora.checkpoint_files import check_checkpoint_files
+from ..corpora.files import damage_is_named
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..fingerprint import TRAINING_CLIPS
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel

@@ -10,7 +10,8 @@ from transformers import PretrainedConfig
 from ..base_gemoclap import UNLABELLED_ENCODER, GEmoClapPreTrainedModel
 from ..command_line.files import json_object
 from ..configuration_gemoclap import GEmoClapConfig
-from ..corpora.checkpoint_files import check_checkpoint_files, damage_is_named
+from ..corpora.checkpoint_files import check_checkpoint_files
+from ..corpora.files import damage_is_named
 from ..corpora.provenance import SUPERVISED
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..fingerprint import weight_files
