@@ -16,7 +16,7 @@ from pathlib import Path
 
 from attack import Attack, parse_options
 
-ROUND = 40  # inputs of a kind with share 1 in one round
+ROUND = 100  # inputs of a kind with share 1 in one round
 SMALL = 6
 
 
@@ -79,6 +79,7 @@ def attack_kind(attack: Attack, target, first: int, count: int, seen: set) -> Co
                 verdict, message, _ = job(0)
                 if verdict != "answered":
                     raise ValueError(message)
+        first += target.valid if attack.options.small else 0  # the others are valid files
         outcomes = run_isolated(job, first, first + count, max(20.0, attack.seconds_left()))
         attack.tried[target.kind] += len(outcomes)
         for outcome in outcomes:

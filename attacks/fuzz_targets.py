@@ -52,6 +52,11 @@ class Target(NamedTuple):
     prepare: Callable[[Path], None] | None = None
     words: tuple[str, ...] = ()
 
+    @property
+    def valid(self) -> int:
+        """Number of valid files, which are the first inputs."""
+        return len(_seeds(self.kind, self.seeds))
+
     def input(self, number: int, seed: int) -> bytes:
         """The input of a number, the same at every call. The first ones are the valid files."""
         seeds = _seeds(self.kind, self.seeds)

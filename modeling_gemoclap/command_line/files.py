@@ -121,14 +121,14 @@ def json_object(text: str | None, name: str) -> dict:
     """
 
     def refuse_number(word: str):
-        raise ValueError(f"{name}: {word} is not a finite number: {text}")
+        raise ValueError(f"{name}: {word} is not a finite number: {str(text):.200}")
 
     def finite(word: str) -> float:
         return float(word) if math.isfinite(float(word)) else refuse_number(word)
 
     def pairs(items: list[tuple]) -> dict:
         if repeated := sorted({key for key, _ in items if sum(key == other for other, _ in items) > 1}):
-            raise ValueError(f"{name}: duplicate key {', '.join(map(repr, repeated))}: {text}")
+            raise ValueError(f"{name}: duplicate key {', '.join(map(repr, repeated))}: {str(text):.200}")
         return dict(items)
 
     try:
@@ -136,7 +136,7 @@ def json_object(text: str | None, name: str) -> dict:
     except RecursionError:
         raise ValueError(f"{name}: nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name}: not JSON ({error}): {text}") from None
+        raise ValueError(f"{name}: not JSON ({error}): {str(text):.200}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{name}: must be a JSON object, got {text}")
+        raise ValueError(f"{name}: must be a JSON object, got {str(text):.200}")
     return values

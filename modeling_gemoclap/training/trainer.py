@@ -24,7 +24,6 @@ from .finite import (
     IndexedCollator,
     refuse_logits_not_finite,
     refuse_metric_not_finite,
-    refuse_weights_not_finite,
 )
 from .gather import all_gather_object, gather
 from .history import record_training, records_of, save_history, settle_history, stamp_weights
@@ -238,7 +237,7 @@ class SpeechTrainer(HubTrainer):
         finally:
             self.trained_model.note_weights()
         self._stamp()
-        refuse_weights_not_finite(self.model, "after the last step and are not saved: give a lower --learning_rate.")
+        self._guard.refuse_weights(self.model, self.state)
         if idle := int(self.idle_batches):
             logger.warning(f"{idle} of {self.batches} batches had no comparison and no gradient: {self.comparison}")
         return result
@@ -284,7 +283,7 @@ class SpeechTrainer(HubTrainer):
         return loss
 
     def _save_checkpoint(self, *args, **kwargs):
-        refuse_weights_not_finite(self.model, "and are not saved: give a lower --learning_rate.")
+        self._guard.refuse_weights(self.model, self.state)
         super()._save_checkpoint(*args, **kwargs)
 
     def _determine_best_metric(self, metrics, trial):
