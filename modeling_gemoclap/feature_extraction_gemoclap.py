@@ -49,11 +49,12 @@ def _check_numbers(values: dict) -> None:
         ValueError: If a number is out of range.
     """
     checks = (
-        ("a whole number of at least 1", lambda n: isinstance(n, numbers.Integral) and n >= 1, "num_mel_bins"),
+        ("an integer from 1 to 1024", lambda n: isinstance(n, numbers.Integral) and 1 <= n <= 1024, "num_mel_bins"),
         ("a number of at least 0.001 and at most 1", lambda n: 0.001 <= n <= 1, "frame_seconds hop_seconds"),
-        ("a finite number above 0", lambda n: 0 < n < np.inf, "log_mel_std max_seconds max_frequency"),
+        ("a finite number above 0", lambda n: 0 < n < np.inf, "max_seconds max_frequency"),
+        ("a number of at least 1e-6 and at most 1e6", lambda n: 1e-6 <= n <= 1e6, "log_mel_std"),
         ("a finite number of at least 0", lambda n: 0 <= n < np.inf, "min_frequency min_seconds"),
-        ("a finite number", np.isfinite, "log_mel_mean padding_value"),
+        ("a number from -1e6 to 1e6", lambda n: -1e6 <= n <= 1e6, "log_mel_mean padding_value"),  # float32 input
         ("a finite number of at most 0", lambda n: -np.inf < n <= 0, "level_db"),
     )
     for description, is_valid, names in checks:

@@ -77,7 +77,9 @@ class GEmoClapProjection(nn.Module):
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Map `(batch, hidden_size)` to `(batch, projection_dim)` of unit length."""
-        return F.normalize(self.linear2(self.dropout(F.gelu(self.linear1(pooled)))), dim=-1)
+        embeds = self.linear2(self.dropout(F.gelu(self.linear1(pooled))))
+        wide = embeds.to(torch.promote_types(embeds.dtype, torch.float32))  # the norm overflows float16
+        return F.normalize(wide, dim=-1).to(embeds.dtype)
 
 
 def bounded_scale(logit_scale: torch.Tensor) -> torch.Tensor:

@@ -241,5 +241,7 @@ class ZeroShotEmotionPipeline(Pipeline):
 
     def _rank(self, embeddings: torch.Tensor, class_embeddings: torch.Tensor, labels: list[str]) -> list[list[dict]]:
         scale = self.model.audio_scale.detach().float().cpu()
+        if not scale > 0:  # all scores would be equal
+            raise ValueError(f"the scale of the model's logits is {scale.item()}: its weights are damaged")
         logits = scale * embeddings.float() @ class_embeddings.float().cpu().T
         return rank_scores((logits / (self.model.config.calibration_temperature or 1.0)).softmax(-1), labels)

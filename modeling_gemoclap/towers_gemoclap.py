@@ -205,14 +205,14 @@ def load_complete_model(model_class: type[PreTrainedModel], name: str, **options
             shapes = [line.strip() for line in str(error).splitlines() if "shape" in line or "torch.Size" in line]
             raise ValueError(
                 f"{name}: the shapes of the weights do not match config.json, so one of the two belongs to another "
-                f"model: {' '.join(shapes[:2]) or error}"
+                f"model: {' '.join(shapes[:2]) or error:.500}"
             ) from None
         # The messages of transformers are clear; those of the file readers do not even name the file.
         if isinstance(error, (ImportError, ValueError)) or (isinstance(error, OSError) and error.errno is None):
             raise
         raise ValueError(
             f"{name}: its weights cannot be read; the file may be truncated: download it again "
-            f"({type(error).__name__}: {error})"
+            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.300})"
         ) from None
     # Checkpoints that were fine-tuned without SpecAugment lack its embedding, which training learns quickly.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))

@@ -165,4 +165,11 @@ def _why_invalid(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> st
     lengths = np.linalg.norm(embeddings.astype(np.float32), axis=1)
     if not (np.abs(lengths - 1) < 0.01).all() or not (np.diff(distances) >= 0).all():
         return "its embeddings have no unit length, or its distances are not sorted"
+    if not all(_is_sorted_or_unknown(tensors[name]) for name in MEASURES):
+        return "its percentiles are not sorted numbers"
     return None if metadata["compared_with"] in (OTHER_SPEAKERS, OTHER_CLIPS) else "its metadata is unknown"
+
+
+def _is_sorted_or_unknown(percentiles: np.ndarray) -> bool:
+    is_sorted = np.isfinite(percentiles).all() and (np.diff(percentiles) >= 0).all()
+    return bool(is_sorted or np.isnan(percentiles).all())

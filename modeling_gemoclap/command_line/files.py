@@ -63,7 +63,7 @@ def read_yaml(path: str | Path) -> dict:
         text = Path(path).read_text(encoding="utf-8-sig")
         values = yaml.load(text, Loader=_TextLoader)  # it makes text alone  # nosec B506
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from None
+        raise ValueError(f"{path}: not YAML: {_yaml_reason(error)}") from None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply for a configuration") from None
     except UnicodeDecodeError as error:
@@ -72,6 +72,17 @@ def read_yaml(path: str | Path) -> dict:
         kind = {"list": "a list"}.get(type(values).__name__, "text")
         raise ValueError(f"{path}: a configuration must be a mapping of fields to values, not {kind}")
     return values or {}
+
+
+def _yaml_reason(error: yaml.YAMLError) -> str:
+    """What is wrong and in which line, as one sentence."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        return f"{place}{error.problem}{f' ({error.context})' if error.context else ''}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"the character #x{int(error.character):04x} at position {error.position} is not allowed"
+    return " ".join(str(error).split())
 
 
 def typed(value, keys: bool = False):
@@ -111,14 +122,14 @@ def json_object(text: str | None, name: str) -> dict:
     """
 
     def refuse_number(word: str):
-        raise ValueError(f"{name}: {word} is not a finite number: {text}")
+        raise ValueError(f"{name}: {word} is not a finite number: {str(text):.200}")
 
     def finite(word: str) -> float:
         return float(word) if math.isfinite(float(word)) else refuse_number(word)
 
     def pairs(items: list[tuple]) -> dict:
         if repeated := sorted({key for key, _ in items if sum(key == other for other, _ in items) > 1}):
-            raise ValueError(f"{name}: duplicate key {', '.join(map(repr, repeated))}: {text}")
+            raise ValueError(f"{name}: duplicate key {', '.join(map(repr, repeated))}: {str(text):.200}")
         return dict(items)
 
     try:
@@ -126,7 +137,7 @@ def json_object(text: str | None, name: str) -> dict:
     except RecursionError:
         raise ValueError(f"{name}: nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name}: not JSON ({error}): {text}") from None
+        raise ValueError(f"{name}: not JSON ({error}): {str(text):.200}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{name}: must be a JSON object, got {text}")
+        raise ValueError(f"{name}: must be a JSON object, got {str(text):.200}")
     return values

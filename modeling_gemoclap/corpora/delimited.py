@@ -16,6 +16,7 @@ from .tables import COLUMNS, ROWS_AT_A_TIME, ManifestError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+MAX_WORD = 60  # bytes of a word in messages, before and after the invalid byte
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # Names that other projects give to the columns of a manifest; an error then says which column to rename.
 OTHER_NAMES = {
@@ -83,7 +84,8 @@ def _encoding_error(path: Path) -> str:
         line = 1 + len(re.findall(rb"\r\n|\r|\n", before))
         if error.encoding.startswith("utf-16"):
             return f": invalid UTF-16 ({error.reason} at byte {error.start}); save the file again, as UTF-8"
-        word = re.search(rb"[^\s,;|\"]*$", before)[0] + re.match(rb"[^\s,;|\"]*", content[error.start :])[0]
+        ends = before[-MAX_WORD:], content[error.start : error.start + MAX_WORD]
+        word = re.search(rb"[^\s,;|\"]*$", ends[0])[0] + re.match(rb"[^\s,;|\"]*", ends[1])[0]
         guess = f"; in Windows-1252 it would be {word.decode('cp1252', errors='replace')!r}"
         return f": not UTF-8 in line {line} (byte 0x{content[error.start]:02x}{guess}); save the file as UTF-8"
     return ": not UTF-8; save the file as UTF-8"
@@ -108,7 +110,14 @@ def _find_delimiter(file: io.TextIOBase) -> tuple[str, int]:
         first = file.readline()
     file.seek(0)
     header = first.replace("\0", "")
-    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), []))), 0
+    return max(DELIMITERS, key=lambda delimiter: _number_of_fields(header, delimiter)), 0
+
+
+def _number_of_fields(line: str, delimiter: str) -> int:
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter), []))
+    except csv.Error:  # a field that is too long
+        return 0
 
 
 def _normalise(name: str) -> str:
@@ -152,6 +161,10 @@ def _read_table(file: io.TextIOBase, path: Path, names: Sequence[str]) -> tuple[
 def _checked_columns(columns: list[str], path: Path) -> list[str]:
     if not any(columns):
         raise ManifestError(f"{path}: the file is empty; its first line must name the columns {', '.join(COLUMNS)}")
+    if unprintable := [name for name in columns if not name.isprintable()]:
+        raise ManifestError(
+            f"{path}, line 1: the column {unprintable[0]!r:.100} holds a line break or another control character"
+        )
     if repeated := [name for name, count in Counter(filter(None, columns)).items() if count > 1]:
         raise ManifestError(f"{path}, line 1: the column {repeated[0]} occurs twice in {', '.join(columns)}; keep one")
     return columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,36 @@ def write_json(path: Path, value) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+@contextmanager
+def damage_is_named(name: str | Path, part: str) -> Iterator[None]:
+    """Name a file in the errors that its content causes where it is used.
+
+    Libraries, and code that reads fields, raise errors of any type for content that is valid JSON or text but has
+    other fields or values than expected. Errors of missing packages, of memory and of devices are not changed, nor are
+    messages of one line that name the file.
+
+    Args:
+        name: The file, or the checkpoint.
+        part: What is read, in messages: "its rows".
+
+    Raises:
+        ValueError: If it cannot be used.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError, RuntimeError):
+        raise
+    except Exception as error:
+        if isinstance(error, (OSError, ValueError)) and str(name) in str(error) and "\n" not in str(error).strip():
+            raise
+        kind = "" if isinstance(error, ValueError) or type(error) is Exception else f"{type(error).__name__}: "
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:300]
+        reason = re.sub(r"( at| @)? 0x[0-9a-fA-F]+", "", reason)
+        raise ValueError(
+            f"{name}: {part} cannot be used ({kind}{reason}); download or create the file again"
+        ) from error
+
+
 def read_json(path: str | Path):
     """Read a JSON file.
 
@@ -54,7 +85,10 @@ def read_json(path: str | Path):
         OSError: If the file cannot be opened.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        value = json.loads(text)
+        if r"\ud" in text.casefold():  # half of a pair of surrogates could be written to no file
+            json.dumps(value, ensure_ascii=False).encode()
         if is_deep(value):
             raise RecursionError
     except RecursionError:

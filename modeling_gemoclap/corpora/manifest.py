@@ -317,12 +317,12 @@ def words_for_emotions(emotions: list[str], emotion_map: dict[str, str] | str | 
     except (json.JSONDecodeError, RecursionError):
         emotion_map = None
     if not isinstance(emotion_map, dict) or not all(isinstance(emotion, str) for emotion in emotion_map.values()):
-        raise ManifestError(f'--emotion_map: must be a JSON object such as \'{{"wut": "angry"}}\', got {text}')
+        raise ManifestError(f'--emotion_map: must be a JSON object such as \'{{"wut": "angry"}}\', got {" ".join(str(text).split()):.200}')
     for word, emotion in emotion_map.items():
         known = emotion if emotion in words else canonical_emotion(emotion)
         if not known:
             raise ManifestError(
-                f"--emotion_map: {word!r} is mapped to {emotion!r}, which is not known; known are "
+                f"--emotion_map: {word!r:.80} is mapped to {emotion!r:.80}, which is not known; known are "
                 f"{', '.join([*EMOTION_WORDS, *emotions])}"
             )
         words[word] = known

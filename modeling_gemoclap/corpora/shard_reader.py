@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..audio_headers_gemoclap import error_summary
 from ..fingerprint import file_sha256
 from .delimited import is_git_lfs_pointer, rename_hint
 from .layout import recordings_below
@@ -53,8 +54,8 @@ def _open_shard(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
             yield file
-    except (OSError, pa.ArrowException) as error:
-        message = f"cannot be read as Parquet ({error}); write or download the file again"
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        message = f"cannot be read as Parquet ({error_summary(error)}); write or download the file again"
         if is_git_lfs_pointer(path):
             message = "a git-lfs pointer, not the file; download the file with git lfs pull"
         raise ManifestError(f"{path}: {message}") from None
@@ -116,12 +117,17 @@ def _labels_of(
         raise ManifestError(
             f"{path}: {file.metadata.num_rows:,} rows in {size:,} bytes cannot be recordings; get the file again"
         )
+    if unprintable := [name for name in schema.names if not name.isprintable()]:
+        raise ManifestError(
+            f"{path}: the column {unprintable[0]!r:.100} holds a control character; write the file again"
+        )
     if missing := [name for name in needed if name not in schema.names]:
         hint = rename_hint(missing, schema.names)
         raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {', '.join(schema.names)}{hint}")
     audio, features = audio_column(schema, path), features_of(schema)
     names = [*(name for name in COLUMNS if name in schema.names), *text_columns(schema)]
     table = file.read(columns=[name for name in names if name not in RESERVED_COLUMNS])
+    table.validate(full=True)  # raises an error for text that is not UTF-8
     columns = {name: as_text(table[name], features.get(name), f"{path}: column {name}") for name in table.column_names}
     columns.setdefault("emotion", pa.array([""] * len(table), pa.string()))
     counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
@@ -258,7 +264,9 @@ class ShardReader:
                 self._cache.popitem(last=False)
             with _open_shard(path) as file:
                 audio = audio_column(file.schema_arrow, path)
-                self._cache[key] = audio, file.read_row_group(key[1], columns=audio.columns)
+                table = file.read_row_group(key[1], columns=audio.columns)
+                table.validate(full=True)
+                self._cache[key] = audio, table
         self._cache.move_to_end(key)
         audio, table = self._cache[key]
         recording = audio.recording(table, place["row"], path.parent, f"{path}, {place['file_name']}")

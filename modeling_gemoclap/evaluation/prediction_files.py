@@ -9,7 +9,7 @@ from types import NoneType
 
 import numpy as np
 
-from ..corpora.files import read_object, write_atomically, write_json
+from ..corpora.files import damage_is_named, read_object, write_atomically, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import UNKNOWN
 from ..fingerprint import AUDIO_LIBRARIES, IDENTITY, fingerprint, folder_sha256
@@ -46,13 +46,29 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Read a CSV file that `write_rows` wrote."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    """Read a CSV file that `write_rows` wrote.
+
+    Raises:
+        ValueError: If it is damaged or has no rows.
+    """
+    with damage_is_named(path, "its rows"), open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file, strict=True)
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(f"line {reader.line_num} has more or fewer fields than line 1")
+            rows.append(row)
+        if not rows:
+            raise ValueError("there are none")
+        return rows
 
 
 def predictions_of_rows(rows: list[dict]) -> Predictions:
-    """Convert rows of predictions to arrays. Rows without a `fold` are in fold 0."""
+    """Convert rows of predictions to arrays. Rows without a `fold` are in fold 0.
+
+    Raises:
+        ValueError: If there are no scores, or a score is not finite.
+    """
     labels = [name.removeprefix("score_") for name in rows[0] if name.startswith("score_")]
     files, speakers, genders = (
         np.array([row[name] for row in rows]) for name in ("file_name", "speaker_id", "gender")
@@ -60,6 +76,8 @@ def predictions_of_rows(rows: list[dict]) -> Predictions:
     folds = np.array([int(row.get("fold", 0)) for row in rows])
     truth = np.array([labels.index(row["emotion"]) for row in rows])
     scores = np.array([[float(row[f"score_{label}"]) for label in labels] for row in rows])
+    if not labels or not np.isfinite(scores).all():
+        raise ValueError("the scores of a clip are missing, or not finite")
     return Predictions(labels, files, speakers, genders, folds, truth, scores)
 
 
@@ -81,12 +99,18 @@ def load_predictions(run: str | Path) -> list[Predictions]:
         One `Predictions` for each seed, with clips sorted by file name.
 
     Raises:
-        ValueError: If the run was not evaluated.
+        ValueError: If the run was not evaluated, or its predictions are damaged.
     """
     folder, results = _results(run)
     seeds = results.get("seeds")
-    files = [folder / f"predictions_seed_{seed}.csv" for seed in seeds] if seeds else [folder / PREDICTIONS]
-    return [predictions_of_rows(sorted(read_rows(path), key=lambda row: row["file_name"])) for path in files]
+    with damage_is_named(folder / "results.json", "its seeds"):
+        files = [folder / f"predictions_seed_{seed}.csv" for seed in seeds] if seeds else [folder / PREDICTIONS]
+    predictions = []
+    for path in files:
+        with damage_is_named(path, "its rows"):
+            rows = sorted(read_rows(path), key=lambda row: row["file_name"])
+            predictions.append(predictions_of_rows(rows))
+    return predictions
 
 
 def protocols_of(run: str | Path) -> dict:
@@ -95,12 +119,14 @@ def protocols_of(run: str | Path) -> dict:
     Raises:
         ValueError: If the run was not evaluated.
     """
-    _, results = _results(run)
+    folder, results = _results(run)
     if not results["protocols"]:
         return {"one checkpoint": None}
-    return {
-        seed: {"name": protocol["name"], "folds": protocol["folds"]} for seed, protocol in results["protocols"].items()
-    }
+    with damage_is_named(folder / "results.json", "its protocols"):
+        return {
+            seed: {"name": protocol["name"], "folds": protocol["folds"]}
+            for seed, protocol in results["protocols"].items()
+        }
 
 
 def heard_of(run: str | Path) -> str:
@@ -109,8 +135,9 @@ def heard_of(run: str | Path) -> str:
     Raises:
         ValueError: If the run was not evaluated.
     """
-    _, results = _results(run)
-    return results["heard"]["answer"] if "heard" in results else UNKNOWN
+    folder, results = _results(run)
+    with damage_is_named(folder / "results.json", "its field heard"):
+        return results["heard"]["answer"] if "heard" in results else UNKNOWN
 
 
 def predictions_identity(checkpoint: Path, corpus: Corpus, **settings) -> dict:
@@ -167,12 +194,14 @@ def load_fold(folder: Path) -> FoldPredictions:
     """Load the predictions of a fold.
 
     Raises:
-        ValueError: If a file is damaged.
+        ValueError: If one of its files is damaged, or there is not one embedding for each row.
     """
     record = read_object(folder / RECORD, **RECORD_FIELDS)
-    try:
+    rows = read_rows(folder / PREDICTIONS)
+    with damage_is_named(folder / EMBEDDINGS, "its embeddings"):
         embeddings = np.load(folder / EMBEDDINGS, allow_pickle=False)
-    except (EOFError, ValueError) as error:
-        message = f"cannot be read ({error}); delete the folder, and evaluate again"
-        raise ValueError(f"{folder / EMBEDDINGS}: {message}") from None
-    return FoldPredictions(read_rows(folder / PREDICTIONS), embeddings, record)
+        if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != len(rows):
+            raise ValueError(f"{embeddings.dtype} {embeddings.shape} for {len(rows)} rows of {PREDICTIONS}")
+        if not np.isfinite(embeddings).all():
+            raise ValueError("not all of them are finite")
+    return FoldPredictions(rows, embeddings, record)

@@ -49,12 +49,15 @@ def embed_texts(pipe: ZeroShotEmotionPipeline | AudioClassifier, texts: Sequence
         `(texts, projection_dim)`, float32, unit length.
 
     Raises:
-        ValueError: If the model has no text encoder, or there is no text.
+        ValueError: If the model has no text encoder, there is no text, or an embedding is not finite.
     """
     if isinstance(pipe, AudioClassifier):
         raise ValueError("a classifier has no text encoder: leave out texts, or use a GEmo-CLAP checkpoint")
     tokens = pipe.processor(text=list(texts)).to(pipe.model.device)
-    return pipe.model.get_text_features(**tokens).float().cpu().numpy()
+    embeddings = pipe.model.get_text_features(**tokens).float().cpu().numpy()
+    if not np.isfinite(embeddings).all():
+        raise ValueError("the model's embeddings of texts are not finite: its weights are damaged")
+    return embeddings
 
 
 def check_output(output: str) -> None:

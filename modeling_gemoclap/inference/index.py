@@ -299,7 +299,7 @@ def _reading(path: Path, read):
     """What a function returns that reads a Parquet file."""
     try:
         return read()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
     except OSError as error:  # pyarrow raises one without a number for damaged pages
         if error.errno:

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 
 from ..command_line.terminal import printable
 from ..configuration_gemoclap import GEmoClapConfig
+from ..corpora.files import damage_is_named
 from ..fingerprint import code_sha256, weight_files
 from .loading import checkpoint_folder, load_config
 
@@ -35,6 +36,8 @@ def describe(model: str, revision: str | None = None, files: bool = False) -> st
         ValueError: If there is no such checkpoint.
     """
     config = load_config(model, revision)
+    with damage_is_named(model, "the record of training_data in config.json"):
+        history = "; ".join(_history(config))
     folder = checkpoint_folder(model, revision, ("*.py", "*.json", "*.md"))
     licence, base_models = _card_of(folder)
     weights = weight_files(folder)
@@ -44,7 +47,7 @@ def describe(model: str, revision: str | None = None, files: bool = False) -> st
         "other labels": _words(config),
         "gender": _gender(config),
         "scores": _calibration(config),
-        "trained on": "; ".join(_history(config)),
+        "trained on": history,
         "encoders": base_models,
         "licence": licence,
         "weights": f"{sum(path.stat().st_size for path in weights) / 1e6:.1f} MB" if weights else "not downloaded",

@@ -13,6 +13,7 @@ from ..command_line.places import refuse_missing_device
 from ..command_line.shipped import shipped_checkpoint
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
+from ..corpora.files import damage_is_named
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..fingerprint import TRAINING_CLIPS
 from ..modeling_gemoclap import GEmoClapForAudioClassification, GEmoClapModel
@@ -25,6 +26,7 @@ from .classifier import AudioClassifier
 from .compiling import compile_audio_tower
 
 logger = logging.get_logger(__name__)
+PROCESSOR_FILES = "the files of its processor (processor_config.json or preprocessor_config.json, tokenizer.json)"
 
 
 def load_pipeline(
@@ -61,7 +63,8 @@ def _load_pipeline(model: str, device: str | None, revision: str | None) -> Zero
             f"(train.py --init_from {model}), or compare its layers (evaluate.py --layer_similarity)"
         )
     if "GEmoClapForAudioClassification" in architectures:
-        extractor = GEmoClapFeatureExtractor.from_pretrained(model, **hub)
+        with damage_is_named(model, PROCESSOR_FILES):
+            extractor = GEmoClapFeatureExtractor.from_pretrained(model, **hub)
         classifier = load_complete_model(GEmoClapForAudioClassification, model, **hub)
         classifier.check_history()
         pipe = AudioClassifier(classifier, extractor, device)
@@ -69,10 +72,26 @@ def _load_pipeline(model: str, device: str | None, revision: str | None) -> Zero
         return pipe
     zero_shot = load_complete_model(GEmoClapModel, model, **hub)
     zero_shot.check_history()
-    processor = GEmoClapProcessor.from_pretrained(model, **hub)
+    processor = load_processor(model, **hub)
     pipe = ZeroShotEmotionPipeline(model=zero_shot, processor=processor, device=device)
     pipe.clip_seconds = _clip_seconds(model, revision)
     return pipe
+
+
+def load_processor(model: str, **hub) -> GEmoClapProcessor:
+    """Load the feature extractor and the tokenizer of a checkpoint.
+
+    Args:
+        model: A folder, or a name on the Hub.
+        **hub: Options of the Hub.
+
+    Raises:
+        ValueError: If their files are damaged, or name other parts.
+    """
+    with damage_is_named(model, PROCESSOR_FILES):
+        processor = GEmoClapProcessor.from_pretrained(model, **hub)
+        processor.tokenizer(["a"])  # settings of another type than transformers expects fail only here
+    return processor
 
 
 def _clip_seconds(model: str, revision: str | None) -> float | None:
@@ -130,5 +149,6 @@ def load_config(model: str, revision: str | None = None) -> GEmoClapConfig:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{model}: no such folder, and no such model on the Hub or in its cache ({reason})") from None
     if kind != GEmoClapConfig.model_type:
-        raise ValueError(f"{model}: a checkpoint of {kind or 'an unknown kind'}, not of GEmo-CLAP")
-    return GEmoClapConfig.from_pretrained(model, **hub)
+        raise ValueError(f"{model}: a checkpoint of {str(kind or 'an unknown kind'):.80}, not of GEmo-CLAP")
+    with damage_is_named(model, "config.json"):
+        return GEmoClapConfig.from_pretrained(model, **hub)

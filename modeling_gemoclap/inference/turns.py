@@ -19,6 +19,7 @@ from .streaming.waves import waves
 logger = logging.get_logger(__name__)
 
 LONGEST_CLIP = 30.0  # seconds: a longer turn is classified in parts
+MOST_SECONDS = 30 * 86400  # of all turns together, and of the end of each: more are times in another unit, or damage
 TOLERANCE = 0.5  # seconds by which a turn may exceed the recording without a warning
 FIELDS = "SPEAKER FILE CHANNEL START DURATION <NA> <NA> SPEAKER_NAME <NA> <NA>"
 
@@ -74,7 +75,25 @@ def read_rttm(path: str | Path, recording: str | Path | None = None) -> list[Tur
     [(name, turns)] = by_file.items()
     if stem not in (None, name):
         logger.warning(f"{path}: its turns are those of {name}, and the recording is {stem}")
+    try:
+        _check_length(turns)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return sorted(turns, key=lambda turn: (turn.start, turn.end))
+
+
+def _check_length(turns: list[Turn]) -> None:
+    """Check that turns can be divided into parts, each of which takes memory.
+
+    Raises:
+        ValueError: If they are longer than `MOST_SECONDS` together, or one of them ends later.
+    """
+    total, last = sum(turn.end - turn.start for turn in turns), max((turn.end for turn in turns), default=0.0)
+    if not max(total, last) <= MOST_SECONDS:
+        raise ValueError(
+            f"its turns have {total:g} s together and end at {last:g} s, more than {MOST_SECONDS // 86400} days; give "
+            "times in seconds"
+        )
 
 
 def _turn(words: list[str], place: str) -> Turn:
@@ -147,6 +166,7 @@ def _classified(pipe, source, options, turns, hook) -> Iterator[Segment]:
 
 def _split(turns: list[Turn], rate: int, longest: float) -> list[_Part]:
     """The parts of all turns, in the order of their ends."""
+    _check_length(turns)
     parts = []
     for number, turn in enumerate(turns):
         borders = np.linspace(turn.start, turn.end, math.ceil((turn.end - turn.start) / longest) + 1)

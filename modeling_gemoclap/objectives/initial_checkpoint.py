@@ -11,6 +11,7 @@ from ..base_gemoclap import UNLABELLED_ENCODER, GEmoClapPreTrainedModel
 from ..command_line.files import json_object
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.checkpoint_files import check_checkpoint_files
+from ..corpora.files import damage_is_named
 from ..corpora.provenance import SUPERVISED
 from ..feature_extraction_gemoclap import GEmoClapFeatureExtractor
 from ..fingerprint import weight_files
@@ -54,7 +55,8 @@ def read_checkpoint_config(name: str, option: str = "--init_from") -> GEmoClapCo
         )
         hint = hint if option == "--init_from" else ": give a checkpoint of train.py --head contrastive"
         raise ValueError(f"{option} {name}: a {model_type!r} model{hint}")
-    return GEmoClapConfig.from_pretrained(name)
+    with damage_is_named(name, "config.json"):
+        return GEmoClapConfig.from_pretrained(name)
 
 
 def load_initial_checkpoint(arguments: ModelArguments) -> tuple[GEmoClapForXVector, GEmoClapFeatureExtractor]:
@@ -84,7 +86,9 @@ def load_initial_checkpoint(arguments: ModelArguments) -> tuple[GEmoClapForXVect
                 f"--init_from {name} has {field} {stored}, and --{field} is {wanted}: give --{field} {stored} to use "
                 f"the pooling of the checkpoint, or give a checkpoint with {field} {wanted}"
             )
-    model, extractor = load_complete_model(GEmoClapForXVector, name), GEmoClapFeatureExtractor.from_pretrained(name)
+    model = load_complete_model(GEmoClapForXVector, name)
+    with damage_is_named(name, "processor_config.json or preprocessor_config.json"):
+        extractor = GEmoClapFeatureExtractor.from_pretrained(name)
     extractor.check_window(config.audio_config)
     _check_agreement(arguments, config.audio_config, extractor)
     _shorten(model, extractor, arguments)

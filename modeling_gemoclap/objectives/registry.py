@@ -53,7 +53,7 @@ def objective_named(name: str) -> type[Objective]:
     if name not in OBJECTIVES:
         near = near_name(name, list(OBJECTIVES))
         raise ValueError(
-            f"--head {name}: no such objective; known are {', '.join(OBJECTIVES)}{near}. The script that is "
-            f"run must register an objective that is not part of the package"
+            f"--head {' '.join(name.split()):.100}: no such objective; known are {', '.join(OBJECTIVES)}{near}. The "
+            f"script that is run must register an objective that is not part of the package"
         )
     return OBJECTIVES[name]

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from ..configuration_gemoclap import GEmoClapConfig
 from ..corpora.catalogue import CORPORA
 from ..corpora.checkpoint_files import check_checkpoint_files
-from ..corpora.files import read_object, write_atomically
+from ..corpora.files import damage_is_named, read_object, write_atomically
 from ..corpora.provenance import SUPERVISED, TEACHER
 from ..fingerprint import TRAINING_CLIPS, code_sha256
 from ..markdown import as_block, as_code, as_text
@@ -119,6 +119,9 @@ def write_card(folder: Path | str, results: Path | str | dict | list | None = No
     records = read_results(results)
     for record in records:
         refuse_results_of_another(record, checkpoint.config)
+    for record, source in zip(records, results if isinstance(results, list) else [results], strict=False):
+        with damage_is_named("the results" if isinstance(source, dict) else source, "its figures"):
+            card_content(checkpoint, [record])
     refuse_other_weights(checkpoint.folder, checkpoint.config)
     refuse_other_training_clips(checkpoint.folder)
     return save_card(checkpoint, records)
@@ -141,7 +144,8 @@ def read_checkpoint(folder: Path, name: str = "") -> Checkpoint:
     names = [name for name in content.get("architectures") or [] if name in ARCHITECTURES]
     if content.get("model_type") != GEmoClapConfig.model_type or not names:
         raise ValueError(f"{folder}: not a checkpoint of train.py, but a {content.get('model_type')!r} model")
-    config = GEmoClapConfig.from_pretrained(folder)
+    with damage_is_named(folder, "config.json"):
+        config = GEmoClapConfig.from_pretrained(folder)
     return Checkpoint(folder, names[0], config, _sampling_rate(folder), load_facts(folder), name)
 
 

@@ -235,6 +235,23 @@ class FiniteGuard(TrainerCallback):
                 f"with the same command)"
             )
 
+    def refuse_weights(self, model: torch.nn.Module, state) -> None:
+        """Check the weights after a step, before they are saved.
+
+        Args:
+            model: The model, wrapped or not.
+            state: State of the trainer.
+
+        Raises:
+            NotFiniteError: If a weight is not finite. The message has the step, its clips and the last good checkpoint.
+        """
+        if names := tensors_not_finite(model):
+            raise NotFiniteError(
+                f"weights are not finite after step {state.global_step} of {state.max_steps} and are not saved. Last "
+                f"good checkpoint: {self.last_good or 'none'}. Give a lower --learning_rate. The clips of the step: "
+                f"{self._clips([], False)}. Affected weights ({len(names)}): {join_names(names)}"
+            )
+
     def _scaler_skips(self) -> bool:
         """Whether the gradient scaler skips the step and can still lower its scale."""
         if self.accelerator.mixed_precision != "fp16":
@@ -245,17 +262,22 @@ class FiniteGuard(TrainerCallback):
     def _message(self, state, losses: torch.Tensor, norm: torch.Tensor, bad_loss: bool) -> str:
         """Error message with step, epoch, value, last good checkpoint and clips."""
         bad = [number for number, loss in enumerate(losses.tolist()) if not np.isfinite(loss)] if bad_loss else []
-        gathered = all_gather_object((losses[bad[0]].item() if bad else None, self._affected_clips(bad, bad_loss)))
-        value = next((loss for loss, _ in gathered if loss is not None), norm.item())
-        prefixes = [f"process {rank}: " if len(gathered) > 1 else "" for rank in range(len(gathered))]
-        clips = [prefix + join_names(names) for prefix, (_, names) in zip(prefixes, gathered, strict=True) if names]
+        gathered = all_gather_object(losses[bad[0]].item() if bad else None)
+        value = next((loss for loss in gathered if loss is not None), norm.item())
         epoch = int(round(state.epoch or 0, 6)) + 1
         return (
             f"step {state.global_step + 1} of {state.max_steps}, in epoch {epoch}: the "
             f"{'loss' if bad_loss else 'norm of the gradient'} is {value}. Training stops before this step changes "
             f"the weights. Last good checkpoint: {self.last_good or 'none'}. Check the clips of this step, or give a "
-            f"lower --learning_rate. The clips: {'; '.join(clips) or 'unknown, since the items have no index'}"
+            f"lower --learning_rate. The clips: {self._clips(bad, bad_loss)}"
         )
+
+    def _clips(self, bad: list[int], bad_loss: bool) -> str:
+        """The clips of the step of all processes, see `_affected_clips`."""
+        gathered = all_gather_object(self._affected_clips(bad, bad_loss))
+        prefixes = [f"process {rank}: " if len(gathered) > 1 else "" for rank in range(len(gathered))]
+        clips = [prefix + join_names(names) for prefix, names in zip(prefixes, gathered, strict=True) if names]
+        return "; ".join(clips) or "unknown, since the items have no index"
 
     def _affected_clips(self, bad: list[int], bad_loss: bool) -> list[str]:
         """Names of this process's clips that are not finite, or of all clips of the batches if no output shows it.

@@ -32,7 +32,6 @@ from .finite import (
     IndexedCollator,
     refuse_logits_not_finite,
     refuse_metric_not_finite,
-    refuse_weights_not_finite,
     with_lasting_workers,
 )
 from .gather import all_gather_object, gather
@@ -237,7 +236,7 @@ class SpeechTrainer(HubTrainer):
         finally:
             self.trained_model.note_weights()
         self._stamp()
-        refuse_weights_not_finite(self.model, "after the last step and are not saved: give a lower --learning_rate.")
+        self._guard.refuse_weights(self.model, self.state)
         if idle := int(self.idle_batches):
             logger.warning(f"{idle} of {self.batches} batches had no comparison and no gradient: {self.comparison}")
         return result
@@ -283,7 +282,7 @@ class SpeechTrainer(HubTrainer):
         return loss
 
     def _save_checkpoint(self, model, trial):
-        refuse_weights_not_finite(self.model, "and are not saved: give a lower --learning_rate.")
+        self._guard.refuse_weights(self.model, self.state)
         folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         with whole_checkpoint(folder, self.args, self.state):
             super()._save_checkpoint(model, trial)

@@ -129,10 +129,9 @@ def _open_file(file, name: str) -> Blocks:
             raise AudioError(f"{name}: not audio that can be read, or truncated ({reason})") from None
         return _with_ffmpeg(file, demuxer, name)
     content = b""
-    if reader.format == "MP3":
+    if reader.format == "MP3":  # the length of the original header counts, as in `decode`
         content = _whole(file, name)
         parts = [io.BytesIO(with_sufficient_frame_count(content, name, strict=False))]
-        reader = _sound(parts[0])
     rate = check_rate(reader.samplerate, name)
     seconds = reader.frames / rate if reader.frames < UNKNOWN_LENGTH and len(parts) == 1 else None
     return Blocks(name, rate, seconds, _unchanged(file, name, rate, _decoded(parts, reader, content, name)))
@@ -273,7 +272,7 @@ def _decoded(parts: list, reader: soundfile.SoundFile, content: bytes, name: str
     count = 0
     try:
         for number, part in enumerate(parts):
-            sound = reader if number == 0 else _sound(part)
+            sound = reader if number == 0 and not content else _sound(part)
             if (sound.samplerate, sound.channels) != (rate, channels):
                 raise AudioError(f"{name}: its rate or number of channels changes; convert it to WAV or FLAC")
             with sound:

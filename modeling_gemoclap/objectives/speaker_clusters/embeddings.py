@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import datasets
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForAudioXVector, PretrainedConfig
 
+from ...audio_headers_gemoclap import error_summary
 from ...corpora.files import write_atomically
 from ...corpora.manifest import Corpus, ManifestError
 from ...feature_extraction_gemoclap import AudioError, GEmoClapFeatureExtractor
@@ -89,8 +89,10 @@ def read_embeddings(path: Path, corpus: Corpus) -> np.ndarray:
         with np.load(path, allow_pickle=False) as file:
             _refuse_bomb(file)
             names, values = file["file_name"].astype(str), np.asarray(file["embeddings"], dtype=np.float32)
-    except NOT_READABLE as error:
-        raise ValueError(f"{path}: cannot be read ({error}); give a .npz file with embeddings and file_name") from None
+    except Exception as error:  # NumPy, zipfile and zlib raise errors of many types for a damaged file
+        raise ValueError(
+            f"{path}: cannot be read ({error_summary(error)}); give a .npz file with embeddings and file_name"
+        ) from None
     if values.ndim != 2 or not values.shape[1] or names.shape != values.shape[:1]:
         raise ValueError(f"{path}: {values.shape} embeddings of {names.shape} file names; give a row for each name")
     if not np.isfinite(values).all():

@@ -1,0 +1,2 @@
+def explore(attack):
+    pass
