@@ -27,8 +27,6 @@ SAVE_INTERVAL = 500  # new embeddings between writes of the cache, so that a kil
 LIBRARIES = (*AUDIO_LIBRARIES, "torch", "librosa", "Resemblyzer", "scipy", "webrtcvad-wheels")
 LARGE_ARRAY = 2**28  # bytes
 MOST_COMPRESSED = 200  # how often smaller than its bytes a large array of embeddings or names is in a .npz file
-NOT_READABLE = (OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError)
-NOT_READABLE += (BadZipFile, MemoryError)
 INSTALL = "make speaker-extra (or, outside of .venv, its two pip lines)"  # installs Resemblyzer
 
 
@@ -200,7 +198,7 @@ def _read_cache(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(zip(file["keys"].tolist(), file["values"], strict=True))
-    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile):
+    except Exception:  # as in `read_embeddings`
         return {}
 
 
