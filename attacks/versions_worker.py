@@ -1,9 +1,9 @@
-"""Load, predict, train and save a checkpoint by its own code, in a process without the package.
+"""Load, predict, train and save checkpoints by their own code, in a process without the package.
 
-    python attacks/versions_worker.py CHECKPOINT [EXPECTED.json]
+    python attacks/versions_worker.py CHECKPOINT ...
 
-`attacks/versions.py` runs it with different versions of transformers. It prints the largest difference of an answer
-from the expected ones.
+`attacks/versions.py` runs it with different versions of transformers. It prints a line for each checkpoint, with the
+largest difference of an answer from those in its `expected.json`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ AUTO = {
     "GEmoClapForAudioClassification": "AutoModelForAudioClassification",
 }
 TOLERANCE = 1e-5
+RESULT = "RESULT "  # begins the lines that attacks/versions.py reads
 REMOTE = {"trust_remote_code": True}
 
 
@@ -100,13 +101,12 @@ def predict(folder: str, model) -> None:
         assert {row["label"] for row in answer} <= set(model.config.emotions) and abs(total - 1) < 1e-4, answer
 
 
-def main() -> None:
-    """Run the steps; an exception ends the process with status 1."""
-    folder = sys.argv[1]
+def use(folder: str) -> float:
+    """Load, predict, train and save one checkpoint; the largest difference from the answers in `expected.json`."""
     model, processor = load(folder)
-    found, difference = answers(model, processor), 0.0
-    if len(sys.argv) > 2:
-        expected = torch.tensor(json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))["answers"])
+    found, difference, stored = answers(model, processor), 0.0, Path(folder, "expected.json")
+    if stored.exists():
+        expected = torch.tensor(json.loads(stored.read_text(encoding="utf-8"))["answers"])
         difference = float((found - expected).abs().max())
         assert difference <= TOLERANCE, f"answers differ by {difference:.1e} from those of the archive"
     predict(folder, model)
@@ -117,7 +117,18 @@ def main() -> None:
         processor.save_pretrained(saved)
         again = answers(*load(saved))
     assert trained.equal(again), "a model that was saved and loaded has other answers"
-    print(json.dumps({"transformers": transformers.__version__, "difference": difference}))
+    return difference
+
+
+def main() -> None:
+    """Use each checkpoint."""
+    for folder in sys.argv[1:]:
+        result = {"name": Path(folder).name, "transformers": transformers.__version__}
+        try:
+            result["difference"] = use(folder)
+        except Exception as error:
+            result["error"] = f"{type(error).__name__}: {error}"
+        print(RESULT + json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
