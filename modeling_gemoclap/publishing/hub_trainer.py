@@ -56,7 +56,8 @@ class HubTrainer(Trainer):
         token = self.args.hub_token if token is None else token
         revision = self.args.hub_revision if revision is None else revision
         private = self.args.hub_private_repo if private is None else private
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if hasattr(self.callback_handler, "on_push_begin"):  # not in transformers 4.57
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if getattr(self, "hub_model_id", None) is None:
             self.args.hub_private_repo = private  # transformers 4.57 has no argument for it
             self.init_hf_repo(token=token)
