@@ -21,7 +21,8 @@ from pathlib import Path
 from attack import Attack, parse_options
 from crash_cases import DAMAGES, Disturbances
 from crash_launchers import LAUNCHERS, terminate_launcher
-from crash_training import VARIANTS, Trainings
+from crash_training import Trainings
+from crash_variants import VARIANTS
 
 RANDOM, WRITING = "SIGKILL at a random moment", "SIGKILL at an operation on a file"
 FILES = ("optimizer.pt", "model.safetensors", "trainer_state.json", "checkpoint_files.json", "scheduler.pt")

@@ -28,7 +28,7 @@ def _comparable(path: Path) -> bytes:
         options = torch.load(path, weights_only=False).to_dict()
         return json.dumps(options | {"resume_from_checkpoint": None}, default=str).encode()
     if path.name in ("README.md", "card.json", "notebook.ipynb"):
-        return re.sub(rb" --resume_from_checkpoint \S+?(?=[\s\"])", b"", path.read_bytes())
+        return re.sub(rb" --(resume_from_checkpoint|feature_cache_dir) \S+?(?=[\s\"\\])", b"", path.read_bytes())
     return path.read_bytes()
 
 

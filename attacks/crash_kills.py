@@ -24,14 +24,13 @@ class Kills:
 
     def __init__(self, trainings: Trainings, chance: random.Random):
         self.trainings, self.chance = trainings, chance
+        self._operations: dict[tuple[str, bool], list[tuple[str, str]]] = {}
         self._whole: dict[str, tuple[dict[str, str], float, Path]] = {}
 
     def whole(self, variant: str) -> tuple[dict[str, str], float, Path]:
         """The files of an uninterrupted training, its seconds, and its folder."""
         if variant not in self._whole:
             place = self.trainings.new_place()
-            self.succeed(place, variant)  # fills the caches
-            shutil.rmtree(place / "run")
             start = time.monotonic()
             self.succeed(place, variant)
             self._whole[variant] = content_of(place), time.monotonic() - start, place
@@ -44,6 +43,8 @@ class Kills:
 
     def operations(self, variant: str, cached: bool = True) -> list[tuple[str, str]]:
         """The operations on files of the main process: name, and path in the place of the training."""
+        if (variant, cached) in self._operations:
+            return self._operations[variant, cached]
         place, file = self.trainings.new_place(), self.trainings.folder / "operations"
         more = () if cached else ("--feature_cache_dir", str(place / "features"))
         watched = [place / "run", place / "features"]
@@ -51,7 +52,8 @@ class Kills:
         if self.trainings.wait(pids):
             raise RuntimeError(log_of(place)[-300:])
         lines = (line.split("\t") for line in file.read_text().splitlines())
-        return [(name, os.path.relpath(path, place)) for name, path in lines]
+        self._operations[variant, cached] = [(name, os.path.relpath(path, place)) for name, path in lines]
+        return self._operations[variant, cached]
 
     def kill_at_random(self, variant: str) -> None:
         """SIGKILL of all processes at a random moment."""

@@ -12,23 +12,10 @@ from pathlib import Path
 
 from attack import ROOT
 from crash_content import log_of
+from crash_variants import OPTIONS, TWO_CORPORA, VARIANTS
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 TIMEOUT = 120.0  # seconds of a training that hangs
-OPTIONS = ("--config", str(ROOT / "tests/tiny.yaml"), "--num_train_epochs", "2", "--seed", "3", "--report_to", "none")
-OPTIONS += ("--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "2")
-OPTIONS += ("--logging_strategy", "steps", "--logging_steps", "2")  # every checkpoint follows an entry of the log
-NOISY = ("--max_seconds", "0.4", "--time_warp", "0.1", "--mel_warp", "0.1", "--projection_dropout", "0.2")
-TWO_CORPORA = "two corpora"
-VARIANTS = {  # what is trained: options, number of processes, corpus
-    "one process": ((*NOISY,), 1, "tones"),
-    "gradient caching": ((*NOISY, "--contrastive_chunk_size", "5"), 1, "tones"),
-    "streamed Parquet shards": ((*NOISY, "--dataloader_num_workers", "1"), 1, "shards"),
-    "the best epoch kept": ((*NOISY, "--dev_speakers", "03", "--select", "dev"), 1, "tones"),
-    "a classifier": (("--head", "classifier", "--max_seconds", "0.4"), 1, "tones"),
-    "two processes": ((*NOISY, "--per_device_train_batch_size", "6"), 2, "tones"),
-    "the first of two stages": (("--head", "supcon", "--per_device_train_batch_size", "8"), 1, TWO_CORPORA),
-}
 
 
 class Trainings:
@@ -47,10 +34,18 @@ class Trainings:
         from modeling_gemoclap.runs.train import main
 
         self.folder, self._main, self._run_main, self.count = folder, main, run_main, 0
+        self._write_corpus, self._write_shards = write_corpus, write_shards
         os.environ["HF_HOME"] = str(folder / "hf")
         write_corpus(folder / "tones", clips=3)
-        write_corpus(folder / "others", clips=3, salt="x")
-        self.in_child(lambda: write_shards([str(folder / "tones"), str(folder / "shards")]), folder / "log")
+
+    def corpus(self, name: str) -> str:
+        """The folder of `tones`, of `others` by other speakers, or of `shards` of the tones."""
+        path = self.folder / name
+        if not path.exists() and name == "others":
+            self._write_corpus(path, clips=3, salt="x")
+        elif not path.exists():
+            self.in_child(lambda: self._write_shards([str(self.folder / "tones"), str(path)]), self.folder / "log")
+        return str(path)
 
     def options(self, variant: str, *more: str) -> list[str]:
         """The options of a variant; the output folder is `run` in the present folder of the process."""
@@ -58,7 +53,7 @@ class Trainings:
         corpora, more = (
             (("tones", "others"), more) if corpus == TWO_CORPORA else ((corpus,), ("--exclude_speakers", "04", *more))
         )
-        data = ("--data_dir", *(str(self.folder / name) for name in corpora), "--output_dir", "run")
+        data = ("--data_dir", *map(self.corpus, corpora), "--output_dir", "run")
         cache = () if "--feature_cache_dir" in more else ("--feature_cache_dir", str(self.folder / "features"))
         return [*OPTIONS, *options, *data, *cache, *more]
 

@@ -11,16 +11,16 @@ import sys
 import time
 from pathlib import Path
 
-import crash_training
 from attack import ROOT
 from crash_content import log_of
-from crash_training import NOISY, TWO_CORPORA, Trainings
+from crash_training import Trainings
+from crash_variants import NOISY, TWO_CORPORA, VARIANTS
 
 RESUME = ("--resume_from_checkpoint", "true")
 DEV = ("--dev_speakers", "03", "--eval_strategy", "epoch")
 SPEAKER = ("--head", "speaker", "--speaker_clusters", "3", "--per_device_train_batch_size", "16")
 SPEAKER += ("--speaker_embeddings", "vectors.npz", "--max_seconds", "0.4")
-crash_training.VARIANTS |= {
+VARIANTS |= {
     "emo objective": ((*NOISY, "--objective", "emo"), 1, "tones"),
     "ml objective, balanced classes": ((*NOISY, "--objective", "ml", "--class_balanced_sampling", "true"), 1, "tones"),
     "batches by length": (("--time_warp", "0.1", "--mel_warp", "0.1", "--batch_by_length", "true", *DEV), 1, "tones"),
@@ -47,17 +47,17 @@ def weights_of(place: Path) -> str:
     return hashlib.sha256((place / "run/model.safetensors").read_bytes()).hexdigest()
 
 
-def write_vectors(folder: Path) -> None:
+def write_vectors(trainings: Trainings, place: Path) -> None:
     """Write embeddings of the clips of both corpora, in which each emotion is a cluster."""
     import numpy as np
 
     from modeling_gemoclap.corpora.manifest import load_corpora
 
-    corpus, chance = load_corpora([str(folder / name) for name in ("tones", "others")]), np.random.default_rng(0)
+    corpus, chance = load_corpora([trainings.corpus(name) for name in ("tones", "others")]), np.random.default_rng(0)
     names, emotions = (corpus.column(name).to_pylist() for name in ("file_name", "emotion"))
     kinds = sorted(set(emotions))
     values = np.stack([np.eye(8)[kinds.index(word)] + 0.1 * chance.standard_normal(8) for word in emotions])
-    np.savez(folder / "vectors.npz", file_name=np.array(names), embeddings=values)
+    np.savez(place / "vectors.npz", file_name=np.array(names), embeddings=values)
 
 
 class Weights:
@@ -69,12 +69,12 @@ class Weights:
 
     def __init__(self, trainings: Trainings):
         self.trainings = trainings
-        write_vectors(trainings.folder)
 
     def train(self, variant: str, *more: str, stop: bool = False) -> str:
         """The weights of a training; with `stop`, of one that gets SIGTERM and is resumed with one more worker."""
         place = self.trainings.new_place()
-        shutil.copy(self.trainings.folder / "vectors.npz", place)
+        if variant == "clusters of speakers":
+            write_vectors(self.trainings, place)
         pids = self.trainings.start(place, variant, *more)
         if stop:
             while not list(place.glob("run/checkpoint-*/checkpoint_files.json")):

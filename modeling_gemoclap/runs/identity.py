@@ -54,13 +54,24 @@ def identity_of(run) -> dict:
         (*TRAINING_LIBRARIES, *objective.libraries()),
         layout=LAYOUT,
         objective_code=external_code(objective),
-        settings=settings_of(recipe, objective),
+        settings=settings_of(recipe, objective) | shard_readers(run),
         emotions=run.emotions,
         seed=recipe.training.seed,
         data_seed=recipe.training.data_seed,
         training_clips=clips_of(run.train),
         development_clips=clips_of(run.dev) if run.dev else None,
         start=initial_weights_of(recipe, objective),
+    )
+
+
+def shard_readers(run) -> dict[str, int]:
+    """Return the number of workers of each process if they read shards, whose order depends on it; nothing for files.
+
+    Args:
+        run: A `Run`.
+    """
+    return (
+        {"dataloader_num_workers": max(1, run.recipe.training.dataloader_num_workers or 1)} if run.train.shards else {}
     )
 
 

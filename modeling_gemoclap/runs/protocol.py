@@ -91,6 +91,7 @@ def _train_folds(run: Run, protocols: dict[int, Protocol]) -> SpeechTrainer | No
     for fold in _folds(run, protocols):
         fold_run = run_of_fold(run, fold)
         if run_on_main_process(run.training, is_finished, fold_run, fold.plan):
+            remove_checkpoints(fold_run)  # of a run that was killed while it removed them
             continue
         if trainer is not None:
             release(trainer)
@@ -161,11 +162,17 @@ def train_fold(run: Run, plan: dict) -> SpeechTrainer:
         dev = run.dev.speakers if run.dev else []
         plan = plan | {"dev": dev, "seconds": time.perf_counter() - start}
         write_json(run.folder / "fold.json", plan)
-        for checkpoint_folder in run.folder.glob("checkpoint-*"):  # not needed after the fold is finished
-            shutil.rmtree(checkpoint_folder)
+        remove_checkpoints(run)
         control = ", shuffled labels" if run.train.labels_shuffled else ""
         print(f"fold {plan['fold']}, seed {plan['seed']}{control}: {plan['seconds']:.0f} s", flush=True)
     return trainer
+
+
+def remove_checkpoints(run: Run) -> None:
+    """Remove the checkpoints of a fold, which are not needed after it is finished. The main process does so."""
+    if run.training.process_index == 0:
+        for checkpoint_folder in run.folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint_folder)
 
 
 def read_run_record(run: Run) -> dict:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -47,9 +49,10 @@ class IndexedCollator:
 
 
 def with_lasting_workers(loader):
-    """Let the workers of a `DataLoader` ignore SIGTERM, which a cluster sends to all processes of a job.
+    """Let only the training itself end the workers of a `DataLoader` by SIGTERM.
 
-    The training stops them at its end. Without its workers it could not finish the step, nor save a checkpoint.
+    A cluster sends it to all processes of a job. Without its workers, the training could not finish the step, nor save
+    a checkpoint. Where the system does not tell the sender of a signal (macOS), the workers end.
 
     Args:
         loader: The loader.
@@ -63,9 +66,17 @@ def with_lasting_workers(loader):
 
 
 def _start_worker(start: Callable[[int], None] | None, number: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_by_parent, daemon=True).start()
     if start is not None:
         start(number)
+
+
+def _end_by_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def clip_names(dataset, indices: Iterable[int]) -> list[str]:

@@ -161,6 +161,17 @@ def test_a_run_from_shards_resumes_exactly(sharded, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_run_from_shards_is_resumed_only_with_the_same_number_of_workers(train, sharded, tmp_path):
+    """The order of the clips depends on it, and so do the weights; without workers it is that of one."""
+    options = ("--data_dir", sharded, "--num_train_epochs", "1", "--save_strategy", "epoch", "--output_dir")
+    options += (tmp_path / "run",)
+    train(*options)
+    resume = ("--resume_from_checkpoint", "true", "--dataloader_num_workers")
+    with pytest.raises(ValueError, match=r"differs in: dataloader_num_workers \(1 then, 2 now\)"):
+        train(*options, *resume, "2")
+    train(*options, *resume, "0")
+
+
 @pytest.mark.slow
 def test_training_from_shards_in_two_processes(tones, sharded, tmp_path):
     options = ("--data_dir", sharded, "--num_train_epochs", "12", "--exclude_speakers", "04")

@@ -6,6 +6,9 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -195,20 +198,30 @@ def test_sigterm_saves_a_checkpoint_at_the_end_of_the_step(train, tones, whole, 
     assert same_weights(whole, run)
 
 
-class SignalHandlers(torch.utils.data.Dataset):
-    """Whether the process that reads it ignores SIGTERM."""
+class Signalled(torch.utils.data.Dataset):
+    """Items whose first is read after the worker got SIGTERM from another process."""
 
     def __len__(self):
-        return 2
+        return 3
 
     def __getitem__(self, index):
-        return signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        if not index:
+            subprocess.run([sys.executable, "-c", f"import os; os.kill({os.getpid()}, 15)"], check=True)
+            time.sleep(0.1)
+        return os.getpid()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_workers_ignore_sigterm(workers):
-    loader = with_lasting_workers(torch.utils.data.DataLoader(SignalHandlers(), num_workers=workers))
-    assert [bool(ignores) for ignores in loader] == [bool(workers)] * 2
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not tell the sender of a signal")
+def test_only_their_parent_ends_workers_by_sigterm():
+    """A worker that ignored it altogether would let its parent wait for ever at its end."""
+    loader = torch.utils.data.DataLoader(Signalled(), num_workers=1, persistent_workers=True)
+    iterator = iter(with_lasting_workers(loader))
+    assert len({int(next(iterator)) for _ in range(3)}) == 1
+    worker = iterator._workers[0]
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
 
 
 TERMINATED = """
