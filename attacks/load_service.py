@@ -55,7 +55,7 @@ def run(attack: Attack, place: Path, until: float) -> None:
     small = attack.options.small
     numbers = {"stay": 12, "leave": 6, "trickle": 2} if small else {"stay": 150, "leave": 40, "trickle": 10}
     data, _ = recordings(8 if small else 120)
-    options = ("--upload-timeout", "2" if small else "4", "--max-batch-delay-ms", "20")
+    options = ("--upload-timeout", "3" if small else "20", "--max-batch-delay-ms", "20")
     with service("compact", str(place), *options) as (process, address):
         with httpx.Client(base_url=address, timeout=60) as client:
             quiet = [client.post("/predict", files={"file": clip}).json()["scores"] for clip in data]

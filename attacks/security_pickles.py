@@ -27,6 +27,7 @@ from modeling_gemoclap.training import frozen
 from modeling_gemoclap.training.lora import load_adapter
 from modeling_gemoclap.training_clips import load_training_clips
 
+
 class Opens:
     """A pickle that creates a file."""
 
