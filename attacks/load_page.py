@@ -34,7 +34,8 @@ def _clips(count: int) -> list[bytes]:
 
 async def _round(address: str, clips: list[bytes], quiet: list[str], stay: int, leave: int) -> list[str]:
     """All visitors at the same time; what was wrong."""
-    limits = httpx.Limits(max_connections=None)
+    # The server closes connections that are idle for 5 s; a browser sends again if that happens at the same moment.
+    limits = httpx.Limits(max_connections=None, keepalive_expiry=2)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=300) as client:
         config = (await client.get("/config")).json()
         numbers = [random.randrange(len(clips)) for _ in range(stay + leave)]
