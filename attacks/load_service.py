@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from pathlib import Path
 
@@ -21,28 +20,34 @@ def _differs(found: dict, scores: dict) -> bool:
     return found.keys() != scores.keys() or any(abs(found[key] - scores[key]) > TOLERANCE for key in scores)
 
 
-async def _all_at_once(address: str, clips: list[tuple[bytes, dict]], admitted) -> list:
-    """Send every recording at once, call `admitted` when the service has all of them, and wait for the answers."""
+async def _all_at_once(address: str, clips: list[tuple[bytes, dict]], end) -> tuple[list, int]:
+    """Send every recording at once, call `end` when the service has received all of them; the answers.
+
+    The second number is that of the requests without an answer at that moment.
+    """
     async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         tasks = [asyncio.ensure_future(client.post("/predict", files={"file": data})) for data, _ in clips]
-        await asyncio.to_thread(admitted)
-        return await asyncio.gather(*tasks, return_exceptions=True)
+        received = 0
+        while received < len(clips):
+            queue = (await client.get("/health")).json()["queue"]
+            received = queue["requests"] + sum(task.done() for task in tasks)
+        end()
+        return await asyncio.gather(*tasks, return_exceptions=True), queue["requests"]
 
 
-def check_end(process, address: str, clips: list[tuple[bytes, dict]], folder: Path) -> None:
-    """SIGTERM with requests in flight: each of them has its answer, the process ends, and nothing is left."""
+def check_end(process, address: str, clips: list[tuple[bytes, dict]], folder: Path) -> int:
+    """SIGTERM with requests in flight: each of them has its answer, the process ends, and nothing is left.
 
-    def admitted() -> None:
-        while httpx.get(f"{address}/health").json()["queue"]["requests"] < len(clips):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-
-    answers = asyncio.run(_all_at_once(address, clips, admitted))
+    Returns:
+        The number of the requests in flight.
+    """
+    answers, waiting = asyncio.run(_all_at_once(address, clips, process.terminate))
     for answer, (_, scores) in zip(answers, clips, strict=True):
         assert isinstance(answer, httpx.Response) and answer.status_code == 200, repr(answer)
         assert not _differs(answer.json()["scores"], scores)
     process.wait(60)
     assert not [path for path in folder.rglob("*") if path.is_file()], "files are left"
+    return waiting
 
 
 def run(attack: Attack, place: Path, until: float) -> None:
@@ -50,7 +55,7 @@ def run(attack: Attack, place: Path, until: float) -> None:
     small = attack.options.small
     numbers = {"stay": 12, "leave": 6, "trickle": 2} if small else {"stay": 150, "leave": 40, "trickle": 10}
     data, _ = recordings(8 if small else 120)
-    options = ("--upload-timeout", "2" if small else "4", "--max-batch-delay-ms", "20")
+    options = ("--upload-timeout", "3" if small else "20", "--max-batch-delay-ms", "20")
     with service("compact", str(place), *options) as (process, address):
         with httpx.Client(base_url=address, timeout=60) as client:
             quiet = [client.post("/predict", files={"file": clip}).json()["scores"] for clip in data]
@@ -61,7 +66,8 @@ def run(attack: Attack, place: Path, until: float) -> None:
             measured.check()
         attack.figures |= measured.figures("service")
         with attack.case("service: SIGTERM while requests are processed"):
-            check_end(process, address, clips * (1 if small else 1), place)
+            waiting = check_end(process, address, clips[:64], place)
+            attack.figures["service: requests in flight at SIGTERM"] = waiting
 
 
 def _round(attack: Attack, address: str, clips: list, numbers: dict[str, int], measured: Measured) -> None:

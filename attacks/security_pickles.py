@@ -27,8 +27,6 @@ from modeling_gemoclap.training import frozen
 from modeling_gemoclap.training.lora import load_adapter
 from modeling_gemoclap.training_clips import load_training_clips
 
-KIND = "a pickle in place of a file that is read"
-
 
 class Opens:
     """A pickle that creates a file."""
@@ -92,22 +90,21 @@ def cases(place: Path, mark: Path) -> dict[str, Callable[[], object]]:
     yaml = f"a: !!python/object/apply:os.system ['touch {mark}']\n".encode()
     named = _array_file(mark, "keys", shapes=np.ones((1, 2)), num_valid=np.ones(1))
     empty, cached = Dataset.from_dict({}), _array_file(mark, "keys", "values")
+
+    def checkpoint(name: str) -> str:
+        return str(_checkpoint_with(place / name.partition(".")[0], name, raw))
+
     found = {
         "weights, plain": lambda: load_pipeline(str(place / "plain"), "cpu"),
         "weights of torch.save": lambda: load_pipeline(str(place / "saved"), "cpu"),
-        "config.json": lambda: load_config(str(_checkpoint_with(place / "config", "config.json", raw))),
-        "tokenizer.json": lambda: load_pipeline(str(_checkpoint_with(place / "tokens", "tokenizer.json", raw)), "cpu"),
-        "training_args.bin": lambda: load_pipeline(
-            str(_checkpoint_with(place / "a", "training_args.bin", raw)), "cpu"
-        ),
-        "training_clips.safetensors": lambda: load_training_clips(
-            _checkpoint_with(place / "clips", "training_clips.safetensors", raw)
-        ),
+        "config.json": lambda: load_config(checkpoint("config.json")),
+        "tokenizer.json": lambda: load_pipeline(checkpoint("tokenizer.json"), "cpu"),
+        "training_args.bin": lambda: load_pipeline(checkpoint("training_args.bin"), "cpu"),
+        "training_clips.safetensors": lambda: load_training_clips(checkpoint("training_clips.safetensors")),
         "speaker embeddings, npz": lambda: embeddings.read_embeddings(
             _file(place, "speakers.npz", _array_file(mark, "file_name", "embeddings")), empty
         ),
         "speaker embeddings, npy": lambda: embeddings.read_embeddings(_file(place, "s.npy", _npy(mark)), empty),
-        "speaker embeddings, plain": lambda: embeddings.read_embeddings(_file(place, "raw.npz", raw), empty),
         "cache of speakers": lambda: embeddings._read_cache(_file(place, "c.npz", cached)),
         "index of frozen frames": lambda: _frozen(_file(place, f"frames/part-0/{frozen.INDEX}", named)),
         "embeddings of a fold": lambda: load_fold(_part_of_fold(place / "fold", mark)),
@@ -144,7 +141,7 @@ def run(attack: Attack, place: Path) -> None:
     """Read each file. A refusal must be a sentence for users, not an error of a library."""
     mark = place / "mark"
     for name, read in cases(place, mark).items():
-        with attack.case(KIND, name):
+        with attack.case("a pickle in place of a file that is read", name):
             try:
                 read()
             except Exception as error:

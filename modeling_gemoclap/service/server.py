@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 BACKLOG = 2048  # connections that wait to be accepted
+KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that none sends while its own is being closed
 WARNING_OF_REQUESTS = ("transformers", "python_multipart")  # loggers whose warnings have bytes of clients
 
 
@@ -73,6 +74,7 @@ def run(app: FastAPI, listener: socket.socket, shutdown_timeout: float) -> None:
         log_level="error",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(shutdown_timeout)),
     )
     uvicorn.Server(config).run(sockets=[listener])

@@ -12,8 +12,9 @@ import pytest
 import soundfile
 from datasets import Dataset
 
+from modeling_gemoclap.audio_files_gemoclap import DEMUXERS
 from modeling_gemoclap.corpora.manifest import load_corpus
-from modeling_gemoclap.corpora.shards import write_shards
+from modeling_gemoclap.corpora.shards import CONTAINER, write_shards
 from modeling_gemoclap.corpora.tables import ManifestError
 from modeling_gemoclap.evaluation.prediction_files import EMBEDDINGS, PREDICTIONS, RECORD, load_fold
 from modeling_gemoclap.inference.streaming.files import open_recording
@@ -38,6 +39,11 @@ def test_a_link_copies_no_other_file_into_a_shard(tmp_path):
     (corpus / "metadata.csv").write_text((corpus / "metadata.csv").read_text().replace("a.wav", "b.wav"))
     [path] = write_shards(load_corpus(corpus), tmp_path / "shards")
     assert b"RIFF" in path.read_bytes() and SECRET not in path.read_bytes()
+
+
+def test_the_formats_of_ffmpeg_are_recordings():
+    assert all(CONTAINER.match(start) for start in (*DEMUXERS, b"\0\0\0\x20ftypM4A ", b"\xff\xf1", b"ID3\x04"))
+    assert not any(CONTAINER.match(start) for start in (SECRET, b"root:x:0:0", b"\x7fELF", b"PK\x03\x04", b""))
 
 
 def shard(folder, path, rows=1, name="a.wav"):

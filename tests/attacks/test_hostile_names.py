@@ -78,7 +78,7 @@ def test_names_of_speakers_begin_no_rows_and_cues(kind):
         text = written(speaker)
         assert len(text.splitlines()) == len(written("a").splitlines())
         assert not {"\x1b", "\u2028", "\x85"} & set(text)
-        assert text.count("-->") == written("a").count("-->")
+        assert kind not in ("vtt", "srt") or text.count("-->") == 1
 
 
 def test_underscores_and_entities_are_no_markup():

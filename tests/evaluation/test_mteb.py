@@ -139,6 +139,12 @@ def test_what_is_unknown_is_none(records, languages, tasks):
     assert mteb_meta._languages(records) == languages and mteb_meta._tasks(records) == tasks
 
 
+def test_code_of_the_hub_needs_a_revision():
+    for revision in (None, ""):
+        with pytest.raises(ValueError, match="me/compact: its code is run, so give as revision the hash of a commit"):
+            GEmoClapEncoder("me/compact", revision)
+
+
 def test_every_corpus_has_its_tasks_of_mteb():
     assert mteb_meta.TASKS.keys() == CORPORA.keys()
     names = sorted({name for tasks in mteb_meta.TASKS.values() for name in tasks})
