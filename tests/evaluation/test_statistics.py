@@ -430,6 +430,8 @@ def test_counts_of_speakers_by_hand():
         "b": [["1 1 0", "0 0 0", "0 0 0"], ["1 0 1", "0 0 0", "0 0 0"]],
     }
     assert all(type(speaker) is str for speaker in kept)
+    with pytest.raises(ValueError):
+        recorded_counts(kept | {"b": kept["b"][:1]})  # a record in which a seed lacks a speaker
     counts = recorded_counts(kept)
     assert counts.shape == (2, 2, 3, 3) and counts.dtype == int
     assert counts[1, 1].tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 0]], "the second seed of b"
@@ -504,6 +506,9 @@ def test_intervals_of_recalls():
         pooled = np.mean([(run.predicted == index)[run.truth == index].mean() for run in runs])
         expected = jackknifed(pooled, np.array(without)).share_interval()
         assert found[label]["interval"] == pytest.approx(expected)
+    assert recall_intervals(runs[:1])["angry"]["interval"] == pytest.approx(
+        intervals([runs[0].where(runs[0].truth == 0)])["uar"]
+    ), "a single seed, and the recall of the only emotion is its UAR"
 
 
 def test_fairness_by_hand():
@@ -561,9 +566,10 @@ def test_the_bins_of_calibration():
     assert all(type(value) in (int, float) for one in found["bins"] for value in one.values())
     both = calibration([run, predictions_of([0, 1], [0, 0], "aa", confidence=[0.9, 0.9])])
     assert sum(one["n"] for one in both["bins"]) == 8 and both["accuracy"] == pytest.approx(5 / 8), "all seeds"
-    zero = run.where([0])
-    zero.scores = np.zeros((1, 3))
-    assert calibration([zero])["bins"] == [{"n": 1, "confidence": 0.0, "accuracy": 1.0}]
+    odd = run.where([0] * 5)
+    odd.scores = np.array([0, 0.06, 0.07, 0.95, 1 + 1e-7])[:, None] * [1, 0, 0]  # by rounding, a score can exceed 1
+    assert [one["n"] for one in calibration([odd])["bins"]] == [2, 1, 2]
+    assert calibration([odd.where([0])])["bins"] == [{"n": 1, "confidence": 0.0, "accuracy": 1.0}]
 
 
 def test_texts_of_intervals():
