@@ -409,6 +409,8 @@ def test_scores_by_hand():
         "macro_f1": pytest.approx((5 / 6 + 1 / 2) / 2),
         "recall": {"angry": 0.75, "happy": 0.5},
     }
+    single = mean_scores([run])
+    assert single == scores_of(run) and type(single["recall"]["angry"]) is float
 
 
 def test_folds_of_several_seeds_by_hand():
@@ -430,6 +432,7 @@ def test_counts_of_speakers_by_hand():
         "b": [["1 1 0", "0 0 0", "0 0 0"], ["1 0 1", "0 0 0", "0 0 0"]],
     }
     assert all(type(speaker) is str for speaker in kept)
+    assert speaker_confusions([first]) == {speaker: seeds[:1] for speaker, seeds in kept.items()}
     with pytest.raises(ValueError):
         recorded_counts(kept | {"b": kept["b"][:1]})  # a record in which a seed lacks a speaker
     counts = recorded_counts(kept)
@@ -439,7 +442,8 @@ def test_counts_of_speakers_by_hand():
     assert uar_of(counts[:, 0]).tolist() == [1, 1] and uar_of(counts[:, 1]).tolist() == [0.5, 0.5]
     assert war_of(counts.sum(1)).tolist() == [0.75, 0.75]
     uneven = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])
-    assert uar_of(uneven) == pytest.approx((3 / 4 + 1 / 2) / 2) and war_of(uneven) == pytest.approx(4 / 6)
+    with np.errstate(all="raise"):  # an emotion that does not occur is no division by zero
+        assert uar_of(uneven) == pytest.approx((3 / 4 + 1 / 2) / 2) and war_of(uneven) == pytest.approx(4 / 6)
 
 
 def test_estimates_by_hand():
@@ -485,8 +489,8 @@ def test_intervals_name_their_method():
 
 
 def test_intervals_of_recalls():
-    """Six speakers have angry, five happy, four sad; label calm does not occur."""
-    rows = [(0, s) for s in "abcdef" * 2] + [(1, s) for s in "abcde" * 2] + [(2, s) for s in "abcd" * 2]
+    """Six speakers have angry, five happy, four sad; label calm does not occur. Speaker f has one clip."""
+    rows = [(0, s) for s in "abcdefabcde"] + [(1, s) for s in "abcde" * 2] + [(2, s) for s in "abcd" * 2]
     truth, speakers = zip(*rows, strict=True)
     labels = ["angry", "happy", "sad", "calm"]
     generator = np.random.default_rng(3)
