@@ -281,6 +281,7 @@ def test_clips_are_dealt_by_speaker_and_emotion():
     protocol = protocol_of("2-folds-speaker-dependent", corpus, 4)
     assert protocol.folds == [sorted(dealt[0::2]), sorted(dealt[1::2])]
     assert (protocol.by, protocol.seed, protocol.speaker_independent) == ("file_name", 4, False)
+    assert (protocol.name, protocol.corpus) == ("2-folds-speaker-dependent", "made")
     assert protocol_of("2-folds-speaker-dependent", corpus).seed == 0
     counts = Counter(file.partition("-")[0] for file in protocol.folds[0])
     assert set(counts.values()) <= {5, 6}, "half of the clips of each speaker"

@@ -409,6 +409,8 @@ def test_scores_by_hand():
         "macro_f1": pytest.approx((5 / 6 + 1 / 2) / 2),
         "recall": {"angry": 0.75, "happy": 0.5},
     }
+    single = mean_scores([run])
+    assert single == scores_of(run) and type(single["recall"]["angry"]) is float
 
 
 def test_folds_of_several_seeds_by_hand():
@@ -430,6 +432,9 @@ def test_counts_of_speakers_by_hand():
         "b": [["1 1 0", "0 0 0", "0 0 0"], ["1 0 1", "0 0 0", "0 0 0"]],
     }
     assert all(type(speaker) is str for speaker in kept)
+    assert speaker_confusions([first]) == {speaker: seeds[:1] for speaker, seeds in kept.items()}
+    with pytest.raises(ValueError):
+        recorded_counts(kept | {"b": kept["b"][:1]})  # a record in which a seed lacks a speaker
     counts = recorded_counts(kept)
     assert counts.shape == (2, 2, 3, 3) and counts.dtype == int
     assert counts[1, 1].tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 0]], "the second seed of b"
@@ -437,7 +442,8 @@ def test_counts_of_speakers_by_hand():
     assert uar_of(counts[:, 0]).tolist() == [1, 1] and uar_of(counts[:, 1]).tolist() == [0.5, 0.5]
     assert war_of(counts.sum(1)).tolist() == [0.75, 0.75]
     uneven = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])
-    assert uar_of(uneven) == pytest.approx((3 / 4 + 1 / 2) / 2) and war_of(uneven) == pytest.approx(4 / 6)
+    with np.errstate(all="raise"):  # an emotion that does not occur is no division by zero
+        assert uar_of(uneven) == pytest.approx((3 / 4 + 1 / 2) / 2) and war_of(uneven) == pytest.approx(4 / 6)
 
 
 def test_estimates_by_hand():
@@ -483,8 +489,8 @@ def test_intervals_name_their_method():
 
 
 def test_intervals_of_recalls():
-    """Six speakers have angry, five happy, four sad; label calm does not occur."""
-    rows = [(0, s) for s in "abcdef" * 2] + [(1, s) for s in "abcde" * 2] + [(2, s) for s in "abcd" * 2]
+    """Six speakers have angry, five happy, four sad; label calm does not occur. Speaker f has one clip."""
+    rows = [(0, s) for s in "abcdefabcde"] + [(1, s) for s in "abcde" * 2] + [(2, s) for s in "abcd" * 2]
     truth, speakers = zip(*rows, strict=True)
     labels = ["angry", "happy", "sad", "calm"]
     generator = np.random.default_rng(3)
@@ -504,6 +510,9 @@ def test_intervals_of_recalls():
         pooled = np.mean([(run.predicted == index)[run.truth == index].mean() for run in runs])
         expected = jackknifed(pooled, np.array(without)).share_interval()
         assert found[label]["interval"] == pytest.approx(expected)
+    assert recall_intervals(runs[:1])["angry"]["interval"] == pytest.approx(
+        intervals([runs[0].where(runs[0].truth == 0)])["uar"]
+    ), "a single seed, and the recall of the only emotion is its UAR"
 
 
 def test_fairness_by_hand():
@@ -561,9 +570,10 @@ def test_the_bins_of_calibration():
     assert all(type(value) in (int, float) for one in found["bins"] for value in one.values())
     both = calibration([run, predictions_of([0, 1], [0, 0], "aa", confidence=[0.9, 0.9])])
     assert sum(one["n"] for one in both["bins"]) == 8 and both["accuracy"] == pytest.approx(5 / 8), "all seeds"
-    zero = run.where([0])
-    zero.scores = np.zeros((1, 3))
-    assert calibration([zero])["bins"] == [{"n": 1, "confidence": 0.0, "accuracy": 1.0}]
+    odd = run.where([0] * 5)
+    odd.scores = np.array([0, 0.06, 0.07, 0.95, 1 + 1e-7])[:, None] * [1, 0, 0]  # by rounding, a score can exceed 1
+    assert [one["n"] for one in calibration([odd])["bins"]] == [2, 1, 2]
+    assert calibration([odd.where([0])])["bins"] == [{"n": 1, "confidence": 0.0, "accuracy": 1.0}]
 
 
 def test_texts_of_intervals():
