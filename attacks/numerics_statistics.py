@@ -30,7 +30,9 @@ def predictions_of(scores: str, speakers: int, truth: str, genders: str = "both"
     true = {"one class": places * 0, "a class with one clip": (places == 0).astype(int), "mixed": places % 3}[truth]
     sexes = np.array(["female", "male"])[places % speakers % 2] if genders == "both" else np.full(clips, genders)
     names = [f"s{place % speakers}" for place in places]
-    return Predictions(LABELS, np.array([f"{n}.wav" for n in places]), np.array(names), sexes, places % 2, true, values)
+    return Predictions(
+        LABELS, np.array([f"{n}.wav" for n in places]), np.array(names), sexes, places % 2, true, values
+    )
 
 
 class NotFinite(Exception):

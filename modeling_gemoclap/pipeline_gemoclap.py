@@ -240,6 +240,8 @@ class ZeroShotEmotionPipeline(Pipeline):
         return results
 
     def _rank(self, embeddings: torch.Tensor, class_embeddings: torch.Tensor, labels: list[str]) -> list[list[dict]]:
+        if (embeddings.float().norm(dim=-1) < 0.9).any():  # they overflowed, and all scores would be equal
+            raise ValueError("embeddings are not of unit length: the weights are damaged, or the precision is too low")
         scale = self.model.audio_scale.detach().float().cpu()
         if not scale > 0:  # all scores would be equal
             raise ValueError(f"the scale of the model's logits is {scale.item()}: its weights are damaged")
