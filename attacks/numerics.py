@@ -20,6 +20,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     attack = Attack("numerics", options)
 
+    import numerics_damage
     import numerics_losses
     import numerics_models
     import numerics_statistics
@@ -31,7 +32,7 @@ def main() -> None:
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     numerics_models.attack_signals(attack)
-    numerics_models.attack_damage(attack)
+    numerics_damage.attack_damage(attack)
     numerics_losses.attack_others(attack)
     numerics_statistics.attack_calibration(attack)
     with tempfile.TemporaryDirectory() as folder:

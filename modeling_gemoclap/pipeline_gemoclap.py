@@ -198,7 +198,7 @@ class ZeroShotEmotionPipeline(Pipeline):
     def _warn_of_unknown_words(self, prompts: list[str]) -> None:
         if unknown := self.model.config.unknown_words(prompts):
             logger.warning(
-                f"the text encoder was not trained on {', '.join(map(repr, unknown))}: results for prompts with these "
+                f"the text encoder was not trained on {', '.join(map(repr, unknown)):.500}: results for prompts with these "
                 f"words are unreliable; its words are {', '.join(sorted(self.model.config.known_words))}"
             )
 

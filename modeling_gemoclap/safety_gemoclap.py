@@ -63,8 +63,8 @@ def check_config(values: dict, name: str = "config.json") -> dict:
             for kind in value.values() if isinstance(value, dict) else [value]:
                 if isinstance(kind, str) and kind not in ATTENTION:
                     raise ValueError(
-                        f"{name}: {key} names {kind!r:.80}, which may load or compile code; delete the entry, and pass "
-                        f"attn_implementation to from_pretrained if you want it"
+                        f"{name}: {key} names {kind!r:.80}, which may load or compile code; delete the entry, and "
+                        f"pass attn_implementation to from_pretrained if you want it"
                     )
         elif key == "quantization_config" and value:
             kind = value.get("quant_method") if isinstance(value, dict) else value
