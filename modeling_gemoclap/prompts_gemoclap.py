@@ -204,7 +204,8 @@ def resolve_emotions(
     for other, other_words in others:
         if other_words != words:
             raise ValueError(
-                f"{first} and {other} disagree ({str(words):.200} and {str(other_words):.200}): give only one of them, or make them agree"
+                f"{first} and {other} disagree ({str(words):.200} and {str(other_words):.200}): give only one of "
+                f"them, or make them agree"
             )
     if words is not None and num_labels not in (None, len(words)):
         raise ValueError(f"num_labels={num_labels}, but {first} names {len(words)}: {', '.join(words):.300}")
@@ -320,6 +321,6 @@ class PromptsMixin:
         if self.uses_joint_texts:
             return [[p for emotion in self.emotions for p in self.joint_prompts(emotion, g)] for g in self.genders]
         raise ValueError(
-            f"this checkpoint has no texts for gender: its objective is {self.objective!r:.200} with {self.sl_texts=}; "
+            f"this checkpoint has no texts for gender: its objective is {self.objective!r} with {self.sl_texts=}; "
             f"'ml', or 'sl' with joint texts, has them"
         )
