@@ -198,8 +198,8 @@ class ZeroShotEmotionPipeline(Pipeline):
     def _warn_of_unknown_words(self, prompts: list[str]) -> None:
         if unknown := self.model.config.unknown_words(prompts):
             logger.warning(
-                f"the text encoder was not trained on {', '.join(map(repr, unknown))}: results for prompts with these "
-                f"words are unreliable; its words are {', '.join(sorted(self.model.config.known_words))}"
+                f"the text encoder was not trained on {', '.join(map(repr, unknown)):.500}: results for prompts with "
+                f"these words are unreliable; its words are {', '.join(sorted(self.model.config.known_words))}"
             )
 
     def _run(self, stream, batch_size: int, options: dict) -> Iterator:
@@ -240,6 +240,9 @@ class ZeroShotEmotionPipeline(Pipeline):
         return results
 
     def _rank(self, embeddings: torch.Tensor, class_embeddings: torch.Tensor, labels: list[str]) -> list[list[dict]]:
+        if any((vectors.float().norm(dim=-1) < 0.9).any() for vectors in (embeddings, class_embeddings)):
+            # They overflowed, and all scores would be equal.
+            raise ValueError("embeddings are not of unit length: the weights are damaged, or the precision is too low")
         scale = self.model.audio_scale.detach().float().cpu()
         if not scale > 0:  # all scores would be equal
             raise ValueError(f"the scale of the model's logits is {scale.item()}: its weights are damaged")

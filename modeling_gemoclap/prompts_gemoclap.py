@@ -72,13 +72,13 @@ def parse_words(name: str, words) -> list[str]:
     if isinstance(words, str):
         words = [word for word in words.split(",") if word.strip()]
     if isinstance(words, (bytes, dict)) or not hasattr(words, "__iter__"):
-        raise ValueError(f"{name} must be a list of words or one comma-separated string, got {words!r}")
+        raise ValueError(f"{name} must be a list of words or one comma-separated string, got {words!r:.200}")
     words = sorted(words, key=str) if isinstance(words, (set, frozenset)) else list(words)
     for word in words:
         if not isinstance(word, str) or not word.strip():
-            raise ValueError(f"{name}: {word!r} is not a word; give a list of words")
+            raise ValueError(f"{name}: {word!r:.200} is not a word; give a list of words")
         if set(word) & set("{}"):
-            raise ValueError(f"{name}: {word!r} contains braces, which belong in a template: give only the word")
+            raise ValueError(f"{name}: {word!r:.200} contains braces, which belong in a template: give only the word")
     return [_without_control(name, " ".join(word.split())) for word in words]
 
 
@@ -100,7 +100,7 @@ def check_words(name: str, words) -> list[str]:
     seen: dict[str, str] = {}
     for word in words:
         if word.casefold() in seen:
-            raise ValueError(f"{name} names a word twice: {seen[word.casefold()]!r} and {word!r}")
+            raise ValueError(f"{name} names a word twice: {seen[word.casefold()]!r:.200} and {word!r:.200}")
         seen[word.casefold()] = word
     return words
 
@@ -112,7 +112,7 @@ def require_two_words(name: str, words) -> list[str]:
         ValueError: If there is exactly one word.
     """
     if len(words) == 1:
-        raise ValueError(f"{name} names only {words[0]!r}, which every clip would then be: give two or more")
+        raise ValueError(f"{name} names only {words[0]!r:.200}, which every clip would then be: give two or more")
     return words
 
 
@@ -128,7 +128,9 @@ def refuse_shared_prompts(name: str, labels: list[str]) -> list[str]:
     for word, sharing in by_word.items():
         if len(sharing) > 1:
             listed = ", ".join(map(repr, sharing))
-            raise ValueError(f"{name}: {listed} are all {word!r} in a prompt and would score alike: keep one of them")
+            raise ValueError(
+                f"{name}: {listed:.300} are all {word!r:.200} in a prompt and would score alike: keep one of them"
+            )
     return labels
 
 
@@ -139,15 +141,15 @@ def check_synonyms(synonyms: dict, emotions: list[str]) -> dict[str, list[str]]:
         ValueError: If a word stands for two of the emotions, or if the synonyms are not lists of words.
     """
     if not isinstance(synonyms, dict) or any(not isinstance(words, (list, tuple)) for words in synonyms.values()):
-        raise ValueError(f"emotion_synonyms must be lists of words by emotion, got {synonyms!r}")
+        raise ValueError(f"emotion_synonyms must be lists of words by emotion, got {synonyms!r:.200}")
     name = "emotion_synonyms"
     selected = {emotion: parse_words(name, synonyms[emotion]) for emotion in emotions if synonyms.get(emotion)}
     words = [(word, emotion) for emotion in emotions for word in {prompt_word(emotion), *selected.get(emotion, [])}]
     for word, emotion in words:
         if others := sorted({owner for other, owner in words if other == word} - {emotion}):
-            raise ValueError(f"emotion_synonyms: {word!r} stands for {emotion} and for {others[0]}")
+            raise ValueError(f"emotion_synonyms: {word!r:.200} stands for {emotion} and for {others[0]}")
         if canonical_emotion(word) in set(emotions) - {emotion}:
-            raise ValueError(f"emotion_synonyms: {word!r} of {emotion} is a name of {canonical_emotion(word)}")
+            raise ValueError(f"emotion_synonyms: {word!r:.200} of {emotion} is a name of {canonical_emotion(word)}")
     return selected
 
 
@@ -159,18 +161,20 @@ def check_templates(name: str, templates, fields: tuple[str, ...]) -> list[str]:
             characters.
     """
     if not hasattr(templates, "__iter__"):
-        raise ValueError(f"{name}={templates!r} is neither a template nor a list of templates")
+        raise ValueError(f"{name}={templates!r:.200} is neither a template nor a list of templates")
     templates = [templates] if isinstance(templates, str) else list(templates)
     for template in templates:
         if not isinstance(template, str):
-            raise ValueError(f"{name}: {template!r} is not a template; give text with {' and '.join(fields)}")
+            raise ValueError(f"{name}: {template!r:.200} is not a template; give text with {' and '.join(fields)}")
         missing = [field for field in fields if field not in template]
         if missing:
-            raise ValueError(f"{name}: the template {template!r} lacks {' and '.join(missing)}")
+            raise ValueError(f"{name}: the template {template!r:.200} lacks {' and '.join(missing)}")
         _without_control(name, " ".join(template.split()))
     plain = [" ".join(template.casefold().split()) for template in templates]
     if repeated := [template for index, template in enumerate(templates) if plain[index] in plain[:index]]:
-        raise ValueError(f"{name} has the template {repeated[0]!r} twice, up to case and whitespace: give it once")
+        raise ValueError(
+            f"{name} has the template {repeated[0]!r:.200} twice, up to case and whitespace: give it once"
+        )
     if not templates:
         raise ValueError(f"{name} needs at least one template")
     return templates
@@ -199,7 +203,9 @@ def resolve_emotions(
         return []
     for name, indices in (("id2label", id2label), ("label2id", label2id)):
         if not isinstance(indices, (dict, type(None))):
-            raise ValueError(f"{name}={indices!r} must be a dict of all labels; give a list of labels as emotions")
+            raise ValueError(
+                f"{name}={indices!r:.200} must be a dict of all labels; give a list of labels as emotions"
+            )
     given = {}
     if emotions is not None:
         given["emotions"] = check_words("emotions", emotions)
@@ -211,10 +217,11 @@ def resolve_emotions(
     for other, other_words in others:
         if other_words != words:
             raise ValueError(
-                f"{first} and {other} disagree ({words} and {other_words}): give only one of them, or make them agree"
+                f"{first} and {other} disagree ({str(words):.200} and {str(other_words):.200}): give only one of "
+                f"them, or make them agree"
             )
     if words is not None and num_labels not in (None, len(words)):
-        raise ValueError(f"num_labels={num_labels}, but {first} names {len(words)}: {', '.join(words)}")
+        raise ValueError(f"num_labels={num_labels}, but {first} names {len(words)}: {', '.join(words):.300}")
     return words if words is None else require_two_words("emotions", words)
 
 
@@ -225,7 +232,7 @@ def _in_order(name: str, indices: dict, given: dict) -> list[str]:
     except (TypeError, ValueError):
         words = {}
     if not words or sorted(words) != list(range(len(given))):
-        raise ValueError(f"{name}={given!r} must have one word for each index 0, 1, 2, ...")
+        raise ValueError(f"{name}={given!r:.200} must have one word for each index 0, 1, 2, ...")
     return check_words(name, [words[index] for index in range(len(words))])
 
 

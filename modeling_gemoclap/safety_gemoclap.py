@@ -63,14 +63,14 @@ def check_config(values: dict, name: str = "config.json") -> dict:
             for kind in value.values() if isinstance(value, dict) else [value]:
                 if isinstance(kind, str) and kind not in ATTENTION:
                     raise ValueError(
-                        f"{name}: {key} names {kind!r}, which may load or compile code; delete the entry, and pass "
-                        f"attn_implementation to from_pretrained if you want it"
+                        f"{name}: {key} names {kind!r:.80}, which may load or compile code; delete the entry, and "
+                        f"pass attn_implementation to from_pretrained if you want it"
                     )
         elif key == "quantization_config" and value:
             kind = value.get("quant_method") if isinstance(value, dict) else value
             if kind not in QUANTIZERS:
                 raise ValueError(
-                    f"{name}: quantization by {kind!r} is not supported; choose one of {', '.join(QUANTIZERS)}"
+                    f"{name}: quantization by {kind!r:.80} is not supported; choose one of {', '.join(QUANTIZERS)}"
                 )
         elif isinstance(value, dict):
             check_config(value, name)
@@ -187,7 +187,7 @@ def check_extractor_files(name: str, allowed: tuple[str, ...], where: dict) -> N
             kind = part.get("feature_extractor_type") if isinstance(part, dict) else None
             if kind is not None and kind not in allowed:
                 raise ValueError(
-                    f"{name}: feature_extractor_type {kind!r} in {file} is unknown as the extractor of an audio "
+                    f"{name}: feature_extractor_type {kind!r:.80} in {file} is unknown as the extractor of an audio "
                     f"encoder; choose one of {', '.join(allowed)}"
                 )
 
@@ -208,7 +208,7 @@ def check_tokenizer_file(name: str, where: dict) -> None:
             continue
         variants = [getattr(transformers, str(kind).removesuffix("Fast") + end, None) for end in ("", "Fast")]
         if not all(inspect.isclass(item) and _is_tokenizer(item) for item in variants if item is not None):
-            raise ValueError(f"{name}: tokenizer_class {kind!r} in {file} is not a tokenizer of transformers")
+            raise ValueError(f"{name}: tokenizer_class {kind!r:.80} in {file} is not a tokenizer of transformers")
 
 
 def _is_tokenizer(tokenizer_class: type) -> bool:

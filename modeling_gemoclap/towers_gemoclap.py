@@ -205,7 +205,7 @@ def load_complete_model(model_class: type[PreTrainedModel], name: str, **options
             shapes = [line.strip() for line in str(error).splitlines() if "shape" in line or "torch.Size" in line]
             raise ValueError(
                 f"{name}: the shapes of the weights do not match config.json, so one of the two belongs to another "
-                f"model: {' '.join(shapes[:2]) or error:.500}"
+                f"model: {(' '.join(shapes[:2]) or str(error)):.500}"
             ) from None
         # The messages of transformers are clear; those of the file readers do not even name the file.
         if isinstance(error, (ImportError, ValueError)) or (isinstance(error, OSError) and error.errno is None):

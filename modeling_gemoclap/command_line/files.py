@@ -110,6 +110,11 @@ def typed(value, keys: bool = False):
     return float(value.replace(".", "")) if NOT_FINITE.fullmatch(value) else str(value)
 
 
+def shown(text: object) -> str:
+    """A value of an option in messages: on one line, and at most 200 characters of it."""
+    return " ".join(str(text).split())[:200]
+
+
 def json_object(text: str | None, name: str) -> dict:
     """Parse the JSON object of an option.
 
@@ -122,14 +127,14 @@ def json_object(text: str | None, name: str) -> dict:
     """
 
     def refuse_number(word: str):
-        raise ValueError(f"{name}: {word} is not a finite number: {str(text):.200}")
+        raise ValueError(f"{name}: {word} is not a finite number: {shown(text)}")
 
     def finite(word: str) -> float:
         return float(word) if math.isfinite(float(word)) else refuse_number(word)
 
     def pairs(items: list[tuple]) -> dict:
         if repeated := sorted({key for key, _ in items if sum(key == other for other, _ in items) > 1}):
-            raise ValueError(f"{name}: duplicate key {', '.join(map(repr, repeated))}: {str(text):.200}")
+            raise ValueError(f"{name}: duplicate key {', '.join(map(repr, repeated))}: {shown(text)}")
         return dict(items)
 
     try:
@@ -137,7 +142,7 @@ def json_object(text: str | None, name: str) -> dict:
     except RecursionError:
         raise ValueError(f"{name}: nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name}: not JSON ({error}): {str(text):.200}") from None
+        raise ValueError(f"{name}: not JSON ({error}): {shown(text)}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{name}: must be a JSON object, got {str(text):.200}")
+        raise ValueError(f"{name}: must be a JSON object, got {shown(text)}")
     return values

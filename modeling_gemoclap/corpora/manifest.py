@@ -17,6 +17,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
+from ..command_line.files import shown
 from ..command_line.terminal import printable
 from ..fingerprint import file_sha256
 from ..prompts_gemoclap import EMOTION_WORDS, canonical_emotion
@@ -317,7 +318,7 @@ def words_for_emotions(emotions: list[str], emotion_map: dict[str, str] | str | 
     except (json.JSONDecodeError, RecursionError):
         emotion_map = None
     if not isinstance(emotion_map, dict) or not all(isinstance(emotion, str) for emotion in emotion_map.values()):
-        raise ManifestError(f'--emotion_map: must be a JSON object such as \'{{"wut": "angry"}}\', got {" ".join(str(text).split()):.200}')
+        raise ManifestError(f'--emotion_map: must be a JSON object such as \'{{"wut": "angry"}}\', got {shown(text)}')
     for word, emotion in emotion_map.items():
         known = emotion if emotion in words else canonical_emotion(emotion)
         if not known:

@@ -136,7 +136,7 @@ def _paths(folder: Path, table: pa.Table) -> dict[str, pa.Array]:
 
 def _name_on_disk(folder: Path, name: str) -> str:
     forms = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
-    return next((form for form in forms if (folder / form).exists()), name)
+    return next((form for form in forms if os.path.exists(folder / form)), name)  # Path.exists fails for long names
 
 
 def _row_name(files: list[Path], places: pa.Table, row: int) -> str:

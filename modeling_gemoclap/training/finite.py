@@ -254,7 +254,7 @@ class FiniteGuard(TrainerCallback):
             state: State of the trainer.
 
         Raises:
-            NotFiniteError: If a weight is not finite. The message has the step, its clips and the last good checkpoint.
+            NotFiniteError: If a weight is not finite. The message has the step, clips and last good checkpoint.
         """
         if names := tensors_not_finite(model):
             raise NotFiniteError(

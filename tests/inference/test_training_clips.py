@@ -73,6 +73,12 @@ METADATA = {"weights_sha256": "0" * 64, "compared_with": OTHER_SPEAKERS}
         ({"embeddings": np.ones((600, 2), np.float16)}, METADATA, "other shapes"),
         ({"distances": np.zeros(7, np.float32)}, METADATA, "other shapes"),
         ({"distances": np.arange(101, 0, -1).astype(np.float32)}, METADATA, "not sorted"),
+        ({"seconds": np.array([0, 1, 2, 3, 9, 5, 6], np.float32)}, METADATA, "percentiles are not sorted numbers"),
+        (
+            {"seconds": np.array([0, 1, 2, 3, 4, 5, np.inf], np.float32)},
+            METADATA,
+            "percentiles are not sorted numbers",
+        ),
         ({"speakers": np.zeros(1, np.float32)}, METADATA, "other names"),
         ({}, {"weights_sha256": "0" * 64}, "other names"),
         ({}, METADATA | {"compared_with": "<b>all</b>"}, "its metadata is unknown"),
