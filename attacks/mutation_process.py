@@ -56,6 +56,9 @@ def forked(runner, items: list[pytest.Item], mutant: mutants.Mutant | None) -> I
             status = os.waitpid(process, 0)[1]
         result = scratch / "result.json"
         yield (json.loads(result.read_text()) if result.exists() else {}) | {"signal": os.WTERMSIG(status)}
+    except BaseException:  # such as an interruption by the user
+        _kill_group(process)
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -110,7 +110,7 @@ def test_the_mix_of_batches_by_hand():
 
 def clips_of(parts):
     """Eight clips whose order by length separates two emotions and two corpora."""
-    names = [f"{corpus}/folder/{number}.wav" for number, corpus in enumerate("xyxyxyxy")]
+    names = [f"{corpus}/{number}/a.wav" for number, corpus in enumerate("xyxyxyxy")]
     table = Dataset(pa.table({"file_name": names}))
     corpus = SimpleNamespace(parts=parts, column=table.data.column)
     return type("Clips", (), {"__len__": lambda self: 8, "emotion_labels": [0, 1, 2, 1] * 2, "corpus": corpus})()
