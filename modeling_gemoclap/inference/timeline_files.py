@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -102,7 +103,7 @@ def _vtt(segments: list[Segment], facts: TimelineFacts) -> str:
     parts = ["WEBVTT\n"]
     for segment in segments:
         # "--" before the end of the tag would be an arrow, which makes a line one of times.
-        speaker = _words(segment.speaker or "").replace("--", "\N{HYPHEN}\N{HYPHEN}")
+        speaker = re.sub("-{2,}$", lambda end: "\N{HYPHEN}" * len(end[0]), _words(segment.speaker or ""))
         voice = f"<v {speaker}>" if speaker else ""
         parts.append(f"{_cue(segment, '.')}\n{voice}{_words(segment.label)} ({segment.score:.2f})\n")
     return "\n".join(parts)

@@ -6,7 +6,7 @@ import pytest
 from service_requests import WAV, Client, recording, running
 
 from modeling_gemoclap.inference.loading import load_pipeline
-from modeling_gemoclap.service import errors
+from modeling_gemoclap.service import errors, server
 from modeling_gemoclap.service.app import create_app
 from modeling_gemoclap.service.engine import identify
 
@@ -31,6 +31,24 @@ def test_a_request_with_two_lengths_is_refused_and_its_connection_closed(app, mo
     (status, answer), sent = asyncio.run(ask())
     assert (status, answer["error"]["code"]) == (400, "malformed_request")
     assert (b"connection", b"close") in sent
+
+
+def test_idle_connections_are_kept_longer_than_clients_keep_them(app, monkeypatch):
+    """A client that sends while its idle connection is being closed has no answer; httpx keeps them for 5 s."""
+    seen = []
+
+    class Server:
+        def __init__(self, config):
+            seen.append(config)
+
+        def run(self, sockets):
+            assert sockets == [None]
+
+    monkeypatch.setattr(server.uvicorn, "Server", Server)
+    monkeypatch.setattr(server.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(server, "_log_errors_only", lambda: None)
+    server.run(app, None, 1.0)
+    assert seen[0].timeout_keep_alive >= 60 and seen[0].http == "h11"
 
 
 def test_no_answer_repeats_the_host_of_a_request(app):
