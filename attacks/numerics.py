@@ -35,11 +35,11 @@ def main() -> None:
     numerics_damage.attack_damage(attack)
     numerics_losses.attack_others(attack)
     numerics_statistics.attack_calibration(attack)
-    with tempfile.TemporaryDirectory() as folder:
-        numerics_training.attack_trainings(attack, Path(folder))
+    numerics_models.attack_precisions(attack)
     numerics_losses.attack_contrastive(attack)
     numerics_statistics.attack_statistics(attack)
-    numerics_models.attack_precisions(attack)
+    with tempfile.TemporaryDirectory() as folder:  # until the time is over
+        numerics_training.attack_trainings(attack, Path(folder))
     attack.finish()
 
 
