@@ -8,6 +8,7 @@ by atheris, guided by the coverage of their code, where these packages are insta
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -33,10 +34,10 @@ def main() -> None:
 
     from fuzz_targets import ATTACKED  # imports the package, which the help does not need
     from fuzz_values import draw_values
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
     targets = [target for target in ATTACKED if re.search(options.only or "", target.kind)]
     if not options.only:
         draw_values(attack)

@@ -7,6 +7,7 @@ which must stop and name the step, the clips and the last good checkpoint.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -26,10 +27,10 @@ def main() -> None:
     import numerics_statistics
     import numerics_training
     import torch
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
     torch.set_num_threads(1)
     numerics_models.attack_signals(attack)
     numerics_damage.attack_damage(attack)
