@@ -17,7 +17,7 @@ from pathlib import Path
 
 from attack import Attack, parse_options
 
-ROUND = 100  # inputs of a kind with share 1 in one round
+ROUND = 60  # inputs of a kind with share 1 in one round
 SMALL = 6
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     verdicts, seen, done = Counter(), set(), Counter()
     while not done or (not options.small and attack.seconds_left() > 0):
         for target in targets:
-            if options.small or attack.seconds_left() > 0:
+            if not done[target.kind] or attack.seconds_left() > 0:  # the first round is complete
                 count = SMALL if options.small else max(1, round(ROUND * target.share))
                 verdicts += attack_kind(attack, target, done[target.kind], count, seen)
                 done[target.kind] += count
