@@ -8,6 +8,7 @@ by atheris, guided by the coverage of their code, where these packages are insta
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from attack import Attack, parse_options
 
-ROUND = 100  # inputs of a kind with share 1 in one round
+ROUND = 60  # inputs of a kind with share 1 in one round
 SMALL = 6
 
 
@@ -33,10 +34,10 @@ def main() -> None:
 
     from fuzz_targets import ATTACKED  # imports the package, which the help does not need
     from fuzz_values import draw_values
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
     targets = [target for target in ATTACKED if re.search(options.only or "", target.kind)]
     if not options.only:
         draw_values(attack)
@@ -47,7 +48,7 @@ def main() -> None:
     verdicts, seen, done = Counter(), set(), Counter()
     while not done or (not options.small and attack.seconds_left() > 0):
         for target in targets:
-            if options.small or attack.seconds_left() > 0:
+            if not done[target.kind] or attack.seconds_left() > 0:  # the first round is complete
                 count = SMALL if options.small else max(1, round(ROUND * target.share))
                 verdicts += attack_kind(attack, target, done[target.kind], count, seen)
                 done[target.kind] += count

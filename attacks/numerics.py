@@ -7,6 +7,7 @@ which must stop and name the step, the clips and the last good checkpoint.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -26,20 +27,20 @@ def main() -> None:
     import numerics_statistics
     import numerics_training
     import torch
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
     torch.set_num_threads(1)
     numerics_models.attack_signals(attack)
     numerics_damage.attack_damage(attack)
     numerics_losses.attack_others(attack)
     numerics_statistics.attack_calibration(attack)
-    with tempfile.TemporaryDirectory() as folder:
-        numerics_training.attack_trainings(attack, Path(folder))
+    numerics_models.attack_precisions(attack)
     numerics_losses.attack_contrastive(attack)
     numerics_statistics.attack_statistics(attack)
-    numerics_models.attack_precisions(attack)
+    with tempfile.TemporaryDirectory() as folder:  # until the time is over
+        numerics_training.attack_trainings(attack, Path(folder))
     attack.finish()
 
 

@@ -25,10 +25,9 @@ MPEG_BITRATES = (  # kilobits per second: MPEG-2 layers II and III, MPEG-1 layer
     (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
 )
-POINTERS = {  # beginnings of the pointer files of git-lfs and git-annex, and of a format that cannot be decoded
+POINTERS = {  # beginnings of the pointer files of git-lfs and git-annex
     b"version https://git-lfs": "a pointer of git-lfs, not the file itself; fetch it with: git lfs pull",
     b"/annex/objects/": "a pointer of git-annex, not the file itself; fetch it with: git annex get",
-    b"\xf0\x7e": "a MIDI sample dump, whose decoder writes to the standard output; convert it to WAV or FLAC",
 }
 
 

@@ -65,12 +65,14 @@ def _load_pipeline(model: str, device: str | None, revision: str | None) -> Zero
     if "GEmoClapForAudioClassification" in architectures:
         with damage_is_named(model, PROCESSOR_FILES):
             extractor = GEmoClapFeatureExtractor.from_pretrained(model, **hub)
-        classifier = load_complete_model(GEmoClapForAudioClassification, model, **hub)
+        with damage_is_named(model, "config.json, or the weights,"):
+            classifier = load_complete_model(GEmoClapForAudioClassification, model, **hub)
         classifier.check_history()
         pipe = AudioClassifier(classifier, extractor, device)
         pipe.clip_seconds = _clip_seconds(model, revision)
         return pipe
-    zero_shot = load_complete_model(GEmoClapModel, model, **hub)
+    with damage_is_named(model, "config.json, or the weights,"):
+        zero_shot = load_complete_model(GEmoClapModel, model, **hub)
     zero_shot.check_history()
     processor = load_processor(model, **hub)
     pipe = ZeroShotEmotionPipeline(model=zero_shot, processor=processor, device=device)
