@@ -113,13 +113,16 @@ def cases_of(crashes: Disturbances, attack: Attack) -> Iterator[Case]:
 
 def main() -> None:
     """Run the cases."""
-    attack = Attack("crash", parse_options(__doc__))
+    only = ("--only",), {"default": "", "help": "only the cases whose kind has this text"}
+    attack = Attack("crash", parse_options(__doc__, only))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves no folder behind
     with tempfile.TemporaryDirectory(prefix="crash-") as folder:
         crashes = Disturbances(Trainings(Path(folder)), random.Random(attack.options.seed))
         for kind, what, run in islice(cases_of(crashes, attack), 20 if attack.options.small else None):
             if attack.seconds_left() < 0:
                 break
+            if attack.options.only not in kind:
+                continue
             with attack.case(kind, what):
                 run()
     attack.finish()

@@ -35,7 +35,7 @@ class Disturbances(Kills):
         if how == "removed":
             path.unlink()
         refused = self.trainings.wait(self.trainings.start(place, variant, "--resume_from_checkpoint", f"run/{LAST}"))
-        self._refused(place, refused, name)
+        self._refused(place, refused, LAST)
         self.finish(place, variant, whole)
 
     @staticmethod
@@ -117,9 +117,7 @@ class Disturbances(Kills):
         elif status not in (0, -signal.SIGTERM):  # it had finished, or was writing the finished model
             raise AssertionError(f"status {status}: {log[-300:]}")
         self.trainings.finish(place, variant)
-        earlier = {f"checkpoint-{step}" for step in range(1, 6)}  # the checkpoint of SIGTERM counts in the limit
-        kept = {name: value for name, value in whole.items() if name.partition("/")[0] not in earlier}
-        refuse_difference(place, kept, tuple(earlier))
+        refuse_difference(place, whole, stopped=True)
         return status
 
 

@@ -43,10 +43,26 @@ def content_of(place: Path) -> dict[str, str]:
     return files
 
 
-def refuse_difference(place: Path, reference: dict[str, str], also: tuple[str, ...] = ()) -> None:
-    """Raise an error if a training left other files than the uninterrupted one; `also` may be there too."""
+def refuse_difference(place: Path, whole: dict[str, str], stopped: bool = False) -> None:
+    """Raise an error if a training left other files than the uninterrupted one.
+
+    Args:
+        place: Where it ran.
+        whole: The files of the uninterrupted training.
+        stopped: Whether SIGTERM stopped it between two entries of its log. Its log and its earlier checkpoints are
+            not compared: an entry averages over the steps after the resumption, and a checkpoint is added.
+    """
     present = content_of(place)
-    present = {name: value for name, value in present.items() if name.partition("/")[0] not in also}
-    different = {name for name in {*present, *reference} if present.get(name) != reference.get(name)}
+    if stopped:
+        last = max(int(name.partition("/")[0].rpartition("-")[2]) for name in whole if name.startswith("checkpoint-"))
+        present, whole = (
+            {
+                name: value
+                for name, value in files.items()
+                if not name.endswith("trainer_state.json") and name.split("/")[0] in (name, f"checkpoint-{last}")
+            }
+            for files in (present, whole)
+        )
+    different = {name for name in {*present, *whole} if present.get(name) != whole.get(name)}
     if different:
         raise AssertionError(f"these files differ from those of the uninterrupted run: {sorted(different)[:8]}")

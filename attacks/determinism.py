@@ -110,9 +110,9 @@ class Cases:
 
     def __iter__(self) -> Iterator[Case]:
         models = ("compact",) if self.small else ("compact", "base")
+        yield from self.of_trainings()
         for model in models:
             yield from self.of_answers(model)
-        yield from self.of_trainings()
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from modeling_gemoclap.fingerprint import IDENTITY
 from modeling_gemoclap.runs import fit as fit_module
 from modeling_gemoclap.runs.folder import BACKUP, PARTIAL_BACKUP, RUN_FILES, RunFolder, move_run
 from modeling_gemoclap.runs.identity import CODE, initial_weights_of, read_identity
+from modeling_gemoclap.runs.lock import LOCK
 from modeling_gemoclap.runs.recipe import recipe_of
 from modeling_gemoclap.runs.run import objective_of
 from modeling_gemoclap.training import clips as clips_module
@@ -216,6 +217,11 @@ class Killed(BaseException):
     pass
 
 
+def release_lock(run_folder, *_):
+    """What the system does when a process is killed."""
+    run_folder._lock.release()
+
+
 def test_overwriting_first_removes_the_files_of_the_earlier_run(train, half_done, own_tones, monkeypatch):
     """A new run that was killed before its first checkpoint cannot be resumed from the earlier run."""
     options, folder = half_done
@@ -234,10 +240,10 @@ def test_overwriting_first_removes_the_files_of_the_earlier_run(train, half_done
         raise Killed
 
     monkeypatch.setattr(fit_module, "build_trainer", kill)
-    monkeypatch.setattr(RunFolder, "__exit__", lambda *_: None)  # kill -9 runs no cleanup
+    monkeypatch.setattr(RunFolder, "__exit__", release_lock)  # kill -9 runs no cleanup
     with pytest.raises(Killed):
         train(*options, *new, "--overwrite_output", "true")
-    assert sorted(path.name for path in folder.iterdir()) == [BACKUP, "notes.txt", IDENTITY]
+    assert sorted(path.name for path in folder.iterdir()) == [BACKUP, LOCK, "notes.txt", IDENTITY]
     monkeypatch.undo()
     with pytest.raises(ValueError, match="differs in: .*objective"):
         train(*options, "--resume_from_checkpoint", "true")
@@ -301,7 +307,7 @@ def test_the_earliest_run_is_restored_completely(train, own_tones, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, "build_trainer", interrupt)
         if killed:
-            patch.setattr(RunFolder, "__exit__", lambda *_: None)
+            patch.setattr(RunFolder, "__exit__", release_lock)
         with pytest.raises(KeyboardInterrupt):
             train(*options, "--learning_rate", "1e-6", "--overwrite_output", "true")
         assert (files_of(folder) == before) != killed
