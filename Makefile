@@ -35,6 +35,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	ruff check .
 	ruff format --check .
+	bandit -q -c pyproject.toml -r modeling_gemoclap attacks demo web release *.py
 	$(PYTEST) -m "not slow"
 
 test-all: test

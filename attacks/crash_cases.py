@@ -59,15 +59,16 @@ class Disturbances(Kills):
         """A file system that is too small; needs the rights of root. It is enlarged afterwards."""
         whole, place = self.whole(variant)[0], self.trainings.new_place()
         (place / "run").mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", place / "run"], check=True)
+        small = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", place / "run"]
+        subprocess.run(small, check=True)  # mount of the system, as root  # nosec B607
         try:
             status = self.trainings.wait(self.trainings.start(place, variant))
             self._refused(place, status, "the disk is full (")
-            subprocess.run(["mount", "-o", "remount,size=64m", place / "run"], check=True)
+            subprocess.run(["mount", "-o", "remount,size=64m", place / "run"], check=True)  # nosec B607
             self.trainings.finish(place, variant)
             refuse_difference(place, whole)
         finally:
-            subprocess.run(["umount", place / "run"], check=True)
+            subprocess.run(["umount", place / "run"], check=True)  # nosec B607
 
     def two_in_one_folder(self, variant: str) -> None:
         """A training begins in the folder of another that is suspended."""

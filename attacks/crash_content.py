@@ -25,7 +25,7 @@ def _comparable(path: Path) -> bytes:
     if path.name == "training_args.bin":
         import torch
 
-        options = torch.load(path, weights_only=False).to_dict()
+        options = torch.load(path, weights_only=False).to_dict()  # of a training of this attack  # nosec B614
         return json.dumps(options | {"resume_from_checkpoint": None}, default=str).encode()
     if path.name in ("README.md", "card.json", "notebook.ipynb"):
         return re.sub(rb" --(resume_from_checkpoint|feature_cache_dir) \S+?(?=[\s\"\\])", b"", path.read_bytes())

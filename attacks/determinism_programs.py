@@ -35,7 +35,7 @@ class Programs(Answers):
             rows = list(csv.DictReader(file))
         key = next(iter(rows[0]))
         scores = scores_of(sorted(rows, key=lambda row: row[key]), self.labels)
-        vectors = np.load(place / "out.npz")
+        vectors = np.load(place / "out.npz", allow_pickle=False)
         names = [str(name) for name in vectors["files"]]
         embeddings = vectors["embeddings"][np.argsort(names)]
         found = np.concatenate([scores, embeddings], axis=1)

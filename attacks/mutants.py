@@ -117,13 +117,13 @@ def put_in_place(mutant: Mutant) -> None:
     if mutant.function:
         changed = ModuleType(module.__name__)
         changed.__dict__.update({name: value for name, value in vars(module).items() if name.startswith("__")})
-        exec(compile(mutant.source, path, "exec"), changed.__dict__)
+        exec(compile(mutant.source, path, "exec"), changed.__dict__)  # the project's own source  # nosec B102
         original, new = _function(module, mutant.function), _function(changed, mutant.function)
         original.__code__, original.__defaults__ = new.__code__, new.__defaults__
         original.__kwdefaults__ = new.__kwdefaults__
         return
     originals = dict(vars(module))
-    exec(compile(mutant.source, path, "exec"), module.__dict__)
+    exec(compile(mutant.source, path, "exec"), module.__dict__)  # the project's own source  # nosec B102
     changed = {name: value for name, value in vars(module).items() if originals.get(name) is not value}
     for other in list(sys.modules.values()):
         for name in changed.keys() & getattr(other, "__dict__", {}).keys() & originals.keys():
