@@ -60,7 +60,7 @@ class Disturbances(Kills):
         whole, place = self.whole(variant)[0], self.trainings.new_place()
         (place / "run").mkdir()
         small = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", place / "run"]
-        subprocess.run(small, check=True)  # mount of the system, as root  # nosec B607
+        subprocess.run(small, check=True)  # as root
         try:
             status = self.trainings.wait(self.trainings.start(place, variant))
             self._refused(place, status, "the disk is full (")

@@ -22,13 +22,13 @@ class Kind:
 
 ATTACKS = {
     "crash": Kind("Crash and resume", 3),
-    "fuzz": Kind("Bad files", 3),
-    "numerics": Kind("Numbers", 1),
-    "security": Kind("Security", 1),
-    "versions": Kind("Versions", 2.5),
-    "load": Kind("Load", 2.5),
+    "fuzz": Kind("Bad files", 2.5),
+    "numerics": Kind("Numbers", 2.5),
+    "security": Kind("Security", 1.5),
+    "versions": Kind("Versions", 2),
+    "load": Kind("Load", 3),
     "determinism": Kind("Determinism", 2),
-    "mutation": Kind("Mutation", 5),
+    "mutation": Kind("Mutation", 4),
 }
 
 
