@@ -64,11 +64,11 @@ class Disturbances(Kills):
         try:
             status = self.trainings.wait(self.trainings.start(place, variant))
             self._refused(place, status, "the disk is full (")
-            subprocess.run(["mount", "-o", "remount,size=64m", place / "run"], check=True)  # nosec B607
+            subprocess.run(["mount", "-o", "remount,size=64m", place / "run"], check=True)  # as root  # nosec B607
             self.trainings.finish(place, variant)
             refuse_difference(place, whole)
         finally:
-            subprocess.run(["umount", place / "run"], check=True)  # nosec B607
+            subprocess.run(["umount", place / "run"], check=True)  # as root  # nosec B607
 
     def two_in_one_folder(self, variant: str) -> None:
         """A training begins in the folder of another that is suspended."""

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..audio_headers_gemoclap import error_summary
+from ..command_line.files import shown
 from ..fingerprint import file_sha256
 from .delimited import is_git_lfs_pointer, rename_hint
 from .layout import recordings_below
@@ -55,7 +55,7 @@ def _open_shard(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             yield file
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        message = f"cannot be read as Parquet ({error_summary(error)}); write or download the file again"
+        message = f"cannot be read as Parquet ({shown(error)}); write or download the file again"
         if is_git_lfs_pointer(path):
             message = "a git-lfs pointer, not the file; download the file with git lfs pull"
         raise ManifestError(f"{path}: {message}") from None

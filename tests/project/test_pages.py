@@ -28,7 +28,8 @@ NOT_OURS |= {
     "--user",
     "--config",
     "--repo-type",
-}  # those of accelerate, pip, docker and hf
+    "--code",
+}  # those of accelerate, pip, docker, hf and release/archive.py
 
 
 def text_of(page):
