@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from attack import Attack, parse_options
@@ -45,17 +45,17 @@ def operations(crashes: Disturbances, variant: str, cached: bool = True) -> list
     return cases
 
 
-def disk_cases(crashes: Disturbances, count: int) -> list[Case]:
+def disk_cases(crashes: Disturbances, each: int) -> list[Case]:
     """Failing operations, and as root a file system that is too small."""
     number = len(crashes.operations(PLAIN))
     cases: list[Case] = []
     for code, kind in ((errno.ENOSPC, "no space left from an operation on"), (errno.EROFS, "read-only from then on")):
         cases += [
             (kind, f"operation {n}", lambda n=n, c=code: crashes.fail_at(PLAIN, n, c))
-            for n in sorted(crashes.chance.sample(range(2, number), count))
+            for n in sorted(crashes.chance.sample(range(2, number), each))
         ]
     if os.geteuid() == 0 and sys.platform == "linux":
-        sizes = crashes.chance.sample(range(40, 2500), count)
+        sizes = crashes.chance.sample(range(40, 2500), each)
         cases += [("full disk (tmpfs)", f"{size} KB", lambda s=size: crashes.full_disk(PLAIN, s)) for size in sizes]
     return cases
 
@@ -73,7 +73,7 @@ def terminations(crashes: Disturbances, attack: Attack, variants: tuple[str, ...
 
 
 def cases_of(crashes: Disturbances, attack: Attack) -> Iterator[Case]:
-    """The fixed cases, then random ones without end."""
+    """A few cases of each kind, in rounds without end."""
     small, chance = attack.options.small, crashes.chance
     shared = [
         ("two trainings in one folder", "", lambda: crashes.two_in_one_folder(PLAIN)),
@@ -94,21 +94,20 @@ def cases_of(crashes: Disturbances, attack: Attack) -> Iterator[Case]:
         yield shared[0]
         yield from terminations(crashes, attack, (PLAIN,))
         return
-    for variant in VARIANTS:
-        for _ in range(6 if variant == PLAIN else 2):
-            yield f"{RANDOM}, {variant}", "", lambda v=variant: crashes.kill_at_random(v)
-    yield from [*shared, *disk_cases(crashes, 3)]
-    yield from terminations(crashes, attack, (PLAIN, TWO, "gradient caching", "streamed Parquet shards"))
-    for name in LAUNCHERS:
-        yield "SIGTERM to a launcher, two processes", name, lambda n=name: terminate_launcher(crashes, n)
-    yield from chance.sample(damages, 12)
-    lists = [in_checkpoint, every, damages, operations(crashes, TWO), operations(crashes, PLAIN, cached=False)]
-    while True:
-        for cases in lists:
-            yield from chance.sample(cases, 2)
-        variant = chance.choice(list(VARIANTS))
-        yield f"{RANDOM}, {variant}", "", lambda v=variant: crashes.kill_at_random(v)
-        yield from terminations(crashes, attack, (chance.choice((PLAIN, TWO)),))
+    others = (operations(crashes, TWO), operations(crashes, PLAIN, cached=False))
+    for number in count():
+        for variant in VARIANTS:
+            for _ in range(4 if variant == PLAIN else 1):
+                yield f"{RANDOM}, {variant}", "", lambda v=variant: crashes.kill_at_random(v)
+        yield from chance.sample(in_checkpoint, 4)
+        for cases in (every, damages, damages, *others):
+            yield from chance.sample(cases, 1)
+        yield from disk_cases(crashes, 1)
+        if not number:
+            yield from shared
+            for name in LAUNCHERS:
+                yield "SIGTERM to a launcher, two processes", name, lambda n=name: terminate_launcher(crashes, n)
+        yield from terminations(crashes, attack, (PLAIN, TWO, "gradient caching", "streamed Parquet shards"))
 
 
 def main() -> None:
