@@ -156,7 +156,7 @@ def test_resuming_from_different_checkpoints_is_refused(tones, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["files", "shards", "gradient caching"])
+@pytest.mark.parametrize("form", ["files", "shards and gradient caching"])
 def test_resumed_run_of_two_processes_equals_uninterrupted_run(tones, tmp_path, form):
     """A run that is killed within the second epoch ends with the same weights.
 
@@ -164,12 +164,12 @@ def test_resumed_run_of_two_processes_equals_uninterrupted_run(tones, tmp_path, 
     checkpoint; a resumed one before it restores the random numbers.
     """
     data = tones
-    if form == "shards":
+    if form != "files":
         data = tmp_path / "shards"
         run_script("-m", "modeling_gemoclap.corpora.shards", tones, data)
     options = ("--data_dir", data, "--exclude_speakers", "04", "--num_train_epochs", "2", "--max_seconds", "0.5")
     options += ("--per_device_train_batch_size", "4", "--save_strategy", "steps", "--save_steps", "8", "--seed", "3")
-    options += ("--contrastive_chunk_size", "3") if form == "gradient caching" else ()
+    options += ("--contrastive_chunk_size", "3") if form != "files" else ()
     run = tmp_path / "run"
     run_script("train.py", *TINY, *options, "--output_dir", run, launcher=TORCHRUN)
     before = GEmoClapModel.from_pretrained(run).state_dict()
