@@ -385,11 +385,12 @@ class ClipDataset(torch.utils.data.Dataset):
 
     def _padding_clip(self) -> dict:
         """One second of noise, or frames of zeros, without labels, which no loss term uses."""
+        # Without a seed, a collator would draw global random numbers, at another moment in a resumed run.
+        padding = {"emotion_label": -1, "gender_label": -1, "seed": 0, "index": -1}
         if self.frames:
-            return {"clip": self.frames.padding(), "emotion_label": -1, "gender_label": -1, "index": -1}
+            return {"clip": self.frames.padding(), **padding}
         noise = 0.01 * np.random.default_rng(0).standard_normal(self.extractor.sampling_rate)
-        clip = self.extractor.features(noise.astype(np.float32))
-        return {"clip": clip, "emotion_label": -1, "gender_label": -1, "index": -1}
+        return {"clip": self.extractor.features(noise.astype(np.float32)), **padding}
 
     def _cut(self, clip: np.ndarray, rate: float, generator: torch.Generator | None) -> np.ndarray:
         if self.max_seconds is None or generator is None or len(clip) <= self.max_seconds * rate:

@@ -156,21 +156,26 @@ def test_resuming_from_different_checkpoints_is_refused(tones, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["files", "shards"])
+@pytest.mark.parametrize("form", ["files", "shards and gradient caching"])
 def test_resumed_run_of_two_processes_equals_uninterrupted_run(tones, tmp_path, form):
-    """A run that is killed within the second epoch ends with the same weights."""
+    """A run that is killed within the second epoch ends with the same weights.
+
+    It resumes two steps before the end. An uninterrupted run reads the last batch, which is padded, after the
+    checkpoint; a resumed one before it restores the random numbers.
+    """
     data = tones
-    if form == "shards":
+    if form != "files":
         data = tmp_path / "shards"
         run_script("-m", "modeling_gemoclap.corpora.shards", tones, data)
     options = ("--data_dir", data, "--exclude_speakers", "04", "--num_train_epochs", "2", "--max_seconds", "0.5")
-    options += ("--per_device_train_batch_size", "4", "--save_strategy", "steps", "--save_steps", "7", "--seed", "3")
+    options += ("--per_device_train_batch_size", "4", "--save_strategy", "steps", "--save_steps", "8", "--seed", "3")
+    options += ("--contrastive_chunk_size", "3") if form != "files" else ()
     run = tmp_path / "run"
     run_script("train.py", *TINY, *options, "--output_dir", run, launcher=TORCHRUN)
     before = GEmoClapModel.from_pretrained(run).state_dict()
     (run / "model.safetensors").unlink()
     shutil.rmtree(run / "checkpoint-10", ignore_errors=True)
-    assert (run / "checkpoint-7").is_dir(), "the checkpoint is within the second epoch"
+    assert (run / "checkpoint-8").is_dir(), "the checkpoint is within the second epoch"
     done = run_script(
         "train.py", *TINY, *options, "--output_dir", run, "--resume_from_checkpoint", "true", launcher=TORCHRUN
     )

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import logging
+import random
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from transformers import pipeline
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor, GEmoClapModel
 from modeling_gemoclap.corpora.manifest import load_corpus
+from modeling_gemoclap.feature_extraction_gemoclap import AudioError
 from modeling_gemoclap.fingerprint import IDENTITY
 from modeling_gemoclap.objectives.gemo_clap.build import build_model_and_processor
 from modeling_gemoclap.objectives.gemo_clap.collator import GEmoClapCollator
@@ -423,6 +426,28 @@ def test_random_numbers_of_a_clip_depend_on_seed_epoch_and_index_only(tones, mak
     for other in (repetition, other_seed, dataset[5]):
         assert other["emotion_label"] == first["emotion_label"]
         assert other["seed"] != first["seed"] and not np.array_equal(other["clip"], first["clip"])
+
+
+@pytest.mark.parametrize("objective", ["emo", "ml", "sl"])
+def test_a_batch_draws_no_global_random_numbers(tones, make_model, make_processor, objective, monkeypatch):
+    """Batches are read ahead, but a resumed run has read another number of them; also clips that only pad count."""
+    model = make_model(objective=objective)
+    processor = make_processor(model)
+    corpus, _ = read_clips(load_corpus(tones), processor.feature_extractor)
+    options = ClipOptions(0.2, Augmentation(0.1, 0.1), on_bad_audio="skip")
+    dataset = ClipDataset(corpus, processor.feature_extractor, model.config, options)
+    collator = GEmoClapCollator(processor, model.config, unknown_gender_prob=0.5)
+
+    def states():
+        return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()
+
+    before = states()
+    examples = [dataset[5], dataset[6], dataset[-1]]
+    monkeypatch.setattr(dataset, "clip_features", Mock(side_effect=AudioError("a clip of a shard is unreadable")))
+    examples.append(dataset[7])
+    assert [example["index"] for example in examples] == [5, 6, -1, -1]
+    collator(examples)
+    assert states() == before
 
 
 def test_trainer_sets_the_epoch(train, tones, tmp_path, monkeypatch):

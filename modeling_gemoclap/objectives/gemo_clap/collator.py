@@ -52,7 +52,8 @@ class GEmoClapCollator:
 
         Args:
             examples: Dicts with `clip` (features of one clip), `emotion_label`, `gender_label` and, optionally, `seed`
-                of the random draws and `teacher_embed`. A negative label is unknown.
+                of the random draws and `teacher_embed`. A negative label is unknown. Without a seed, global random
+                numbers are drawn, and a resumed training may draw others than an uninterrupted one.
 
         Returns:
             Audio inputs; `input_ids` and `attention_mask` of the distinct prompts and `prompt_index`, `(batch,)` (or
