@@ -17,7 +17,7 @@ from load_visitor import Visitor, page
 
 from modeling_gemoclap.page.examples import EXAMPLES, RATE, speak
 
-ANSWERS = "page: a visitor among 200 at the same time sees what a visitor alone sees"
+ANSWERS = "page: a visitor among 40 to 200 at the same time sees what a visitor alone sees"
 LEFT = "page: a visitor who leaves before the answer"
 
 
@@ -71,9 +71,13 @@ def run(attack: Attack, place: Path, until: float) -> None:
         while not measured.requests or (time.monotonic() < until and not small):
             attack.tried[ANSWERS] += stay - 1
             attack.tried[LEFT] += leave
-            with attack.case(ANSWERS):
+            with attack.case(ANSWERS, f"{stay + leave} visitors"):
                 assert not (problems := asyncio.run(_round(address, clips, quiet, stay, leave))), problems[:3]
             measured.add(stay + leave)
+            stay, leave = (
+                min(stay, 34),
+                min(leave, 6),
+            )  # smaller rounds: memory is measured more often
         with attack.case("page: memory, files and threads over all rounds"):
             time.sleep(1)
             measured.add(0)

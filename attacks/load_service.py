@@ -71,7 +71,7 @@ def run(attack: Attack, place: Path, until: float) -> None:
 
 
 def _round(attack: Attack, address: str, clips: list, numbers: dict[str, int], measured: Measured) -> None:
-    requests = 1 if attack.options.small else 4
+    requests = 1 if attack.options.small else 2
     found = asyncio.run(run_round(address, clips, numbers, requests))
     attack.tried[ANSWERS] += found.answered + found.wrong + found.lost - 1
     attack.tried[LEFT] += found.left + numbers["trickle"] - 1

@@ -62,7 +62,7 @@ class RaisingParser(argparse.ArgumentParser):
         Raises:
             ValueError: Always, with the message.
         """
-        raise ValueError(message.removeprefix("argument "))
+        raise ValueError(" ".join(message.removeprefix("argument ").split()))
 
 
 class OptionParser(RaisingParser, HfArgumentParser):

@@ -88,7 +88,8 @@ def check_recipe(argv: list[str], source: str) -> None:
     try:
         _read(argv)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
+        message = str(error).removeprefix(f"{source}: ")  # a file names itself
+        raise ValueError(f"{source}: {message}") from None
 
 
 def _read(argv: list[str]) -> tuple[type[Objective], OptionParser, dict]:

@@ -424,3 +424,13 @@ def test_optim_is_refused_with_plain_adam(tmp_path):
     with pytest.raises(ValueError, match="--optim adafactor"):
         GEmoClapTrainingArguments(str(tmp_path), optim="adafactor", use_cpu=True)
     assert parsed("--config", ROOT / "configs/compact.yaml", "--optimizer", "adam", "--no-optim").optimizer == "adam"
+
+
+def test_a_value_of_several_lines_is_refused_in_one_sentence(tmp_path):
+    """The message names the file once."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text("bf16: |\n  x\n")
+    with pytest.raises(ValueError) as error:
+        check_recipe(["--config", str(path)], str(path))
+    assert "\n" not in str(error.value) and str(error.value).count(str(path)) == 1
+    assert str(error.value).startswith(f"{path}: --bf16: ")
