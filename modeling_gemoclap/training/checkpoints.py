@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch.distributed as dist
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..command_line.failures import DISK_FULL, INCOMPLETE_WRITE
+from ..command_line.failures import DISK_FULL, INCOMPLETE_WRITE, failure_message
 from ..corpora.files import read_object, write_json
 from ..fingerprint import file_sha256
-from .gather import all_gather_object, is_distributed
+from .gather import all_gather_object
 
 logger = logging.get_logger(__name__)
 SINGLE_PROCESS_STATE = "rng_state.pth"
@@ -38,32 +37,46 @@ def whole_checkpoint(folder: Path, arguments: TrainingArguments, state: TrainerS
         state: State of the training.
 
     Raises:
-        OSError: If a file cannot be written. The error names the folder, which is removed.
+        OSError: If a process cannot write a file; in all processes. The error names the folder, which is removed.
     """
     saves, limit = arguments.should_save, arguments.save_total_limit
-    if saves and folder.is_dir():
-        shutil.rmtree(folder)
-    _wait_for_others()
+    with _failing_together(folder):
+        if saves and folder.is_dir():
+            shutil.rmtree(folder)
     arguments.save_total_limit = None  # transformers would remove old checkpoints before this one is complete
     try:
-        yield
-        _wait_for_others()
-        if saves:
-            record_files(folder)
-    except Exception as error:  # SafetensorError has no other base
-        raised = _writing_error(error, folder)
+        with _failing_together(folder):
+            yield
+        with _failing_together(folder):
+            if saves:
+                record_files(folder)
+    except Exception:  # SafetensorError has no other base
         if saves:
             shutil.rmtree(folder, ignore_errors=True)  # on a full disk, the part would leave no space for anything
-        raise raised from error
+        raise
     finally:
         arguments.save_total_limit = limit
-    if saves:
-        remove_surplus_checkpoints(folder, limit, state)
+    with _failing_together(folder):
+        if saves:
+            remove_surplus_checkpoints(folder, limit, state)
 
 
-def _wait_for_others() -> None:
-    if is_distributed():
-        dist.barrier()
+@contextmanager
+def _failing_together(folder: Path) -> Iterator[None]:
+    """Wait at the end for all processes. If one of them failed within this context, all of them raise an error."""
+    raised = None
+    try:
+        yield
+    except Exception as error:
+        raised = _writing_error(error, folder)
+        if raised is not error:
+            raised.__cause__ = error
+    failures = all_gather_object(raised and (failure_message(raised) or f"{type(raised).__name__}: {raised}"))
+    if raised is not None:
+        raise raised
+    for process, failure in enumerate(failures):
+        if failure:
+            raise OSError(f"process {process}: {failure}")
 
 
 def _writing_error(error: Exception, folder: Path) -> Exception:
@@ -230,7 +243,9 @@ def without_padding_state(processor) -> None:
         tokenizer.no_truncation()
 
 
-def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, scaled: bool, sharded: bool) -> None:
+def refuse_partial_checkpoint(
+    folder: str | Path, processes: int, process: int, scaled: bool, sharded: bool, reads: bool = True
+) -> None:
     """Check that a checkpoint has the complete training state. transformers would initialise missing parts anew.
 
     Args:
@@ -239,6 +254,7 @@ def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, 
         process: Index of this process.
         scaled: Whether gradients are scaled (fp16).
         sharded: Whether DeepSpeed stores the optimizer state, which it checks itself.
+        reads: Whether this process reads all files and compares them with their record.
 
     Raises:
         ValueError: If a file is missing on any process, or is not as it was written. The message names the files.
@@ -251,7 +267,7 @@ def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, 
         missing.append("the optimizer state")
     missing = sorted({name for names in all_gather_object(missing) for name in names})
     if not missing:
-        damage = next(filter(None, all_gather_object(damage_of(folder))), None)
+        damage = next(filter(None, all_gather_object(damage_of(folder) if reads else None)), None)
         if damage is None:
             return
         raise ValueError(

@@ -225,8 +225,8 @@ class SpeechTrainer(HubTrainer):
             raise ValueError(f"{self.args.output_dir} has no complete checkpoint to resume from")
         if point is not None:
             scaled = getattr(self.accelerator, "scaler", None) is not None
-            processes = (self.args.world_size, self.args.process_index)
-            refuse_partial_checkpoint(point, *processes, scaled, self.is_deepspeed_enabled)
+            processes, first = (self.args.world_size, self.args.process_index), self.args.local_process_index == 0
+            refuse_partial_checkpoint(point, *processes, scaled, self.is_deepspeed_enabled, reads=first)
         self.resumed_from = point and str(point)
         self._guard.dataset, self._guard.last_good = self.train_dataset, self.resumed_from
         if point is None and self.model_init is None:

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +21,7 @@ from transformers import TrainerState
 
 from modeling_gemoclap.command_line.failures import TerminatedError, failure_message
 from modeling_gemoclap.runs import termination
+from modeling_gemoclap.training import checkpoints
 from modeling_gemoclap.training.checkpoints import (
     FILES,
     damage_of,
@@ -125,6 +128,48 @@ def test_a_checkpoint_that_cannot_be_written_is_removed_and_named(steps, error, 
     assert names(folder) == ["checkpoint-2"]
 
 
+def test_an_error_of_another_kind_keeps_its_cause(steps):
+    arguments, error, cause = SimpleNamespace(should_save=True, save_total_limit=1), RuntimeError("x"), KeyError("y")
+    with pytest.raises(RuntimeError) as raised, whole_checkpoint(steps(2) / "checkpoint-4", arguments, state_of()):
+        raise error from cause
+    assert raised.value is error and error.__cause__ is cause
+
+
+@pytest.mark.parametrize("failing", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_checkpoint_is_complete_when_all_processes_have_written_it(steps, monkeypatch, failing, saves):
+    """This process waits for the other one four times, and the other one may fail before each of them."""
+    folder, waits, arguments = steps(2), [], SimpleNamespace(should_save=saves, save_total_limit=1)
+    new = folder / "checkpoint-4"
+
+    def all_gather_object(value):
+        waits.append(((new / "written").exists(), (new / FILES).exists()))
+        return [value, "its disk is full" if len(waits) - 1 == failing else None]
+
+    monkeypatch.setattr(checkpoints, "all_gather_object", all_gather_object)
+    try:
+        with whole_checkpoint(new, arguments, state_of()):
+            new.mkdir()
+            (new / "written").touch()
+        assert failing is None
+    except OSError as error:
+        assert failing is not None and "process 1: its disk is full" in str(error)
+    expected = [(False, False), (True, False), (True, saves), (True, saves)]
+    assert waits == expected[: len(expected) if failing is None else failing + 1]
+    assert (new / FILES).exists() == (saves and failing in (None, 3))
+    assert (folder / "checkpoint-2").exists() == (not saves or failing in (0, 1, 2))
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_failure_of_this_process_reaches_the_others(steps, monkeypatch, saves):
+    sent, arguments = [], SimpleNamespace(should_save=saves, save_total_limit=1)
+    monkeypatch.setattr(checkpoints, "all_gather_object", lambda value: [None, sent.append(value)])
+    folder = steps(2) / "checkpoint-4"
+    with pytest.raises(OSError, match="No space left"), whole_checkpoint(folder, arguments, state_of()):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert sent[0] is None and sent[1].startswith(f"the disk is full ({folder})") and len(sent) == 2
+
+
 def test_the_best_checkpoint_is_found_after_a_move(steps):
     folder = steps(2, 4)
     arguments = SimpleNamespace(should_save=True, save_total_limit=1, output_dir=str(folder))
@@ -134,6 +179,56 @@ def test_the_best_checkpoint_is_found_after_a_move(steps):
     (folder / "checkpoint-2/optimizer.pt").write_bytes(b"part")
     with pytest.raises(ValueError, match="checkpoint-2, the best checkpoint so far, is missing or damaged .*4 of 7"):
         settle_checkpoints(folder / "checkpoint-4", arguments, state)
+
+
+# ---- SIGTERM --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def stopping(monkeypatch):
+    """A trainer that records requests to stop, and the handlers of SIGTERM when the process sends it to itself."""
+    requests, handlers = [], []
+    monkeypatch.setattr(os, "kill", lambda process, number: handlers.append(signal.getsignal(number)))
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield SimpleNamespace(request_stop=lambda: requests.append(True), requests=requests, handlers=handlers)
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no step"), KeyboardInterrupt(), TerminatedError("saved")])
+def test_sigterm_after_the_last_step_ends_the_process(stopping, error):
+    """No step follows that could stop. After a checkpoint, `TerminatedError` ends it."""
+    with pytest.raises(type(error)) if error else nullcontext(), termination.checkpoint_on_sigterm(stopping):
+        signal.raise_signal(signal.SIGTERM)
+        if error:
+            raise error
+    assert stopping.requests and stopping.handlers == [signal.SIG_DFL] * (not isinstance(error, TerminatedError))
+
+
+def test_sigterm_also_calls_the_handler_of_the_caller(stopping):
+    calls = []
+    signal.signal(signal.SIGTERM, handler := lambda *arguments: calls.append(arguments))
+    with termination.checkpoint_on_sigterm(stopping):
+        signal.raise_signal(signal.SIGTERM)
+    assert len(calls) == len(stopping.requests) == 1 and calls[0][0] == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is handler and not stopping.handlers  # it was called once
+
+
+def test_sigterm_stays_ignored(stopping):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with termination.checkpoint_on_sigterm(stopping):
+        signal.raise_signal(signal.SIGTERM)
+    assert not stopping.requests and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+def test_a_thread_does_not_handle_signals(stopping):
+    seen = []
+
+    def run():
+        with termination.checkpoint_on_sigterm(stopping):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL]
 
 
 # ---- trainings ------------------------------------------------------------------------------------------------------
@@ -196,6 +291,24 @@ def test_sigterm_saves_a_checkpoint_at_the_end_of_the_step(train, tones, whole, 
     assert not (run / "model.safetensors").exists() and damage_of(run / "checkpoint-3") is None
     train(*options, "--resume_from_checkpoint", "true")
     assert same_weights(whole, run)
+
+
+def test_sigterm_saves_a_checkpoint_instead_of_an_evaluation(train, tones, tmp_path, monkeypatch):
+    """With `--save_strategy best`, the evaluation of the step would decide whether a checkpoint is saved."""
+    options = ("--dev_speakers", "03", "--eval_strategy", "steps", "--eval_steps", "1", "--save_strategy", "best")
+    options += ("--metric_for_best_model", "uar", "--data_dir", tones, "--output_dir", tmp_path / "run")
+    step, evaluations = termination.SpeechTrainer.training_step, []
+
+    def terminated_step(trainer, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(termination.SpeechTrainer, "training_step", terminated_step)
+    monkeypatch.setattr(termination.SpeechTrainer, "_determine_best_metric", lambda *args, **kwargs: False)
+    monkeypatch.setattr(termination.SpeechTrainer, "evaluate", lambda *args, **kwargs: evaluations.append(1) or {})
+    with pytest.raises(TerminatedError, match=r"stopped by SIGTERM after step 1 of \d+: \S*checkpoint-1 is complete"):
+        train(*OPTIONS, *options)
+    assert damage_of(tmp_path / "run/checkpoint-1") is None and not evaluations
 
 
 class Signalled(torch.utils.data.Dataset):
