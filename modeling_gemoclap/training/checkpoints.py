@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -229,6 +229,52 @@ def relocate_best_checkpoint(state: TrainerState, output_dir: str) -> None:
             f"--overwrite_output true"
         )
     state.best_model_checkpoint = str(present)
+
+
+class MissedEvaluation(TrainerCallback):
+    """Makes up, on resumption, for the evaluation after the step of the checkpoint.
+
+    SIGTERM, or the end of the process, leaves it out. An evaluation draws a random number for its reader, so it has to
+    run before the next step, with the random state of the checkpoint: otherwise the weights would be others.
+
+    Args:
+        trainer: The `SpeechTrainer`.
+    """
+
+    def __init__(self, trainer):
+        self.trainer, self.missed = trainer, False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Look whether it is missing. If no step follows, make up for it."""
+        self.missed = self.trainer.resumed_from is not None and evaluation_is_missing(args, state)
+        if state.global_step >= state.max_steps:
+            self.on_step_begin(args, state, control)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Make up for it before the first step. The checkpoint may turn out to be the best one."""
+        if not self.missed:
+            return
+        self.missed = False
+        is_best = self.trainer._determine_best_metric(self.trainer._evaluate(None, None), None)
+        if is_best and state.best_global_step == state.global_step:
+            state.best_model_checkpoint = self.trainer.resumed_from
+
+
+def evaluation_is_missing(arguments: TrainingArguments, state: TrainerState) -> bool:
+    """Whether an evaluation was due after the latest step and is not in the log.
+
+    Args:
+        arguments: With `eval_strategy`, `eval_delay`.
+        state: State of the training, as stored in a checkpoint.
+    """
+    strategy = getattr(arguments.eval_strategy, "value", arguments.eval_strategy)
+    step, at_end = state.global_step, state.global_step >= state.max_steps
+    if strategy == "steps":
+        due, now = at_end or step % state.eval_steps == 0, step
+    else:
+        due, now = strategy == "epoch" and (at_end or state.epoch == int(state.epoch)), state.epoch
+    logged = any(entry.get("step") == step and "eval_runtime" in entry for entry in state.log_history)
+    return bool(step and due and arguments.eval_delay <= now and not logged)
 
 
 def without_padding_state(processor) -> None:

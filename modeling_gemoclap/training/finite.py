@@ -235,7 +235,7 @@ class FiniteGuard(TrainerCallback):
         """Request a checkpoint if a process got a signal to stop.
 
         An evaluation is left out: it could take longer than a cluster waits, and with `--save_strategy best`, its
-        result would decide whether the checkpoint is saved.
+        result would decide whether the checkpoint is saved. `MissedEvaluation` makes up for it on resumption.
         """
         if self._stopping:
             control.should_save, control.should_evaluate, args.save_only_model = True, False, False

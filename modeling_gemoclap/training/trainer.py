@@ -18,6 +18,7 @@ from ..publishing.hub_trainer import HubTrainer
 from .arguments import DEFAULT_OPTIM
 from .card import CardText, TrainingFacts, development_of, write_model_card
 from .checkpoints import (
+    MissedEvaluation,
     latest_complete_checkpoint,
     refuse_partial_checkpoint,
     settle_checkpoints,
@@ -156,7 +157,8 @@ class SpeechTrainer(HubTrainer):
         self.commands: list[str] = []  # set by train.py; the model card names them
         self.args.logging_nan_inf_filter = False  # it logs NaN as 0 and costs a transfer from the device
         self._guard = FiniteGuard(self.accelerator, self.train_dataset)
-        for callback in (_SetEpoch(), _RecordTraining(self), self._guard, ComparisonCheck(self, self._guard)):
+        checks = (self._guard, ComparisonCheck(self, self._guard), MissedEvaluation(self))
+        for callback in (_SetEpoch(), _RecordTraining(self), *checks):
             self.add_callback(callback)
         self._terms: dict[str, torch.Tensor] = {}  # sums since the last log
         self._term_count = 0

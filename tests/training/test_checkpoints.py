@@ -25,6 +25,7 @@ from modeling_gemoclap.training import checkpoints
 from modeling_gemoclap.training.checkpoints import (
     FILES,
     damage_of,
+    evaluation_is_missing,
     latest_complete_checkpoint,
     record_files,
     remove_surplus_checkpoints,
@@ -294,21 +295,56 @@ def test_sigterm_saves_a_checkpoint_at_the_end_of_the_step(train, tones, whole, 
 
 
 def test_sigterm_saves_a_checkpoint_instead_of_an_evaluation(train, tones, tmp_path, monkeypatch):
-    """With `--save_strategy best`, the evaluation of the step would decide whether a checkpoint is saved."""
-    options = ("--dev_speakers", "03", "--eval_strategy", "steps", "--eval_steps", "1", "--save_strategy", "best")
-    options += ("--metric_for_best_model", "uar", "--data_dir", tones, "--output_dir", tmp_path / "run")
+    """With `--save_strategy best`, the evaluation would decide whether it is saved. It is made up on resumption."""
+    options = (*OPTIONS, "--data_dir", tones, "--num_train_epochs", "1", "--dev_speakers", "03")
+    options += ("--eval_strategy", "steps", "--eval_steps", "1", "--metric_for_best_model", "uar")
+    options += ("--save_strategy", "best", "--output_dir")
+    train(*options, tmp_path / "whole")
     step, evaluations = termination.SpeechTrainer.training_step, []
 
     def terminated_step(trainer, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
         return step(trainer, *args, **kwargs)
 
-    monkeypatch.setattr(termination.SpeechTrainer, "training_step", terminated_step)
-    monkeypatch.setattr(termination.SpeechTrainer, "_determine_best_metric", lambda *args, **kwargs: False)
-    monkeypatch.setattr(termination.SpeechTrainer, "evaluate", lambda *args, **kwargs: evaluations.append(1) or {})
-    with pytest.raises(TerminatedError, match=r"stopped by SIGTERM after step 1 of \d+: \S*checkpoint-1 is complete"):
-        train(*OPTIONS, *options)
+    with monkeypatch.context() as patch:
+        patch.setattr(termination.SpeechTrainer, "training_step", terminated_step)
+        patch.setattr(termination.SpeechTrainer, "_determine_best_metric", lambda *args, **kwargs: False)
+        patch.setattr(termination.SpeechTrainer, "evaluate", lambda *args, **kwargs: evaluations.append(1) or {})
+        with pytest.raises(TerminatedError, match=r"by SIGTERM after step 1 of 2: \S*checkpoint-1 is complete"):
+            train(*options, tmp_path / "run")
     assert damage_of(tmp_path / "run/checkpoint-1") is None and not evaluations
+    train(*options, tmp_path / "run", "--resume_from_checkpoint", "true")
+    assert evaluated_steps(tmp_path / "run") == evaluated_steps(tmp_path / "whole") == [1, 2]
+    assert same_weights(tmp_path / "whole", tmp_path / "run")  # the evaluation has drawn its random number
+
+
+def evaluated_steps(run):
+    log = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    return [entry["step"] for entry in log if "eval_uar" in entry]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "step", "epoch", "delay", "missing"),
+    [
+        ("steps", 4, 0.8, 0, True),
+        ("steps", 4, 0.8, 5, False),
+        ("steps", 5, 1.0, 0, False),
+        ("steps", 9, 1.8, 0, True),  # the last step
+        ("epoch", 5, 1.0, 0, True),
+        ("epoch", 5, 1.0, 2, False),
+        ("epoch", 4, 0.8, 0, False),
+        ("epoch", 9, 1.8, 0, True),
+        ("no", 4, 1.0, 0, False),
+        ("no", 9, 1.8, 0, False),
+    ],
+)
+def test_a_missed_evaluation_is_recognised(strategy, step, epoch, delay, missing):
+    arguments = SimpleNamespace(eval_strategy=strategy, eval_delay=delay)
+    state = TrainerState(global_step=step, max_steps=9, epoch=epoch, eval_steps=2)
+    state.log_history = [{"step": step - 1, "eval_runtime": 1.0}, {"step": step, "loss": 1.0}]
+    assert evaluation_is_missing(arguments, state) == missing
+    state.log_history.append({"step": step, "eval_runtime": 1.0})
+    assert not evaluation_is_missing(arguments, state)
 
 
 class Signalled(torch.utils.data.Dataset):
