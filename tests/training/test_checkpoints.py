@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TINY, TORCHRUN, run_script
+from conftest import ROOT, TINY, TORCHRUN, run_script
 from safetensors.torch import load_file
 from transformers import TrainerState
 
@@ -371,6 +371,44 @@ def test_only_their_parent_ends_workers_by_sigterm():
     worker.terminate()
     worker.join(10)
     assert worker.exitcode == 0
+
+
+FULL_IN_ONE = """
+import errno, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import torch.distributed as dist
+from transformers import TrainerState
+from modeling_gemoclap.training.checkpoints import whole_checkpoint
+dist.init_process_group("gloo")
+folder, first = Path(sys.argv[1]), dist.get_rank() == 0
+arguments = SimpleNamespace(should_save=first, save_total_limit=None)
+for name, fails in (("checkpoint-1", False), ("checkpoint-2", True)):
+    try:
+        with whole_checkpoint(folder / name, arguments, TrainerState()):
+            folder.joinpath(name).mkdir(exist_ok=True)
+            time.sleep(0 if first else 0.5)
+            if fails and not first:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            (folder / name / f"rng_state_{dist.get_rank()}.pth").touch()
+    except OSError as error:
+        (folder / f"error-{dist.get_rank()}").write_text(f"{name}: {error}")
+dist.barrier()
+"""
+
+
+@pytest.mark.slow
+def test_both_processes_end_if_one_cannot_write(tmp_path):
+    """The other one neither waits for ever nor records a checkpoint without the files of the slower one."""
+    script = tmp_path / "script.py"
+    script.write_text(FULL_IN_ONE)
+    run_script(script, tmp_path, launcher=TORCHRUN, env={"PYTHONPATH": str(ROOT)})
+    assert names(tmp_path) == ["checkpoint-1", "error-0", "error-1", "script.py"]
+    assert names(tmp_path / "checkpoint-1") == [FILES, "rng_state_0.pth", "rng_state_1.pth"]
+    assert damage_of(tmp_path / "checkpoint-1") is None
+    assert "rng_state_1.pth" in (tmp_path / "checkpoint-1" / FILES).read_text()
+    assert "checkpoint-2: process 1: the disk is full" in (tmp_path / "error-0").read_text()
+    assert "No space left on device" in (tmp_path / "error-1").read_text()
 
 
 TERMINATED = """
