@@ -208,9 +208,10 @@ def _import_message(error: ImportError) -> str | None:
         return str(error)
     if message := _old_library_message():
         return message
-    names, cause = [], error
-    while cause is not None:  # transformers raises another error from the one that names the missing package
+    names, causes, cause = [], [], error
+    while cause is not None and cause not in causes:  # transformers raises another error from the one with the name
         names += [_package_of(cause)] if isinstance(cause, ImportError) and cause.name else []
+        causes.append(cause)
         cause = cause.__cause__
     if "modeling_gemoclap" in names:
         return None

@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch.distributed as dist
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..command_line.failures import DISK_FULL, INCOMPLETE_WRITE
+from ..command_line.failures import DISK_FULL, INCOMPLETE_WRITE, failure_message
 from ..corpora.files import read_object, write_json
 from ..fingerprint import file_sha256
-from .gather import all_gather_object, is_distributed
+from .gather import all_gather_object
 
 logger = logging.get_logger(__name__)
 SINGLE_PROCESS_STATE = "rng_state.pth"
@@ -38,32 +37,46 @@ def whole_checkpoint(folder: Path, arguments: TrainingArguments, state: TrainerS
         state: State of the training.
 
     Raises:
-        OSError: If a file cannot be written. The error names the folder, which is removed.
+        OSError: If a process cannot write a file; in all processes. The error names the folder, which is removed.
     """
     saves, limit = arguments.should_save, arguments.save_total_limit
-    if saves and folder.is_dir():
-        shutil.rmtree(folder)
-    _wait_for_others()
+    with _failing_together(folder):
+        if saves and folder.is_dir():
+            shutil.rmtree(folder)
     arguments.save_total_limit = None  # transformers would remove old checkpoints before this one is complete
     try:
-        yield
-        _wait_for_others()
-        if saves:
-            record_files(folder)
-    except Exception as error:  # SafetensorError has no other base
-        raised = _writing_error(error, folder)
+        with _failing_together(folder):
+            yield
+        with _failing_together(folder):
+            if saves:
+                record_files(folder)
+    except Exception:  # SafetensorError has no other base
         if saves:
             shutil.rmtree(folder, ignore_errors=True)  # on a full disk, the part would leave no space for anything
-        raise raised from error
+        raise
     finally:
         arguments.save_total_limit = limit
-    if saves:
-        remove_surplus_checkpoints(folder, limit, state)
+    with _failing_together(folder):
+        if saves:
+            remove_surplus_checkpoints(folder, limit, state)
 
 
-def _wait_for_others() -> None:
-    if is_distributed():
-        dist.barrier()
+@contextmanager
+def _failing_together(folder: Path) -> Iterator[None]:
+    """Wait at the end for all processes. If one of them failed within this context, all of them raise an error."""
+    raised = None
+    try:
+        yield
+    except Exception as error:
+        raised = _writing_error(error, folder)
+        if raised is not error:
+            raised.__cause__ = error
+    failures = all_gather_object(raised and (failure_message(raised) or f"{type(raised).__name__}: {raised}"))
+    if raised is not None:
+        raise raised
+    for process, failure in enumerate(failures):
+        if failure:
+            raise OSError(f"process {process}: {failure}")
 
 
 def _writing_error(error: Exception, folder: Path) -> Exception:
@@ -218,6 +231,52 @@ def relocate_best_checkpoint(state: TrainerState, output_dir: str) -> None:
     state.best_model_checkpoint = str(present)
 
 
+class MissedEvaluation(TrainerCallback):
+    """Makes up, on resumption, for the evaluation after the step of the checkpoint.
+
+    SIGTERM, or the end of the process, leaves it out. An evaluation draws a random number for its reader, so it has to
+    run before the next step, with the random state of the checkpoint: otherwise the weights would be others.
+
+    Args:
+        trainer: The `SpeechTrainer`.
+    """
+
+    def __init__(self, trainer):
+        self.trainer, self.missed = trainer, False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Look whether it is missing. If no step follows, make up for it."""
+        self.missed = self.trainer.resumed_from is not None and evaluation_is_missing(args, state)
+        if state.global_step >= state.max_steps:
+            self.on_step_begin(args, state, control)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Make up for it before the first step. The checkpoint may turn out to be the best one."""
+        if not self.missed:
+            return
+        self.missed = False
+        is_best = self.trainer._determine_best_metric(self.trainer._evaluate(None, None), None)
+        if is_best and state.best_global_step == state.global_step:
+            state.best_model_checkpoint = self.trainer.resumed_from
+
+
+def evaluation_is_missing(arguments: TrainingArguments, state: TrainerState) -> bool:
+    """Whether an evaluation was due after the latest step and is not in the log.
+
+    Args:
+        arguments: With `eval_strategy`, `eval_delay`.
+        state: State of the training, as stored in a checkpoint.
+    """
+    strategy = getattr(arguments.eval_strategy, "value", arguments.eval_strategy)
+    step, at_end = state.global_step, state.global_step >= state.max_steps
+    if strategy == "steps":
+        due, now = at_end or step % state.eval_steps == 0, step
+    else:
+        due, now = strategy == "epoch" and (at_end or state.epoch == int(state.epoch)), state.epoch
+    logged = any(entry.get("step") == step and "eval_runtime" in entry for entry in state.log_history)
+    return bool(step and due and arguments.eval_delay <= now and not logged)
+
+
 def without_padding_state(processor) -> None:
     """Remove the padding and truncation of the latest call from a tokenizer, whose files would depend on them.
 
@@ -230,7 +289,9 @@ def without_padding_state(processor) -> None:
         tokenizer.no_truncation()
 
 
-def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, scaled: bool, sharded: bool) -> None:
+def refuse_partial_checkpoint(
+    folder: str | Path, processes: int, process: int, scaled: bool, sharded: bool, reads: bool = True
+) -> None:
     """Check that a checkpoint has the complete training state. transformers would initialise missing parts anew.
 
     Args:
@@ -239,6 +300,7 @@ def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, 
         process: Index of this process.
         scaled: Whether gradients are scaled (fp16).
         sharded: Whether DeepSpeed stores the optimizer state, which it checks itself.
+        reads: Whether this process reads all files and compares them with their record.
 
     Raises:
         ValueError: If a file is missing on any process, or is not as it was written. The message names the files.
@@ -251,7 +313,7 @@ def refuse_partial_checkpoint(folder: str | Path, processes: int, process: int, 
         missing.append("the optimizer state")
     missing = sorted({name for names in all_gather_object(missing) for name in names})
     if not missing:
-        damage = next(filter(None, all_gather_object(damage_of(folder))), None)
+        damage = next(filter(None, all_gather_object(damage_of(folder) if reads else None)), None)
         if damage is None:
             return
         raise ValueError(

@@ -232,9 +232,13 @@ class FiniteGuard(TrainerCallback):
             raise NotFiniteError(self._message(state, losses, norm, bool(bad_loss)))
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Request a checkpoint if a process got a signal to stop."""
+        """Request a checkpoint if a process got a signal to stop.
+
+        An evaluation is left out: it could take longer than a cluster waits, and with `--save_strategy best`, its
+        result would decide whether the checkpoint is saved. `MissedEvaluation` makes up for it on resumption.
+        """
         if self._stopping:
-            control.should_save, args.save_only_model = True, False
+            control.should_save, control.should_evaluate, args.save_only_model = True, False, False
 
     def on_save(self, args, state, control, **kwargs):
         """Store the path of the checkpoint that was saved, and end the training if it has to stop."""

@@ -18,6 +18,7 @@ from ..publishing.hub_trainer import HubTrainer
 from .arguments import DEFAULT_OPTIM
 from .card import CardText, TrainingFacts, development_of, write_model_card
 from .checkpoints import (
+    MissedEvaluation,
     latest_complete_checkpoint,
     refuse_partial_checkpoint,
     settle_checkpoints,
@@ -156,7 +157,8 @@ class SpeechTrainer(HubTrainer):
         self.commands: list[str] = []  # set by train.py; the model card names them
         self.args.logging_nan_inf_filter = False  # it logs NaN as 0 and costs a transfer from the device
         self._guard = FiniteGuard(self.accelerator, self.train_dataset)
-        for callback in (_SetEpoch(), _RecordTraining(self), self._guard, ComparisonCheck(self, self._guard)):
+        checks = (self._guard, ComparisonCheck(self, self._guard), MissedEvaluation(self))
+        for callback in (_SetEpoch(), _RecordTraining(self), *checks):
             self.add_callback(callback)
         self._terms: dict[str, torch.Tensor] = {}  # sums since the last log
         self._term_count = 0
@@ -225,8 +227,8 @@ class SpeechTrainer(HubTrainer):
             raise ValueError(f"{self.args.output_dir} has no complete checkpoint to resume from")
         if point is not None:
             scaled = getattr(self.accelerator, "scaler", None) is not None
-            processes = (self.args.world_size, self.args.process_index)
-            refuse_partial_checkpoint(point, *processes, scaled, self.is_deepspeed_enabled)
+            processes, first = (self.args.world_size, self.args.process_index), self.args.local_process_index == 0
+            refuse_partial_checkpoint(point, *processes, scaled, self.is_deepspeed_enabled, reads=first)
         self.resumed_from = point and str(point)
         self._guard.dataset, self._guard.last_good = self.train_dataset, self.resumed_from
         if point is None and self.model_init is None:

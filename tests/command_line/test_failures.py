@@ -141,6 +141,13 @@ def test_messages_of_external_causes(error, pattern):
     assert re.search(pattern, failure_message(error), re.S)
 
 
+def test_an_error_that_is_its_own_cause_has_a_message():
+    error = ModuleNotFoundError("No module named 'wandb'", name="wandb")
+    error.__cause__ = other = ImportError("wandb")
+    other.__cause__ = error
+    assert failure_message(error) == "wandb is not installed: pip install wandb"
+
+
 def test_every_requirement_is_known_by_its_extra():
     """The failure handler knows all requirements of setup.cfg."""
     import configparser

@@ -8,20 +8,24 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TINY, TORCHRUN, run_script
+from conftest import ROOT, TINY, TORCHRUN, run_script
 from safetensors.torch import load_file
 from transformers import TrainerState
 
 from modeling_gemoclap.command_line.failures import TerminatedError, failure_message
 from modeling_gemoclap.runs import termination
+from modeling_gemoclap.training import checkpoints
 from modeling_gemoclap.training.checkpoints import (
     FILES,
     damage_of,
+    evaluation_is_missing,
     latest_complete_checkpoint,
     record_files,
     remove_surplus_checkpoints,
@@ -125,6 +129,48 @@ def test_a_checkpoint_that_cannot_be_written_is_removed_and_named(steps, error, 
     assert names(folder) == ["checkpoint-2"]
 
 
+def test_an_error_of_another_kind_keeps_its_cause(steps):
+    arguments, error, cause = SimpleNamespace(should_save=True, save_total_limit=1), RuntimeError("x"), KeyError("y")
+    with pytest.raises(RuntimeError) as raised, whole_checkpoint(steps(2) / "checkpoint-4", arguments, state_of()):
+        raise error from cause
+    assert raised.value is error and error.__cause__ is cause
+
+
+@pytest.mark.parametrize("failing", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_checkpoint_is_complete_when_all_processes_have_written_it(steps, monkeypatch, failing, saves):
+    """This process waits for the other one four times, and the other one may fail before each of them."""
+    folder, waits, arguments = steps(2), [], SimpleNamespace(should_save=saves, save_total_limit=1)
+    new = folder / "checkpoint-4"
+
+    def all_gather_object(value):
+        waits.append(((new / "written").exists(), (new / FILES).exists()))
+        return [value, "its disk is full" if len(waits) - 1 == failing else None]
+
+    monkeypatch.setattr(checkpoints, "all_gather_object", all_gather_object)
+    try:
+        with whole_checkpoint(new, arguments, state_of()):
+            new.mkdir()
+            (new / "written").touch()
+        assert failing is None
+    except OSError as error:
+        assert failing is not None and "process 1: its disk is full" in str(error)
+    expected = [(False, False), (True, False), (True, saves), (True, saves)]
+    assert waits == expected[: len(expected) if failing is None else failing + 1]
+    assert (new / FILES).exists() == (saves and failing in (None, 3))
+    assert (folder / "checkpoint-2").exists() == (not saves or failing in (0, 1, 2))
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_failure_of_this_process_reaches_the_others(steps, monkeypatch, saves):
+    sent, arguments = [], SimpleNamespace(should_save=saves, save_total_limit=1)
+    monkeypatch.setattr(checkpoints, "all_gather_object", lambda value: [None, sent.append(value)])
+    folder = steps(2) / "checkpoint-4"
+    with pytest.raises(OSError, match="No space left"), whole_checkpoint(folder, arguments, state_of()):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert sent[0] is None and sent[1].startswith(f"the disk is full ({folder})") and len(sent) == 2
+
+
 def test_the_best_checkpoint_is_found_after_a_move(steps):
     folder = steps(2, 4)
     arguments = SimpleNamespace(should_save=True, save_total_limit=1, output_dir=str(folder))
@@ -134,6 +180,56 @@ def test_the_best_checkpoint_is_found_after_a_move(steps):
     (folder / "checkpoint-2/optimizer.pt").write_bytes(b"part")
     with pytest.raises(ValueError, match="checkpoint-2, the best checkpoint so far, is missing or damaged .*4 of 7"):
         settle_checkpoints(folder / "checkpoint-4", arguments, state)
+
+
+# ---- SIGTERM --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def stopping(monkeypatch):
+    """A trainer that records requests to stop, and the handlers of SIGTERM when the process sends it to itself."""
+    requests, handlers = [], []
+    monkeypatch.setattr(os, "kill", lambda process, number: handlers.append(signal.getsignal(number)))
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield SimpleNamespace(request_stop=lambda: requests.append(True), requests=requests, handlers=handlers)
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no step"), KeyboardInterrupt(), TerminatedError("saved")])
+def test_sigterm_after_the_last_step_ends_the_process(stopping, error):
+    """No step follows that could stop. After a checkpoint, `TerminatedError` ends it."""
+    with pytest.raises(type(error)) if error else nullcontext(), termination.checkpoint_on_sigterm(stopping):
+        signal.raise_signal(signal.SIGTERM)
+        if error:
+            raise error
+    assert stopping.requests and stopping.handlers == [signal.SIG_DFL] * (not isinstance(error, TerminatedError))
+
+
+def test_sigterm_also_calls_the_handler_of_the_caller(stopping):
+    calls = []
+    signal.signal(signal.SIGTERM, handler := lambda *arguments: calls.append(arguments))
+    with termination.checkpoint_on_sigterm(stopping):
+        signal.raise_signal(signal.SIGTERM)
+    assert len(calls) == len(stopping.requests) == 1 and calls[0][0] == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is handler and not stopping.handlers  # it was called once
+
+
+def test_sigterm_stays_ignored(stopping):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with termination.checkpoint_on_sigterm(stopping):
+        signal.raise_signal(signal.SIGTERM)
+    assert not stopping.requests and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+def test_a_thread_does_not_handle_signals(stopping):
+    seen = []
+
+    def run():
+        with termination.checkpoint_on_sigterm(stopping):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL]
 
 
 # ---- trainings ------------------------------------------------------------------------------------------------------
@@ -198,6 +294,59 @@ def test_sigterm_saves_a_checkpoint_at_the_end_of_the_step(train, tones, whole, 
     assert same_weights(whole, run)
 
 
+def test_sigterm_saves_a_checkpoint_instead_of_an_evaluation(train, tones, tmp_path, monkeypatch):
+    """With `--save_strategy best`, the evaluation would decide whether it is saved. It is made up on resumption."""
+    options = (*OPTIONS, "--data_dir", tones, "--num_train_epochs", "1", "--dev_speakers", "03")
+    options += ("--eval_strategy", "steps", "--eval_steps", "1", "--metric_for_best_model", "uar")
+    options += ("--save_strategy", "best", "--output_dir")
+    train(*options, tmp_path / "whole")
+    step, evaluations = termination.SpeechTrainer.training_step, []
+
+    def terminated_step(trainer, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(termination.SpeechTrainer, "training_step", terminated_step)
+        patch.setattr(termination.SpeechTrainer, "_determine_best_metric", lambda *args, **kwargs: False)
+        patch.setattr(termination.SpeechTrainer, "evaluate", lambda *args, **kwargs: evaluations.append(1) or {})
+        with pytest.raises(TerminatedError, match=r"by SIGTERM after step 1 of 2: \S*checkpoint-1 is complete"):
+            train(*options, tmp_path / "run")
+    assert damage_of(tmp_path / "run/checkpoint-1") is None and not evaluations
+    train(*options, tmp_path / "run", "--resume_from_checkpoint", "true")
+    assert evaluated_steps(tmp_path / "run") == evaluated_steps(tmp_path / "whole") == [1, 2]
+    assert same_weights(tmp_path / "whole", tmp_path / "run")  # the evaluation has drawn its random number
+
+
+def evaluated_steps(run):
+    log = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    return [entry["step"] for entry in log if "eval_uar" in entry]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "step", "epoch", "delay", "missing"),
+    [
+        ("steps", 4, 0.8, 0, True),
+        ("steps", 4, 0.8, 5, False),
+        ("steps", 5, 1.0, 0, False),
+        ("steps", 9, 1.8, 0, True),  # the last step
+        ("epoch", 5, 1.0, 0, True),
+        ("epoch", 5, 1.0, 2, False),
+        ("epoch", 4, 0.8, 0, False),
+        ("epoch", 9, 1.8, 0, True),
+        ("no", 4, 1.0, 0, False),
+        ("no", 9, 1.8, 0, False),
+    ],
+)
+def test_a_missed_evaluation_is_recognised(strategy, step, epoch, delay, missing):
+    arguments = SimpleNamespace(eval_strategy=strategy, eval_delay=delay)
+    state = TrainerState(global_step=step, max_steps=9, epoch=epoch, eval_steps=2)
+    state.log_history = [{"step": step - 1, "eval_runtime": 1.0}, {"step": step, "loss": 1.0}]
+    assert evaluation_is_missing(arguments, state) == missing
+    state.log_history.append({"step": step, "eval_runtime": 1.0})
+    assert not evaluation_is_missing(arguments, state)
+
+
 class Signalled(torch.utils.data.Dataset):
     """Items whose first is read after the worker got SIGTERM from another process."""
 
@@ -222,6 +371,44 @@ def test_only_their_parent_ends_workers_by_sigterm():
     worker.terminate()
     worker.join(10)
     assert worker.exitcode == 0
+
+
+FULL_IN_ONE = """
+import errno, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import torch.distributed as dist
+from transformers import TrainerState
+from modeling_gemoclap.training.checkpoints import whole_checkpoint
+dist.init_process_group("gloo")
+folder, first = Path(sys.argv[1]), dist.get_rank() == 0
+arguments = SimpleNamespace(should_save=first, save_total_limit=None)
+for name, fails in (("checkpoint-1", False), ("checkpoint-2", True)):
+    try:
+        with whole_checkpoint(folder / name, arguments, TrainerState()):
+            folder.joinpath(name).mkdir(exist_ok=True)
+            time.sleep(0 if first else 0.5)
+            if fails and not first:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            (folder / name / f"rng_state_{dist.get_rank()}.pth").touch()
+    except OSError as error:
+        (folder / f"error-{dist.get_rank()}").write_text(f"{name}: {error}")
+dist.barrier()
+"""
+
+
+@pytest.mark.slow
+def test_both_processes_end_if_one_cannot_write(tmp_path):
+    """The other one neither waits for ever nor records a checkpoint without the files of the slower one."""
+    script = tmp_path / "script.py"
+    script.write_text(FULL_IN_ONE)
+    run_script(script, tmp_path, launcher=TORCHRUN, env={"PYTHONPATH": str(ROOT)})
+    assert names(tmp_path) == ["checkpoint-1", "error-0", "error-1", "script.py"]
+    assert names(tmp_path / "checkpoint-1") == [FILES, "rng_state_0.pth", "rng_state_1.pth"]
+    assert damage_of(tmp_path / "checkpoint-1") is None
+    assert "rng_state_1.pth" in (tmp_path / "checkpoint-1" / FILES).read_text()
+    assert "checkpoint-2: process 1: the disk is full" in (tmp_path / "error-0").read_text()
+    assert "No space left on device" in (tmp_path / "error-1").read_text()
 
 
 TERMINATED = """
