@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from transformers.utils import logging
@@ -56,31 +57,32 @@ def contains_run(folder: Path) -> bool:
 
 
 class RunFolder:
-    """Context of a run, which locks its folder. An error before its first step, or Ctrl-C, restores the folder.
+    """Context that locks the folder of a run. An error before its first step, or Ctrl-C, restores the folder.
+
+    What the folder contains is read within the context, since a training that just ends may still change it.
 
     With `overwrite_output`, the files of the earlier run are moved to a backup when the new run begins, and removed
     when its training starts. The new run must not use checkpoints, calibration logits or frames of the earlier run,
     and the earlier model must not be mistaken for the new one.
 
     Args:
-        run: The run; its training arguments give `output_dir` and `overwrite_output`.
-        begin: Function that records the run in the folder, called on the main process. Returns whether the run is new.
+        arguments: `output_dir` and `overwrite_output`.
 
     Raises:
-        ValueError: If `begin` raises it, or another process is writing to the folder.
+        ValueError: If there is no output folder, or another process is writing to it.
     """
 
-    def __init__(self, run: Run, begin: Callable[[Run], bool]):
-        self.run, self.begin, self.folder = run, begin, run.folder
+    def __init__(self, arguments: GEmoClapTrainingArguments):
+        self.arguments, self.folder = arguments, output_folder(arguments)
         self._lock = None
-        self._main = run.training.process_index == 0
+        self._created: list[Path] = []
+        self._main = arguments.process_index == 0
         self._new = self._training = False
 
-    def __enter__(self) -> Run:
-        """Begin the run, and register for the start of its training."""
-        self._new = run_on_main_process(self.run.training, self._begin)
-        self.run.run_folder = self
-        return self.run
+    def __enter__(self) -> RunFolder:
+        """Lock the folder, and restore the overwritten run if a new one was killed before it began."""
+        run_on_main_process(self.arguments, self._enter)
+        return self
 
     def __exit__(self, kind, error, trace) -> None:
         if error is not None and self._new and not self._training and self._main:
@@ -93,18 +95,41 @@ class RunFolder:
             remove(self.folder / BACKUP)
         self._training = True
 
-    def _begin(self) -> bool:
-        overwrite = self.run.training.overwrite_output
+    def begin(self, run: Run, record: Callable[[Run], bool]) -> Run:
+        """Begin the run, and register for the start of its training.
+
+        Args:
+            run: The run.
+            record: Function that records the run in the folder, called on the main process. Returns whether it is new.
+
+        Returns:
+            The run.
+
+        Raises:
+            ValueError: If `record` raises it.
+        """
+        self._new = run_on_main_process(self.arguments, self._begin, run, record)
+        run.run_folder = self
+        return run
+
+    def _enter(self) -> None:
+        self._created = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         self._lock = lock_folder(self.folder)
         try:
             undo_interrupted_begin(self.folder)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _begin(self, run: Run, record: Callable[[Run], bool]) -> bool:
+        overwrite = self.arguments.overwrite_output
+        try:
             if overwrite:
                 back_up_run(self.folder)
-            return self.begin(self.run)
+            return record(run)
         except BaseException:
             if overwrite:
                 self._restore()
-            self._unlock()
             raise
 
     def _restore(self) -> None:
@@ -113,12 +138,13 @@ class RunFolder:
         restore_backup(self.folder)
 
     def _unlock(self) -> None:
-        """Release the lock, and remove the folder if nothing else is in it."""
+        """Release the lock, and remove the folder if nothing else is in it, and its parents if they are new too."""
         if self._lock is not None:
             unlock_folder(self._lock)
             self._lock = None
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+            with suppress(OSError):  # not empty, or removed already
+                for path in self._created or [self.folder]:
+                    path.rmdir()
 
 
 def back_up_run(folder: Path) -> None:
@@ -207,10 +233,21 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
-    """Return the checkpoint that a run resumes from, before any clip is read.
+def output_folder(arguments: GEmoClapTrainingArguments) -> Path:
+    """Return the folder of a run.
 
-    `RunFolder` checks later that the checkpoint belongs to the same run.
+    Raises:
+        ValueError: If there is no `output_dir`.
+    """
+    if arguments.output_dir in (None, "trainer_output"):  # the second is transformers' default
+        raise ValueError("give --output_dir, a folder for the checkpoint")
+    return Path(arguments.output_dir)
+
+
+def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
+    """Return the checkpoint that a run resumes from, before any clip is read. The folder is locked.
+
+    `begin_run` checks later that the checkpoint belongs to the same run.
 
     Args:
         arguments: `output_dir`, `overwrite_output`, and `resume_from_checkpoint`: a path, or `true` for the latest
@@ -223,14 +260,12 @@ def resume_point(arguments: GEmoClapTrainingArguments) -> str | None:
         ValueError: If there is no output folder, the folder contains other files, there is no checkpoint, or processes
             would resume from different checkpoints.
     """
-    if arguments.output_dir in (None, "trainer_output"):  # the second is transformers' default
-        raise ValueError("give --output_dir, a folder for the checkpoint")
+    folder = output_folder(arguments)
     resume = _parse_resume(arguments.resume_from_checkpoint)
     if resume and arguments.overwrite_output:
         raise ValueError(
             "--resume_from_checkpoint resumes the run in the folder, --overwrite_output replaces it: give one of them"
         )
-    folder = Path(arguments.output_dir)
     checkpoint = latest_complete_checkpoint(folder) if resume is True else resume
     if checkpoint and not Path(checkpoint).is_dir():
         raise ValueError(

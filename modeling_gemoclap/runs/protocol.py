@@ -19,7 +19,7 @@ from ..training.arguments import DataArguments, Recipe
 from ..training.checkpoints import latest_complete_checkpoint
 from ..training.gather import finish, release, run_on_main_process
 from ..training.trainer import SpeechTrainer
-from .folder import RunFolder, undo_interrupted_begin
+from .folder import RunFolder
 from .identity import read_identity, refuse_another_run, refuse_differing, refuse_earlier_layout
 from .lock import is_empty
 from .provenance import earlier_training_data, recipe_of_fold
@@ -75,9 +75,10 @@ def train_protocol(recipe: Recipe) -> None:
     recipe = replace(recipe, training=with_selection(recipe.training, data))
     corpus, emotions = select_corpus(recipe, objective_of(recipe).reads_emotions)
     run = Run(recipe, corpus, None, emotions)
-    record = run_on_main_process(recipe.training, read_run_record, run)
-    protocols = plan_protocols(record, run)
-    with RunFolder(run, lambda run: _begin(run, record, protocols)) as run:
+    with RunFolder(recipe.training) as folder:
+        record = run_on_main_process(recipe.training, read_run_record, run)
+        protocols = plan_protocols(record, run)
+        run = folder.begin(run, lambda run: _begin(run, record, protocols))
         trainer = _train_folds(run, protocols)
     if recipe.training.process_index == 0:
         print_summary(run, protocols)
@@ -176,7 +177,7 @@ def remove_checkpoints(run: Run) -> None:
 
 
 def read_run_record(run: Run) -> dict:
-    """Return the content of `RUN/run.json`, or its future content if there is none.
+    """Return the content of `RUN/run.json`, or its future content if there is none. The folder is locked.
 
     Args:
         run: The run of the protocol, with all clips.
@@ -185,7 +186,6 @@ def read_run_record(run: Run) -> dict:
         ValueError: If the folder contains another run that may not be overwritten.
     """
     folder, overwrite = run.folder, run.training.overwrite_output
-    undo_interrupted_begin(folder)
     path, empty = folder / "run.json", is_empty(folder)
     specific = ("settings", "seed", "data_seed", "start")  # stored separately, or different in each fold
     identity = {name: value for name, value in run.identity.items() if name not in specific}

@@ -38,8 +38,9 @@ def main(argv: list[str]) -> None:
         return train_protocol(recipe)
     if recipe.data.folds is not None or recipe.data.seeds:
         raise ValueError("--folds and --seeds need a protocol: give --protocol, or --seed")
-    checkpoint = resume_point(recipe.training)
-    with RunFolder(plain_run(recipe), lambda run: begin_run(run, checkpoint)) as run:
+    with RunFolder(recipe.training) as folder:
+        checkpoint = resume_point(recipe.training)
+        run = folder.begin(plain_run(recipe), lambda run: begin_run(run, checkpoint))
         trainer = train_run(run, checkpoint, store_training_clips)
     finish(trainer)
 

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
@@ -22,6 +22,7 @@ from .gather import all_gather_object
 logger = logging.get_logger(__name__)
 SINGLE_PROCESS_STATE = "rng_state.pth"
 FILES = "checkpoint_files.json"  # size and SHA-256 of all files of a checkpoint; written last, removed first
+WINDOWS = os.name == "nt"
 
 
 @contextmanager
@@ -100,12 +101,14 @@ def record_files(folder: Path) -> None:
         _flush_to_disk(path)
     files = {path.relative_to(folder).as_posix(): [path.stat().st_size, file_sha256(path)] for path in paths}
     write_json(folder / FILES, {"files": files})
-    for path in (folder / FILES, folder):
-        _flush_to_disk(path)
+    _flush_to_disk(folder / FILES)
+    if not WINDOWS:  # which opens no folders
+        with suppress(OSError):  # some network file systems flush no folders; the files are on the disk
+            _flush_to_disk(folder)
 
 
 def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # Windows flushes only what it may write
     try:
         os.fsync(descriptor)
     finally:
@@ -137,6 +140,17 @@ def damage_of(folder: str | Path) -> str | None:
         except OSError as error:
             return f"{name} is missing or cannot be read ({error.strerror})"
     return None
+
+
+def _damage_if_recorded(folder: Path) -> str | None:
+    """As `damage_of`, but a checkpoint without a record, as earlier versions wrote it, is only reported."""
+    if folder.is_dir() and not _is_recorded(folder):
+        logger.warning(
+            f"{folder} has no {FILES}, so its files are not checked: an earlier version wrote it, or a training was "
+            f"killed while it saved it"
+        )
+        return None
+    return damage_of(folder)
 
 
 def checkpoints_in(folder: str | Path) -> list[Path]:
@@ -178,9 +192,9 @@ def settle_checkpoints(checkpoint: str | Path, arguments: TrainingArguments, sta
         state: State of the training; the path of its best checkpoint is corrected.
 
     Raises:
-        ValueError: If the best checkpoint is missing or damaged.
+        ValueError: If `load_best_model_at_end` needs the best checkpoint, which is missing or damaged.
     """
-    relocate_best_checkpoint(state, arguments.output_dir)
+    relocate_best_checkpoint(state, arguments.output_dir, arguments.load_best_model_at_end)
     if arguments.should_save and Path(checkpoint).resolve().parent == Path(arguments.output_dir).resolve():
         remove_surplus_checkpoints(Path(checkpoint), arguments.save_total_limit, state)
 
@@ -208,7 +222,7 @@ def _is_recorded(checkpoint: Path) -> bool:
     return (checkpoint / FILES).is_file()
 
 
-def relocate_best_checkpoint(state: TrainerState, output_dir: str) -> None:
+def relocate_best_checkpoint(state: TrainerState, output_dir: str, needed: bool) -> None:
     """Correct the path of the best checkpoint in the state of a resumed training if the run was moved.
 
     With a wrong path, transformers would keep the last checkpoint instead of the best.
@@ -216,19 +230,21 @@ def relocate_best_checkpoint(state: TrainerState, output_dir: str) -> None:
     Args:
         state: `TrainerState` of the training.
         output_dir: The present folder of the run.
+        needed: Whether training ends with the best checkpoint. Otherwise, a missing or damaged one is forgotten.
 
     Raises:
-        ValueError: If the best checkpoint is missing or damaged.
+        ValueError: If the best checkpoint is needed, and missing or damaged.
     """
     if state.best_model_checkpoint is None:
         return
     present = Path(output_dir, Path(state.best_model_checkpoint).name)
-    if damage := "no such folder" if not present.is_dir() else damage_of(present):
+    damage = _damage_if_recorded(present) if present.is_dir() else "no such folder"
+    if damage and needed:
         raise ValueError(
             f"{present}, the best checkpoint so far, is missing or damaged ({damage}): start anew with "
             f"--overwrite_output true"
         )
-    state.best_model_checkpoint = str(present)
+    state.best_model_checkpoint = None if damage else str(present)
 
 
 class MissedEvaluation(TrainerCallback):
@@ -294,6 +310,8 @@ def refuse_partial_checkpoint(
 ) -> None:
     """Check that a checkpoint has the complete training state. transformers would initialise missing parts anew.
 
+    A checkpoint without a record of its files, as earlier versions wrote it, is only reported.
+
     Args:
         folder: The `checkpoint-N`.
         processes: Number of processes.
@@ -313,7 +331,7 @@ def refuse_partial_checkpoint(
         missing.append("the optimizer state")
     missing = sorted({name for names in all_gather_object(missing) for name in names})
     if not missing:
-        damage = next(filter(None, all_gather_object(damage_of(folder) if reads else None)), None)
+        damage = next(filter(None, all_gather_object(_damage_if_recorded(Path(folder)) if reads else None)), None)
         if damage is None:
             return
         raise ValueError(

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from modeling_gemoclap.training.checkpoints import (
     evaluation_is_missing,
     latest_complete_checkpoint,
     record_files,
+    refuse_partial_checkpoint,
     remove_surplus_checkpoints,
     settle_checkpoints,
     whole_checkpoint,
@@ -173,13 +175,68 @@ def test_a_failure_of_this_process_reaches_the_others(steps, monkeypatch, saves)
 
 def test_the_best_checkpoint_is_found_after_a_move(steps):
     folder = steps(2, 4)
-    arguments = SimpleNamespace(should_save=True, save_total_limit=1, output_dir=str(folder))
+    arguments = SimpleNamespace(
+        should_save=True, save_total_limit=1, output_dir=str(folder), load_best_model_at_end=True
+    )
     state = state_of("before/checkpoint-2")
     settle_checkpoints(folder / "checkpoint-4", arguments, state)
     assert state.best_model_checkpoint == str(folder / "checkpoint-2") and len(names(folder)) == 2
     (folder / "checkpoint-2/optimizer.pt").write_bytes(b"part")
     with pytest.raises(ValueError, match="checkpoint-2, the best checkpoint so far, is missing or damaged .*4 of 7"):
         settle_checkpoints(folder / "checkpoint-4", arguments, state)
+    (folder / "checkpoint-2" / FILES).unlink()  # as earlier versions wrote it
+    settle_checkpoints(folder / "checkpoint-4", arguments, state)
+    assert state.best_model_checkpoint == str(folder / "checkpoint-2")
+
+
+def test_the_best_checkpoint_need_not_be_in_another_folder(steps, tmp_path):
+    folder = steps(2)
+    arguments = SimpleNamespace(should_save=True, save_total_limit=1, output_dir=str(tmp_path / "new"))
+    for needed in (False, True):
+        state, arguments.load_best_model_at_end = state_of(folder / "checkpoint-2"), needed
+        if needed:
+            with pytest.raises(ValueError, match="new/checkpoint-2, the best checkpoint so far, is missing"):
+                settle_checkpoints(folder / "checkpoint-2", arguments, state)
+        else:
+            settle_checkpoints(folder / "checkpoint-2", arguments, state)
+            assert state.best_model_checkpoint is None
+
+
+def test_a_checkpoint_of_an_earlier_version_is_accepted_by_its_path(steps, caplog):
+    checkpoint = steps(2) / "checkpoint-2"
+    for name in ("trainer_state.json", "scheduler.pt", "rng_state.pth"):
+        (checkpoint / name).touch()
+    (checkpoint / FILES).write_text('{"files": {"optim')
+    with pytest.raises(ValueError, match=f"checkpoint-2 is damaged: {FILES}, which is written last, is missing or"):
+        refuse_partial_checkpoint(checkpoint, 1, 0, False, False)
+    (checkpoint / FILES).unlink()
+    refuse_partial_checkpoint(checkpoint, 1, 0, False, False)
+    assert f"checkpoint-2 has no {FILES}, so its files are not checked" in caplog.text
+    assert latest_complete_checkpoint(checkpoint.parent) is None
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_system_that_does_not_flush_folders(steps, monkeypatch, windows):
+    real_open, real_fsync, writable = os.open, os.fsync, {}
+
+    def open_file(path, flags, *args, **options):
+        if windows and os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        descriptor = real_open(path, flags, *args, **options)
+        writable[descriptor] = flags & os.O_RDWR
+        return descriptor
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        if windows and not writable[descriptor]:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(checkpoints, "WINDOWS", windows)
+    monkeypatch.setattr(os, "open", open_file)
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert damage_of(steps(2) / "checkpoint-2") is None
 
 
 # ---- SIGTERM --------------------------------------------------------------------------------------------------------
