@@ -37,6 +37,7 @@ def receive_request(path: Path) -> None:
     from starlette.requests import Request
 
     from modeling_gemoclap import AudioError
+    from modeling_gemoclap.prompts_gemoclap import CONTROL
     from modeling_gemoclap.service.errors import ClientGone, ServiceError
     from modeling_gemoclap.service.limits import ServiceLimits
     from modeling_gemoclap.service.uploads import receive
@@ -53,7 +54,7 @@ def receive_request(path: Path) -> None:
         scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [(b"content-type", kind)]}
         request = Request({**scope, "query_string": b"top_k=1", "state": {}}, channel)
         async with receive(request, ServiceLimits(), path.parent) as upload:
-            if not upload.path.stat().st_size and "/" in upload.name or not upload.name.isprintable():
+            if not upload.path.stat().st_size and "/" in upload.name or CONTROL.search(upload.name):
                 raise BrokenPromise(f"{upload.path.stat().st_size} bytes, name {upload.name!r}")
 
     try:

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from .audio_files_gemoclap import MAX_SAMPLES
 from .audio_headers_gemoclap import AudioError, error_summary
+from .prompts_gemoclap import CONTROL as _CONTROL  # noqa: F401  transformers 4 copies only direct imports
 from .recordings_gemoclap import GENERIC_NAMES, check_rate, is_one_recording, name_of, read_audio
 from .safety_gemoclap import EXTRACTORS, check_extractor_files
 from .spectrograms_gemoclap import (

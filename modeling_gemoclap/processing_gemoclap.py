@@ -46,11 +46,12 @@ class GEmoClapProcessor(ProcessorMixin):
     def _repository_files():
         """Never called: transformers 4 copies only the modules that this file imports, not their imports."""
         from .audio_files_gemoclap import decode
+        from .prompts_gemoclap import CONTROL
         from .recordings_gemoclap import read_audio
         from .spectrograms_gemoclap import log_mel
         from .speech_gemoclap import trim_silence
 
-        return decode, read_audio, log_mel, trim_silence
+        return decode, CONTROL, read_audio, log_mel, trim_silence
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GEmoClapProcessor:

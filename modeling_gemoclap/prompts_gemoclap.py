@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-# Control characters, halves of surrogate pairs, and marks that reverse the order of text on a screen. They are in no
-# word, and a label with them could change what a terminal or a subtitle shows. Joiners, as in Persian, are allowed.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+# Control characters, line breaks, and marks that reverse the order of text on a screen. They are in no word, and a
+# label with them could change what a terminal or a subtitle shows. Joiners, as in Persian, and non-breaking spaces are
+# allowed. `CONTROL` also matches halves of surrogate pairs, which stand for bytes of a name that are no text.
+CONTROL_CHARACTERS = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+CONTROL = re.compile(f"[{CONTROL_CHARACTERS}\ud800-\udfff]")
 
 # Canonical emotion -> (its word in prompts, its aliases in corpora and common usage).
 EMOTION_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -202,7 +204,8 @@ def resolve_emotions(
     if fields and not num_labels and all(isinstance(field, (list, tuple, dict)) and not field for field in fields):
         return []
     for name, indices in (("id2label", id2label), ("label2id", label2id)):
-        if not isinstance(indices, (dict, type(None))):
+        is_dict = isinstance(indices, dict) and not any(isinstance(each, (dict, list)) for each in indices.values())
+        if indices is not None and not is_dict:
             raise ValueError(
                 f"{name}={indices!r:.200} must be a dict of all labels; give a list of labels as emotions"
             )

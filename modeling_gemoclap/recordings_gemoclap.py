@@ -16,6 +16,7 @@ import numpy as np
 
 from .audio_files_gemoclap import BLOCK, MAX_BYTES, MAX_CHANNELS, check_bytes, decode, mix_channels
 from .audio_headers_gemoclap import AudioError, error_summary
+from .prompts_gemoclap import CONTROL
 
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: rates outside of this range are errors in a header
 MAX_NAME = 300  # characters of a path in messages
@@ -86,8 +87,7 @@ def _path_name(path) -> str:
 
     Control characters are replaced: a name of a file must not write escape sequences to a terminal or a log.
     """
-    path = os.fsdecode(path)
-    path = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in path)
+    path = CONTROL.sub("\N{REPLACEMENT CHARACTER}", os.fsdecode(path))
     return path if len(path) <= MAX_NAME else f"...{path[-MAX_NAME:]}"
 
 

@@ -165,7 +165,7 @@ def failure_message(error: BaseException) -> str | None:
         return load_message
     if isinstance(error, subprocess.CalledProcessError):
         return f"stopped: {_command_line(error.cmd)} ended with status {error.returncode}; see its error above"
-    if _any_defined_in(type(error).__mro__, NETWORK) or isinstance(error, (ConnectionError, TimeoutError)):
+    if _is_network(error):
         return f"the network or the Hub cannot be reached ({first_line(message)}): try again, or give local folders"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else message
@@ -277,6 +277,22 @@ def _for_users(error: BaseException) -> bool:
 def _raised_in(error: BaseException) -> list[str]:
     """The modules of the traceback, from the outermost call to the one that raised the error."""
     return ["", *(frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))]
+
+
+def _is_network(error: BaseException) -> bool:
+    return _any_defined_in(type(error).__mro__, NETWORK) or isinstance(error, (ConnectionError, TimeoutError))
+
+
+def is_network_error(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, is of a connection or of the Hub."""
+    while error is not None and not _is_network(error):
+        error = error.__cause__
+    return error is not None
+
+
+def raised_in_this_project(error: BaseException) -> bool:
+    """Whether an error was raised by a line of this project, not by a library that it called."""
+    return _is_in(_raised_in(error)[-1], THIS_PROJECT)
 
 
 def _any_defined_in(classes, packages: tuple[str, ...]) -> bool:

@@ -61,7 +61,7 @@ def read_yaml(path: str | Path) -> dict:
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        values = yaml.load(text, Loader=_TextLoader)  # it makes text alone  # nosec B506
+        values = yaml.load(text, Loader=_TextLoader)  # the loader creates only text, lists and dicts  # nosec B506
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {_yaml_reason(error)}") from None
     except RecursionError:

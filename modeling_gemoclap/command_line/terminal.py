@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 
-# Control characters, and marks that reverse the order of text. Bytes of a name that are no text stay as they are.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+from ..prompts_gemoclap import CONTROL, CONTROL_CHARACTERS
+
+IN_FILES = re.compile(f"[{CONTROL_CHARACTERS}]")  # bytes of a name that are no text stay as they are in files
 
 
 def printable(text: str) -> str:
-    """A text on one line, such as the name of a file, with a replacement for each character that cannot be shown.
+    """A text on one line, such as the name of a file, with a replacement for each control character.
 
     Among them are escape sequences of terminals, line breaks, and marks that reverse the order of text.
     """
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def printable_lines(text: str) -> str:
@@ -23,4 +24,4 @@ def printable_lines(text: str) -> str:
 
 def without_control(text: str) -> str:
     """A text on one line for a file that people read, with a replacement for each control character."""
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    return IN_FILES.sub("\N{REPLACEMENT CHARACTER}", text)

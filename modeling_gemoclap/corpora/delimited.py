@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ..prompts_gemoclap import CONTROL
 from .tables import COLUMNS, ROWS_AT_A_TIME, ManifestError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -161,7 +162,7 @@ def _read_table(file: io.TextIOBase, path: Path, names: Sequence[str]) -> tuple[
 def _checked_columns(columns: list[str], path: Path) -> list[str]:
     if not any(columns):
         raise ManifestError(f"{path}: the file is empty; its first line must name the columns {', '.join(COLUMNS)}")
-    if unprintable := [name for name in columns if not name.isprintable()]:
+    if unprintable := [name for name in columns if CONTROL.search(name)]:
         raise ManifestError(
             f"{path}, line 1: the column {unprintable[0]!r:.100} holds a line break or another control character"
         )

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..command_line.failures import is_network_error, raised_in_this_project
+
 MAX_DEPTH = 100  # of nested objects and lists; the files of checkpoints and runs stay far below it
+BUGS = (AssertionError, AttributeError, LookupError, NameError, TypeError)  # in a line of this package
 
 
 @contextmanager
@@ -47,16 +50,19 @@ def write_json(path: Path, value) -> None:
 
 
 @contextmanager
-def damage_is_named(name: str | Path, part: str) -> Iterator[None]:
+def damage_is_named(name: str | Path, part: str, fields: bool = False) -> Iterator[None]:
     """Name a file in the errors that its content causes where it is used.
 
-    Libraries, and code that reads fields, raise errors of any type for content that is valid JSON or text but has
-    other fields or values than expected. Errors of missing packages, of memory and of devices are not changed, nor are
-    messages of one line that name the file.
+    Libraries raise errors of any type for content that is valid JSON or text but has other fields or values than
+    expected. Some errors are not changed: those of missing packages, memory, devices, the network and the opening of
+    files; messages of one line that name the file; and errors of types that would be a bug of this package where its
+    own code raised them.
 
     Args:
         name: The file, or the checkpoint.
         part: What is read, in messages: "its rows".
+        fields: Whether the block only reads fields of the content, so that a missing field or one of another type is
+            damage, not a bug.
 
     Raises:
         ValueError: If it cannot be used.
@@ -66,14 +72,18 @@ def damage_is_named(name: str | Path, part: str) -> Iterator[None]:
     except (ImportError, MemoryError, RuntimeError):
         raise
     except Exception as error:
-        if isinstance(error, (OSError, ValueError)) and str(name) in str(error) and "\n" not in str(error).strip():
+        message, is_ours = str(error).strip(), not fields and raised_in_this_project(error)
+        if getattr(error, "errno", None) or isinstance(error, FileNotFoundError) or is_network_error(error):
+            raise
+        if isinstance(error, (OSError, ValueError)) and str(name) in message and "\n" not in message:
+            raise
+        if is_ours and isinstance(error, BUGS):
             raise
         kind = "" if isinstance(error, ValueError) or type(error) is Exception else f"{type(error).__name__}: "
-        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:300]
+        reason = (message.splitlines() or [""])[0].rstrip(".")[:300]
         reason = re.sub(r"( at| @)? 0x[0-9a-fA-F]+", "", reason)
-        raise ValueError(
-            f"{name}: {part} cannot be used ({kind}{reason}); download or create the file again"
-        ) from error
+        advice = "" if is_ours else "; download or create the file again"  # messages of this package have their own
+        raise ValueError(f"{name}: {part} cannot be used ({kind}{reason}){advice}") from error
 
 
 def read_json(path: str | Path):

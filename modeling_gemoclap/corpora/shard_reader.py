@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ..command_line.files import shown
 from ..fingerprint import file_sha256
+from ..prompts_gemoclap import CONTROL
 from .delimited import is_git_lfs_pointer, rename_hint
 from .layout import recordings_below
 from .shard_columns import (
@@ -38,6 +39,9 @@ from .tables import COLUMNS, ManifestError
 
 PLACE_COLUMNS = ("shard", "group", "row")
 RESERVED_COLUMNS = (*PLACE_COLUMNS, "path", "audio", "features")  # columns that this package adds itself
+# Repeated values take no space in Parquet, so a small file could fill the memory with equal rows. Shards of numbered
+# paths have up to 10 rows in a byte.
+ROWS_IN_ANY_SHARD, ROWS_PER_BYTE = 1_000_000, 25
 GROUPS_AT_A_TIME = 8  # groups of rows whose clips are shuffled together
 # The names of the shards of a data set on the Hub: train-00003-of-00012.parquet. Older names end in a hash.
 SERIES = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(?:-[0-9a-f]+)?\.parquet")
@@ -113,11 +117,11 @@ def _labels_of(
 ) -> tuple[pa.Table, list[str | None] | None, bool]:
     """The labels and places of a shard, the paths in `audio` if it has no `file_name`, and whether they are files."""
     schema, needed = file.schema_arrow, [name for name in COLUMNS[1:] if name != "emotion" or not unlabelled]
-    if file.metadata.num_rows > (size := path.stat().st_size):  # repeated values take no space in Parquet
+    if file.metadata.num_rows > max(ROWS_IN_ANY_SHARD, ROWS_PER_BYTE * (size := path.stat().st_size)):
         raise ManifestError(
             f"{path}: {file.metadata.num_rows:,} rows in {size:,} bytes cannot be recordings; get the file again"
         )
-    if unprintable := [name for name in schema.names if not name.isprintable()]:
+    if unprintable := [name for name in schema.names if CONTROL.search(name)]:
         raise ManifestError(
             f"{path}: the column {unprintable[0]!r:.100} holds a control character; write the file again"
         )

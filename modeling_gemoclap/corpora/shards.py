@@ -109,7 +109,7 @@ def _write_shard(clips: Dataset, path: Path, clips_per_group: int, schema: pa.Sc
 
 
 def _read_recording(path: str) -> bytes:
-    """The bytes of a recording. A file of another kind, to which a link may lead, is not copied into a shard.
+    """The bytes of a recording. A file of another kind, to which a link may lead, is an error.
 
     Raises:
         ManifestError: If it is not an audio file. Whether it can be decoded to its end is not checked.

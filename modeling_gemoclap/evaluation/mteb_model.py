@@ -6,6 +6,7 @@ torch only where it is used: MTEB also imports its models without torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,16 @@ class GEmoClapEncoder:
     and audio has the sum of the two embeddings, as for the other CLAP models of MTEB.
 
     Args:
-        model_name: Name on the Hub.
-        revision: Revision on the Hub.
+        model_name: Name on the Hub, or a local folder.
+        revision: The hash of a commit on the Hub, whose code is run.
         device: Device of the model; None selects a GPU if there is one.
         checkpoint: Folder of a checkpoint, which is loaded instead of `model_name`.
 
     Raises:
-        ValueError: If neither a revision nor a folder is given: the code of the checkpoint is run.
+        ValueError: If a name on the Hub is given without a revision: the code of the checkpoint is run.
 
     Example:
-        >>> model = GEmoClapEncoder("me/gemoclap-base", "v1")
+        >>> model = GEmoClapEncoder("me/gemoclap-base", "COMMIT")  # the 40 digits of its hash
         >>> mteb.evaluate(model, mteb.get_task("RavdessZeroshot"))
     """
 
@@ -41,7 +42,7 @@ class GEmoClapEncoder:
         import torch
         from transformers import AutoModel, AutoProcessor
 
-        if checkpoint is None and not revision:
+        if checkpoint is None and not revision and not os.path.isdir(model_name):
             raise ValueError(f"{model_name}: its code is run, so give as revision the hash of a commit that you read")
 
         source, where = checkpoint or model_name, {} if checkpoint else {"revision": revision}

@@ -51,7 +51,7 @@ def read_rows(path: Path) -> list[dict]:
     Raises:
         ValueError: If it is damaged or has no rows.
     """
-    with damage_is_named(path, "its rows"), open(path, newline="", encoding="utf-8") as file:
+    with damage_is_named(path, "its rows", fields=True), open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file, strict=True)
         rows = []
         for row in reader:
@@ -103,11 +103,11 @@ def load_predictions(run: str | Path) -> list[Predictions]:
     """
     folder, results = _results(run)
     seeds = results.get("seeds")
-    with damage_is_named(folder / "results.json", "its seeds"):
+    with damage_is_named(folder / "results.json", "its seeds", fields=True):
         files = [folder / f"predictions_seed_{seed}.csv" for seed in seeds] if seeds else [folder / PREDICTIONS]
     predictions = []
     for path in files:
-        with damage_is_named(path, "its rows"):
+        with damage_is_named(path, "its rows", fields=True):
             rows = sorted(read_rows(path), key=lambda row: row["file_name"])
             predictions.append(predictions_of_rows(rows))
     return predictions
@@ -122,7 +122,7 @@ def protocols_of(run: str | Path) -> dict:
     folder, results = _results(run)
     if not results["protocols"]:
         return {"one checkpoint": None}
-    with damage_is_named(folder / "results.json", "its protocols"):
+    with damage_is_named(folder / "results.json", "its protocols", fields=True):
         return {
             seed: {"name": protocol["name"], "folds": protocol["folds"]}
             for seed, protocol in results["protocols"].items()
@@ -136,7 +136,7 @@ def heard_of(run: str | Path) -> str:
         ValueError: If the run was not evaluated.
     """
     folder, results = _results(run)
-    with damage_is_named(folder / "results.json", "its field heard"):
+    with damage_is_named(folder / "results.json", "its field heard", fields=True):
         return results["heard"]["answer"] if "heard" in results else UNKNOWN
 
 
@@ -198,7 +198,7 @@ def load_fold(folder: Path) -> FoldPredictions:
     """
     record = read_object(folder / RECORD, **RECORD_FIELDS)
     rows = read_rows(folder / PREDICTIONS)
-    with damage_is_named(folder / EMBEDDINGS, "its embeddings"):
+    with damage_is_named(folder / EMBEDDINGS, "its embeddings", fields=True):
         embeddings = np.load(folder / EMBEDDINGS, allow_pickle=False)
         if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != len(rows):
             raise ValueError(f"{embeddings.dtype} {embeddings.shape} for {len(rows)} rows of {PREDICTIONS}")

@@ -36,7 +36,7 @@ def describe(model: str, revision: str | None = None, files: bool = False) -> st
         ValueError: If there is no such checkpoint.
     """
     config = load_config(model, revision)
-    with damage_is_named(model, "the record of training_data in config.json"):
+    with damage_is_named(model, "the record of training_data in config.json", fields=True):
         history = "; ".join(_history(config))
     folder = checkpoint_folder(model, revision, ("*.py", "*.json", "*.md"))
     licence, base_models = _card_of(folder)

@@ -26,6 +26,7 @@ from .notebook import NOTEBOOK, notebook_content
 from .results import (
     EVAL_RESULTS,
     TASK,
+    check_figures,
     class_rows,
     community_eval,
     eval_results,
@@ -120,8 +121,8 @@ def write_card(folder: Path | str, results: Path | str | dict | list | None = No
     for record in records:
         refuse_results_of_another(record, checkpoint.config)
     for record, source in zip(records, results if isinstance(results, list) else [results], strict=False):
-        with damage_is_named("the results" if isinstance(source, dict) else source, "its figures"):
-            card_content(checkpoint, [record])
+        with damage_is_named("the results" if isinstance(source, dict) else source, "its figures", fields=True):
+            check_figures(record, checkpoint.config)
     refuse_other_weights(checkpoint.folder, checkpoint.config)
     refuse_other_training_clips(checkpoint.folder)
     return save_card(checkpoint, records)

@@ -50,6 +50,28 @@ def read_results(results: Path | str | dict | Iterable[Path | str | dict] | None
     return records
 
 
+def check_figures(record: dict, config) -> None:
+    """Read all figures that a card shows, so that damage is found before a card is written.
+
+    Args:
+        record: Content of `results.json`.
+        config: Configuration of the checkpoint.
+
+    Raises:
+        Exception: An error of any type, if a field is missing or is of another type.
+    """
+    figures = [record["calibration"][name] for name in ("confidence", "accuracy", "ece")]
+    for _, value, _ in (*score_rows(record), *class_rows(record), *gender_rows(record)):
+        figures.append(value)
+    if rejected := rejection_rows(record):
+        figures += [record["rejection"][name] for name in ("aurc", "aurc_of_random_order")]
+        figures += [value for row in rejected for value in row[1:] if value is not None]
+    for value in figures:
+        f"{100 * value:.1f}"
+    iter(record.get("notes", ())), len(record.get("skipped") or ())
+    evaluated_on(record), at_chance([record]), eval_results(record, config)
+
+
 def refuse_results_of_another(record: dict, config) -> None:
     """Check that results were measured with the weights of a checkpoint.
 

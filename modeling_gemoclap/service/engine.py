@@ -23,7 +23,7 @@ from ..inference.predictions import Prediction, PredictionOptions, extractor_of,
 from ..inference.remarks import collect_remarks
 from ..inference.timeline import TimelineOptions, timeline_steps
 from ..pipeline_gemoclap import ZeroShotEmotionPipeline
-from ..prompts_gemoclap import require_two_words
+from ..prompts_gemoclap import CONTROL, require_two_words
 from ..recordings_gemoclap import name_of
 from ..safety_gemoclap import tensors_sha256
 from .batching import Batcher
@@ -207,7 +207,7 @@ class Engine:
                 message = f"{name}: {len(texts)} given, and {most} is the limit: give fewer"
                 raise ServiceError(422, "invalid_options", message, limit=most)
             for text in texts or []:
-                if len(text) > MAX_TEXT or not text.isprintable():
+                if len(text) > MAX_TEXT or CONTROL.search(text):
                     message = f"{name}: give text of at most {MAX_TEXT} characters without control characters"
                     raise ServiceError(422, "invalid_options", message, limit=MAX_TEXT)
         labels, templates = (None if texts is None else tuple(texts) for texts in (labels, templates))

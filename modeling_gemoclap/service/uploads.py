@@ -16,6 +16,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from ..prompts_gemoclap import CONTROL
 from .errors import ClientGone, ServiceError
 from .limits import MAX_FIELD_BYTES, MAX_FIELDS, MIN_UPLOAD_RATE, ServiceLimits
 
@@ -45,7 +46,7 @@ class Upload:
 def display_name(name: str) -> str:
     """The client's name of a file without folders and control characters, and not too long."""
     name = re.split(r"[/\\]", name)[-1]
-    name = "".join(letter for letter in name if letter.isprintable()).strip()
+    name = CONTROL.sub("", name).strip()
     return name[-MAX_NAME:] or NAMELESS
 
 

@@ -13,6 +13,7 @@ import soundfile
 from datasets import Dataset
 
 from modeling_gemoclap.audio_files_gemoclap import DEMUXERS
+from modeling_gemoclap.corpora import shard_reader
 from modeling_gemoclap.corpora.manifest import load_corpus
 from modeling_gemoclap.corpora.shards import CONTAINER, write_shards
 from modeling_gemoclap.corpora.tables import ManifestError
@@ -64,10 +65,21 @@ def test_a_path_in_a_shard_does_not_leave_the_corpus(tmp_path, path):
     assert recording["path"].endswith(os.path.join("data", "../audio/a.wav")), "a shard in a folder of the corpus"
 
 
-def test_a_shard_with_more_rows_than_bytes_is_refused(tmp_path):
-    shard(tmp_path / "corpus", "a.wav", rows=200_000)
-    with pytest.raises(ManifestError, match=r"200,000 rows in [\d,]+ bytes cannot be recordings"):
+def test_a_shard_with_more_rows_than_bytes_is_refused(tmp_path, monkeypatch):
+    shard(tmp_path / "corpus", "a.wav", rows=1_100_000)
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *_, **__: pytest.fail("the columns were read"))
+    with pytest.raises(ManifestError, match=r"1,100,000 rows in [\d,]+ bytes cannot be recordings"):
         load_corpus(tmp_path / "corpus")
+
+
+def test_a_shard_of_numbered_paths_may_have_more_rows_than_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_reader, "ROWS_IN_ANY_SHARD", 0)  # the rule for millions of rows
+    rows, path = 60_000, tmp_path / "x.parquet"
+    table = {"emotion": ["sad"] * rows, "gender": ["male"] * rows, "speaker_id": ["1"] * rows}
+    table["audio"] = [f"audio/clip{number:07d}.wav" for number in range(rows)]
+    pq.write_table(pa.table(table), path, compression="zstd", use_dictionary=False)
+    assert path.stat().st_size < rows
+    assert len(shard_reader.read_labels(tmp_path)) == rows
 
 
 def test_embeddings_that_expand_are_refused_before_they_are_read(tmp_path, monkeypatch):

@@ -12,12 +12,14 @@ from conftest import ROOT, TONES
 
 from modeling_gemoclap import GEmoClapConfig, cli
 from modeling_gemoclap.command_line.failures import _report
+from modeling_gemoclap.command_line.terminal import printable, without_control
 from modeling_gemoclap.corpora.tables import ManifestError
 from modeling_gemoclap.inference.segments import Segment
 from modeling_gemoclap.inference.timeline_files import TimelineFacts, render_timeline
 from modeling_gemoclap.markdown import as_text
 from modeling_gemoclap.publishing.push import load_snippet
 from modeling_gemoclap.recordings_gemoclap import AudioError, name_of, read_audio
+from modeling_gemoclap.service.uploads import display_name
 
 ESCAPE = "a\x1b[2J\x1b]0;title\x07b\x9b31m"
 
@@ -32,6 +34,21 @@ def test_a_label_has_no_control_characters(word):
 def test_joiners_and_scripts_are_allowed_in_a_label():
     words = ["angry", "می\u200cخواهم", "क्\u200dष", "怒り", "\U0001f468\u200d\U0001f469"]
     assert GEmoClapConfig(emotions=words).emotions == words
+
+
+@pytest.mark.parametrize(
+    "text", ["a\xa0b", "18\u202f00.wav", "می\u200cخواهم", "a\u3000b", "\U0001f468\u200d\U0001f469"]
+)
+def test_joiners_and_spaces_of_other_widths_are_shown(text):
+    assert printable(text) == without_control(text) == name_of(text) == display_name(text) == text
+
+
+@pytest.mark.parametrize("letter", "\0\n\r\x0b\x0c\x1b\x7f\x85\x9b\u2028\u2029\u202a\u202e\u2066\u2069")
+def test_every_text_for_people_has_the_same_control_characters(letter):
+    text = f"a{letter}b"
+    assert printable(text) == without_control(text) == name_of(text) == "a\N{REPLACEMENT CHARACTER}b"
+    assert display_name(text) == "ab"
+    assert printable("a\udcffb") == "a\N{REPLACEMENT CHARACTER}b" and without_control("a\udcffb") == "a\udcffb"
 
 
 def test_names_of_files_reach_no_terminal_and_no_log(tmp_path, capsys, caplog):

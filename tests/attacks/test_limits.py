@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import soundfile
 import torch
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapFeatureExtractor
-from modeling_gemoclap.corpora.delimited import read_csv
+from modeling_gemoclap.command_line.failures import failure_message
+from modeling_gemoclap.corpora.delimited import is_git_lfs_pointer, read_csv
 from modeling_gemoclap.corpora.files import damage_is_named, read_json
 from modeling_gemoclap.corpora.tables import ManifestError
 from modeling_gemoclap.heads_gemoclap import GEmoClapProjection
@@ -17,7 +19,10 @@ from modeling_gemoclap.inference.embeddings import embed_texts
 from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.inference.streaming.files import open_recording
 from modeling_gemoclap.inference.turns import Turn, _split, read_rttm
+from modeling_gemoclap.publishing.results import score_rows
 from modeling_gemoclap.recordings_gemoclap import read_audio
+from modeling_gemoclap.safety_gemoclap import check_config
+from modeling_gemoclap.versions_gemoclap import check_format
 
 RATE = 16000
 
@@ -137,6 +142,63 @@ def test_damage_is_named_once():
             raise ValueError("x.json: one sentence")
     with pytest.raises(MemoryError), damage_is_named("x.json", "its rows"):
         raise MemoryError
+
+
+class ConnectError(Exception):
+    """Like that of httpx, which is no OSError."""
+
+    __module__ = "httpx"
+
+
+@pytest.mark.parametrize(
+    "error, sentence",
+    [
+        (ConnectError("no route"), "the network or the Hub cannot be reached (no route)"),
+        (ConnectionResetError(104, "Connection reset by peer"), "the network or the Hub cannot be reached ("),
+        (TimeoutError("slow"), "the network or the Hub cannot be reached (slow)"),
+        (PermissionError(13, "Permission denied", "/hub/x"), "/hub/x: Permission denied"),
+        (FileNotFoundError("not in the cache"), "not in the cache"),
+    ],
+)
+def test_the_network_and_the_system_are_not_damage(error, sentence):
+    with pytest.raises(type(error)) as raised, damage_is_named("compact", "config.json"):
+        raise error
+    assert raised.value is error and failure_message(error).startswith(sentence)
+    with pytest.raises(OSError, match="connect to the Hub"), damage_is_named("compact", "config.json"):
+        raise OSError("We could not\nconnect to the Hub") from ConnectError("no route")
+
+
+def test_an_error_of_our_own_code_stays_a_bug_and_that_of_a_library_is_damage():
+    for broken, kind in (
+        (check_config, AttributeError),
+        (is_git_lfs_pointer, AttributeError),
+        (score_rows, TypeError),
+    ):
+        with pytest.raises(kind) as raised, damage_is_named("compact", "config.json"):
+            broken(None)
+        assert failure_message(raised.value) is None
+    with pytest.raises(
+        ValueError, match="config.json cannot be used .TypeError: .*; download or create the file again"
+    ):
+        with damage_is_named("compact", "config.json"):
+            json.loads(1)
+    with pytest.raises(ValueError, match="cannot be used .AttributeError"):
+        with damage_is_named("compact", "its rows", fields=True):
+            check_config(None)
+
+
+@pytest.mark.parametrize("words", [{0: ["sad"], 1: "angry"}, {0: {}, 1: "angry"}])
+def test_labels_that_are_lists_are_refused(words):
+    with pytest.raises(ValueError, match="must be a dict of all labels"):
+        GEmoClapConfig(id2label=words)
+
+
+def test_a_message_with_its_own_advice_gets_no_second():
+    with pytest.raises(ValueError) as raised, damage_is_named("compact", "config.json"):
+        check_format(99)
+    assert str(raised.value).endswith("own code (trust_remote_code=True))")
+    with pytest.raises(ValueError, match="download or create the file again"), damage_is_named("x.npy", "its rows"):
+        int("a")
 
 
 def test_labels_in_messages_are_cut():

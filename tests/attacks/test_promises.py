@@ -14,32 +14,52 @@ FILES = sorted([*(ROOT / "modeling_gemoclap").rglob("*.py"), *SCRIPTS, *ROOT.glo
 MODULES = {"pickle", "cPickle", "marshal", "shelve", "joblib", "dill", "cloudpickle"}
 CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load_all", "yaml.unsafe_load"}
 CALLS |= {"joblib.load", "pandas.read_pickle", "pd.read_pickle", "torch.jit.load", "torch.hub.load", "input"}
-# `import pickle` for the name of its error, and to write hostile pickles.
-PICKLE = {"safety_gemoclap.py", "failures.py", "security_pickles.py"}
-# Mutants of the project's own source are compiled, and a training's own arguments are read back.
-OWN_SOURCE = {"mutants.py: compile", "mutants.py: exec", "crash_content.py: torch.load without weights_only=True"}
+CALLS |= {"runpy.run_path", "runpy.run_module", "subprocess.getoutput", "subprocess.getstatusoutput"}
+# What each file may use of pickle: the name of its error, and in an attack what writes hostile pickles.
+PICKLE = {"safety_gemoclap.py": {"pickle.UnpicklingError"}, "failures.py": {"pickle.UnpicklingError"}}
+PICKLE["security_pickles.py"] = {"pickle.dumps", "pickle.dump"}
+# Mutants of the project's own source are compiled, its own train.py is run, a training's own arguments are read back,
+# and hostile pickles name what they would call.
+OWN_SOURCE = {"numerics_training.py: runpy.run_path", "security_pickles.py: os.system"}
+OWN_SOURCE |= {"mutants.py: compile", "mutants.py: exec", "crash_content.py: torch.load without weights_only=True"}
 PROMISE = re.compile(r"^\| .+ \| `(tests/[^`:]+)(?:::(\w+))?`", re.M)
 
 
-def name_of(node):
-    """The dotted name of a function that is called."""
+def imported_names(tree):
+    """The full names of what a source imports, by the names that it has there."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def name_of(node, imported):
+    """The dotted name of a function that is called, by its module."""
     if isinstance(node, ast.Attribute):
-        return f"{name_of(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else ""
+        return f"{name_of(node.value, imported)}.{node.attr}"
+    return imported.get(node.id, node.id) if isinstance(node, ast.Name) else ""
 
 
 def problems(tree, file):
-    """The calls and imports in a source that could run code from data."""
+    """The calls, imports and names in a source that could run code from data."""
+    imported = imported_names(tree)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            modules = {alias.name for alias in node.names} if isinstance(node, ast.Import) else {node.module}
-            if modules & MODULES and file not in PICKLE:
+            is_from = isinstance(node, ast.ImportFrom)
+            modules = {node.module} if is_from else {alias.name for alias in node.names}
+            if modules & MODULES and (file not in PICKLE or is_from):
                 yield f"import of {modules & MODULES}"
+        name = name_of(node, imported)
+        if name in CALLS - {"compile", "input"} or (name.startswith("pickle.") and name not in PICKLE.get(file, ())):
+            yield name
         if not isinstance(node, ast.Call):
             continue
-        name, options = name_of(node.func), {each.arg: each.value for each in node.keywords}
+        name, options = name_of(node.func, imported), {each.arg: each.value for each in node.keywords}
         given = {key: getattr(value, "value", None) for key, value in options.items()}
-        if name in CALLS or name.startswith(tuple(f"{module}.load" for module in MODULES)):
+        if name in ("compile", "input"):  # also names of parameters
             yield name
         if name == "torch.load" and given.get("weights_only") is not True:
             yield "torch.load without weights_only=True"
@@ -47,7 +67,7 @@ def problems(tree, file):
             yield "np.load without allow_pickle=False"
         if name == "yaml.load" and getattr(options.get("Loader"), "id", "") != "_TextLoader":
             yield "yaml.load"
-        if given.get("shell") is True or name in ("subprocess.getoutput", "subprocess.getstatusoutput"):
+        if given.get("shell", False) is not False:
             yield f"{name} with a shell"
 
 
@@ -61,10 +81,21 @@ def test_nothing_unpickles_evaluates_or_starts_a_shell():
     "code",
     ["import pickle", "from marshal import loads", "eval('1')", "torch.load(p)", "torch.load(p, weights_only=False)"]
     + ["np.load(p)", "numpy.load(p, allow_pickle=True)", "yaml.load(t, Loader=yaml.Loader)", "os.system('x')"]
-    + ["subprocess.run('x', shell=True)", "pd.read_pickle(p)", "exec(code)"],
+    + ["subprocess.run('x', shell=True)", "pd.read_pickle(p)", "exec(code)", "import pandas as p; p.read_pickle(f)"]
+    + ["import pickle as p; p.load(f)", "import pickle; pickle.Unpickler(f).load()", "from pickle import load"]
+    + ["import pickle; read = pickle.loads", "from os import system; system('x')", "run = eval"]
+    + ["from yaml import load; load(t, Loader=L)", "from numpy import load; load(p)", "import numpy as n; n.load(p)"]
+    + ["from torch import load as read; read(p)", "import runpy; runpy.run_path(p)", "run(words, shell=flag)"]
+    + ["from subprocess import getoutput; getoutput('x')", "run(words, shell=1)", "run(words, shell='yes')"],
 )
 def test_the_search_finds(code):
-    assert list(problems(ast.parse(code), "x.py"))
+    for file in ("x.py", *PICKLE):
+        assert list(problems(ast.parse(code), file)) or (file in PICKLE and code == "import pickle")
+
+
+def test_the_search_allows_the_names_of_errors():
+    code = "import pickle\nerror = pickle.UnpicklingError\nrun(words, shell=False)\nnp.load(p, allow_pickle=False)"
+    assert not list(problems(ast.parse(code), "failures.py"))
 
 
 # ---- documents ------------------------------------------------------------------------------------------------------
@@ -73,6 +104,7 @@ DOCUMENTS += [*(ROOT / "checkpoints").glob("*/README.md"), *(ROOT / "benchmarks/
 BLOCK = re.compile(r"^ *```python\n(.*?)^ *```", re.M | re.S)
 LOCAL = re.compile(r"(checkpoints|runs)/[\w.-]+|gemoclap-(base|compact)")  # folders that the documents name
 LOCAL_NAMES = {"FOLDER", "MODEL", "folder"}
+COMMIT = re.compile(r"[0-9a-f]{40}|\.\.\.|COMMIT")  # the hash of a commit, or what stands for it in an example
 
 
 def unpinned(code):
@@ -81,12 +113,13 @@ def unpinned(code):
     tree = ast.parse("\n".join(line[indent:] for line in code.splitlines()))
     for node in ast.walk(tree):
         options = {each.arg: each.value for each in node.keywords} if isinstance(node, ast.Call) else {}
-        if not getattr(options.get("trust_remote_code"), "value", False):
+        is_encoder = isinstance(node, ast.Call) and name_of(node.func, {}) == "GEmoClapEncoder"
+        if not getattr(options.get("trust_remote_code"), "value", False) and not is_encoder:
             continue
-        place = options.get("model") or node.args[-1]
+        place = options.get("model") or node.args[0 if is_encoder else -1]
         is_local = getattr(place, "id", "") in LOCAL_NAMES or LOCAL.fullmatch(str(getattr(place, "value", "")))
-        revision = getattr(options.get("revision"), "value", None)
-        if revision in ("main", "master", "HEAD", "") or (revision is None and not is_local):
+        revision = options.get("revision") or (node.args[1] if is_encoder and len(node.args) > 1 else None)
+        if not is_local and not COMMIT.fullmatch(str(getattr(revision, "value", ""))):
             yield ast.unparse(node)
 
 
@@ -96,7 +129,13 @@ def test_documents_pin_the_code_that_they_run():
     assert len(with_code) >= 10
     assert not [(path.name, call) for path, code in with_code for call in unpinned(code)]
     assert list(unpinned('pipeline("task", model="NAME/MODEL", trust_remote_code=True)'))
-    assert list(unpinned('AutoModel.from_pretrained("NAME/MODEL", revision="main", trust_remote_code=True)'))
+    for revision in ("main", "HEAD", "v1", "dev", "", "0123abc"):
+        assert list(
+            unpinned(f'AutoModel.from_pretrained("NAME/MODEL", revision="{revision}", trust_remote_code=True)')
+        )
+        assert list(unpinned(f'GEmoClapEncoder("NAME/MODEL", "{revision}")'))
+    for revision in ("0123456789" * 4, "...", "COMMIT"):
+        assert not list(unpinned(f'pipeline(model="NAME/MODEL", revision="{revision}", trust_remote_code=True)'))
     for path, code in with_code:
         if "revision" in code:
             text = path.read_text(encoding="utf-8")
@@ -109,7 +148,8 @@ def test_notebooks_and_docstrings_pin_the_code_that_they_run(name):
     code = "\n".join("".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code")
     assert "str(Path.cwd())" in code and 'add "revision": the hash of a commit' in code
     for path in (ROOT / "modeling_gemoclap").rglob("*.py"):
-        for example in re.findall(r">>> (.*trust_remote_code=True\))", path.read_text(encoding="utf-8")):
+        text = path.read_text(encoding="utf-8")
+        for example in re.findall(r">>> (.*(?:trust_remote_code=True\)|GEmoClapEncoder\(.*\)))", text):
             assert not list(unpinned(example)), path
 
 

@@ -6,6 +6,8 @@ import os
 import random
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import write_corpus
 from hypothesis import given, settings
@@ -71,6 +73,23 @@ def test_backslashes_and_spaces_around_values(tmp_path):
     folder = written(tmp_path / "x", text)
     assert content(folder, HEAD[:4]) == [["a/b/one.wav", "sad", "female", "01"]]
     assert load_corpus(folder).clips["path"][0] == os.path.join(folder, "a/b/one.wav")
+
+
+@pytest.mark.parametrize("name", ["note\xa0(1)", "note\u202f(1)", "note\u3000(1)", "یادداشت\u200cها"])
+def test_column_names_have_spaces_of_other_widths_and_joiners(name, tmp_path):
+    corpus = load_corpus(written(tmp_path / "csv", as_text([[*ROWS[0], "x"]], head=[*HEAD, name])))
+    assert corpus.clips[name][:] == ["x"]
+    clips = corpus.clips.remove_columns("path").with_format("arrow")[:]
+    (tmp_path / "shards").mkdir()
+    pq.write_table(clips.append_column("audio", pa.array(["a.wav"])), tmp_path / "shards/x.parquet")
+    assert load_corpus(tmp_path / "shards").clips[name][:] == ["x"]
+
+
+@pytest.mark.parametrize("letter", ["\n", "\x1b", "\u2028", "\u202e"])
+def test_column_names_have_no_control_characters(letter, tmp_path):
+    written(tmp_path, as_text([[*ROWS[0], "x"]], head=[*HEAD, f"a{letter}b"], quoting=csv.QUOTE_ALL))
+    with pytest.raises(ManifestError, match="line 1: the column .* holds a line break or another control character"):
+        load_corpus(tmp_path)
 
 
 def test_a_space_before_a_quotation_mark(tmp_path):

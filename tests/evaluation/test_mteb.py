@@ -60,7 +60,7 @@ class Loader:
 
 
 def test_encode_and_similarity(tmp_path):
-    encoder = GEmoClapEncoder("me/compact", "v1", device="cpu", checkpoint=str(COMPACT))
+    encoder = GEmoClapEncoder("me/compact", device="cpu", checkpoint=str(COMPACT))
     model, processor = GEmoClapModel.from_pretrained(COMPACT), GEmoClapProcessor.from_pretrained(COMPACT)
     texts = ["a furious woman", "song.mp3", "this person is feeling sad"]
     rows = []
@@ -143,6 +143,7 @@ def test_code_of_the_hub_needs_a_revision():
     for revision in (None, ""):
         with pytest.raises(ValueError, match="me/compact: its code is run, so give as revision the hash of a commit"):
             GEmoClapEncoder("me/compact", revision)
+    assert GEmoClapEncoder(str(COMPACT), device="cpu").model.config.emotions
 
 
 def test_every_corpus_has_its_tasks_of_mteb():

@@ -251,6 +251,19 @@ def test_the_command_proposes_no_push_of_a_model_at_the_level_of_chance(folder, 
     assert ("the results are at the level of chance (RAVDESS: UAR " in output) == chance
 
 
+def test_a_fault_of_the_template_is_no_damage_of_the_results(folder, monkeypatch):
+    monkeypatch.setattr("modeling_gemoclap.publishing.card.environment", lambda: {}["template"])
+    with pytest.raises(KeyError, match="template"):
+        write_card(folder, RESULTS)
+
+
+@pytest.mark.parametrize("field", ["calibration", "controls", "recall", "intervals"])
+def test_damaged_figures_are_found_before_the_card(folder, field):
+    damaged = {"recall": {"sad": "high"}, "controls": {"constant": {"war": 0.5}}, "intervals": {"uar": 0.5}}
+    with pytest.raises(ValueError, match="the results: its figures cannot be used"):
+        write_card(folder, RESULTS | {field: damaged.get(field, {})})
+
+
 def test_names_in_results_create_no_markup(folder):
     nasty = "x | y\n\n# h <script>"
     results = copy.deepcopy(RESULTS) | {"corpus": nasty, "protocol": nasty, "notes": [nasty], "command": "```\n# h"}
