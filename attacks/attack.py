@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ class Attack:
         try:
             yield
         except Exception as error:
-            message = f"{type(error).__name__}: {error}".strip()[:MESSAGE]
+            message = f"{type(error).__name__}: {error}".replace(f"{tempfile.gettempdir()}/", "").strip()[:MESSAGE]
             self.lost.append(f"{kind}{f' ({what})' if what else ''}: {message}")
             print(f"LOST {self.lost[-1]}", flush=True)
 
