@@ -18,6 +18,7 @@ from load_visitor import Visitor, page
 from modeling_gemoclap.page.examples import EXAMPLES, RATE, speak
 
 ANSWERS = "page: a visitor among 40 to 200 at the same time sees what a visitor alone sees"
+POOLS = 40 + 8  # threads of Starlette for uploads, and of Gradio for answers
 LEFT = "page: a visitor who leaves before the answer"
 
 
@@ -74,14 +75,11 @@ def run(attack: Attack, place: Path, until: float) -> None:
             with attack.case(ANSWERS, f"{stay + leave} visitors"):
                 assert not (problems := asyncio.run(_round(address, clips, quiet, stay, leave))), problems[:3]
             measured.add(stay + leave)
-            stay, leave = (
-                min(stay, 34),
-                min(leave, 6),
-            )  # smaller rounds: memory is measured more often
+            stay, leave = min(stay, 34), min(leave, 6)  # smaller rounds: memory is measured more often
         with attack.case("page: memory, files and threads over all rounds"):
             time.sleep(1)
             measured.add(0)
-            measured.check()
+            measured.check(POOLS)
         attack.figures |= measured.figures("page")
         with attack.case("page: SIGTERM while visitors wait"):
             asyncio.run(_leave_waiting(address, clips * 3, process))

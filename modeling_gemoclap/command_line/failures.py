@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
-from .kernel_cache import limit_kernel_cache
+from .memory import limit_kernel_cache
 from .terminal import printable_lines
 
 TRACEBACK_VARIABLE = "GEMOCLAP_TRACEBACK"
@@ -208,11 +208,8 @@ def _import_message(error: ImportError) -> str | None:
         return str(error)
     if message := _old_library_message():
         return message
-    names, causes, cause = [], [], error
-    while cause is not None and cause not in causes:  # transformers raises another error from the one with the name
-        names += [_package_of(cause)] if isinstance(cause, ImportError) and cause.name else []
-        causes.append(cause)
-        cause = cause.__cause__
+    # transformers raises another error from the one with the name
+    names = [_package_of(cause) for cause in causes(error) if isinstance(cause, ImportError) and cause.name]
     if "modeling_gemoclap" in names:
         return None
     names += [name for name in (*EXTRAS, *BASE) if re.search(rf"\b{name}\b", str(error))]
@@ -283,11 +280,23 @@ def _is_network(error: BaseException) -> bool:
     return _any_defined_in(type(error).__mro__, NETWORK) or isinstance(error, (ConnectionError, TimeoutError))
 
 
+def causes(error: BaseException | None, context: bool = False) -> Iterator[BaseException]:
+    """An error and those that it was raised from, each once: an error can be its own cause.
+
+    Args:
+        error: The error; None has no causes.
+        context: Whether an error that was being handled when another one was raised is a cause of it too.
+    """
+    seen: list[BaseException] = []
+    while error is not None and not any(error is each for each in seen):
+        yield error
+        seen.append(error)
+        error = error.__cause__ or (error.__context__ if context else None)
+
+
 def is_network_error(error: BaseException | None) -> bool:
     """Whether an error, or one that it was raised from, is of a connection or of the Hub."""
-    while error is not None and not _is_network(error):
-        error = error.__cause__
-    return error is not None
+    return any(_is_network(cause) for cause in causes(error))
 
 
 def raised_in_this_project(error: BaseException) -> bool:

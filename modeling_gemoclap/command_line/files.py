@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -113,6 +114,13 @@ def typed(value, keys: bool = False):
 def shown(text: object) -> str:
     """A value of an option in messages: on one line, and at most 200 characters of it."""
     return " ".join(str(text).split())[:200]
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names of a file in messages: separated by commas, each by `shown`, and at most so many of them."""
+    names = [shown(name) for name in names]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def json_object(text: str | None, name: str) -> dict:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ..command_line.files import listed, shown
 from ..prompts_gemoclap import CONTROL
 from .tables import COLUMNS, ROWS_AT_A_TIME, ManifestError
 
@@ -167,7 +168,8 @@ def _checked_columns(columns: list[str], path: Path) -> list[str]:
             f"{path}, line 1: the column {unprintable[0]!r:.100} holds a line break or another control character"
         )
     if repeated := [name for name, count in Counter(filter(None, columns)).items() if count > 1]:
-        raise ManifestError(f"{path}, line 1: the column {repeated[0]} occurs twice in {', '.join(columns)}; keep one")
+        name = shown(repeated[0])
+        raise ManifestError(f"{path}, line 1: the column {name} occurs twice in {listed(columns)}; keep one")
     return columns
 
 

@@ -79,6 +79,10 @@ def damage_is_named(name: str | Path, part: str, fields: bool = False) -> Iterat
             raise
         if is_ours and isinstance(error, BUGS):
             raise
+        if "trust_remote_code" in message:  # transformers asks for consent, on several lines
+            raise ValueError(
+                f"{name}: {part} need code of their own, which is not run; use files without it"
+            ) from error
         kind = "" if isinstance(error, ValueError) or type(error) is Exception else f"{type(error).__name__}: "
         reason = (message.splitlines() or [""])[0].rstrip(".")[:300]
         reason = re.sub(r"( at| @)? 0x[0-9a-fA-F]+", "", reason)

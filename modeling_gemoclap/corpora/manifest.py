@@ -17,7 +17,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
-from ..command_line.files import shown
+from ..command_line.files import listed, shown
 from ..command_line.terminal import printable
 from ..fingerprint import file_sha256
 from ..prompts_gemoclap import EMOTION_WORDS, canonical_emotion
@@ -144,7 +144,7 @@ class Corpus:
         absent = sorted(set(wanted + list(exclude or [])) - set(self.speakers))
         if absent:
             raise ManifestError(
-                f"{self.name}: no speaker {', '.join(map(repr, absent))}; it has {', '.join(self.speakers)}"
+                f"{self.name}: no speaker {', '.join(map(repr, absent))}; it has {listed(self.speakers)}"
             )
         selected = set(wanted) - set(exclude or [])
         if not selected:

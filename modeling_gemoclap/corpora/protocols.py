@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ..command_line.files import listed
 from .manifest import Corpus
 
 KINDS = (
@@ -241,7 +242,7 @@ def read_folds(path: str | Path, seed: int = 0) -> tuple[list[list[str]], int | 
         folds = folds.get("folds", folds.get("test_speakers"))
     if isinstance(folds, dict):
         if f"seed_{seed}" not in folds:
-            raise ProtocolError(f"--folds_file {path}: the file has no seed_{seed}; it has {', '.join(folds)}")
+            raise ProtocolError(f"--folds_file {path}: the file has no seed_{seed}; it has {listed(folds)}")
         folds, seed_of_folds = folds[f"seed_{seed}"], seed
     is_list = isinstance(folds, list) and folds and all(isinstance(fold, list) and fold for fold in folds)
     if not is_list or not all(isinstance(speaker, str) for fold in folds for speaker in fold):
@@ -271,7 +272,7 @@ def check_protocol(protocol: Protocol, corpus: Corpus) -> Protocol:
     if missing := sorted(set(counts) - present):
         raise ProtocolError(
             f"{protocol.name}: {corpus.name} has no {word} {', '.join(missing[:5])}"
-            + (f"; it has {', '.join(sorted(present))}" if protocol.speaker_independent else "")
+            + (f"; it has {listed(sorted(present))}" if protocol.speaker_independent else "")
         )
     if repeated := sorted(value for value, count in counts.items() if count > 1):
         raise ProtocolError(f"{protocol.name}: {word} {repeated[0]} occurs twice in the folds; remove one of them")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..command_line.files import listed
 from .catalogue import identify_corpus, read_layout
 from .delimited import read_csv, rename_hint
 from .layout import KnownCorpus, recordings_below
@@ -72,7 +73,7 @@ def _read_manifest(folder: Path, name: str | None, emotions: dict[str, str] | No
     if missing := [column for column in COLUMNS if column not in table.column_names]:
         present = table.column_names
         hint = rename_hint(missing, present)
-        raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {', '.join(present)}{hint}")
+        raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {listed(present)}{hint}")
     known, checked, notes = _check(table, folder, name, emotions, lambda row: f"{path}, line {lines[row]}")
     return FolderContents(known, checked, _paths(folder, checked), notes)
 

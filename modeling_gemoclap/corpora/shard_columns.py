@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..command_line.files import listed
 from .delimited import rename_hint
 from .tables import COLUMNS, ManifestError
 
@@ -119,7 +120,7 @@ def audio_column(schema: pa.Schema, path: Path) -> AudioColumn:
     if "audio" not in schema.names:
         typed = [name for name, feature in features_of(schema).items() if feature.get("_type") == "Audio"]
         hint = f"; rename {typed[0]} to audio" if typed else rename_hint(["audio"], schema.names)
-        raise ManifestError(f"{path}: no column audio; its columns are {', '.join(schema.names)}{hint}")
+        raise ManifestError(f"{path}: no column audio; its columns are {listed(schema.names)}{hint}")
     kind = _plain(schema.field("audio").type)
     if pa.types.is_struct(kind):
         known = {"bytes": _is_binary, "path": _is_text, "array": _is_list, RATE: _is_number}
@@ -188,7 +189,7 @@ def as_text(column: pa.ChunkedArray, feature: dict | None, where: str) -> pa.Chu
     numbers = pc.fill_null(column.cast(pa.int64()), -1)  # -1 is unknown, as in datasets
     if len(numbers) and not -1 <= (limits := pc.min_max(numbers).as_py())["min"] <= limits["max"] < len(names):
         raise ManifestError(
-            f"{where}: numbers {limits['min']} to {limits['max']} of {len(names)} classes ({', '.join(names)}); "
+            f"{where}: numbers {limits['min']} to {limits['max']} of {len(names)} classes ({listed(names)}); "
             f"write the file again"
         )
     words = pa.array(["", *names], pa.string())

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..command_line.files import shown
+from ..command_line.files import listed, shown
 from ..fingerprint import file_sha256
 from ..prompts_gemoclap import CONTROL
 from .delimited import is_git_lfs_pointer, rename_hint
@@ -127,7 +127,7 @@ def _labels_of(
         )
     if missing := [name for name in needed if name not in schema.names]:
         hint = rename_hint(missing, schema.names)
-        raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {', '.join(schema.names)}{hint}")
+        raise ManifestError(f"{path}: no column {', '.join(missing)}; its columns are {listed(schema.names)}{hint}")
     audio, features = audio_column(schema, path), features_of(schema)
     names = [*(name for name in COLUMNS if name in schema.names), *text_columns(schema)]
     table = file.read(columns=[name for name in names if name not in RESERVED_COLUMNS])

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from transformers.utils import cached_file, logging
 
-from ..command_line.kernel_cache import limit_kernel_cache
+from ..command_line.memory import limit_kernel_cache
 from ..command_line.places import refuse_missing_device
 from ..command_line.shipped import shipped_checkpoint
 from ..configuration_gemoclap import GEmoClapConfig

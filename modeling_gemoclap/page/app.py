@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..command_line.memory import limit_arenas, return_free_memory
+
 if TYPE_CHECKING:
     from gradio import Blocks
 
@@ -148,6 +150,7 @@ def serve_page(options: PageOptions) -> None:
         ImportError: If Gradio is not installed.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    limit_arenas()  # before the threads of the server have their own
     with private_folder() as folder:
         page = build_page(options, folder)
         seconds = 60 * options.kept_minutes
@@ -157,6 +160,7 @@ def serve_page(options: PageOptions) -> None:
             while True:
                 time.sleep(min(30, seconds / 4))
                 delete_old_files(folder, seconds)
+                return_free_memory()
         except KeyboardInterrupt:
             pass  # the usual end
         finally:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi, constants, errors
 from huggingface_hub.utils import HFValidationError
 
+from ..command_line.failures import causes
 from .card import CARD, CLASSIFIER, CONTRASTIVE, ENCODER
 from .contents import checkpoint_files, is_pushed
 
@@ -128,15 +128,8 @@ def push_failure(error: BaseException, repo: str) -> str:
         error: What a function of `huggingface_hub` raised.
         repo: Name of the repository.
     """
-    reasons = (_reason(each, repo) for each in _chain(error))
+    reasons = (_reason(each, repo) for each in causes(error, context=True))
     return next(filter(None, reasons), _first_line(error))
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _is_undecided(error: BaseException, action: str) -> bool:
@@ -146,7 +139,7 @@ def _is_undecided(error: BaseException, action: str) -> bool:
         error: What a function of `huggingface_hub` raised.
         action: `commit` or `tag`, a part of the path of its request.
     """
-    for each in _chain(error):
+    for each in causes(error, context=True):
         try:
             request = getattr(each, "request", None) or getattr(each.response, "request", None)
         except (AttributeError, RuntimeError):  # httpx raises the latter for an error without a request

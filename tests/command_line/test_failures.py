@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 
 from modeling_gemoclap import AudioError
 from modeling_gemoclap.command_line import failures, places
-from modeling_gemoclap.command_line.failures import failure_message
+from modeling_gemoclap.command_line.failures import causes, failure_message, is_network_error
 from modeling_gemoclap.runs.preflight import PushError, check_environment, push, refuse_missing_encoders
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", ROOT / "configs/accelerate/cpu.yaml")
@@ -146,6 +146,9 @@ def test_an_error_that_is_its_own_cause_has_a_message():
     error.__cause__ = other = ImportError("wandb")
     other.__cause__ = error
     assert failure_message(error) == "wandb is not installed: pip install wandb"
+    assert not is_network_error(error)
+    error.__context__ = error
+    assert list(causes(error)) == [error, other] == list(causes(error, context=True))
 
 
 def test_every_requirement_is_known_by_its_extra():

@@ -93,6 +93,14 @@ def test_errors_name_missing_files_and_columns(tmp_path):
         load_corpus(tmp_path)
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_errors_name_at_most_twenty_columns(tmp_path, repeated):
+    head = [f"column {number} " + "x" * 300 for number in range(100)]
+    with pytest.raises(ManifestError, match=r"column 19 x+ and 8[01] more") as raised:
+        load_corpus(manifest(tmp_path / "x", [["a"] * (100 + repeated)], head + head[:1] * repeated))
+    assert len(str(raised.value)) < 5000 and "column 20" not in str(raised.value)
+
+
 def test_the_error_for_another_encoding(tmp_path):
     (tmp_path / "metadata.csv").write_bytes(
         "file_name,emotion,gender,speaker_id\na.wav,sad,f,José\n".encode("latin-1")

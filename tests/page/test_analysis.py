@@ -11,9 +11,10 @@ import soundfile
 
 from modeling_gemoclap.inference.loading import load_pipeline
 from modeling_gemoclap.inference.predictions import Prediction
+from modeling_gemoclap.page import app
 from modeling_gemoclap.page.acoustics import FLOOR, contours, estimate_pitch
 from modeling_gemoclap.page.analysis import Analysis, PageModel, parse_labels, read_recording
-from modeling_gemoclap.page.app import EXAMPLES, PageOptions, delete_old_files
+from modeling_gemoclap.page.app import EXAMPLES, PageOptions, delete_old_files, serve_page
 from modeling_gemoclap.page.drawing import (
     COLOURS,
     _pitch_curve,
@@ -203,3 +204,22 @@ def test_warnings_about_a_file_are_notes_and_are_not_logged(tmp_path, capfd):
         notes = " ".join(model.analyse(str(path), model.labels).notes)
         assert "This recording: its channels cancel out" in notes and str(tmp_path) not in notes
     assert "cancel out" not in capfd.readouterr().err
+
+
+def test_the_server_limits_its_memory(monkeypatch):
+    """Two arenas before its threads start, and free memory is returned after each pass over the files."""
+    calls = []
+    page = SimpleNamespace(local_url="http://x", launch=lambda **_: calls.append("launch"), close=lambda **_: None)
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(app, "build_page", lambda *_: page)
+    monkeypatch.setattr(app, "_launch_options", lambda _: {})
+    monkeypatch.setattr(app, "limit_arenas", lambda: calls.append("limit_arenas"))
+    monkeypatch.setattr(app, "return_free_memory", lambda: calls.append("return_free_memory"))
+
+    def sleep(seconds):
+        if "return_free_memory" in calls:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(app.time, "sleep", sleep)
+    serve_page(PageOptions())
+    assert calls == ["limit_arenas", "launch", "return_free_memory"]

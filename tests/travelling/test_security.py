@@ -177,7 +177,7 @@ BEFORE_US = {
 if transformers.__version__.startswith("4."):  # it reads the base model of an adapter; docs/encoders.md says so
     BEFORE_US |= {("adapter", "AutoModel"), ("adapter", "pipeline")}
     OWN_CODE += ("adapter",)  # it runs the code of the base model
-ASKS = "the files of its processor" if transformers.__version__.startswith("4.") else "Please pass the argument"
+ASKS = "tokenizer.json) need code of their own, which is not run; use files without it"
 # (checkpoint, way of loading) -> a part of the error message.
 REFUSED = {
     ("own_extractor", "GEmoClapProcessor"): "feature_extractor_type 'pipeline' is unknown",
