@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from html import escape
 
 import gradio as gr
@@ -31,11 +32,13 @@ class PageContext:
         model: The model.
         examples: The path of each example by its title.
         index: The index that is searched; None: there is no tab for search.
+        thread: The thread that runs the model. In several threads of the server, each would keep working memory.
     """
 
     model: PageModel
     examples: dict[str, str]
     index: PageIndex | None = None
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "model"))
 
 
 def recording_tab(context: PageContext) -> None:
@@ -53,7 +56,7 @@ def recording_tab(context: PageContext) -> None:
         words = parse_labels(text)
         return draw_analysis(context.model.analyse(_required(path, NO_RECORDING), words, with_gender), words)
 
-    button.click(_with_messages(analyse), [audio, labels, gender], result, **EVENT)
+    button.click(_with_messages(context, analyse), [audio, labels, gender], result, **EVENT)
 
 
 def comparison_tab(context: PageContext) -> None:
@@ -80,7 +83,7 @@ def comparison_tab(context: PageContext) -> None:
                 raise AudioError(f"Recording {name}: {error}") from None
         return draw_comparison(*analyses, words)
 
-    button.click(_with_messages(compare), [*recordings, labels, gender], result, **EVENT)
+    button.click(_with_messages(context, compare), [*recordings, labels, gender], result, **EVENT)
 
 
 def search_tab(context: PageContext) -> None:
@@ -104,8 +107,8 @@ def search_tab(context: PageContext) -> None:
     def find(words, path):
         return draw_hits(index, index.find(words, path))
 
-    button.click(_with_messages(find), [text, audio], result, **EVENT)
-    text.submit(_with_messages(find), [text, audio], result, **EVENT)
+    button.click(_with_messages(context, find), [text, audio], result, **EVENT)
+    text.submit(_with_messages(context, find), [text, audio], result, **EVENT)
 
 
 TABS: tuple[Callable[[PageContext], None], ...] = (
@@ -170,12 +173,12 @@ def _required(path: str | None, message: str) -> str:
     return path
 
 
-def _with_messages(function: Callable[..., str]) -> Callable[..., str]:
-    """Show the message of an `AudioError` or `ValueError` in place of the result and as a warning."""
+def _with_messages(context: PageContext, function: Callable[..., str]) -> Callable[..., str]:
+    """Run a function in the thread of the model; show its errors in place of the result and as a warning."""
 
     def run(*values) -> str:
         try:
-            return function(*values)
+            return context.thread.submit(function, *values).result()
         except ValueError as error:  # AudioError is a ValueError
             message = str(error)
         except MemoryError:
