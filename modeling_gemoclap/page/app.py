@@ -77,9 +77,11 @@ def private_folder() -> Iterator[Path]:
     """A temporary folder for the recordings, readable by this user only, that is deleted at the end.
 
     Gradio reads its place from the environment when it is imported, so this precedes the import. The variables also
-    turn off its analytics and the telemetry of the Hub's client.
+    turn off its analytics and the telemetry of the Hub's client, and let its queue keep the times of 100 events: by
+    default it keeps 10,000, and the memory of the page grows until then.
     """
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_ANALYTICS_MAX_EVENTS="100")
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     with tempfile.TemporaryDirectory(prefix="gemoclap-page-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         yield Path(folder)

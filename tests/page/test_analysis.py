@@ -209,6 +209,13 @@ def test_warnings_about_a_file_are_notes_and_are_not_logged(tmp_path, capfd):
 def test_the_server_limits_its_memory(monkeypatch):
     """Two arenas before its threads start, and free memory is returned after each pass over the files."""
     calls = []
+    for name in (
+        "GRADIO_ANALYTICS_ENABLED",
+        "GRADIO_ANALYTICS_MAX_EVENTS",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "GRADIO_TEMP_DIR",
+    ):
+        monkeypatch.setenv(name, "")  # it is restored at the end
     page = SimpleNamespace(local_url="http://x", launch=lambda **_: calls.append("launch"), close=lambda **_: None)
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     monkeypatch.setattr(app, "build_page", lambda *_: page)
@@ -223,3 +230,4 @@ def test_the_server_limits_its_memory(monkeypatch):
     monkeypatch.setattr(app.time, "sleep", sleep)
     serve_page(PageOptions())
     assert calls == ["limit_arenas", "launch", "return_free_memory"]
+    assert os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] == "100"
