@@ -18,6 +18,7 @@ from ..training.arguments import GEmoClapTrainingArguments
 from ..training.checkpoints import latest_complete_checkpoint
 from ..training.gather import refuse_differences, run_on_main_process
 from ..training.history import HISTORY
+from ..training.trainer_options import refuse_lone_processes
 from .identity import read_identity, refuse_another_run
 from .lock import is_empty, lock_folder, unlock_folder
 from .run import Run
@@ -69,7 +70,8 @@ class RunFolder:
         arguments: `output_dir` and `overwrite_output`.
 
     Raises:
-        ValueError: If there is no output folder, or another process is writing to it.
+        ValueError: If there is no output folder, another process is writing to it, or several processes were started
+            without a process group.
     """
 
     def __init__(self, arguments: GEmoClapTrainingArguments):
@@ -81,6 +83,7 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         """Lock the folder, and restore the overwritten run if a new one was killed before it began."""
+        refuse_lone_processes(self.arguments)  # each of them would wait for the lock of another one
         run_on_main_process(self.arguments, self._enter)
         return self
 

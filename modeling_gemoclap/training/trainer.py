@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -53,6 +52,7 @@ from .trainer_options import (
     refuse_batch_norm,
     refuse_evaluation,
     refuse_label_smoothing,
+    refuse_lone_processes,
     refuse_metric,
     refuse_options,
     set_workers,
@@ -206,12 +206,7 @@ class SpeechTrainer(HubTrainer):
                 f"one process would use {args.n_gpu} devices and split the batch: start with accelerate launch and a "
                 f"file of configs/accelerate, or make only one device visible"
             )
-        started = int(os.environ.get("WORLD_SIZE", 1))
-        if started > 1 and args.world_size == 1:
-            raise ValueError(
-                f"{started} processes were started, but each would train alone, since there is no GPU: give "
-                f"--use_cpu true to train on CPUs"
-            )
+        refuse_lone_processes(args)
         refuse_milestones(args)
         refuse_options(args)
         refuse_label_smoothing(args, cls.smooths_labels, cls.__name__.removesuffix("Trainer"))

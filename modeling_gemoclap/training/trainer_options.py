@@ -194,6 +194,23 @@ def _evaluates(args) -> bool:
     return _value(args.eval_strategy) != "no"
 
 
+def refuse_lone_processes(args) -> None:
+    """Refuse several processes of which each would train alone.
+
+    Args:
+        args: Arguments of the training.
+
+    Raises:
+        ValueError: If several processes were started without a process group.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started > 1 and args.world_size == 1:
+        raise ValueError(
+            f"{started} processes were started, but each would train alone, since there is no GPU: give "
+            f"--use_cpu true to train on CPUs"
+        )
+
+
 def refuse_unfinished_pushes(args) -> None:
     """Refuse pushes during training: a checkpoint to resume from has no card, and is not checked.
 

@@ -52,6 +52,17 @@ def test_a_folder_of_a_running_training_is_refused(train, tones, tmp_path, other
     assert (tmp_path / "run/model.safetensors").is_file() and not (tmp_path / "run" / LOCK).exists()
 
 
+def test_processes_without_a_process_group_do_not_wait_for_the_lock_of_each_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = SimpleNamespace(output_dir=tmp_path / "run", overwrite_output=False, process_index=0, world_size=1)
+    with (
+        pytest.raises(ValueError, match="2 processes were started, but each would train alone"),
+        RunFolder(arguments),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_protocol_is_locked_too(train, tones, tmp_path, other_training, monkeypatch):
     monkeypatch.setattr(lock, "SECONDS", 0.1)
     options = ("--data_dir", tones, "--protocol", "2-folds-by-speaker", "--output_dir", tmp_path / "run")
