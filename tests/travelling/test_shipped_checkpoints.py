@@ -103,14 +103,15 @@ def test_room_tone_keeps_the_answer_of_the_base_checkpoint(corpora):
         results = pipe([{"array": clip, "sampling_rate": RATE} for clip in clips], batch_size=16, top_k=1)
         return np.array([result[0]["label"] for result in results])
 
-    silence, expected, kept = np.zeros(RATE, np.float32), answers(waves), {}
-    for trim in (True, False):
+    silence, kept = np.zeros(RATE, np.float32), {}
+    for trim, kinds in ((True, ("silence", "noise")), (False, ("silence",))):
         pipe.processor.feature_extractor.trim_silence = trim
-        for name, added in (("silence", lambda wave: silence), ("noise", lambda wave: quiet_noise(wave, rng))):
-            before = [np.concatenate([added(wave), wave]) for wave in waves]
-            after = [np.concatenate([wave, added(wave)]) for wave in waves]
-            reference = expected if trim else answers(waves)
-            kept[trim, name] = [float((answers(clips) == reference).mean()) for clips in (before, after)]
+        reference = answers(waves)
+        for kind in kinds:
+            added = [silence if kind == "silence" else quiet_noise(wave, rng) for wave in waves]
+            before = [np.concatenate(parts) for parts in zip(added, waves, strict=True)]
+            after = [np.concatenate(parts) for parts in zip(waves, added, strict=True)]
+            kept[trim, kind] = [float((answers(clips) == reference).mean()) for clips in (before, after)]
     print(kept)
     assert min(kept[True, "silence"] + kept[True, "noise"]) >= 0.95
-    assert min(kept[False, "silence"] + kept[False, "noise"]) < min(kept[True, "silence"] + kept[True, "noise"])
+    assert min(kept[False, "silence"]) < min(kept[True, "silence"])
