@@ -9,6 +9,7 @@ at a time. The exit status is 1 if anything was lost.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,9 +38,11 @@ def run(name: str, minutes: float, record: Path, options: argparse.Namespace) ->
     """
     command = [sys.executable, f"attacks/{name}.py", "--minutes", f"{minutes:.2f}", "--record", str(record)]
     command += ["--seed", str(options.seed), *(["--small"] if options.small else [])]
+    # Parallel operations of torch hang in forked processes, and the programs share the cores.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     try:
-        done = subprocess.run(command, cwd=ROOT, timeout=60 * minutes + MARGIN, **pipes)
+        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=60 * minutes + MARGIN, **pipes)
     except subprocess.TimeoutExpired as error:
         output = error.stdout or ""
         return name, None, output if isinstance(output, str) else output.decode(errors="replace")
