@@ -90,7 +90,7 @@ def _check_control(name: str, column: pa.Array) -> tuple[pa.Array, RowError | No
     row = _first(pc.match_substring_regex(column, CONTROL))
     if row is None:
         return column, None
-    return column, (row, f"{name} {column[row].as_py()!r} holds a line break or another control character")
+    return column, (row, f"{name} {column[row].as_py()!r:.100} holds a line break or another control character")
 
 
 def _check_names(names: pa.Array) -> tuple[pa.Array, RowError | None]:
@@ -103,10 +103,10 @@ def _check_names(names: pa.Array) -> tuple[pa.Array, RowError | None]:
     for row, name in zip(pc.indices_nonzero(unusual).to_pylist(), names.filter(unusual).to_pylist(), strict=True):
         path = posixpath.normpath(name)
         if not name or row == outside or path.split("/")[0] == "..":
-            return names, (row, f"file_name {name!r} must be a path inside the corpus folder")
+            return names, (row, f"file_name {name!r:.100} must be a path inside the corpus folder")
         normalised.append(path)
     if outside is not None:
-        return names, (outside, f"file_name {names[outside].as_py()!r} must be a path inside the corpus folder")
+        return names, (outside, f"file_name {names[outside].as_py()!r:.100} must be a path inside the corpus folder")
     return pc.replace_with_mask(names, unusual, pa.array(normalised, pa.string())), None
 
 
@@ -125,8 +125,8 @@ def _find_two_forms(speakers: pa.Array) -> RowError | None:
         if (other := first.setdefault(unicodedata.normalize("NFC", speaker), speaker)) != speaker:
             row = pc.index(speakers, speaker).as_py()
             return row, (
-                f"speaker_id {speaker!r} looks like {other!r} above but has another Unicode form (NFC and NFD); use "
-                f"one form for both"
+                f"speaker_id {speaker!r:.100} looks like {other!r:.100} above but has another Unicode form (NFC and NFD); "
+                f"use one form for both"
             )
     return None
 
@@ -146,14 +146,16 @@ def _check_emotions(words: pa.Array, more: Mapping[str, str] | None) -> tuple[pa
     if more is None:
         return pa.array([""] * len(words), pa.string()), None
     message = (
-        f"emotion {{!r}} is not known; known are {', '.join(EMOTION_WORDS)}; correct it, leave it empty if the "
+        f"emotion {{!r:.100}} is not known; known are {', '.join(EMOTION_WORDS)}; correct it, leave it empty if the "
         f"emotion is unknown, add it to train.py --emotions, or map it to one of these words (--emotion_map)"
     )
     return _check_words(words, lambda word: more.get(word) or canonical_emotion(word), message)
 
 
 def _check_genders(words: pa.Array) -> tuple[pa.Array, RowError | None]:
-    return _check_words(words, canonical_gender, "gender {!r} is not known; write female or male, or leave it empty")
+    return _check_words(
+        words, canonical_gender, "gender {!r:.100} is not known; write female or male, or leave it empty"
+    )
 
 
 def _refuse_duplicates(names: pa.Array, where: Callable[[int], str]) -> None:

@@ -93,6 +93,14 @@ def test_errors_name_missing_files_and_columns(tmp_path):
         load_corpus(tmp_path)
 
 
+@pytest.mark.parametrize("column", ["emotion", "gender"])
+def test_errors_cut_words_that_are_too_long(tmp_path, column):
+    row = {"file_name": "a.wav", "emotion": "sad", "gender": "f", "speaker_id": "1", column: "x" * 5000}
+    with pytest.raises(ManifestError, match=f"{column} 'x+ is not known") as raised:
+        load_corpus(manifest(tmp_path / "x", [[row[name] for name in HEAD]]))
+    assert len(str(raised.value)) < 2000
+
+
 @pytest.mark.parametrize("repeated", [False, True])
 def test_errors_name_at_most_twenty_columns(tmp_path, repeated):
     head = [f"column {number} " + "x" * 300 for number in range(100)]
