@@ -125,8 +125,8 @@ def _find_two_forms(speakers: pa.Array) -> RowError | None:
         if (other := first.setdefault(unicodedata.normalize("NFC", speaker), speaker)) != speaker:
             row = pc.index(speakers, speaker).as_py()
             return row, (
-                f"speaker_id {speaker!r:.100} looks like {other!r:.100} above but has another Unicode form (NFC and NFD); "
-                f"use one form for both"
+                f"speaker_id {speaker!r:.100} looks like {other!r:.100} above but has another Unicode form (NFC and "
+                f"NFD); use one form for both"
             )
     return None
 
