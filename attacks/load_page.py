@@ -18,8 +18,8 @@ from load_visitor import Visitor, page
 from modeling_gemoclap.page.examples import EXAMPLES, RATE, speak
 
 ANSWERS = "page: a visitor among 40 to 200 at the same time sees what a visitor alone sees"
-POOLS = 40 + 8  # threads of Starlette for uploads, and of Gradio for answers
 LEFT = "page: a visitor who leaves before the answer"
+POOLS = 40 + 8  # threads of Starlette for uploads, and of Gradio for answers
 
 
 def _clips(count: int) -> list[bytes]:

@@ -118,9 +118,9 @@ def shown(text: object) -> str:
 
 def listed(names: Iterable[str], most: int = 20) -> str:
     """Names of a file in messages: separated by commas, each by `shown`, and at most so many of them."""
-    names = [shown(name) for name in names]
+    names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(shown, names[:most])) + more
 
 
 def json_object(text: str | None, name: str) -> dict:

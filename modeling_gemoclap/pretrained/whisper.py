@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import sinusoids
 
+from ..command_line.files import listed
 from ..corpora.files import read_object
 from .ctranslate2 import ModelFile, read_model_file
 
@@ -169,8 +170,7 @@ def _check(file: ModelFile) -> None:
         "has unknown": file.variables.keys() - expected - {*UNUSED},
     }.items():
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ValueError(f"model.bin: {problem} variables: {', '.join(sorted(names)[:3])}{more}")
+            raise ValueError(f"model.bin: {problem} variables: {listed(sorted(names), 3)}")
     if file.aliases != ALIASES:
         raise ValueError(f"model.bin: its aliases are {file.aliases}, where {ALIASES} is expected")
     for name in parameters:

@@ -133,13 +133,8 @@ def test_a_protocol_on_stored_windows_is_resumed_evaluated_and_loaded(
     encoded, encode = [], frozen._encode
     monkeypatch.setattr(frozen, "_encode", lambda *words: encoded.append(words[2:]) or encode(*words))
     run, window = tmp_path / "run", round(100 * WINDOW)
-    options = (
-        *PARTS["last layer, all states"],
-        "--cache_frozen_frames",
-        "true",
-        "--feature_cache_dir",
-        tmp_path / "cache",
-    )
+    options = (*PARTS["last layer, all states"], "--cache_frozen_frames", "true")
+    options += ("--feature_cache_dir", tmp_path / "cache")
     options += ("--frozen_copies", 3, "--time_warp", 0.2, "--equalizer_db", 3, "--calibration_folds", 2)
     options += (*PROTOCOL, "--num_train_epochs", 2, "--output_dir", run)
     train_short("contrastive", *options)
