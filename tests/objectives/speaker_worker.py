@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from conftest import audio_config
 from distributed_worker import GATHER, without_gradient, worst
 from torch.nn.parallel import DistributedDataParallel
+from worker_end import end_worker
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForXVector
 from modeling_gemoclap.objectives.speaker_clusters import trainer as speaker_trainer
@@ -66,8 +67,7 @@ def main():
             if rank == 0:
                 print("RESULT", repr((str(dtype), task, errors)), flush=True)
             del wrapped
-    dist.barrier()
-    dist.destroy_process_group()
+    end_worker()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from conftest import audio_config
 from distributed_worker import GATHER, without_gradient, worst
 from torch.nn.parallel import DistributedDataParallel
+from worker_end import end_worker
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForXVector
 from modeling_gemoclap.objectives.two_stage import trainer as supcon_trainer
@@ -70,8 +71,7 @@ def main():
         if rank == 0:
             print("RESULT", repr((str(dtype), errors)), flush=True)
         del wrapped
-    dist.barrier()
-    dist.destroy_process_group()
+    end_worker()
 
 
 def first_0(name):

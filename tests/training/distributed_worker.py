@@ -11,6 +11,7 @@ from conftest import audio_config, text_config
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from worker_end import end_worker
 
 from modeling_gemoclap import GEmoClapConfig, GEmoClapForAudioClassification, GEmoClapModel, GEmoClapTrainer
 from modeling_gemoclap.objectives import classifier as classifier_module
@@ -159,8 +160,7 @@ def main():
                 if rank == 0:
                     print("RESULT", repr((str(dtype), objective, similarity, division, errors)), flush=True)
             del wrapped
-    dist.barrier()
-    dist.destroy_process_group()
+    end_worker()
 
 
 def counted_all_reduce(reduced, bucket):

@@ -6,6 +6,7 @@ from accelerate import Accelerator
 from distributed_worker import gradients, loss_of, make, parts, whole_batch, worst
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from worker_end import end_worker
 
 
 def main():
@@ -35,8 +36,7 @@ def main():
         if rank == 0:
             print("RESULT", repr((objective, errors)), flush=True)
         del model
-    dist.barrier()
-    dist.destroy_process_group()
+    end_worker()
 
 
 if __name__ == "__main__":
