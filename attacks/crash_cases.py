@@ -112,7 +112,7 @@ class Disturbances(Kills):
         """SIGTERM to one process after the first checkpoint; returns the exit status."""
         whole, place = self.whole(variant)[0], self.trainings.new_place()
         pids = self.trainings.start(place, variant)
-        while not list(place.glob("run/checkpoint-*/checkpoint_files.json")):
+        while not list(place.glob("run/checkpoint-*/trainer_state.json")):
             time.sleep(0.002)
         time.sleep(self.chance.uniform(0, 0.1))
         os.kill(self.chance.choice(pids), signal.SIGTERM)

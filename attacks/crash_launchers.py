@@ -27,7 +27,7 @@ def terminate_launcher(crashes: Kills, name: str) -> None:
         command = [sys.executable, "-m", *LAUNCHERS[name], *script]
         launcher = subprocess.Popen(command, cwd=place, env=env, stdout=printed, stderr=printed)
         end = time.monotonic() + 120
-        while not list(place.glob("run/checkpoint-*/checkpoint_files.json")):
+        while not list(place.glob("run/checkpoint-*/trainer_state.json")):
             if launcher.poll() is not None or time.monotonic() > end:
                 launcher.kill()
                 raise RuntimeError(f"it did not start: {(place / 'printed').read_text()[-300:]}")

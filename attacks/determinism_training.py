@@ -77,7 +77,7 @@ class Weights:
             write_vectors(self.trainings, place)
         pids = self.trainings.start(place, variant, *more)
         if stop:
-            while not list(place.glob("run/checkpoint-*/checkpoint_files.json")):
+            while not list(place.glob("run/checkpoint-*/trainer_state.json")):
                 time.sleep(0.002)
             os.kill(pids[0], signal.SIGTERM)
         if (status := self.trainings.wait(pids)) not in ((0, 143, -signal.SIGTERM) if stop else (0,)):

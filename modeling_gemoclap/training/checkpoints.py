@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import DefaultFlowCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -21,7 +22,8 @@ from .gather import all_gather_object
 
 logger = logging.get_logger(__name__)
 SINGLE_PROCESS_STATE = "rng_state.pth"
-FILES = "checkpoint_files.json"  # size and SHA-256 of all files of a checkpoint; written last, removed first
+FILES = "checkpoint_files.json"  # size and SHA-256 of all files of a checkpoint, once they are complete
+UNFINISHED = {"files": None}  # what it has until then; checkpoints of earlier versions have no such file
 WINDOWS = os.name == "nt"
 
 
@@ -29,8 +31,8 @@ WINDOWS = os.name == "nt"
 def whole_checkpoint(folder: Path, arguments: TrainingArguments, state: TrainerState) -> Iterator[None]:
     """Record the files of a checkpoint after all processes have written them within this context.
 
-    Without this record a checkpoint is incomplete. Files that a killed run left in the folder are removed first, and
-    surplus checkpoints after the record is written.
+    Until then, the record says that the checkpoint is unfinished. Files that a killed run left in the folder are
+    removed first, and surplus checkpoints after the record is written.
 
     Args:
         folder: The `checkpoint-N`.
@@ -41,30 +43,38 @@ def whole_checkpoint(folder: Path, arguments: TrainingArguments, state: TrainerS
         OSError: If a process cannot write a file; in all processes. The error names the folder, which is removed.
     """
     saves, limit = arguments.should_save, arguments.save_total_limit
-    with _failing_together(folder):
-        if saves and folder.is_dir():
-            shutil.rmtree(folder)
     arguments.save_total_limit = None  # transformers would remove old checkpoints before this one is complete
     try:
-        with _failing_together(folder):
+        with failing_together(folder):
+            if saves:
+                _begin_checkpoint(folder)
+        with failing_together(folder):
             yield
-        with _failing_together(folder):
+        with failing_together(folder):
             if saves:
                 record_files(folder)
     except Exception:  # SafetensorError has no other base
         if saves:
-            shutil.rmtree(folder, ignore_errors=True)  # on a full disk, the part would leave no space for anything
+            _remove_checkpoint(folder)  # on a full disk, the part would leave no space for anything
         raise
     finally:
         arguments.save_total_limit = limit
-    with _failing_together(folder):
+    with failing_together(folder):
         if saves:
             remove_surplus_checkpoints(folder, limit, state)
 
 
 @contextmanager
-def _failing_together(folder: Path) -> Iterator[None]:
-    """Wait at the end for all processes. If one of them failed within this context, all of them raise an error."""
+def failing_together(folder: Path) -> Iterator[None]:
+    """Wait at the end for all processes. If one of them failed within this context, all of them raise an error.
+
+    Args:
+        folder: What is written within the context.
+
+    Raises:
+        OSError: If another process failed, or this one by the file system. The error names a file or `folder`.
+        Exception: If this process failed otherwise.
+    """
     raised = None
     try:
         yield
@@ -88,6 +98,19 @@ def _writing_error(error: Exception, folder: Path) -> Exception:
     if isinstance(error, OSError) and error.errno:
         return OSError(error.errno, os.strerror(error.errno), error.filename or str(folder))
     return error
+
+
+def _begin_checkpoint(folder: Path) -> None:
+    _remove_checkpoint(folder)
+    folder.mkdir(parents=True)
+    write_json(folder / FILES, UNFINISHED)
+
+
+def _remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint. What an interrupted removal leaves is not taken for one of an earlier version."""
+    with suppress(OSError):
+        (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def record_files(folder: Path) -> None:
@@ -125,10 +148,12 @@ def damage_of(folder: str | Path) -> str | None:
         What is wrong with it; None if all files are as they were written.
     """
     try:
-        recorded = read_object(Path(folder, FILES), files=dict)["files"]
-        recorded = {name: (int(size), str(sha256)) for name, (size, sha256) in recorded.items()}
-    except (OSError, ValueError, TypeError):
-        return f"{FILES}, which is written last, is missing or cannot be read"
+        recorded = read_object(Path(folder, FILES))
+        if recorded == UNFINISHED:
+            return "it was not written to its end"
+        recorded = {name: (int(size), str(sha256)) for name, (size, sha256) in recorded["files"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return f"{FILES} is missing or cannot be read"
     for name, (size, sha256) in recorded.items():
         path = Path(folder, name)
         try:
@@ -144,11 +169,8 @@ def damage_of(folder: str | Path) -> str | None:
 
 def _damage_if_recorded(folder: Path) -> str | None:
     """As `damage_of`, but a checkpoint without a record, as earlier versions wrote it, is only reported."""
-    if folder.is_dir() and not _is_recorded(folder):
-        logger.warning(
-            f"{folder} has no {FILES}, so its files are not checked: an earlier version wrote it, or a training was "
-            f"killed while it saved it"
-        )
+    if folder.is_dir() and not (folder / FILES).is_file():
+        logger.warning(f"{folder} has no {FILES}, so its files are not checked: an earlier version wrote it")
         return None
     return damage_of(folder)
 
@@ -174,12 +196,23 @@ def latest_complete_checkpoint(folder: str | Path) -> str | None:
 
     Returns:
         The path of the checkpoint, or None if there is none.
+
+    Raises:
+        ValueError: If there is none but those of an earlier version, which recorded no files: a new start would
+            overwrite them.
     """
-    for path in reversed(checkpoints_in(folder)):
+    paths = checkpoints_in(folder)
+    for path in reversed(paths):
         damage = damage_of(path)
         if damage is None:
             return str(path)
         logger.warning(f"{path} is incomplete and is ignored: {damage}")
+    earlier = [path for path in paths if (path / TRAINER_STATE_NAME).is_file() and not (path / FILES).is_file()]
+    if earlier:
+        raise ValueError(
+            f"{earlier[-1]} has no {FILES}: an earlier version wrote it, and it may be incomplete. To resume from it, "
+            f"give --resume_from_checkpoint {earlier[-1]} (not with --protocol); to start anew, remove it"
+        )
     return None
 
 
@@ -194,7 +227,12 @@ def settle_checkpoints(checkpoint: str | Path, arguments: TrainingArguments, sta
     Raises:
         ValueError: If `load_best_model_at_end` needs the best checkpoint, which is missing or damaged.
     """
-    relocate_best_checkpoint(state, arguments.output_dir, arguments.load_best_model_at_end)
+    recorded = read_object(Path(checkpoint, TRAINER_STATE_NAME))
+    if state.global_step >= state.max_steps:  # no epoch follows
+        state.num_train_epochs = recorded.get("num_train_epochs", state.num_train_epochs)
+    best = recorded.get("best_model_checkpoint")  # transformers 5 forgets in `state` a path that does not exist
+    if best:
+        state.best_model_checkpoint = _present_best_checkpoint(best, checkpoint, arguments.load_best_model_at_end)
     if arguments.should_save and Path(checkpoint).resolve().parent == Path(arguments.output_dir).resolve():
         remove_surplus_checkpoints(Path(checkpoint), arguments.save_total_limit, state)
 
@@ -209,42 +247,56 @@ def remove_surplus_checkpoints(present: Path, limit: int | None, state: TrainerS
     """
     if not limit or limit < 0:
         return
-    paths = sorted(checkpoints_in(present.parent), key=lambda path: (_is_recorded(path), step_of(path)))
+    paths = sorted(checkpoints_in(present.parent), key=lambda path: (_is_finished(path), step_of(path)))
     kept = {Path(path).name for path in (present, state.best_model_checkpoint) if path}
-    later = {path.name for path in paths if _is_recorded(path) and step_of(path) > step_of(present)}
+    later = {path.name for path in paths if _is_finished(path) and step_of(path) > step_of(present)}
     removable = [path for path in paths if path.name not in kept | later]
     for path in removable[: max(0, len(paths) - max(limit, len(kept)))]:
-        (path / FILES).unlink(missing_ok=True)  # if the removal is interrupted, the checkpoint is incomplete
-        shutil.rmtree(path, ignore_errors=True)
+        _remove_checkpoint(path)
 
 
-def _is_recorded(checkpoint: Path) -> bool:
-    return (checkpoint / FILES).is_file()
+def _is_finished(checkpoint: Path) -> bool:
+    try:
+        return read_object(checkpoint / FILES) != UNFINISHED
+    except (OSError, ValueError):
+        return False
 
 
-def relocate_best_checkpoint(state: TrainerState, output_dir: str, needed: bool) -> None:
-    """Correct the path of the best checkpoint in the state of a resumed training if the run was moved.
+def steps_of(checkpoint: str | Path) -> int:
+    """The number of steps that a `checkpoint-N` has trained, from its state.
+
+    Raises:
+        OSError: If the state cannot be read.
+        ValueError: If it is damaged.
+    """
+    return read_object(Path(checkpoint, TRAINER_STATE_NAME), global_step=int)["global_step"]
+
+
+def _present_best_checkpoint(recorded: str, checkpoint: str | Path, needed: bool) -> str | None:
+    """The path of the best checkpoint, also if the run was moved: then it is beside the one to resume from.
 
     With a wrong path, transformers would keep the last checkpoint instead of the best.
 
     Args:
-        state: `TrainerState` of the training.
-        output_dir: The present folder of the run.
-        needed: Whether training ends with the best checkpoint. Otherwise, a missing or damaged one is forgotten.
+        recorded: The path when the state was saved.
+        checkpoint: The `checkpoint-N` that the training is resumed from.
+        needed: Whether training ends with the best checkpoint.
+
+    Returns:
+        The path. None if the checkpoint is missing or damaged and not needed.
 
     Raises:
         ValueError: If the best checkpoint is needed, and missing or damaged.
     """
-    if state.best_model_checkpoint is None:
-        return
-    present = Path(output_dir, Path(state.best_model_checkpoint).name)
+    beside = Path(checkpoint).with_name(Path(recorded).name)
+    present = beside if beside.is_dir() or not Path(recorded).is_dir() else Path(recorded)
     damage = _damage_if_recorded(present) if present.is_dir() else "no such folder"
     if damage and needed:
         raise ValueError(
             f"{present}, the best checkpoint so far, is missing or damaged ({damage}): start anew with "
             f"--overwrite_output true"
         )
-    state.best_model_checkpoint = None if damage else str(present)
+    return None if damage else str(present)
 
 
 class MissedEvaluation(TrainerCallback):
@@ -283,14 +335,13 @@ def evaluation_is_missing(arguments: TrainingArguments, state: TrainerState) -> 
         arguments: With `eval_strategy`, `eval_delay`.
         state: State of the training, as stored in a checkpoint.
     """
-    strategy = getattr(arguments.eval_strategy, "value", arguments.eval_strategy)
-    step, at_end = state.global_step, state.global_step >= state.max_steps
-    if strategy == "steps":
-        due, now = at_end or step % state.eval_steps == 0, step
-    else:
-        due, now = strategy == "epoch" and (at_end or state.epoch == int(state.epoch)), state.epoch
-    logged = any(entry.get("step") == step and "eval_runtime" in entry for entry in state.log_history)
-    return bool(step and due and arguments.eval_delay <= now and not logged)
+    step, flow, control = state.global_step, DefaultFlowCallback(), TrainerControl()
+    if not step or any(entry.get("step") == step and "eval_runtime" in entry for entry in state.log_history):
+        return False
+    flow.on_step_end(arguments, state, control)  # transformers 4 evaluates at the end only after an interval
+    if step >= state.max_steps or state.epoch == int(state.epoch):
+        flow.on_epoch_end(arguments, state, control)
+    return control.should_evaluate
 
 
 def without_padding_state(processor) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from torch.utils.data import ConcatDataset, Subset
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, TrainerCallback
 
 from ..base_gemoclap import GEmoClapPreTrainedModel
 from ..configuration_gemoclap import GEmoClapAudioConfig
@@ -14,6 +14,8 @@ from ..corpora.files import read_json, write_json
 from ..corpora.manifest import Corpus
 from ..corpora.provenance import TEACHER, training_records, with_development
 from ..safety_gemoclap import tensors_sha256
+from .checkpoints import settle_checkpoints
+from .gather import all_gather_object
 
 CHANGED_OUTSIDE = "its weights were changed outside of recorded training"
 UNRECORDED_TOWER = "its audio encoder was trained by this package and has no record of what it was trained on"
@@ -152,6 +154,26 @@ def record_training(model: GEmoClapPreTrainedModel, records: list[dict], checkpo
     model.config.forget_calibration()
     for config in (model.audio_model.config, model.config.audio_config):  # records of the initial tower
         config.__dict__.pop("training_data", None)
+
+
+class RecordTraining(TrainerCallback):
+    """Adds the records of the clips to the configuration before the first step, and settles the run's checkpoints.
+
+    Args:
+        trainer: The `SpeechTrainer`.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """See the class."""
+        trainer = self.trainer
+        main = trainer.is_world_process_zero()
+        records = all_gather_object(records_of(trainer.train_dataset, trainer.eval_dataset) if main else None)[0]
+        record_training(trainer.trained_model, records, trainer.resumed_from)
+        if trainer.resumed_from:
+            settle_checkpoints(trainer.resumed_from, args, state)
 
 
 def record_development(model: GEmoClapPreTrainedModel, dataset) -> None:

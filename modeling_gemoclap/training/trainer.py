@@ -18,9 +18,10 @@ from .arguments import DEFAULT_OPTIM
 from .card import CardText, TrainingFacts, development_of, write_model_card
 from .checkpoints import (
     MissedEvaluation,
+    failing_together,
     latest_complete_checkpoint,
     refuse_partial_checkpoint,
-    settle_checkpoints,
+    steps_of,
     whole_checkpoint,
     without_padding_state,
 )
@@ -34,8 +35,8 @@ from .finite import (
     refuse_metric_not_finite,
     with_lasting_workers,
 )
-from .gather import all_gather_object, gather
-from .history import record_training, records_of, save_history, settle_history, stamp_weights
+from .gather import gather
+from .history import RecordTraining, save_history, settle_history, stamp_weights
 from .lora import is_lora
 from .optimizer import layerwise_groups, milestone_schedule, refuse_milestones
 from .samplers import (
@@ -83,21 +84,6 @@ class _SetEpoch(TrainerCallback):
         for component in components:
             if hasattr(component, "set_epoch"):
                 component.set_epoch(epoch)
-
-
-class _RecordTraining(TrainerCallback):
-    """Adds records of the training clips to the configuration before the first step."""
-
-    def __init__(self, trainer: SpeechTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        trainer = self.trainer
-        main = trainer.is_world_process_zero()
-        records = all_gather_object(records_of(trainer.train_dataset, trainer.eval_dataset) if main else None)[0]
-        record_training(trainer.trained_model, records, trainer.resumed_from)
-        if trainer.resumed_from:
-            settle_checkpoints(trainer.resumed_from, args, state)
 
 
 class SpeechTrainer(HubTrainer):
@@ -158,7 +144,7 @@ class SpeechTrainer(HubTrainer):
         self.args.logging_nan_inf_filter = False  # it logs NaN as 0 and costs a transfer from the device
         self._guard = FiniteGuard(self.accelerator, self.train_dataset)
         checks = (self._guard, ComparisonCheck(self, self._guard), MissedEvaluation(self))
-        for callback in (_SetEpoch(), _RecordTraining(self), *checks):
+        for callback in (_SetEpoch(), RecordTraining(self), *checks):
             self.add_callback(callback)
         self._terms: dict[str, torch.Tensor] = {}  # sums since the last log
         self._term_count = 0
@@ -238,6 +224,15 @@ class SpeechTrainer(HubTrainer):
             logger.warning(f"{idle} of {self.batches} batches had no comparison and no gradient: {self.comparison}")
         return result
 
+    def set_initial_training_values(self, *args, **kwargs):
+        """As `Trainer.set_initial_training_values`; a training that is resumed after its last step has no epochs left.
+
+        transformers would train one more step if `max_steps` is not the end of an epoch.
+        """
+        epochs, *values, max_steps = super().set_initial_training_values(*args, **kwargs)
+        done = self.resumed_from is not None and steps_of(self.resumed_from) >= max_steps
+        return (0 if done else epochs, *values, max_steps)
+
     def record_step(
         self,
         rows: tuple[torch.Tensor, ...],
@@ -283,6 +278,13 @@ class SpeechTrainer(HubTrainer):
         folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         with whole_checkpoint(folder, self.args, self.state):
             super()._save_checkpoint(model, trial)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `Trainer.save_model`; if a process cannot write a checkpoint, all of them raise an error."""
+        if not _internal_call:  # a caller may save on one process only
+            return super().save_model(output_dir)
+        with failing_together(Path(output_dir or self.args.output_dir)):  # before transformers' barrier
+            super().save_model(output_dir, _internal_call=True)
 
     def _determine_best_metric(self, metrics, trial):
         refuse_metric_not_finite(metrics, self.args.metric_for_best_model)  # NaN would never be the best

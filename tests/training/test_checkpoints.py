@@ -16,9 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from conftest import ROOT, TINY, TORCHRUN, run_script
 from safetensors.torch import load_file
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 
 from modeling_gemoclap.command_line.failures import TerminatedError, failure_message
 from modeling_gemoclap.runs import termination
@@ -71,8 +72,10 @@ def names(folder):
         (lambda path: path.write_bytes(b"conten"), "optimizer.pt has 6 of 7 bytes"),
         (lambda path: path.write_bytes(b"c0ntent"), "optimizer.pt was changed after it was written"),
         (lambda path: path.unlink(), "optimizer.pt is missing or cannot be read"),
-        (lambda path: (path.parent / FILES).unlink(), f"{FILES}, which is written last, is missing"),
-        (lambda path: (path.parent / FILES).write_text('{"files": {"optim'), f"{FILES}, which is written last"),
+        (lambda path: (path.parent / FILES).unlink(), f"{FILES} is missing or cannot be read"),
+        (lambda path: (path.parent / FILES).write_text('{"files": {"optim'), f"{FILES} is missing or cannot be read"),
+        (lambda path: (path.parent / FILES).write_text('{"files": ["optimizer.pt"]}'), f"{FILES} is missing or"),
+        (lambda path: (path.parent / FILES).write_text('{"files": null}'), "it was not written to its end"),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over(steps, damage, message):
@@ -86,9 +89,12 @@ def test_a_damaged_checkpoint_is_passed_over(steps, damage, message):
     assert latest_complete_checkpoint(folder) is None
 
 
-def test_the_oldest_checkpoints_are_removed_and_incomplete_ones_first(steps):
+@pytest.mark.parametrize("record", [None, '{"files": null}'])
+def test_the_oldest_checkpoints_are_removed_and_incomplete_ones_first(steps, record):
     folder = steps(2, 4, 6, 8, 10, 12)
     (folder / "checkpoint-10" / FILES).unlink()
+    if record:
+        (folder / "checkpoint-10" / FILES).write_text(record)
     remove_surplus_checkpoints(folder / "checkpoint-8", 0, state_of())
     assert len(names(folder)) == 6
     remove_surplus_checkpoints(folder / "checkpoint-8", 4, state_of())
@@ -102,12 +108,12 @@ def test_old_checkpoints_stay_until_the_new_one_is_complete(steps):
     arguments = SimpleNamespace(should_save=True, save_total_limit=1)
     with pytest.raises(KeyboardInterrupt), whole_checkpoint(folder / "checkpoint-4", arguments, state_of()):
         assert arguments.save_total_limit is None  # transformers removes none
-        (folder / "checkpoint-4").mkdir()
+        (folder / "checkpoint-4/part").touch()
         raise KeyboardInterrupt
     assert latest_complete_checkpoint(folder) == str(folder / "checkpoint-2") and arguments.save_total_limit == 1
     with whole_checkpoint(folder / "checkpoint-4", arguments, state_of()):
-        assert not (folder / "checkpoint-4").exists()  # what the interrupted process left
-        (folder / "checkpoint-4").mkdir()
+        assert names(folder / "checkpoint-4") == [FILES]  # without what the interrupted process left
+        assert damage_of(folder / "checkpoint-4") == "it was not written to its end"
     assert names(folder) == ["checkpoint-4"] and damage_of(folder / "checkpoint-4") is None
 
 
@@ -125,7 +131,6 @@ def test_a_checkpoint_that_cannot_be_written_is_removed_and_named(steps, error, 
     folder = steps(2)
     arguments = SimpleNamespace(should_save=True, save_total_limit=1)
     with pytest.raises(OSError) as raised, whole_checkpoint(folder / "checkpoint-4", arguments, state_of()):
-        (folder / "checkpoint-4").mkdir()
         raise error
     assert failure_message(raised.value).startswith(message.format(folder / "checkpoint-4"))
     assert names(folder) == ["checkpoint-2"]
@@ -146,20 +151,20 @@ def test_a_checkpoint_is_complete_when_all_processes_have_written_it(steps, monk
     new = folder / "checkpoint-4"
 
     def all_gather_object(value):
-        waits.append(((new / "written").exists(), (new / FILES).exists()))
+        waits.append(((new / "written").exists(), damage_of(new) is None))
         return [value, "its disk is full" if len(waits) - 1 == failing else None]
 
     monkeypatch.setattr(checkpoints, "all_gather_object", all_gather_object)
     try:
         with whole_checkpoint(new, arguments, state_of()):
-            new.mkdir()
+            new.mkdir(exist_ok=True)
             (new / "written").touch()
         assert failing is None
     except OSError as error:
         assert failing is not None and "process 1: its disk is full" in str(error)
     expected = [(False, False), (True, False), (True, saves), (True, saves)]
     assert waits == expected[: len(expected) if failing is None else failing + 1]
-    assert (new / FILES).exists() == (saves and failing in (None, 3))
+    assert (damage_of(new) is None) == (saves and failing in (None, 3))
     assert (folder / "checkpoint-2").exists() == (not saves or failing in (0, 1, 2))
 
 
@@ -178,7 +183,8 @@ def test_the_best_checkpoint_is_found_after_a_move(steps):
     arguments = SimpleNamespace(
         should_save=True, save_total_limit=1, output_dir=str(folder), load_best_model_at_end=True
     )
-    state = state_of("before/checkpoint-2")
+    (folder / "checkpoint-4/trainer_state.json").write_text('{"best_model_checkpoint": "before/checkpoint-2"}')
+    state = state_of()  # transformers 5 forgets the path
     settle_checkpoints(folder / "checkpoint-4", arguments, state)
     assert state.best_model_checkpoint == str(folder / "checkpoint-2") and len(names(folder)) == 2
     (folder / "checkpoint-2/optimizer.pt").write_bytes(b"part")
@@ -189,17 +195,21 @@ def test_the_best_checkpoint_is_found_after_a_move(steps):
     assert state.best_model_checkpoint == str(folder / "checkpoint-2")
 
 
-def test_the_best_checkpoint_need_not_be_in_another_folder(steps, tmp_path):
-    folder = steps(2)
-    arguments = SimpleNamespace(should_save=True, save_total_limit=1, output_dir=str(tmp_path / "new"))
-    for needed in (False, True):
-        state, arguments.load_best_model_at_end = state_of(folder / "checkpoint-2"), needed
-        if needed:
-            with pytest.raises(ValueError, match="new/checkpoint-2, the best checkpoint so far, is missing"):
-                settle_checkpoints(folder / "checkpoint-2", arguments, state)
-        else:
-            settle_checkpoints(folder / "checkpoint-2", arguments, state)
-            assert state.best_model_checkpoint is None
+@pytest.mark.parametrize("needed", [True, False])
+def test_the_best_checkpoint_is_missing(steps, tmp_path, needed):
+    """It may be beside the checkpoint to resume from, or where it was when that was saved."""
+    folder, new = steps(2, 4), tmp_path / "new"
+    record = {"best_model_checkpoint": str(folder / "checkpoint-2")}
+    arguments = SimpleNamespace(should_save=True, save_total_limit=1, output_dir=str(new))
+    arguments.load_best_model_at_end = needed
+    shutil.move(folder / "checkpoint-4", new / "checkpoint-4")
+    (new / "checkpoint-4/trainer_state.json").write_text(json.dumps(record))
+    settle_checkpoints(new / "checkpoint-4", arguments, state := state_of())
+    assert state.best_model_checkpoint == str(folder / "checkpoint-2")
+    shutil.rmtree(folder / "checkpoint-2")
+    with pytest.raises(ValueError, match="new/checkpoint-2, the best .*is missing") if needed else nullcontext():
+        settle_checkpoints(new / "checkpoint-4", arguments, state := state_of(folder / "checkpoint-2"))
+        assert state.best_model_checkpoint is None
 
 
 def test_a_checkpoint_of_an_earlier_version_is_accepted_by_its_path(steps, caplog):
@@ -207,12 +217,27 @@ def test_a_checkpoint_of_an_earlier_version_is_accepted_by_its_path(steps, caplo
     for name in ("trainer_state.json", "scheduler.pt", "rng_state.pth"):
         (checkpoint / name).touch()
     (checkpoint / FILES).write_text('{"files": {"optim')
-    with pytest.raises(ValueError, match=f"checkpoint-2 is damaged: {FILES}, which is written last, is missing or"):
+    with pytest.raises(ValueError, match=f"checkpoint-2 is damaged: {FILES} is missing or cannot be read"):
         refuse_partial_checkpoint(checkpoint, 1, 0, False, False)
+    assert latest_complete_checkpoint(checkpoint.parent) is None
     (checkpoint / FILES).unlink()
     refuse_partial_checkpoint(checkpoint, 1, 0, False, False)
     assert f"checkpoint-2 has no {FILES}, so its files are not checked" in caplog.text
-    assert latest_complete_checkpoint(checkpoint.parent) is None
+
+
+def test_checkpoints_of_an_earlier_version_are_not_overwritten_by_a_new_start(steps):
+    """What is left of a checkpoint whose saving or removal was interrupted is passed over."""
+    folder = steps(2, 4, 6)
+    for step in (2, 4):
+        (folder / f"checkpoint-{step}/trainer_state.json").touch()
+        (folder / f"checkpoint-{step}" / FILES).unlink()
+    assert latest_complete_checkpoint(folder) == str(folder / "checkpoint-6")
+    (folder / "checkpoint-6/optimizer.pt").unlink()
+    with pytest.raises(ValueError, match=r"an earlier version .* give --resume_from_checkpoint \S*/checkpoint-4 "):
+        latest_complete_checkpoint(folder)
+    for step in (2, 4):
+        (folder / f"checkpoint-{step}/trainer_state.json").unlink()
+    assert latest_complete_checkpoint(folder) is None
 
 
 @pytest.mark.parametrize("windows", [False, True])
@@ -386,7 +411,7 @@ def evaluated_steps(run):
         ("steps", 4, 0.8, 0, True),
         ("steps", 4, 0.8, 5, False),
         ("steps", 5, 1.0, 0, False),
-        ("steps", 9, 1.8, 0, True),  # the last step
+        ("steps", 9, 1.8, 0, transformers.__version__ >= "5"),  # the last step, which transformers 4 does not evaluate
         ("epoch", 5, 1.0, 0, True),
         ("epoch", 5, 1.0, 2, False),
         ("epoch", 4, 0.8, 0, False),
@@ -396,8 +421,8 @@ def evaluated_steps(run):
     ],
 )
 def test_a_missed_evaluation_is_recognised(strategy, step, epoch, delay, missing):
-    arguments = SimpleNamespace(eval_strategy=strategy, eval_delay=delay)
-    state = TrainerState(global_step=step, max_steps=9, epoch=epoch, eval_steps=2)
+    arguments = TrainingArguments(eval_strategy=strategy, eval_steps=2, eval_delay=delay)
+    state = TrainerState(global_step=step, max_steps=9, epoch=epoch, eval_steps=2, logging_steps=1, save_steps=1)
     state.log_history = [{"step": step - 1, "eval_runtime": 1.0}, {"step": step, "loss": 1.0}]
     assert evaluation_is_missing(arguments, state) == missing
     state.log_history.append({"step": step, "eval_runtime": 1.0})
@@ -435,7 +460,7 @@ import errno, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import torch.distributed as dist
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 from modeling_gemoclap.training.checkpoints import whole_checkpoint
 dist.init_process_group("gloo")
 folder, first = Path(sys.argv[1]), dist.get_rank() == 0
