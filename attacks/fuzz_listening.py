@@ -24,8 +24,8 @@ def decode(path: Path) -> None:
         BrokenPromise: If features are empty or not finite, or if the two readers disagree.
     """
     from modeling_gemoclap import AudioError
+    from modeling_gemoclap.audio_files_gemoclap import check_samples
     from modeling_gemoclap.inference.streaming.files import open_recording
-    from modeling_gemoclap.inference.streaming.signal import check_samples
     from modeling_gemoclap.recordings_gemoclap import read_audio
 
     recording, error = None, None

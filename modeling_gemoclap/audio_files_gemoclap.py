@@ -6,6 +6,7 @@ docs/recordings.md lists the rules.
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import shutil
@@ -43,6 +44,7 @@ logger = logging.get_logger(__name__)
 MAX_BYTES = 2**32  # of a file; also the limit of RIFF
 MAX_SAMPLES = 2**29  # of a channel: 3 hours at 48 kHz, 9 hours at 16 kHz; four times as many over all channels
 MAX_CHANNELS = 32
+MAX_AMPLITUDE = 2.0**32  # above the integers of every audio format
 BLOCK = 2**16  # frames decoded at a time
 FFMPEG_SECONDS = 300
 FFMPEG_BYTES = 2**31  # maximum size of ffmpeg's output
@@ -77,28 +79,25 @@ def mix_channels(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.nd
         `(time,)` float32.
 
     Raises:
-        AudioError: If there are too many channels or samples.
+        AudioError: If there are too many samples, or as for `check_samples`.
     """
     mean, count, sums, squares = bytearray(), 0, 0.0, 0.0
     for block in blocks():
+        check_samples(block, name)
         channels = block.shape[1]
-        if not 0 < channels <= MAX_CHANNELS:
-            raise AudioError(f"{name}: {channels} channels; give 1 to {MAX_CHANNELS}")
         count += len(block)
         if count * max(channels / 4, 1) > MAX_SAMPLES:
             raise AudioError(f"{name}: longer than {MAX_SAMPLES:,} samples; cut it into parts")
-        with np.errstate(all="ignore"):  # the caller checks for samples that are not finite
-            block = block.astype(np.float32) if block.dtype.itemsize < 4 else block
-            mixed = block.mean(1) if channels > 1 else block[:, 0]
-            mean += mixed.astype(np.float32).tobytes()
-            if channels > 1:
-                block = np.column_stack([block, mixed]).astype(np.float64)
-                sums, squares = sums + block.sum(0), squares + np.square(block).sum(0)
+        block = block.astype(np.float32) if block.dtype.itemsize < 4 else block
+        mixed = block.mean(1) if channels > 1 else block[:, 0]
+        mean += mixed.astype(np.float32).tobytes()
+        if channels > 1:
+            block = np.column_stack([block, mixed]).astype(np.float64)
+            sums, squares = sums + block.sum(0), squares + np.square(block).sum(0)
     wave = np.frombuffer(mean, np.float32)
     if count == 0 or np.ndim(squares) == 0:
         return wave
-    with np.errstate(all="ignore"):
-        *powers, mixed = squares / count - np.square(sums / count)
+    *powers, mixed = squares / count - np.square(sums / count)
     if np.mean(powers) > 1e-10 and mixed < np.mean(powers) / (2 * len(powers)):
         loudest = int(np.argmax(powers))
         logger.warning_once(
@@ -107,6 +106,26 @@ def mix_channels(blocks: Callable[[], Iterable[np.ndarray]], name: str) -> np.nd
         )
         wave = np.concatenate([block[:, loudest].astype(np.float32) for block in blocks()])
     return wave
+
+
+def check_samples(frames: np.ndarray, name: str) -> None:
+    """Check samples before their channels are mixed, which could hide what is wrong with one of them.
+
+    Args:
+        frames: `(time, channels)`.
+        name: Name of the recording in messages.
+
+    Raises:
+        AudioError: If samples are not finite or too large, or if there are too many channels.
+    """
+    channels = frames.shape[1]
+    if not 0 < channels <= MAX_CHANNELS:
+        raise AudioError(f"{name}: {channels} channels; give 1 to {MAX_CHANNELS}")
+    peak = float(max(frames.max(), -frames.min())) if frames.size else 0.0
+    if not math.isfinite(peak):
+        raise AudioError(f"{name}: it contains NaN or infinite samples; repair or remove it")
+    if peak > MAX_AMPLITUDE:
+        raise AudioError(f"{name}: it contains samples as large as {peak:.1e}, which is not audio; repair it")
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------------

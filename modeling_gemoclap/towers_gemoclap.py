@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import numbers
 import os
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -27,6 +29,8 @@ from .safety_gemoclap import (
 )
 from .spectrograms_gemoclap import WINDOW_OPTION, window_positions
 
+WEIGHTS = ("*.safetensors", "*.bin")  # files of weights, in one part or several
+MAX_WEIGHTS_PER_BYTE = 2  # of 4 bits
 # The names of the first modules of an audio tower; the first entry whose names all exist applies.
 FEATURE_ENCODERS = (
     ("feature_extractor",),
@@ -197,6 +201,8 @@ def load_complete_model(model_class: type[PreTrainedModel], name: str, **options
     refuse_pointers(os.path.join(name, options.get("subfolder") or ""))
     check_config(read_json(name, "config.json", split_hub_options(options)[0]), f"{name}: config.json")
     check_weight_files(name, options)
+    if not hasattr(model_class, "weights_are_new"):  # the models of this package check it themselves
+        refuse_larger_model(model_class, name, options)
     try:  # float32, because some checkpoints are stored in half precision
         with explain_unsafe_pickle(name):
             model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
@@ -222,6 +228,38 @@ def load_complete_model(model_class: type[PreTrainedModel], name: str, **options
             f"{missing[0]}: the file is truncated or holds another model; download it again"
         )
     return model
+
+
+def refuse_larger_model(model_class: type[PreTrainedModel], name: str, options: dict) -> None:
+    """Check the size of the model in `config.json` before memory is allocated for it.
+
+    transformers compares the shapes afterwards, so a damaged number could take all memory.
+
+    Args:
+        model_class: Class of the model.
+        name: Name or path of the checkpoint. One on the Hub is not checked.
+        options: Options of `from_pretrained`.
+
+    Raises:
+        ValueError: If the model has more weights than its files can hold.
+    """
+    files = [path for pattern in WEIGHTS for path in Path(name, options.get("subfolder") or "").glob(pattern)]
+    if not files:  # on the Hub
+        return
+    stored = sum(path.stat().st_size for path in files)
+    config = options.get("config") or model_class.config_class.from_pretrained(name, **split_hub_options(options)[0])
+    try:
+        with torch.device("meta"):
+            model = model_class(copy.deepcopy(config))
+    except (NotImplementedError, RuntimeError):  # a family that computes with values as it is built
+        return
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    if weights > MAX_WEIGHTS_PER_BYTE * stored + 1e6:
+        raise ValueError(
+            f"{name}: the shapes of the weights do not match config.json, which describes a model of "
+            f"{weights / 1e6:.0f} million weights, while the files have {stored / 1e6:.1f} MB: one of the two belongs "
+            f"to another model"
+        )
 
 
 # ---- parts of a tower -----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor, audio_files_gemoclap, audio_headers_gemoclap
 from modeling_gemoclap.feature_extraction_gemoclap import read_audio
+from modeling_gemoclap.inference.streaming.signal import ModelSignal
 
 RATE = 16000
 NOISE = np.random.default_rng(0).standard_normal(24000)
@@ -329,8 +330,23 @@ def test_resampled_length_is_bounded(monkeypatch):
 def test_invalid_samples_are_refused():
     with pytest.raises(AudioError, match="clip: .*1.0e.30"):
         read_audio(np.full(5000, 1e30), RATE, name="clip")
-    with pytest.raises(AudioError, match="clip: .*NaN or infinite"):
+    with pytest.raises(AudioError, match="clip: .*1.0e.300"):
         read_audio(np.full(5000, 1e300), RATE, name="clip")
+    for value in (np.nan, np.inf, -np.inf):
+        with pytest.raises(AudioError, match="clip: .*NaN or infinite"):
+            read_audio(np.r_[WAVE, value], RATE, name="clip")
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_samples_that_the_mean_of_the_channels_would_hide_are_refused(tmp_path, at):
+    """As a damaged AU file has them; a stream is refused too."""
+    channels = np.stack([WAVE, WAVE], 1)
+    channels[at] = 6e9, -6e9
+    soundfile.write(tmp_path / "clip.au", channels, RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match="clip.au: .*6.0e.09"):
+        read_audio(tmp_path / "clip.au")
+    with pytest.raises(AudioError, match="clip.au: .*6.0e.09"):
+        ModelSignal(RATE, RATE, "clip.au").feed(channels)
 
 
 # ---- channels -------------------------------------------------------------------------------------------------------

@@ -320,6 +320,24 @@ def test_weights_of_other_shapes_are_refused(broken, tmp_path, text_folder):
         join(tmp_path / "audio", text_folder)
 
 
+@pytest.mark.parametrize("broken", ["audio", "text", "both"])
+def test_a_configuration_of_a_larger_model_takes_no_memory(broken, tmp_path, text_folder):
+    """transformers allocates the model before it compares the shapes; here, that would take 200 GB."""
+    source_of("hubert-large").save_pretrained(tmp_path / "audio")
+    join(tmp_path / "audio", text_folder).save_pretrained(tmp_path / "both")
+    path = tmp_path / broken / "config.json"
+    config = json.loads(path.read_text())
+    part = config["text_config"] if broken == "both" else config
+    part.update(hidden_size=64 * 2000, intermediate_size=64 * 2000)
+    path.write_text(json.dumps(config))
+    words = f"{broken}: the shapes of the weights do not match config.json, which describes a model of"
+    with pytest.raises(ValueError, match=words):
+        if broken == "both":
+            GEmoClapModel.from_pretrained(tmp_path / "both")
+        else:
+            join(tmp_path / "audio", text_folder)
+
+
 def test_missing_tokenizer_and_extractor_are_named(tmp_path, text_folder):
     AUDIO["wavlm-base"].save_extractor(tmp_path / "audio")
     with pytest.raises(ValueError, match="text: the text encoder has no tokenizer"):

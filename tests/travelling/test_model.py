@@ -1,6 +1,8 @@
 """The model: shapes, pooling, batch independence, pretrained towers, configuration."""
 
+import inspect
 import math
+import re
 
 import pytest
 import torch
@@ -203,3 +205,19 @@ def test_configuration_prompts():
     assert emo.class_prompts()[0] == ["this person is feeling angry"]
     with pytest.raises(ValueError, match="no texts for gender"):
         emo.gender_class_prompts()
+
+
+FIELDS = {**inspect.signature(GEmoClapAudioConfig).parameters, **inspect.signature(GEmoClapConfig).parameters}
+NUMBERS = [name for name in FIELDS if str(FIELDS[name].annotation).removesuffix(" | None") in ("int", "float")]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_of_a_configuration_is_checked(name):
+    """Of either configuration: also null, which a file may have, is refused before anything is computed from it."""
+    kind = GEmoClapAudioConfig if name in inspect.signature(GEmoClapAudioConfig).parameters else GEmoClapConfig
+    optional = FIELDS[name].annotation.endswith("None")
+    for value in ("x", True, float("nan"), math.inf, [1], *([] if optional else [None])):
+        with pytest.raises(ValueError, match=f"^{name}={re.escape(repr(value))} must be "):
+            kind(**{name: value})
+    if optional:
+        kind(**{name: None})

@@ -9,9 +9,8 @@ import numpy as np
 import soxr
 from transformers.utils import logging
 
-from ...audio_files_gemoclap import MAX_CHANNELS
+from ...audio_files_gemoclap import check_samples
 from ...audio_headers_gemoclap import AudioError
-from ...recordings_gemoclap import MAX_AMPLITUDE
 
 logger = logging.get_logger(__name__)
 
@@ -93,7 +92,7 @@ class ModelSignal:
         Raises:
             AudioError: If samples are not finite or too large, or if the number of channels changes.
         """
-        check_samples(frames, self.name)
+        check_samples(frames, self.name)  # before anything is changed by a bad chunk
         if self._kept is not None:
             if self._kept.shape[1] != frames.shape[1]:
                 raise AudioError(
@@ -114,21 +113,6 @@ class ModelSignal:
     def _convert(self, block: np.ndarray, last: bool = False) -> np.ndarray:
         wave = self._mix(block).astype(np.float32) if len(block) else np.zeros(0, np.float32)
         return wave if self._resampler is None else self._resampler.resample_chunk(wave, last=last)
-
-
-def check_samples(frames: np.ndarray, name: str) -> None:
-    """Check samples before they are used, so that a bad chunk changes nothing.
-
-    Raises:
-        AudioError: If samples are not finite or too large, or if there are too many channels.
-    """
-    if not 0 < frames.shape[1] <= MAX_CHANNELS:
-        raise AudioError(f"{name}: {frames.shape[1]} channels; give 1 to {MAX_CHANNELS}")
-    peak = float(np.abs(frames).max()) if frames.size else 0.0
-    if not np.isfinite(peak):
-        raise AudioError(f"{name}: it contains NaN or infinite samples; repair or remove it")
-    if peak > MAX_AMPLITUDE:
-        raise AudioError(f"{name}: it contains samples as large as {peak:.1e}, which is not audio; repair it")
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:
