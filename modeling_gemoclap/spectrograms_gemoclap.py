@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import numbers
+import os
+import threading
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +22,17 @@ WINDOW_OPTION = "audio_window_seconds"
 BLOCK_FRAMES = 64  # that are transformed together: few enough for the cache of a core
 MEL_FLOOR = 1e-6  # the lowest mel power of the compact encoder's input
 POSITIONS_PER_SECOND = 50  # positions of Whisper's encoder, each for two mel frames
+MAX_PRODUCTS = 16  # OpenBLAS, as NumPy's wheels have it, ends the process if more than 64 threads multiply at a time
+
+
+def _limit_products() -> None:
+    global _products
+    _products = threading.BoundedSemaphore(MAX_PRODUCTS)
+
+
+_limit_products()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_limit_products)  # threads that are not in the child would never release it
 
 
 @lru_cache(maxsize=8)
@@ -74,7 +87,8 @@ def log_mel(
         squares = np.fft.rfft(padded).view(np.float64)
         np.square(squares, out=squares)
         power = (squares[..., ::2] + squares[..., 1::2]).astype(np.float32)
-        mel[..., start : start + BLOCK_FRAMES, :] = power @ filters
+        with _products:
+            mel[..., start : start + BLOCK_FRAMES, :] = power @ filters
     return np.log(np.maximum(mel, np.float32(MEL_FLOOR)))
 
 
@@ -217,7 +231,8 @@ def encoder_features(own: dict, wave: np.ndarray, sampling_rate: int) -> tuple[n
 def _spectrogram(own: dict, wave: np.ndarray, sampling_rate: int, **options) -> tuple[np.ndarray, np.ndarray]:
     extractor = encoder_extractor(own)
     options |= {"return_attention_mask": True, "return_tensors": "np"}
-    inputs = extractor(wave, sampling_rate=sampling_rate, **options)
+    with _products:
+        inputs = extractor(wave, sampling_rate=sampling_rate, **options)
     values = inputs[extractor.model_input_names[0]][0]
     if "attention_mask" in inputs:
         return values, inputs["attention_mask"][0].astype(np.int64)

@@ -1,12 +1,16 @@
 """Feature extraction from recordings of all accepted types, and invalid recordings."""
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 import torch
+from conftest import ROOT
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
 from modeling_gemoclap import AudioError, GEmoClapFeatureExtractor, audio_files_gemoclap, feature_extraction_gemoclap
@@ -213,3 +217,40 @@ def test_log_mel_of_speech_is_that_of_transformers(corpora):
         normalised = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
         expected = (reference_log_mel(normalised, 64) - extractor.log_mel_mean) / extractor.log_mel_std
         assert np.abs(extractor.features(wave) - expected).max() < 1e-5
+
+
+MANY_THREADS = """
+import os, sys, threading
+import numpy as np
+from modeling_gemoclap.spectrograms_gemoclap import encoder_features, log_mel
+wave, features = np.random.default_rng(0).standard_normal(16000), {}
+def compute(number):
+    barrier.wait()
+    for _ in range(int(sys.argv[2])):
+        if sys.argv[1] == "log_mel":
+            features[number] = log_mel(wave, 16000, 0.025, 0.010, 64, (50.0, None))
+        else:
+            own = {"feature_extractor_type": "ASTFeatureExtractor", "max_length": 100}
+            features[number] = encoder_features(own, wave, 16000)[0]
+def compute_in_threads():
+    threads = [threading.Thread(target=compute, args=(number,)) for number in range(barrier.parties)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+barrier = threading.Barrier(300)
+compute_in_threads()
+assert len(features) == 300 and all(np.array_equal(features[0], found) for found in features.values())
+if hasattr(os, "fork") and os.fork() == 0:
+    barrier = threading.Barrier(4)
+    compute_in_threads()
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("kind", "repeats"), [("log_mel", 10), pytest.param("own", 3, marks=pytest.mark.slow)])
+def test_hundreds_of_threads_compute_features(kind, repeats):
+    """More than 64 matrix products at a time ended the process by a fault of OpenBLAS."""
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_THREADS, kind, str(repeats)], capture_output=True, text=True, cwd=ROOT, env=env
+    )
+    assert done.returncode == 0 and "OpenBLAS" not in done.stderr, done.stderr[-2000:]
