@@ -20,7 +20,7 @@ import load_pipeline
 import load_service
 from attack import Attack, parse_options
 
-SHARES = {load_service: 0.4, load_page: 0.35, load_pipeline: 0.25}
+SHARES = {load_service: 0.45, load_page: 0.45, load_pipeline: 0.1}
 NEEDED = {load_page: "gradio", load_service: "fastapi"}
 
 

@@ -43,11 +43,14 @@ class Visitor:
     """
 
     def __init__(self, client: httpx.AsyncClient, config: dict):
-        [button] = [each["id"] for each in config["components"] if each["props"].get("elem_id") == "ge-analyse"]
-        events = [each for each in config["dependencies"] if [button, "click"] in each["targets"]]
-        self.client, self.event, self.session = client, (events[0]["id"], button), uuid.uuid4().hex
+        self.client, self.session, self.config = client, uuid.uuid4().hex, config
         fields = {each["id"]: each for each in config["components"]}
-        self.labels = fields[events[0]["inputs"][1]]["props"]["value"]
+        self.labels = fields[self._event("elem_id", "ge-analyse")["inputs"][1]]["props"]["value"]
+
+    def _event(self, field: str, value: str) -> dict:
+        """What a click on the button with this value of a field does."""
+        buttons = [[each["id"], "click"] for each in self.config["components"] if each["props"].get(field) == value]
+        return next(event for event in self.config["dependencies"] for button in buttons if button in event["targets"])
 
     async def upload(self, data: bytes) -> str:
         """Upload a recording; its path on the server."""
@@ -55,11 +58,9 @@ class Visitor:
         answer.raise_for_status()
         return answer.json()[0]
 
-    async def join(self, path: str) -> bool:
-        """Join the queue; whether there was room."""
-        file = {"path": path, "orig_name": "clip.wav", "meta": {"_type": "gradio.FileData"}}
-        function, button = self.event
-        body = {"data": [file, self.labels, False], "fn_index": function, "trigger_id": button}
+    async def join(self, event: dict, data: list) -> bool:
+        """Join the queue for an event; whether there was room."""
+        body = {"data": data, "fn_index": event["id"], "trigger_id": event["targets"][0][0]}
         answer = await self.client.post(f"{API}/queue/join", json=body | {"session_hash": self.session})
         if answer.status_code == 503:
             return False
@@ -82,6 +83,13 @@ class Visitor:
     async def analyse(self, data: bytes, leave: bool = False) -> str | None:
         """Upload, wait for room in the queue, and wait for the answer."""
         path = await self.upload(data)
-        while not await self.join(path):
+        file = {"path": path, "orig_name": "clip.wav", "meta": {"_type": "gradio.FileData"}}
+        while not await self.join(self._event("elem_id", "ge-analyse"), [file, self.labels, False]):
             await asyncio.sleep(random.uniform(0.5, 2))
         return await self.result(leave)
+
+    async def reset_labels(self) -> str:
+        """Click on the button that runs no model; the labels."""
+        while not await self.join(self._event("value", "Labels of the model"), []):
+            await asyncio.sleep(0.05)
+        return await self.result()

@@ -26,7 +26,7 @@ ATTACKS = {
     "numerics": Kind("Numbers", 2.5),
     "security": Kind("Security", 1.5),
     "versions": Kind("Versions", 2),
-    "load": Kind("Load", 3),
+    "load": Kind("Load", 4),
     "determinism": Kind("Determinism", 2),
     "mutation": Kind("Mutation", 4),
 }
