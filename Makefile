@@ -35,7 +35,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	ruff check .
 	ruff format --check .
-	bandit -q -c pyproject.toml -r modeling_gemoclap attacks demo web release *.py
+	bandit -q -c pyproject.toml -r modeling_gemoclap attacks benchmarks demo docs release web *.py
 	$(PYTEST) -m "not slow"
 
 test-all: test

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +67,7 @@ class Attack:
         record = {"attack": self.name, "seed": self.options.seed, "small": self.options.small, "seconds": seconds}
         record |= {"tried": dict(self.tried), "lost": self.lost, "figures": self.figures}
         if self.options.record:
+            record["run"] = self._run()
             self.options.record.parent.mkdir(parents=True, exist_ok=True)
             self.options.record.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         for kind, number in self.tried.items():
@@ -73,6 +76,24 @@ class Attack:
             print(f"{self.name}: {name}: {value}")
         print(f"{self.name}: {self.tried.total()} tried, {len(self.lost)} lost, {seconds} s", flush=True)
         sys.exit(bool(self.lost) or not self.tried)
+
+    def _run(self) -> dict[str, str]:
+        """Where a record comes from."""
+        from harness import machine  # imports torch
+
+        command = f"python attacks/{self.name}.py --minutes {self.options.minutes:g} --seed {self.options.seed}"
+        return {"command": command, "date": date.today().isoformat(), "commit": commit(), "machine": machine()}
+
+
+def commit() -> str:
+    """The commit of this tree, and whether files other than the results of attacks differ from it."""
+    git = ["git", "-C", str(ROOT)]
+    results = (f":!{RECORDS.relative_to(ROOT)}", ":!docs/reliability.md")
+    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno", "--", ".", *results], capture_output=True)
+    if head.returncode or changed.returncode:
+        return "unknown"
+    return head.stdout.strip() + (" with changes" if changed.stdout else "")
 
 
 def parse_options(documentation: str, *arguments: tuple[tuple, dict]) -> argparse.Namespace:

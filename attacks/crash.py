@@ -27,7 +27,8 @@ from crash_variants import VARIANTS
 RANDOM, WRITING = "SIGKILL at a random moment", "SIGKILL at an operation on a file"
 FILES = ("optimizer.pt", "model.safetensors", "trainer_state.json", "checkpoint_files.json", "scheduler.pt")
 FILES += ("rng_state.pth", "training_data.json", "run_identity.json", "config.json", "batches.json")
-PLAIN, TWO = "one process", "two processes"
+PLAIN, TWO, BEST = "one process", "two processes", "the best epoch kept"
+STOPPED = ("gradient caching", "streamed Parquet shards", "a last step within an epoch")  # by SIGTERM, too
 Case = tuple[str, str, Callable[[], object]]
 
 
@@ -45,15 +46,19 @@ def operations(crashes: Disturbances, variant: str, cached: bool = True) -> list
     return cases
 
 
-def disk_cases(crashes: Disturbances, each: int) -> list[Case]:
-    """Failing operations, and as root a file system that is too small."""
-    number = len(crashes.operations(PLAIN))
+def disk_cases(crashes: Disturbances, each: int, variants: tuple[str, ...] = (PLAIN,)) -> list[Case]:
+    """Failing operations of the main process, and as root a file system that is too small."""
     cases: list[Case] = []
-    for code, kind in ((errno.ENOSPC, "no space left from an operation on"), (errno.EROFS, "read-only from then on")):
-        cases += [
-            (kind, f"operation {n}", lambda n=n, c=code: crashes.fail_at(PLAIN, n, c))
-            for n in sorted(crashes.chance.sample(range(2, number), each))
-        ]
+    for variant in variants:
+        number, of = len(crashes.operations(variant)), "" if variant == PLAIN else f", {variant}"
+        for code, kind in (
+            (errno.ENOSPC, f"no space left from an operation on{of}"),
+            (errno.EROFS, f"read-only from then on{of}"),
+        ):
+            cases += [
+                (kind, f"operation {n}", lambda n=n, c=code, v=variant: crashes.fail_at(v, n, c))
+                for n in sorted(crashes.chance.sample(range(2, number), each))
+            ]
     if os.geteuid() == 0 and sys.platform == "linux":
         sizes = crashes.chance.sample(range(40, 2500), each)
         cases += [("full disk (tmpfs)", f"{size} KB", lambda s=size: crashes.full_disk(PLAIN, s)) for size in sizes]
@@ -102,12 +107,16 @@ def cases_of(crashes: Disturbances, attack: Attack) -> Iterator[Case]:
         yield from chance.sample(in_checkpoint, 4)
         for cases in (every, damages, damages, *others):
             yield from chance.sample(cases, 1)
-        yield from disk_cases(crashes, 1)
+        yield from disk_cases(crashes, 1, (PLAIN, f"{TWO}, {BEST}"))
+        for variant in (BEST, f"{TWO}, {BEST}"):
+            yield f"SIGKILL, then moved, {variant}", "", lambda v=variant: crashes.move(v)
         if not number:
+            for variant in VARIANTS:
+                yield "resumed after its last step", variant, lambda v=variant: crashes.resume_at_end(v)
             yield from shared
             for name in LAUNCHERS:
                 yield "SIGTERM to a launcher, two processes", name, lambda n=name: terminate_launcher(crashes, n)
-        yield from terminations(crashes, attack, (PLAIN, TWO, "gradient caching", "streamed Parquet shards"))
+        yield from terminations(crashes, attack, (PLAIN, TWO, *STOPPED))
 
 
 def main() -> None:

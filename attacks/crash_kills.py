@@ -78,6 +78,29 @@ class Kills:
             raise AssertionError(f"it was not killed: {status}")
         self.finish(place, variant, whole, more)
 
+    def resume_at_end(self, variant: str) -> None:
+        """A training is resumed after its last step."""
+        whole, _, source = self.whole(variant)
+        place = self.trainings.new_place()
+        shutil.copytree(source / "run", place / "run")
+        (place / "run/model.safetensors").unlink()
+        self.finish(place, variant, whole)
+
+    def move(self, variant: str) -> None:
+        """SIGKILL after the first checkpoint; the folder is moved before it is resumed. Only weights are compared."""
+        whole, first, second = self.whole(variant)[0], self.trainings.new_place(), self.trainings.new_place()
+        pids = self.trainings.start(first, variant, "--output_dir", str(first / "run"))
+        while not list(first.glob("run/checkpoint-*/trainer_state.json")):
+            time.sleep(0.002)
+        time.sleep(self.chance.uniform(0, 0.3))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        self.trainings.wait(pids)
+        (first / "run").rename(second / "run")
+        self.trainings.finish(second, variant, "--output_dir", str(second / "run"))
+        if content_of(second)["model.safetensors"] != whole["model.safetensors"]:
+            raise AssertionError("other weights than those of the uninterrupted run")
+
     def finish(self, place: Path, variant: str, whole: dict[str, str], more: tuple[str, ...] = ()) -> None:
         """Resume, compare with the whole training, and remove the folder."""
         self.trainings.finish(place, variant, *more)

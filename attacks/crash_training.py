@@ -16,6 +16,7 @@ from crash_variants import OPTIONS, TWO_CORPORA, VARIANTS
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 TIMEOUT = 120.0  # seconds of a training that hangs
+GRACE = 5.0  # seconds that the other processes have when one has failed, to say what they know
 
 
 class Trainings:
@@ -88,17 +89,19 @@ class Trainings:
     def wait(self, pids: list[int]) -> int:
         """Wait for processes and return the exit status of the first that fails, or 0; a signal is negative.
 
-        If one fails, the others are ended, as a launcher does.
+        If one fails, the others are ended after a while, as a launcher does.
         """
         waiting, status, end = list(pids), 0, time.monotonic() + TIMEOUT
+        failed = None
         while waiting:
             for pid in tuple(waiting):
                 done, code = os.waitpid(pid, os.WNOHANG)
                 if done:
                     waiting.remove(pid)
                     status = status or os.waitstatus_to_exitcode(code)
-            if waiting and (time.monotonic() > end or status not in (0, 128 + signal.SIGTERM)):
-                late = time.monotonic() > end
+            failed = failed or (status not in (0, 128 + signal.SIGTERM) and time.monotonic())
+            late = time.monotonic() > end
+            if waiting and (late or failed and time.monotonic() > failed + GRACE):
                 for pid in waiting:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)

@@ -16,5 +16,11 @@ VARIANTS = {  # what is trained: options, number of processes, corpus
     "the best epoch kept": ((*NOISY, "--dev_speakers", "03", "--select", "dev"), 1, "tones"),
     "a classifier": (("--head", "classifier", "--max_seconds", "0.4"), 1, "tones"),
     "two processes": ((*NOISY, "--per_device_train_batch_size", "6"), 2, "tones"),
+    "two processes, the best epoch kept": (
+        (*NOISY, "--per_device_train_batch_size", "6", "--dev_speakers", "03", "--select", "dev"),
+        2,
+        "tones",
+    ),
+    "a last step within an epoch": ((*NOISY, "--max_steps", "4", "--lr_scheduler_type", "constant"), 1, "tones"),
     "the first of two stages": (("--head", "supcon", "--per_device_train_batch_size", "8"), 1, TWO_CORPORA),
 }

@@ -29,7 +29,7 @@ ENVIRONMENT = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
-    autoescape=False,  # Markdown, from the project's own files
+    autoescape=False,  # Markdown, from the project's own files  # nosec B701
 )
 ENVIRONMENT.filters["number"] = format
 ENVIRONMENT.filters["percent"] = percent

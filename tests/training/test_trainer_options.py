@@ -246,6 +246,19 @@ def test_last_batch_of_one_clip_is_counted(make_model, make_processor, tmp_path,
     assert "batches_without_comparison" not in trainer.state.log_history[-1]
 
 
+def test_a_resumed_run_counts_the_batches_before_it(make_model, make_processor, tmp_path):
+    """Of 17 clips in batches of 16, one is alone in its batch. The mean loss is that of all steps."""
+    clips, found = Clips([index % 3 for index in range(17)]), []
+    for point in (None, str(tmp_path / "checkpoint-2")):
+        trainer = trainer_on(clips, make_model, make_processor, tmp_path, 16)
+        trainer.args.save_strategy, trainer.args.save_steps = "steps", 2
+        trainer.train(resume_from_checkpoint=point)
+        found.append(trainer.state.log_history[-1])
+        assert (trainer.batches, int(trainer.idle_batches)) == (4, 2)
+    assert [entry["batches_without_comparison"] for entry in found] == [2, 2]
+    assert found[0]["train_loss"] == pytest.approx(found[1]["train_loss"], abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("objective", "alpha", "emotions", "genders", "idle"),
     [
