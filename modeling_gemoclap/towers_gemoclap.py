@@ -247,11 +247,13 @@ def refuse_larger_model(model_class: type[PreTrainedModel], name: str, options: 
     if not files:  # on the Hub
         return
     stored = sum(path.stat().st_size for path in files)
-    config = options.get("config") or model_class.config_class.from_pretrained(name, **split_hub_options(options)[0])
     try:
+        config = options.get("config") or model_class.config_class.from_pretrained(
+            name, **split_hub_options(options)[0]
+        )
         with torch.device("meta"):
             model = model_class(copy.deepcopy(config))
-    except (NotImplementedError, RuntimeError):  # a family that computes with values as it is built
+    except Exception:  # a family that computes with values as it is built, or an error that the loading explains
         return
     weights = sum(parameter.numel() for parameter in model.parameters())
     if weights > MAX_WEIGHTS_PER_BYTE * stored + 1e6:

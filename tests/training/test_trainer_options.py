@@ -420,6 +420,9 @@ def test_newest_checkpoint_is_checked_in_python(make_model, make_processor, tmp_
     checkpoint = tmp_path / "checkpoint-1"
     checkpoint.mkdir()
     trainer.state.save_to_json(checkpoint / "trainer_state.json")
+    with pytest.raises(ValueError, match="checkpoint-1 has no checkpoint_files.json: an earlier version wrote it"):
+        trainer.train(resume_from_checkpoint=True)
+    (checkpoint / "checkpoint_files.json").write_text('{"files": null}')
     with pytest.raises(ValueError, match="has no complete checkpoint to resume from"):
         trainer.train(resume_from_checkpoint=True)
     record_files(checkpoint)
