@@ -65,6 +65,20 @@ def with_lasting_workers(loader):
     return loader
 
 
+def end_workers(loader) -> None:
+    """End the persistent workers of a `DataLoader`.
+
+    If the garbage collector did, torch would wait for five seconds: the queue to a worker can be gone by then.
+
+    Args:
+        loader: The loader, or None.
+    """
+    base = getattr(loader, "base_dataloader", loader)
+    if getattr(base, "_iterator", None) is not None:
+        base._iterator._shutdown_workers()
+        base._iterator = None
+
+
 def _start_worker(start: Callable[[int], None] | None, number: int) -> None:
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -31,6 +31,7 @@ from .finite import (
     ComparisonCheck,
     FiniteGuard,
     IndexedCollator,
+    end_workers,
     refuse_logits_not_finite,
     refuse_metric_not_finite,
     with_lasting_workers,
@@ -217,6 +218,7 @@ class SpeechTrainer(HubTrainer):
         try:
             result = super().train(point, *args, **kwargs)
         finally:
+            end_workers(self.callback_handler.train_dataloader)
             self.trained_model.note_weights()
         self._stamp()
         self._guard.refuse_weights(self.model, self.state)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import multiprocessing
 import re
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -244,6 +246,25 @@ def test_last_batch_of_one_clip_is_counted(make_model, make_processor, tmp_path,
     trainer.train()
     assert "no comparison" not in caplog.text
     assert "batches_without_comparison" not in trainer.state.log_history[-1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_worker_outlives_a_training(make_model, make_processor, tmp_path, monkeypatch, fails):
+    """Later, only the garbage collector would end it, and torch would wait for five seconds."""
+    step, alive = GEmoClapTrainer.training_step, []
+
+    def training_step(trainer, *args, **kwargs):
+        alive.extend(multiprocessing.active_children())
+        if fails:
+            raise KeyboardInterrupt
+        return step(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(GEmoClapTrainer, "training_step", training_step)
+    trainer = trainer_on(Clips([0, 1, 2, 0]), make_model, make_processor, tmp_path, 2)
+    trainer.args.dataloader_num_workers, trainer.args.dataloader_persistent_workers = 1, True
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        trainer.train()
+    assert alive and not any(worker.is_alive() for worker in alive)
 
 
 def test_a_resumed_run_counts_the_batches_before_it(make_model, make_processor, tmp_path):
