@@ -16,7 +16,7 @@ from .encoding_gemoclap import applies_spec_augment, encode_frames, ignores_padd
 from .frozen_gemoclap import FreezableTowers, frozen_states, run_last_layers
 from .heads_gemoclap import GEmoClapAudioPooling
 from .safety_gemoclap import check_weight_files, explain_unsafe_pickle, tensors_sha256, weight_probe
-from .towers_gemoclap import build_audio_tower, layer_classes, load_audio_tower, refuse_larger_model
+from .towers_gemoclap import build_audio_tower, layer_classes, load_audio_tower
 
 UNLABELLED_ENCODER = "an encoder on the clusters of speakers, without emotion labels"
 
@@ -50,11 +50,10 @@ class GEmoClapPreTrainedModel(FreezableTowers, PreTrainedModel):
 
         Raises:
             ValueError: If the checkpoint is an adapter, if its configuration names code, if its weights are pickled
-                objects, if its index names files elsewhere, or if its model is larger than its weights.
+                objects, or if its index names files elsewhere.
         """
         if pretrained_model_name_or_path is not None:
             check_weight_files(pretrained_model_name_or_path, kwargs)
-            refuse_larger_model(cls, str(pretrained_model_name_or_path), kwargs)
         with explain_unsafe_pickle(pretrained_model_name_or_path):
             model, report = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs

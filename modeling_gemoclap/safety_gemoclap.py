@@ -80,15 +80,14 @@ def check_config(values: dict, name: str = "config.json") -> dict:
 # The ranges of numbers in both configurations: description, test, and names of fields.
 _COUNTS = "projection_dim projection_hidden_size classifier_hidden_size num_mel_bins hidden_size num_hidden_layers"
 _COUNTS += " num_attention_heads intermediate_size"
-_MASKS = "mask_time_length mask_feature_length num_masks"
 _DROPOUTS = "pooled_dropout projection_dropout classifier_dropout hidden_dropout conv_dropout"
 _RANGES = (
     ("a whole number of at least 1", lambda n: isinstance(n, numbers.Integral) and n >= 1, _COUNTS),
-    ("a whole number of at least 0", lambda n: isinstance(n, numbers.Integral) and n >= 0, _MASKS),
+    ("a whole number of at least 0", lambda n: isinstance(n, numbers.Integral) and n >= 0, "num_masks"),
     ("between 0 and 1", lambda n: 0 <= n <= 1, "alpha mask_time_prob layerdrop"),
     ("at least 0 and below 1", lambda n: 0 <= n < 1, _DROPOUTS),
     ("finite and above 0", lambda n: 0 < n < math.inf, "calibration_temperature layer_norm_eps"),
-    ("finite and at least 0", lambda n: 0 <= n < math.inf, "initializer_range"),
+    ("finite and at least 0", lambda n: 0 <= n < math.inf, "initializer_range mask_time_length mask_feature_length"),
     ("finite and at most ln 100", lambda n: -math.inf < n <= math.log(100), "logit_scale_init_value"),
 )
 _MAY_BE_NONE = ("projection_hidden_size", "classifier_hidden_size", "calibration_temperature")

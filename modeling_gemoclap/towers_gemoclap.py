@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PretrainedConfig
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -31,6 +32,8 @@ from .spectrograms_gemoclap import WINDOW_OPTION, window_positions
 
 WEIGHTS = ("*.safetensors", "*.bin")  # files of weights, in one part or several
 MAX_WEIGHTS_PER_BYTE = 2  # of 4 bits
+MAX_BUFFERS = 256e6  # bytes of constants that files need not have, such as the mask of causal attention
+MAX_LAYERS = 1000
 # The names of the first modules of an audio tower; the first entry whose names all exist applies.
 FEATURE_ENCODERS = (
     ("feature_extractor",),
@@ -201,8 +204,7 @@ def load_complete_model(model_class: type[PreTrainedModel], name: str, **options
     refuse_pointers(os.path.join(name, options.get("subfolder") or ""))
     check_config(read_json(name, "config.json", split_hub_options(options)[0]), f"{name}: config.json")
     check_weight_files(name, options)
-    if not hasattr(model_class, "weights_are_new"):  # the models of this package check it themselves
-        refuse_larger_model(model_class, name, options)
+    _refuse_larger_model(model_class, name, options)
     try:  # float32, because some checkpoints are stored in half precision
         with explain_unsafe_pickle(name):
             model, report = model_class.from_pretrained(name, output_loading_info=True, dtype=torch.float32, **options)
@@ -230,38 +232,47 @@ def load_complete_model(model_class: type[PreTrainedModel], name: str, **options
     return model
 
 
-def refuse_larger_model(model_class: type[PreTrainedModel], name: str, options: dict) -> None:
+def _refuse_larger_model(model_class: type[PreTrainedModel], name: str, options: dict) -> None:
     """Check the size of the model in `config.json` before memory is allocated for it.
 
-    transformers compares the shapes afterwards, so a damaged number could take all memory.
-
-    Args:
-        model_class: Class of the model.
-        name: Name or path of the checkpoint. One on the Hub is not checked.
-        options: Options of `from_pretrained`.
+    transformers compares the shapes afterwards, so a damaged number could take all memory. A checkpoint on the Hub is
+    not checked, nor is a model that cannot be built without values, whose error is that of the loading.
 
     Raises:
-        ValueError: If the model has more weights than its files can hold.
+        ValueError: If the model has more weights than its files can hold, or more layers than any model.
     """
     files = [path for pattern in WEIGHTS for path in Path(name, options.get("subfolder") or "").glob(pattern)]
-    if not files:  # on the Hub
+    if not files or is_deepspeed_zero3_enabled():  # which divides weights among processes as they are created
         return
     stored = sum(path.stat().st_size for path in files)
     try:
-        config = options.get("config") or model_class.config_class.from_pretrained(
-            name, **split_hub_options(options)[0]
+        config = copy.deepcopy(options.get("config"))
+        config = config or model_class.config_class.from_pretrained(name, **split_hub_options(options)[0])
+        size = _size_of(model_class, config, stored)
+    except Exception as error:
+        size = "more values than can be counted" if "overflow" in str(error).lower() else None
+    if size:
+        raise ValueError(
+            f"{name}: the shapes of the weights do not match config.json, which describes a model of {size}, while "
+            f"the files have {stored / 1e6:.1f} MB: one of the two belongs to another model"
         )
-        with torch.device("meta"):
-            model = model_class(copy.deepcopy(config))
-    except Exception:  # a family that computes with values as it is built, or an error that the loading explains
-        return
+
+
+def _size_of(model_class: type[PreTrainedModel], config: PretrainedConfig, stored: int) -> str | None:
+    """What is larger in a model than files of `stored` bytes can hold; None if nothing is."""
+    values = [config.to_dict()]
+    for value in values:  # with those nested in it, which are appended
+        values += [each for each in value.values() if isinstance(each, dict)]
+    layers = [n for each in values for key, n in each.items() if "layer" in str(key) and isinstance(n, int)]
+    if max(layers, default=0) > MAX_LAYERS:
+        return f"{max(layers)} layers"
+    with torch.device("meta"):
+        model = model_class(config)
     weights = sum(parameter.numel() for parameter in model.parameters())
     if weights > MAX_WEIGHTS_PER_BYTE * stored + 1e6:
-        raise ValueError(
-            f"{name}: the shapes of the weights do not match config.json, which describes a model of "
-            f"{weights / 1e6:.0f} million weights, while the files have {stored / 1e6:.1f} MB: one of the two belongs "
-            f"to another model"
-        )
+        return f"{weights / 1e6:.0f} million weights"
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    return f"{buffers / 1e6:.0f} MB of constants" if buffers > stored + MAX_BUFFERS else None
 
 
 # ---- parts of a tower -----------------------------------------------------------------------------------------------

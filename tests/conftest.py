@@ -204,10 +204,10 @@ def torchrun(processes: int) -> tuple[str, ...]:
 TORCHRUN = torchrun(2)
 
 
-def worker_results(worker: str, processes: int = 2) -> list:
+def worker_results(worker: str, processes: int = 2, *arguments) -> list:
     """What a worker script of the tests printed as `RESULT ...`, when torchrun starts it."""
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/training")))
-    done = run_script(worker, launcher=torchrun(processes), env={"PYTHONPATH": path})
+    done = run_script(worker, *arguments, launcher=torchrun(processes), env={"PYTHONPATH": path})
     return [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
 
 

@@ -104,12 +104,14 @@ def _begin_checkpoint(folder: Path) -> None:
     _remove_checkpoint(folder)
     folder.mkdir(parents=True)
     write_json(folder / FILES, UNFINISHED)
+    _flush_to_disk(folder / FILES)
 
 
 def _remove_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint. What an interrupted removal leaves is not taken for one of an earlier version."""
+    """Remove a checkpoint. What an interrupted removal leaves is neither complete nor one of an earlier version."""
     with suppress(OSError):
-        (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        for name in (TRAINER_STATE_NAME, FILES):
+            (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -189,8 +191,6 @@ def step_of(checkpoint: Path) -> int:
 def latest_complete_checkpoint(folder: str | Path) -> str | None:
     """Find the newest complete `checkpoint-N` of a run.
 
-    A run that is killed while it saves, or a failure of the disk, leaves an incomplete checkpoint.
-
     Args:
         folder: The output folder of the run.
 
@@ -232,7 +232,7 @@ def settle_checkpoints(checkpoint: str | Path, arguments: TrainingArguments, sta
         state.num_train_epochs = recorded.get("num_train_epochs", state.num_train_epochs)
     best = recorded.get("best_model_checkpoint")  # transformers 5 forgets in `state` a path that does not exist
     if best:
-        state.best_model_checkpoint = _present_best_checkpoint(best, checkpoint, arguments.load_best_model_at_end)
+        state.best_model_checkpoint = _present_best_checkpoint(best, checkpoint, arguments)
     if arguments.should_save and Path(checkpoint).resolve().parent == Path(arguments.output_dir).resolve():
         remove_surplus_checkpoints(Path(checkpoint), arguments.save_total_limit, state)
 
@@ -257,7 +257,7 @@ def remove_surplus_checkpoints(present: Path, limit: int | None, state: TrainerS
 
 def _is_finished(checkpoint: Path) -> bool:
     try:
-        return read_object(checkpoint / FILES) != UNFINISHED
+        return (checkpoint / TRAINER_STATE_NAME).is_file() and read_object(checkpoint / FILES) != UNFINISHED
     except (OSError, ValueError):
         return False
 
@@ -272,15 +272,15 @@ def steps_of(checkpoint: str | Path) -> int:
     return read_object(Path(checkpoint, TRAINER_STATE_NAME), global_step=int)["global_step"]
 
 
-def _present_best_checkpoint(recorded: str, checkpoint: str | Path, needed: bool) -> str | None:
-    """The path of the best checkpoint, also if the run was moved: then it is beside the one to resume from.
+def _present_best_checkpoint(recorded: str, checkpoint: str | Path, arguments: TrainingArguments) -> str | None:
+    """The path of the best checkpoint, also if the run was moved.
 
     With a wrong path, transformers would keep the last checkpoint instead of the best.
 
     Args:
         recorded: The path when the state was saved.
         checkpoint: The `checkpoint-N` that the training is resumed from.
-        needed: Whether training ends with the best checkpoint.
+        arguments: With the present folder of the run, and whether training ends with the best checkpoint.
 
     Returns:
         The path. None if the checkpoint is missing or damaged and not needed.
@@ -288,10 +288,11 @@ def _present_best_checkpoint(recorded: str, checkpoint: str | Path, needed: bool
     Raises:
         ValueError: If the best checkpoint is needed, and missing or damaged.
     """
-    beside = Path(checkpoint).with_name(Path(recorded).name)
-    present = beside if beside.is_dir() or not Path(recorded).is_dir() else Path(recorded)
+    name = Path(recorded).name
+    places = (Path(arguments.output_dir, name), Path(checkpoint).resolve().with_name(name), Path(recorded))
+    present = next(filter(Path.is_dir, places), places[0])
     damage = _damage_if_recorded(present) if present.is_dir() else "no such folder"
-    if damage and needed:
+    if damage and arguments.load_best_model_at_end:
         raise ValueError(
             f"{present}, the best checkpoint so far, is missing or damaged ({damage}): start anew with "
             f"--overwrite_output true"

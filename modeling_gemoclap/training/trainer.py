@@ -283,10 +283,10 @@ class SpeechTrainer(HubTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As `Trainer.save_model`; if a process cannot write a checkpoint, all of them raise an error."""
-        if not _internal_call:  # a caller may save on one process only
-            return super().save_model(output_dir)
-        with failing_together(Path(output_dir or self.args.output_dir)):  # before transformers' barrier
-            super().save_model(output_dir, _internal_call=True)
+        if not _internal_call or output_dir is None:  # not a checkpoint: one process alone may save or push a model
+            return super().save_model(output_dir, _internal_call)
+        with failing_together(Path(output_dir)):  # before transformers' barrier
+            super().save_model(output_dir, _internal_call)
 
     def _determine_best_metric(self, metrics, trial):
         refuse_metric_not_finite(metrics, self.args.metric_for_best_model)  # NaN would never be the best

@@ -51,6 +51,7 @@ def steps(tmp_path):
             (folder / "part").mkdir(parents=True)
             for name in ("optimizer.pt", "part/weights"):
                 (folder / name).write_bytes(b"content")
+            (folder / "trainer_state.json").write_text("{}")
             record_files(folder)
         return tmp_path
 
@@ -86,6 +87,7 @@ def test_a_damaged_checkpoint_is_passed_over(steps, damage, message):
     assert message in damage_of(folder / "checkpoint-10")
     assert latest_complete_checkpoint(folder) == str(folder / "checkpoint-2")
     shutil.rmtree(folder / "checkpoint-2")
+    (folder / "checkpoint-10/trainer_state.json").unlink()  # with it and without a record, it is of an earlier version
     assert latest_complete_checkpoint(folder) is None
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import TINY, TORCHRUN, run_script
+from conftest import TINY, TORCHRUN, run_script, worker_results
 from safetensors.torch import load_file
 
 from modeling_gemoclap.command_line.failures import TerminatedError
@@ -173,6 +173,36 @@ def _save(trainer, output_dir=None, state_dict=None):
 SpeechTrainer._save = _save
 runpy.run_path("train.py", run_name="__main__")
 """
+
+
+ONE_PROCESS_SAVES = """
+import sys
+from pathlib import Path
+import torch.distributed as dist
+from conftest import audio_config, text_config
+from modeling_gemoclap import GEmoClapConfig, GEmoClapModel, GEmoClapTrainer
+from modeling_gemoclap.training.arguments import GEmoClapTrainingArguments
+from modeling_gemoclap.publishing import hub_trainer
+from worker_end import end_worker
+folder = Path(sys.argv[1])
+arguments = GEmoClapTrainingArguments(output_dir=str(folder / "run"), use_cpu=True, ddp_timeout=60)
+model = GEmoClapModel(GEmoClapConfig(audio_config=audio_config("compact"), text_config=text_config("roberta")))
+trainer = GEmoClapTrainer(model, arguments, lambda items: items, [])
+trainer.hub_model_id = "user/model"
+trainer.create_model_card = lambda: None
+hub_trainer.push_checkpoint = lambda *args, **options: "pushed"
+if dist.get_rank() == 0:
+    trainer.save_model(str(folder / "saved"))
+    print("RESULT", repr(trainer.push_to_hub()), flush=True)
+end_worker()
+"""
+
+
+@pytest.mark.slow
+def test_one_process_alone_may_save_and_push(tmp_path):
+    (tmp_path / "script.py").write_text(ONE_PROCESS_SAVES)
+    assert worker_results(str(tmp_path / "script.py"), 2, tmp_path) == ["pushed"]
+    assert (tmp_path / "saved/model.safetensors").is_file() and (tmp_path / "run/model.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -18,11 +18,12 @@ from modeling_gemoclap import (
     GEmoClapAudioModel,
     GEmoClapConfig,
     GEmoClapFeatureExtractor,
+    GEmoClapForAudioClassification,
     GEmoClapModel,
     GEmoClapProcessor,
 )
 from modeling_gemoclap.encoding_gemoclap import FIXED_LENGTH, encode_frames, ignores_padding
-from modeling_gemoclap.towers_gemoclap import build_audio_tower
+from modeling_gemoclap.towers_gemoclap import build_audio_tower, load_complete_model
 
 EMOTIONS = ["angry", "happy", "sad"]
 
@@ -320,22 +321,40 @@ def test_weights_of_other_shapes_are_refused(broken, tmp_path, text_folder):
         join(tmp_path / "audio", text_folder)
 
 
-@pytest.mark.parametrize("broken", ["audio", "text", "both"])
-def test_a_configuration_of_a_larger_model_takes_no_memory(broken, tmp_path, text_folder):
-    """transformers allocates the model before it compares the shapes; here, that would take 200 GB."""
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({"hidden_size": 128_000, "intermediate_size": 128_000}, r"\d+ million weights"),  # 200 GB
+        ({"num_hidden_layers": 10**6}, "1000000 layers"),
+        ({"vocab_size": 2**62}, "more values than can be counted"),
+    ],
+)
+@pytest.mark.parametrize("broken", ["text", "both"])
+def test_a_configuration_of_a_larger_model_takes_no_memory(broken, fields, size, tmp_path, text_folder):
+    """transformers allocates the model before it compares the shapes."""
     source_of("hubert-large").save_pretrained(tmp_path / "audio")
     join(tmp_path / "audio", text_folder).save_pretrained(tmp_path / "both")
     path = tmp_path / broken / "config.json"
     config = json.loads(path.read_text())
     part = config["text_config"] if broken == "both" else config
-    part.update(hidden_size=64 * 2000, intermediate_size=64 * 2000)
+    part.update(fields)
     path.write_text(json.dumps(config))
-    words = f"{broken}: the shapes of the weights do not match config.json, which describes a model of"
+    words = f"{broken}: the shapes of the weights do not match config.json, which describes a model of {size}"
     with pytest.raises(ValueError, match=words):
         if broken == "both":
-            GEmoClapModel.from_pretrained(tmp_path / "both")
+            load_complete_model(GEmoClapModel, str(tmp_path / "both"))
         else:
             join(tmp_path / "audio", text_folder)
+
+
+def test_a_part_of_the_weights_is_loaded(tmp_path, text_folder):
+    """The new text encoder is larger than all files."""
+    classifier = GEmoClapForAudioClassification(
+        GEmoClapConfig(audio_config=audio_config("compact"), emotions=["a", "b"])
+    )
+    classifier.save_pretrained(tmp_path / "classifier")
+    model, report = GEmoClapModel.from_pretrained(tmp_path / "classifier", output_loading_info=True)
+    assert any(name.startswith("text_model") for name in report["missing_keys"])
 
 
 def test_missing_tokenizer_and_extractor_are_named(tmp_path, text_folder):
