@@ -3,6 +3,7 @@
 import ast
 import csv
 import functools
+import gc
 import importlib
 import importlib.util
 import itertools
@@ -273,6 +274,13 @@ def pytest_runtest_makereport(item, call):
 def pytest_collection_modifyitems(items):
     order = {name: place for place, name in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_that_stay():
+    """Each training collects garbage several times, which takes a second if all libraries are looked through."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -62,20 +63,31 @@ def with_lasting_workers(loader):
     """
     base = getattr(loader, "base_dataloader", loader)
     base.worker_init_fn = partial(_start_worker, base.worker_init_fn)
+    base.iterators, begin = weakref.WeakSet(), base._get_iterator
+
+    def get_iterator():
+        iterator = begin()
+        base.iterators.add(iterator)
+        return iterator
+
+    base._get_iterator = get_iterator
     return loader
 
 
 def end_workers(loader) -> None:
-    """End the persistent workers of a `DataLoader`.
+    """End the workers of a loader of `with_lasting_workers`.
 
-    If the garbage collector did, torch would wait for five seconds: the queue to a worker can be gone by then.
+    If workers are persistent or an error holds their iterator, the garbage collector would end them later, and torch
+    would wait for five seconds: the queue to a worker can be gone by then.
 
     Args:
         loader: The loader, or None.
     """
     base = getattr(loader, "base_dataloader", loader)
+    for iterator in list(getattr(base, "iterators", ())):
+        if hasattr(iterator, "_shutdown_workers"):  # it has workers
+            iterator._shutdown_workers()
     if getattr(base, "_iterator", None) is not None:
-        base._iterator._shutdown_workers()
         base._iterator = None
 
 
