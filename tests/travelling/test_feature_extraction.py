@@ -246,7 +246,7 @@ if hasattr(os, "fork") and os.fork() == 0:
 """
 
 
-@pytest.mark.parametrize(("kind", "repeats"), [("log_mel", 10), pytest.param("own", 3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kind", "repeats"), [("log_mel", 6), pytest.param("own", 3, marks=pytest.mark.slow)])
 def test_hundreds_of_threads_compute_features(kind, repeats):
     """More than 64 matrix products at a time ended the process by a fault of OpenBLAS."""
     env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
