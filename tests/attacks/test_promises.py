@@ -21,7 +21,7 @@ PICKLE["security_pickles.py"] = {"pickle.dumps", "pickle.dump"}
 # and hostile pickles name what they would call.
 OWN_SOURCE = {"numerics_training.py: runpy.run_path", "security_pickles.py: os.system"}
 OWN_SOURCE |= {"mutants.py: compile", "mutants.py: exec", "crash_content.py: torch.load without weights_only=True"}
-PROMISE = re.compile(r"^\| .+ \| `(tests/[^`:]+)(?:::(\w+))?`", re.M)
+PROMISE = re.compile(r"(?:^\| .+ \||,) `(tests/[^`:]+)(?:::(\w+))?`(?=.*\|$)", re.M)
 
 
 def imported_names(tree):

@@ -1,6 +1,8 @@
 """The parts of the page without a browser: pitch, loudness, labels, files, drawing, deletion."""
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html import escape
 from types import SimpleNamespace
@@ -26,6 +28,7 @@ from modeling_gemoclap.page.drawing import (
 )
 from modeling_gemoclap.page.examples import EXAMPLES as VOICES
 from modeling_gemoclap.page.examples import RATE, speak, write_examples
+from modeling_gemoclap.page.tabs import PageContext, _with_messages
 from modeling_gemoclap.recordings_gemoclap import AudioError
 
 HOSTILE = "<img src=x onerror=\"alert('1')\">"
@@ -231,3 +234,11 @@ def test_the_server_limits_its_memory(monkeypatch):
     serve_page(PageOptions())
     assert calls == ["limit_arenas", "launch", "return_free_memory"]
     assert os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] == "100"
+
+
+def test_the_model_runs_in_one_thread():
+    """Whatever thread of the server asks."""
+    context = PageContext(model=None, examples={})
+    run = _with_messages(context, lambda: threading.current_thread().name)
+    with ThreadPoolExecutor(4) as server:
+        assert {each.result() for each in [server.submit(run) for _ in range(20)]} == {"model_0"}
