@@ -44,14 +44,17 @@ class Programs(Answers):
     def compare_evaluation(self, trainings: Trainings) -> float:
         """`evaluate.py` on the tones, in batches of 1 and of 16: the scores of `predictions.csv`."""
         from modeling_gemoclap.command_line.shipped import shipped_checkpoint
-        from modeling_gemoclap.evaluation.command import main
 
         tables = []
         for size in ("1", "16"):
             output = self.folder / f"evaluated-{size}"
-            words = ["--model", shipped_checkpoint(self.model), "--data_dir", str(trainings.folder / "tones")]
-            words += ["--output_dir", str(output), "--batch_size", size, "--device", "cpu"]
-            trainings.in_child(lambda words=words: main(words), self.folder / "log")
+            words = ["evaluate.py", "--model", shipped_checkpoint(self.model)]
+            words += ["--data_dir", str(trainings.folder / "tones"), "--output_dir", str(output)]
+            words += ["--batch_size", size, "--device", "cpu"]
+            # In a process of its own: a fork of this one, whose libraries have threads, can end without a word.
+            done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"evaluate.py: status {done.returncode}: {done.stderr[-300:]}")
             with open(output / "predictions.csv", newline="") as file:
                 tables.append(scores_of(list(csv.DictReader(file)), self.labels))
         return self.refuse_difference(*tables)
