@@ -106,6 +106,7 @@ def test_the_pages_have_commands_of_every_script():
 def test_options_in_prose_exist(page):
     known = training_options() | options_of("evaluate.py") | options_of("grid.py") | NOT_OURS
     known |= set(re.findall(r"--[\w-]+", build_parser().format_help())) | options_of_gemoclap()
+    known |= set(re.findall(r'"(--[\w-]+)"', (ROOT / "attacks/attack.py").read_text()))
     prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
     codes = [code for code in re.findall(r"`([^`\n]+)`", prose) if "benchmarks/" not in code]
     named = {option for code in codes for option in re.findall(r"(?<!\S)--[A-Za-z][\w-]*", code)}
