@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import crash_faults as faults
-from crash_content import log_of, refuse_difference
+from crash_content import log_of, refuse_difference, wait_for_checkpoint
 from crash_kills import Kills
 
 LAST = "checkpoint-6"  # the trainings have six steps, and save every second
@@ -116,8 +116,7 @@ class Disturbances(Kills):
         """SIGTERM to one process after the first checkpoint; returns the exit status."""
         whole, place = self.whole(variant)[0], self.trainings.new_place()
         pids = self.trainings.start(place, variant)
-        while not list(place.glob("run/checkpoint-*/trainer_state.json")):
-            time.sleep(0.002)
+        wait_for_checkpoint(place)
         time.sleep(self.chance.uniform(0, 0.1))
         os.kill(self.chance.choice(pids), signal.SIGTERM)
         status = self.trainings.wait(pids)

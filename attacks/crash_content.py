@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from pathlib import Path
 
 TIMES = re.compile(r"_runtime|_per_second")
@@ -13,6 +14,12 @@ TIMES = re.compile(r"_runtime|_per_second")
 def log_of(place: Path) -> str:
     """What the processes of a training printed."""
     return "".join(path.read_text(errors="replace") for path in sorted(place.glob("log-*")))
+
+
+def wait_for_checkpoint(place: Path) -> None:
+    """Wait until a training has written the last file but one of a checkpoint."""
+    while not list(place.glob("run/checkpoint-*/trainer_state.json")):
+        time.sleep(0.002)
 
 
 def _comparable(path: Path) -> bytes:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import crash_faults as faults
-from crash_content import content_of, log_of, refuse_difference
+from crash_content import content_of, log_of, refuse_difference, wait_for_checkpoint
 from crash_training import Trainings
 
 
@@ -61,10 +61,13 @@ class Kills:
         place = self.trainings.new_place()
         pids = self.trainings.start(place, variant)
         time.sleep(self.chance.uniform(0.1, seconds))
+        self._kill(pids)
+        self.finish(place, variant, whole)
+
+    def _kill(self, pids: list[int]) -> None:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         self.trainings.wait(pids)
-        self.finish(place, variant, whole)
 
     def kill_at(self, variant: str, number: int, part: float | None, cached: bool = True) -> None:
         """SIGKILL before an operation on a file, or within the writing of the previous file."""
@@ -90,12 +93,9 @@ class Kills:
         """SIGKILL after the first checkpoint; the folder is moved before it is resumed. Only weights are compared."""
         whole, first, second = self.whole(variant)[0], self.trainings.new_place(), self.trainings.new_place()
         pids = self.trainings.start(first, variant, "--output_dir", str(first / "run"))
-        while not list(first.glob("run/checkpoint-*/trainer_state.json")):
-            time.sleep(0.002)
+        wait_for_checkpoint(first)
         time.sleep(self.chance.uniform(0, 0.3))
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        self.trainings.wait(pids)
+        self._kill(pids)
         (first / "run").rename(second / "run")
         self.trainings.finish(second, variant, "--output_dir", str(second / "run"))
         if content_of(second)["model.safetensors"] != whole["model.safetensors"]:

@@ -92,8 +92,7 @@ class Trainings:
 
         If one fails, the others are ended after a while, as a launcher does.
         """
-        waiting, status, end = list(pids), 0, time.monotonic() + TIMEOUT
-        failed = None
+        waiting, status, failed, end = list(pids), 0, None, time.monotonic() + TIMEOUT
         while waiting:
             for pid in tuple(waiting):
                 done, code = os.waitpid(pid, os.WNOHANG)

@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 from attack import ROOT
@@ -28,9 +29,7 @@ class Programs(Answers):
         for command, output in (("predict", "out.csv"), ("embed", "out.npz")):
             words = [*start, command, "in", "--output", output, *common]
             variables = {**os.environ, "PYTHONPATH": str(ROOT), **env}
-            done = subprocess.run(words, cwd=place, env=variables, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"{command}: status {done.returncode}: {done.stderr[-300:]}")
+            _run(words, place, variables)
         with open(place / "out.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         key = next(iter(rows[0]))
@@ -52,12 +51,16 @@ class Programs(Answers):
             words += ["--data_dir", str(trainings.folder / "tones"), "--output_dir", str(output)]
             words += ["--batch_size", size, "--device", "cpu"]
             # In a process of its own: a fork of this one, whose libraries have threads, can end without a word.
-            done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"evaluate.py: status {done.returncode}: {done.stderr[-300:]}")
+            _run([sys.executable, *words], ROOT, dict(os.environ))
             with open(output / "predictions.csv", newline="") as file:
                 tables.append(scores_of(list(csv.DictReader(file)), self.labels))
         return self.refuse_difference(*tables)
+
+
+def _run(words: list[str], folder: Path, variables: dict[str, str]) -> None:
+    done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words[1:4])}: status {done.returncode}: {done.stderr[-300:]}")
 
 
 def scores_of(rows: list[dict], labels: list[str]) -> np.ndarray:

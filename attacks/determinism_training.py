@@ -8,11 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from attack import ROOT
-from crash_content import log_of
+from crash_content import log_of, wait_for_checkpoint
 from crash_training import Trainings
 from crash_variants import NOISY, TWO_CORPORA, VARIANTS
 
@@ -77,8 +76,7 @@ class Weights:
             write_vectors(self.trainings, place)
         pids = self.trainings.start(place, variant, *more)
         if stop:
-            while not list(place.glob("run/checkpoint-*/trainer_state.json")):
-                time.sleep(0.002)
+            wait_for_checkpoint(place)
             os.kill(pids[0], signal.SIGTERM)
         if (status := self.trainings.wait(pids)) not in ((0, 143, -signal.SIGTERM) if stop else (0,)):
             raise RuntimeError(f"status {status}: {log_of(place)[-300:]}")

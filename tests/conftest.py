@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -210,6 +211,12 @@ def worker_results(worker: str, processes: int = 2, *arguments) -> list:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/training")))
     done = run_script(worker, *arguments, launcher=torchrun(processes), env={"PYTHONPATH": path})
     return [ast.literal_eval(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+
+
+def same_weights(first, second):
+    """Whether two folders of checkpoints have the same weights, bit for bit."""
+    first, second = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 TINY = (

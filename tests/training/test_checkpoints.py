@@ -17,8 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from conftest import ROOT, TINY, TORCHRUN, run_script
-from safetensors.torch import load_file
+from conftest import ROOT, TINY, TORCHRUN, run_script, same_weights
 from transformers import TrainerState, TrainingArguments
 
 from modeling_gemoclap.command_line.failures import TerminatedError, failure_message
@@ -323,11 +322,6 @@ def whole(tones, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
     run_script("train.py", *TINY, *OPTIONS, "--data_dir", tones, "--output_dir", run)
     return run
-
-
-def same_weights(first, second):
-    first, second = (load_file(folder / "model.safetensors") for folder in (first, second))
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def losses(run):

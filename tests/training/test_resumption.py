@@ -8,9 +8,7 @@ import signal
 import time
 
 import pytest
-import torch
-from conftest import TINY, TORCHRUN, run_script, worker_results
-from safetensors.torch import load_file
+from conftest import TINY, TORCHRUN, run_script, same_weights, worker_results
 
 from modeling_gemoclap.command_line.failures import TerminatedError
 from modeling_gemoclap.training.checkpoints import FILES, checkpoints_in, step_of
@@ -22,11 +20,6 @@ RESUME = ("--resume_from_checkpoint", "true")
 
 def state_of(run):
     return json.loads((run / "trainer_state.json").read_text())
-
-
-def same_weights(first, second):
-    first, second = (load_file(folder / "model.safetensors") for folder in (first, second))
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def steps_in(run):

@@ -239,10 +239,13 @@ def compute_in_threads():
 barrier = threading.Barrier(300)
 compute_in_threads()
 assert len(features) == 300 and all(np.array_equal(features[0], found) for found in features.values())
-if hasattr(os, "fork") and os.fork() == 0:
-    barrier = threading.Barrier(4)
-    compute_in_threads()
-    os._exit(0)
+if hasattr(os, "fork"):
+    child = os.fork()
+    if not child:
+        barrier = threading.Barrier(4)
+        compute_in_threads()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 """
 
 
